@@ -1,0 +1,44 @@
+"""Time, randomness and ids, injected so that tests and simulations own them.
+
+The only module of kq that reads the computer's clock. Instants are seconds since the epoch
+(UTC), spans are measured on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where kq gets its time from."""
+
+    def now(self) -> float:
+        """The wall clock: seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment; never steps."""
+
+
+class SystemClock:
+    """The computer's own clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+SYSTEM = SystemClock()
+RANDOM = random.Random()
+
+
+def new_id() -> str:
+    """A fresh id of 28 hex digits: milliseconds since the epoch, then 64 random bits.
+
+    Ids sort by the time they were made in, to the millisecond.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -1,0 +1,121 @@
+"""The life of a job: its states, the moves between them, and the value that is submitted.
+
+No clock, no broker: what happens to a job is decided by values in `outcome.py`, written down
+for the wire in `message.py`, and carried out by `worker/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from kq.policy import RetryPolicy
+
+R = TypeVar("R")
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    DELAYED = "delayed"  # its time has not come
+    RETRYING = "retrying"  # delayed, after a failed attempt
+    READY = "ready"  # may be taken by any worker
+    RESERVED = "reserved"  # held by a worker, not started
+    RUNNING = "running"
+    COMPLETED = "completed"
+    BURIED = "buried"  # set aside for a human
+    REVOKED = "revoked"
+    EXPIRED = "expired"  # its deadline passed before it started
+    DELETED = "deleted"
+
+
+#: Which state may follow which. What is not here does not happen.
+MOVES: dict[State, frozenset[State]] = {
+    State.DELAYED: frozenset({State.READY, State.REVOKED}),
+    State.RETRYING: frozenset({State.READY, State.REVOKED}),
+    State.READY: frozenset({State.RESERVED, State.REVOKED}),
+    State.RESERVED: frozenset({State.RUNNING, State.READY, State.BURIED, State.EXPIRED, State.REVOKED}),
+    State.RUNNING: frozenset({State.COMPLETED, State.RETRYING, State.READY, State.BURIED, State.REVOKED}),
+    State.BURIED: frozenset({State.READY, State.DELETED, State.COMPLETED}),
+    State.COMPLETED: frozenset(),
+    State.REVOKED: frozenset(),
+    State.EXPIRED: frozenset(),
+    State.DELETED: frozenset(),
+}
+
+#: States that a job never leaves.
+ENDED = frozenset(state for state, following in MOVES.items() if not following)
+
+LOWEST, HIGHEST = 0, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be said of a job besides its arguments; None means "as the job type or the app says".
+
+    queue: name of its queue.
+    priority: 0 (low) to 9 (high).
+    delay: seconds before it may start, by the broker's clock; at: the same as an instant in seconds
+        since the epoch.
+    timeout: seconds that one attempt may take; then it is interrupted, then killed.
+    deadline: instant after which it is not started any more (it expires).
+    unique: while a job with this key waits or runs, submitting another returns the one that is there.
+    retry_policy: when a failed attempt is repeated.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: float | None = None
+    at: float | None = None
+    timeout: float | None = None
+    deadline: float | None = None
+    unique: str | None = None
+    retry_policy: RetryPolicy | None = None
+
+    def __post_init__(self) -> None:
+        if self.priority is not None and not LOWEST <= self.priority <= HIGHEST:
+            raise ValueError(f"priority {self.priority} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
+        if self.delay is not None and not 0 <= self.delay <= 366 * 86400:
+            raise ValueError(f"delay {self.delay} is out of range; use 0 s to a year")
+        if self.delay is not None and self.at is not None:
+            raise ValueError("give delay or at, not both")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"timeout {self.timeout} is out of range; use more than 0 s")
+
+    def over(self, other: Settings) -> Settings:
+        """These settings, and other's where these say nothing."""
+        mine = {name: getattr(self, name) for name in self.__slots__}
+        if self.delay is not None or self.at is not None:
+            other = Settings(**{**{name: getattr(other, name) for name in other.__slots__}, "delay": None, "at": None})
+        return Settings(**{name: getattr(other, name) if value is None else value for name, value in mine.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[R]):
+    """One unit of work: a job type's name, arguments for it, and settings. Submit it with `app.submit`."""
+
+    id: str
+    type: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """How a job's attempts went, each cause counted apart (promise C7).
+
+    failed: attempts that ended by the job's own doing.
+    lost: executors that died, or were lost with their worker, while it ran.
+    infrastructure: attempts that bad storage or a bad network ended.
+    """
+
+    failed: int = 0
+    lost: int = 0
+    infrastructure: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have ended."""
+        return self.failed + self.lost + self.infrastructure

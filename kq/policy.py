@@ -1,0 +1,182 @@
+"""Retry policies: how long to wait before which retry, and when to give up.
+
+Values: they read no clock, do not sleep and know no broker. A policy travels between processes and in
+messages as plain data (`to_data`, `from_data`). Which errors are retried at all is decided
+in `outcome.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+Data: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy(ABC):
+    """When to try a failed job again."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        """Seconds to wait before a retry, or None when the policy gives up.
+
+        retry: 1 for the first retry, so the second attempt. Raises ValueError for retry < 1.
+        """
+
+    def for_error(self, names: Sequence[str]) -> RetryPolicy:
+        """The policy for an error whose class and base classes have these dotted names."""
+        return self
+
+    def to_data(self) -> Data:
+        """Plain data that from_data() turns back into this policy."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(RetryPolicy):
+    """Waits that grow by a factor, with full jitter.
+
+    The n-th retry waits a random time between 0 and min(longest, first * factor**(n-1)) seconds:
+    "full jitter", which spreads a crowd that failed together best (AWS Architecture Blog,
+    "Exponential Backoff And Jitter", 2015). jitter=False waits the whole time.
+    Defaults: first 1 s, doubled, at most 60 s, 5 retries.
+    """
+
+    kind: ClassVar[str] = "exponential"
+    first: float = 1.0
+    factor: float = 2.0
+    longest: float = 60.0
+    retries: int = 5
+    jitter: bool = True
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        if _checked(retry) > self.retries:
+            return None
+        # An exponent of 64 is beyond any `longest` that fits a year; more would overflow a float.
+        top = min(self.longest, self.first * self.factor ** min(retry - 1, 64))
+        return chance.uniform(0, top) if self.jitter else top
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial(RetryPolicy):
+    """Waits of (n - 1)**power + shift seconds before the n-th retry.
+
+    The defaults, n**4 + 15 with 25 retries, take 20.4 days in all: time to mend the code and
+    deploy it (the curve that Sidekiq made known). jitter: up to so many seconds more per retry.
+    """
+
+    kind: ClassVar[str] = "polynomial"
+    power: float = 4.0
+    shift: float = 15.0
+    retries: int = 25
+    jitter: float = 0.0
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        if _checked(retry) > self.retries:
+            return None
+        extra = chance.uniform(0, self.jitter * retry) if self.jitter else 0.0
+        return float((retry - 1) ** self.power) + self.shift + extra
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(RetryPolicy):
+    """The same wait before each retry. Defaults: 10 s, 3 retries."""
+
+    kind: ClassVar[str] = "fixed"
+    delay: float = 10.0
+    retries: int = 3
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        return None if _checked(retry) > self.retries else self.delay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delays(RetryPolicy):
+    """One wait for each retry, from a list: Delays(delays=(1, 10, 60)) retries three times."""
+
+    kind: ClassVar[str] = "delays"
+    delays: tuple[float, ...]
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        return self.delays[retry - 1] if _checked(retry) <= len(self.delays) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Never(RetryPolicy):
+    """No retry: the first failure is final."""
+
+    kind: ClassVar[str] = "never"
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        _checked(retry)
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByError(RetryPolicy):
+    """A policy for each type of error, and one for all others.
+
+    policies: dotted class names ("smtplib.SMTPException", "ConnectionError" for a built-in) to
+    policies; `by_error()` takes classes too. The class nearest to the error's own wins.
+    """
+
+    kind: ClassVar[str] = "by error"
+    policies: Mapping[str, RetryPolicy]
+    otherwise: RetryPolicy = field(default_factory=Never)
+
+    def delay_before(self, retry: int, chance: random.Random) -> float | None:
+        return self.otherwise.delay_before(retry, chance)
+
+    def for_error(self, names: Sequence[str]) -> RetryPolicy:
+        for name in names:
+            if name in self.policies:
+                return self.policies[name].for_error(names)
+        return self.otherwise.for_error(names)
+
+    def to_data(self) -> Data:
+        policies = {name: policy.to_data() for name, policy in self.policies.items()}
+        return {"kind": self.kind, "policies": policies, "otherwise": self.otherwise.to_data()}
+
+
+def by_error(
+    policies: Mapping[type[BaseException] | str, RetryPolicy], otherwise: RetryPolicy | None = None
+) -> ByError:
+    """A ByError from a mapping whose keys are exception classes or their dotted names."""
+    return ByError(policies={error_name(key): policy for key, policy in policies.items()}, otherwise=otherwise or Never())
+
+
+def error_name(error: type[BaseException] | str) -> str:
+    """The name by which kq knows an exception class: dotted, without "builtins."."""
+    if isinstance(error, str):
+        return error
+    return error.__qualname__ if error.__module__ == "builtins" else f"{error.__module__}.{error.__qualname__}"
+
+
+def from_data(data: Mapping[str, object]) -> RetryPolicy:
+    """The policy that to_data() made data of. Raises ValueError when it is not one."""
+    kind = data.get("kind")
+    if kind == ByError.kind:
+        policies = data["policies"]
+        otherwise = data["otherwise"]
+        if not isinstance(policies, Mapping) or not isinstance(otherwise, Mapping):
+            raise ValueError(f"not a retry policy: {data!r}")
+        return ByError(policies={name: from_data(each) for name, each in policies.items()}, otherwise=from_data(otherwise))
+    for policy in (Exponential, Polynomial, Fixed, Delays, Never):
+        if policy.kind == kind:
+            fields = {name: value for name, value in data.items() if name != "kind"}
+            return msgspec.convert(fields, policy)
+    raise ValueError(f"unknown kind of retry policy: {kind!r}")
+
+
+def _checked(retry: int) -> int:
+    if retry < 1:
+        raise ValueError(f"retries are counted from 1, not from {retry}")
+    return retry

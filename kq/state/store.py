@@ -1,0 +1,77 @@
+"""The state store: small facts that must outlive a process, by name.
+
+Results, worker records, unique keys, start records, pauses. Not for jobs: those live in the
+broker. Keys are short text with a family before the first colon (`job:…`, `worker:…`); values are
+bytes that the store never looks inside. Time is the store's own, in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class StoreUnreachable(ConnectionError):
+    """The store did not answer in time; the write may have been done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One conditional write, atomic by itself.
+
+    value: None deletes the key.
+    keep: seconds until the key vanishes by itself; None means never.
+    alive: a key that must exist, or the write is refused (a worker's lease: promise C4).
+    unless: (key, value): when key exists its value must be this, or the write is refused.
+    must: (key, value): key must exist with this value, or must be absent when value is None;
+        else the write is refused (compare and set).
+    """
+
+    key: str
+    value: bytes | None
+    keep: float | None = None
+    alive: str | None = None
+    unless: tuple[str, bytes] | None = None
+    must: tuple[str, bytes | None] | None = None
+
+
+class Store(ABC):
+    """A store of small facts, shared by producers, workers and control.
+
+    May be used by several threads. Every verb may raise StoreUnreachable within `timeout` seconds.
+    """
+
+    timeout: float = 5.0
+
+    @abstractmethod
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys, None for each that does not exist. One round trip."""
+
+    @abstractmethod
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        """Carry out writes in order, in one transaction and one round trip.
+
+        True for each that was made, False for each that was refused; a refused one does not stop
+        the others, and a later write sees the earlier ones. Wakes who waits for the keys.
+        """
+
+    def add(self, key: str, value: bytes, keep: float | None = None) -> bool:
+        """Set key unless it exists; False when it does."""
+        return self.write([Write(key, value, keep, must=(key, None))])[0]
+
+    @abstractmethod
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Keys that start with prefix and their values, in order of key."""
+
+    @abstractmethod
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        """The value of key as soon as it exists; None after timeout seconds. Never polls."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The store's clock: seconds since the epoch."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections and files. May be repeated; never raises."""

@@ -1,0 +1,352 @@
+"""The seam: what a broker must do to carry jobs, and all that a new transport writes.
+
+An Engine is one connection to one broker, and all that is delivered through it is held
+under one lease. `channel.py` turns any Engine into a Kombu transport. Time is the
+broker's, in seconds since the epoch; an Engine never reads the clock of its client to
+decide about a lease or a delay. Durations are float seconds.
+
+The state of a message is kept in the broker at every instant: ready, delayed, or held by
+one living lease. It is never only on a wire or in a client's memory.
+"""
+
+from __future__ import annotations
+
+import select
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, TypeAlias
+
+Arguments: TypeAlias = Mapping[str, object]
+State: TypeAlias = Literal["ready", "delayed", "held"]
+
+
+class EngineError(Exception):
+    """The broker cannot do what was asked; the message names the thing and the next step."""
+
+
+class Unreachable(EngineError, ConnectionError):
+    """The broker did not answer in time.
+
+    sent: False when nothing left this process, so that nothing can have happened; True
+    when the request may have been carried out and only its answer was lost.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class LeaseLost(EngineError, ConnectionError):
+    """This connection was declared dead; what it held is delivered to others. End it."""
+
+
+class Mismatch(EngineError):
+    """The queue exists with other arguments than those declared now."""
+
+
+class NotFound(EngineError):
+    """There is no queue of that name."""
+
+
+class Full(EngineError):
+    """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a broker can do beyond the contract, and what it can't. Checked by the suite.
+
+    durable: messages outlive every process (memory: False).
+    shared: other processes see the same queues (memory: False).
+    atomic: publishes and acks in one transaction happen together or not at all. Where
+        False, the publishes are confirmed first and the acks follow.
+    indexed: messages are known by id: a second publish of an id that is still in the
+        queue stores nothing, and remove() is exact. Where False, who consumes must
+        recognise a repeated or removed message by its id.
+    """
+
+    name: str
+    durable: bool = True
+    shared: bool = True
+    atomic: bool = True
+    indexed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way into a queue.
+
+    id: names the message within its queue; publishing an id that is ready, delayed or
+        held there stores nothing (promise C1).
+    body: opaque bytes; the engine never looks inside.
+    priority: 0 (low) to 9 (high).
+    delay: seconds before it becomes ready, by the broker's clock; 0 means now.
+    """
+
+    id: str
+    queue: str
+    body: bytes
+    priority: int = 0
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One handing-over of a message to this connection.
+
+    receipt: names this delivery (not the message) when it is settled.
+    count: how many times the message had been delivered before, as in x-delivery-count.
+    """
+
+    receipt: str
+    id: str
+    queue: str
+    body: bytes
+    priority: int
+    count: int
+
+
+class Action(Enum):
+    """How one delivery ends."""
+
+    DONE = "done"
+    GIVE_BACK = "give back"  # ready again, at its old place, with its old priority
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of one delivery."""
+
+    receipt: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A wish to take up to limit messages from queues, the first queue first."""
+
+    queues: tuple[str, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue's subscription to an exchange. key: routing key, or a topic pattern (* and #)."""
+
+    queue: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many messages of a queue are in each state."""
+
+    ready: int = 0
+    delayed: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message looked at without taking it.
+
+    due: when it becomes ready, in seconds since the epoch (delayed), else None.
+    holder: the connection that holds it (held), else "".
+    """
+
+    id: str
+    queue: str
+    body: bytes
+    priority: int
+    state: State
+    count: int
+    due: float | None = None
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A connection as the broker sees it. until: when its lease ends, by the broker's clock."""
+
+    connection: str
+    until: float
+    held: int
+
+
+@dataclass(slots=True)
+class Options:
+    """How a connection behaves; from Kombu's transport_options and heartbeat.
+
+    name: shown as the holder and the name by which expel() ends it; unique per
+        connection (a fresh one is made when it is empty).
+    lease: seconds after the last beat at which the connection is dead.
+    keep_alive: the engine renews its lease itself from a thread, for clients that asked
+        for no heartbeat: their connection lives as long as their process, as an AMQP
+        connection without heartbeats does.
+    timeout: seconds that one verb may take before Unreachable.
+    extra: the transport's own options, such as synchronous="normal".
+    """
+
+    name: str = ""
+    lease: float = 15.0
+    keep_alive: bool = False
+    timeout: float = 5.0
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """One connection to a broker.
+
+    Used by one thread at a time; channel.py serialises. Every verb may raise Unreachable;
+    those that speak of deliveries (reserve, settle, beat) raise LeaseLost once the broker
+    has declared this connection dead, and for ever after. The lease belongs to the
+    connection's name, not to a socket: an engine whose socket broke opens another one and
+    goes on, as long as the lease lasts. A lease begins with the first reserve() or beat().
+    """
+
+    traits: Traits
+    options: Options
+
+    # The topology. All of it is stored in the broker and seen by every process.
+
+    @abstractmethod
+    def declare(self, queue: str, arguments: Arguments, *, mortal: bool = False) -> None:
+        """Create queue unless it exists.
+
+        Known arguments: x-max-priority, x-single-active-consumer, x-max-length (Full when
+        reached), x-expires (ms unused), x-dead-letter-routing-key. Others are kept and compared.
+        mortal: the queue ends with this connection (AMQP's exclusive and auto-delete).
+        Raises Mismatch when it exists with other arguments.
+        """
+
+    @abstractmethod
+    def queues(self) -> dict[str, Arguments]:
+        """Every queue and its arguments."""
+
+    @abstractmethod
+    def delete(self, queue: str) -> int:
+        """End queue with all that is in it; returns how many messages went with it."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Remove what is ready or delayed in queue; returns how many messages that was."""
+
+    @abstractmethod
+    def declare_exchange(self, exchange: str, kind: str) -> None:
+        """Create exchange of kind direct, topic or fanout unless it exists; Mismatch if of another kind."""
+
+    @abstractmethod
+    def delete_exchange(self, exchange: str) -> None:
+        """End exchange and its bindings."""
+
+    @abstractmethod
+    def bind(self, exchange: str, binding: Binding) -> None:
+        """Let queue receive what is published to exchange under key. May be repeated."""
+
+    @abstractmethod
+    def unbind(self, exchange: str, binding: Binding) -> None:
+        """Undo bind()."""
+
+    @abstractmethod
+    def bindings(self, exchange: str) -> tuple[str, Sequence[Binding]]:
+        """The exchange's kind and its bindings; NotFound when it was never declared."""
+
+    # The life of a message.
+
+    @abstractmethod
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Store messages, all or none; stored (as durably as the broker does) on return.
+
+        An id that its queue already has (ready, delayed or held) is skipped. Wakes waiting
+        consumers. Raises Full, or NotFound for a queue that was not declared: then nothing is stored.
+        """
+
+    @abstractmethod
+    def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
+        """Settle verdicts, then take messages, best first: priority, then order of submission.
+
+        One round trip and one transaction for all of it. What dead connections held and what
+        is due by now becomes ready first. Each want takes at most its limit, from its first queue
+        before its second. A queue with x-single-active-consumer gives only to the one
+        connection that has its seat (taken by the first to reserve, freed when its lease ends).
+        The empty list means that nothing is ready; `due` then says when to look again.
+        """
+
+    @abstractmethod
+    def settle(self, verdicts: Sequence[Verdict], messages: Sequence[Message] = ()) -> list[str]:
+        """End deliveries and publish follow-ups in one transaction; returns stale receipts.
+
+        A receipt that this connection does not hold (any more) is stale: nothing happens to
+        its message. When any receipt is stale no message is stored, so a settle that is
+        repeated because its answer was lost does nothing twice. An id among messages may be
+        that of a delivery that ends DONE here: it is then stored anew.
+        """
+
+    @abstractmethod
+    def release(self, queues: Iterable[str]) -> None:
+        """Stop consuming queues: free their single-active-consumer seats, keep what is held."""
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Renew the lease to its full length from now."""
+
+    # Waiting.
+
+    #: Seconds until the first delayed message of the queues of the last reserve() or arm()
+    #: is due, or None when there is none. Never later than the truth.
+    due: float | None = None
+
+    @abstractmethod
+    def arm(self, queues: Sequence[str]) -> int:
+        """Ask to be woken; returns a descriptor that is readable when reserve() may find something.
+
+        Call it when reserve() returned nothing, and sleep on the descriptor for at most `due` seconds.
+        What was published between the reserve() and arm() makes it readable at once. Arming twice is
+        harmless; the descriptor stays the same until the engine says otherwise by returning another.
+        A safety net may make it readable at most once a second without cause.
+        """
+
+    def wait(self, queues: Sequence[str], timeout: float | None) -> bool:
+        """Sleep until reserve() may find something in queues; False when timeout (seconds) passed first."""
+        descriptor = self.arm(queues)
+        until = min((x for x in (timeout, self.due) if x is not None), default=None)
+        readable, _, _ = select.select([descriptor], [], [], until)
+        return bool(readable) or (self.due is not None and until == self.due)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back all that is held, end the lease and what is mortal. May be repeated; never raises."""
+
+    # Management: looking without taking.
+
+    @abstractmethod
+    def count(self, queue: str) -> Counts:
+        """How many messages are in queue; NotFound when there is no such queue. O(1) or nearly."""
+
+    @abstractmethod
+    def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
+        """Messages of queue in the order in which they would be delivered (held: oldest first)."""
+
+    @abstractmethod
+    def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
+        """Those messages of queue that have one of ids, in any state."""
+
+    @abstractmethod
+    def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
+        """Take ready or delayed messages out for good; returns the ids that were removed.
+
+        A message that is held is left alone: an id that is returned is never delivered again.
+        """
+
+    @abstractmethod
+    def leases(self) -> list[Lease]:
+        """Every connection that has a lease, dead ones that nobody reclaimed yet included."""
+
+    @abstractmethod
+    def expel(self, connection: str) -> bool:
+        """End a connection from outside: its lease goes and its messages go back in one step.
+
+        connection: its Options.name. False when there is none of that name.
+        """
