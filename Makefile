@@ -1,0 +1,49 @@
+# `make help` lists what there is. Everything runs in ./.venv, which is made when it is missing.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+JOBS ?= 2
+
+.PHONY: help demo test unit check format chaos bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+.venv/.kq: pyproject.toml scripts/venv.sh
+	@scripts/venv.sh
+	@touch $@
+
+.venv/.dev: pyproject.toml scripts/venv.sh
+	@scripts/venv.sh dev
+	@touch $@ .venv/.kq
+
+demo: .venv/.kq  ## real jobs on real workers, on an SQLite file in a temporary folder
+	@.venv/bin/kq demo
+
+test: .venv/.dev  ## all tests; on private Redis and RabbitMQ servers where they can be had
+	@scripts/servers.sh
+	@$(PYTEST) -q -n $(JOBS) --dist loadgroup $(ARGS)
+
+unit: .venv/.dev  ## the tests that need no broker, in seconds
+	@$(PYTEST) -q tests/unit $(ARGS)
+
+check: .venv/.dev  ## format, lint, types, layers
+	@.venv/bin/ruff format --check --quiet . || { .venv/bin/ruff format --diff .; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+	@PYTHONPATH=.:transports .venv/bin/lint-imports --no-cache
+
+format: .venv/.dev  ## put the code in shape
+	@.venv/bin/ruff format --quiet .
+	@.venv/bin/ruff check --quiet --fix .
+
+chaos: .venv/.dev  ## 200 random kills over 5 000 jobs on each broker (minutes)
+	@scripts/servers.sh
+	@KQ_KILLS=200 KQ_JOBS=5000 $(PYTEST) -q -m chaos --timeout 3600 $(ARGS)
+
+bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
+	@scripts/servers.sh
+	@$(PY) -m benchmarks $(ARGS)
+
+clean:  ## remove what make and the tools made
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Make .venv with kq in it (editable). With the argument "dev" also what the tests and checks need.
+# Uses uv when it is there, else python3 -m venv; as root on Debian it installs python3-venv when that is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+made() { [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys' 2>/dev/null; }
+
+new_venv() {
+  if command -v uv >/dev/null; then
+    uv venv --quiet --seed .venv
+    return
+  fi
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      echo "venv: python3-venv is missing, installing it" >&2
+      apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+    else
+      echo "venv: python3 has no venv module; install it (Debian: apt install python3-venv) or uv" >&2
+      exit 1
+    fi
+  fi
+  python3 -m venv .venv
+}
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "venv: kq needs Python 3.11 or newer, python3 here is $(python3 --version 2>&1)" >&2
+  exit 1
+fi
+made || { rm -rf .venv; new_venv; }
+if [ "${1:-}" = dev ]; then
+  .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' # the first that reads dependency groups
+  .venv/bin/python -m pip install --quiet --editable '.[conformance]' --group dev
+else
+  .venv/bin/python -m pip install --quiet --editable .
+fi
