@@ -1,0 +1,160 @@
+"""Fixtures that every test may use: private brokers, names of one's own, and a check that nothing stays behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from tests.proxy import Proxy
+from tests.servers import LOG_THREAD, Missing, RabbitServer, RedisServer, Server
+
+S = TypeVar("S", bound=Server)
+
+GRACE = 2.0  # seconds that a thread or process has to end after its test
+
+
+def available(make: Callable[[], S]) -> S:
+    """A server, or a skipped test that says how to get it. In CI a missing server fails."""
+    try:
+        return make()
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis that all tests of this process share; one that is to be killed is made with RedisServer()."""
+    with available(RedisServer) as server, lasting(server):
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty Redis database."""
+    import redis  # the extra "redis"
+
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbit_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a RabbitMQ that the whole run shares, all xdist workers included.
+
+    Use queues of your own (`prefix`) and delete them; never stop it: put a Proxy before it, or
+    make another one with RabbitServer(), which takes 4 seconds.
+    """
+    here = tmp_path_factory.getbasetemp()
+    shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+    url, users = shared / "rabbit.url", shared / "rabbit.users"
+    with locked(shared / "rabbit.start", fcntl.LOCK_EX):
+        server = None if url.exists() else available(RabbitServer)
+        if server is not None:
+            server.start()
+            url.write_text(server.url)
+        using = locked(users, fcntl.LOCK_SH)
+        using.__enter__()
+    try:
+        if server is None:
+            yield url.read_text()
+        else:
+            with lasting(server):
+                yield server.url
+    finally:
+        using.__exit__(None, None, None)
+        if server is not None:
+            url.unlink()
+            with locked(users, fcntl.LOCK_EX):  # the other workers have let go
+                server.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """The beginning of queue names that no other test uses."""
+    return f"t{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture
+def proxy_to() -> Iterator[Callable[[int], Proxy]]:
+    """Puts a Proxy before a loopback port, for as long as the test runs."""
+    made: list[Proxy] = []
+
+    def make(port: int) -> Proxy:
+        made.append(Proxy(port))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+@contextmanager
+def locked(path: Path, how: int) -> Iterator[None]:
+    """Hold a lock on path among processes; the system frees it when its holder dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+_lasting: list[Server] = []
+
+
+@contextmanager
+def lasting(server: Server) -> Iterator[None]:
+    """Let server outlive the test that happened to start it."""
+    _lasting.append(server)
+    try:
+        yield
+    finally:
+        _lasting.remove(server)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    """Fail a test that leaves processes or threads."""
+    processes, threads = set(_children()), set(threading.enumerate())
+    yield
+    left = [child for child in _children() if child not in processes]
+    _, alive = psutil.wait_procs(left, timeout=GRACE)
+    for child in alive:
+        child.kill()
+    stuck = [thread for thread in threading.enumerate() if thread not in threads and not _ends(thread)]
+    assert not alive, f"processes left behind: {alive}"
+    assert not stuck, f"threads left behind: {stuck}"
+
+
+def _children() -> list[psutil.Process]:
+    lasting_pids = {pid for server in _lasting for pid in server.pids}
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.pid not in lasting_pids and not _belongs_to_python(child)
+    ]
+
+
+def _belongs_to_python(child: psutil.Process) -> bool:
+    """Whether it is one of the two that multiprocessing keeps for as long as its process lives."""
+    try:
+        line = " ".join(child.cmdline())
+    except psutil.Error:
+        return True
+    return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
+
+
+def _ends(thread: threading.Thread) -> bool:
+    if thread.name == LOG_THREAD:
+        return True
+    thread.join(GRACE)
+    return not thread.is_alive()
