@@ -1,0 +1,96 @@
+"""Durations and sizes as people write and read them.
+
+Inside kq durations are float seconds and sizes are int bytes; other units exist in config, on the
+command line and on screens only, and are converted here.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES: dict[str, int] = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{suffix}": 1024**power for power, letter in enumerate("KMGT", 1) for suffix in ("", "iB")},
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds in value: 30, "30", "250ms", "5m", "1h30m", "2d". Raises ValueError for anything else."""
+    if isinstance(value, bool):
+        raise _no_duration(value)
+    if isinstance(value, int | float):
+        return _checked(float(value), value)
+    text = value.strip()
+    try:
+        return _checked(float(text), value)
+    except ValueError:
+        pass
+    seconds, end = 0.0, 0
+    while part := _PART.match(text, end):
+        if part[2] not in _SECONDS:
+            raise _no_duration(value)
+        seconds += float(part[1]) * _SECONDS[part[2]]
+        end = part.end()
+    if end == 0 or end != len(text):
+        raise _no_duration(value)
+    return seconds
+
+
+def _checked(seconds: float, value: object) -> float:
+    if not 0 <= seconds < float("inf"):
+        raise _no_duration(value)
+    return seconds
+
+
+def _no_duration(value: object) -> ValueError:
+    return ValueError(f'{value!r} is no duration; write 30 (seconds), "250ms", "5m", "1h30m" or "2d"')
+
+
+def parse_size(value: str | int) -> int:
+    """Bytes in value: 4096, "512KiB", "128MiB", "1.5G". K, M, G and T alone are powers of 1024, KB… of 1000.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or found[2] not in _BYTES:
+        raise ValueError(f'{value!r} is no size; write 4096 (bytes), "512KiB", "128MiB" or "2GiB"')
+    return int(float(found[1]) * _BYTES[found[2]])
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for people, in at most two units: 260µs, 41ms, 4.2s, 6m12s, 2h05m, 3d04h."""
+    if seconds < 0:
+        return "-" + format_duration(-seconds)
+    if seconds < 0.0009995:
+        return f"{seconds * 1e6:.0f}µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f}ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes_rest = divmod(minutes, 60)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{minutes}m{rest:02d}s"
+    if whole < 86400:
+        return f"{hours}h{minutes_rest:02d}m"
+    return f"{hours // 24}d{hours % 24:02d}h"
+
+
+def format_size(size: int) -> str:
+    """Bytes for people: 512 B, 1.5 KiB, 128 MiB."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1023.5:
+            return f"{amount:.1f} {unit}" if amount < 9.95 and unit != "B" else f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

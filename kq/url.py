@@ -1,0 +1,277 @@
+"""Broker URLs: what people write, and what Kombu and the state store are given.
+
+    memory://name
+    sqlite:///kq.db                  relative to the working directory, or to the config file that names it
+    sqlite:////var/lib/kq.db
+    redis://:password@host:6379/0    rediss:// for TLS, unix:///run/redis.sock?db=0
+    amqp://user:password@host:5672/vhost?queue_type=quorum       amqps:// for TLS
+
+Several, separated by ";", are one broker with fail-over. The query string holds the transport's options: Kombu
+can't read it, so it is taken off. A ";" inside a password is written %3B, as is usual for URLs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+from typing import TypeAlias
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from kq.errors import ConfigError, MissingDriver
+from kq.units import parse_duration
+
+Option: TypeAlias = str | int | float | bool
+
+DEFAULT = "sqlite:///kq.db"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """kombu: the scheme of our transport; driver: the package it needs, and extra what brings it.
+
+    keeps_state: the broker can be the state store too.
+    """
+
+    kombu: str
+    example: str
+    driver: str = ""
+    extra: str = ""
+    keeps_state: bool = True
+
+
+_SCHEMES = {
+    "memory": _Scheme("kq-memory", "memory://tests"),
+    "sqlite": _Scheme("kq-sqlite", "sqlite:///kq.db"),
+    "redis": _Scheme("kq-redis", "redis://localhost:6379/0", "redis", "redis"),
+    "rediss": _Scheme("kq-rediss", "rediss://host:6380/0", "redis", "redis"),
+    "unix": _Scheme("kq-redis", "unix:///run/redis/redis.sock?db=0", "redis", "redis"),
+    "amqp": _Scheme("kq-amqp", "amqp://guest:guest@localhost:5672//", "amqp", "rabbitmq", keeps_state=False),
+    "amqps": _Scheme("kq-amqps", "amqps://user:password@host:5671//", "amqp", "rabbitmq", keeps_state=False),
+}
+#: What people write who come from elsewhere.
+_NEARLY = {
+    "rabbitmq": "amqp",
+    "pyamqp": "amqp",
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "redis+socket": "unix",
+    "sqlite3": "sqlite",
+    "sqla+sqlite": "sqlite",
+    "file": "sqlite",
+    "mem": "memory",
+}
+_DURATIONS = frozenset({"timeout", "lease"})
+
+_SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
+_IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNORECASE)
+# Greedy up to the last "@", so that an "@", "/" or ";" that should have been percent-encoded gives nothing away.
+_IN_USER = re.compile(r"([a-zA-Z][\w+.-]*://)((?:(?!;[a-zA-Z][\w+.-]*://)[^\s'\"])*)@")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A broker's URL, understood.
+
+    url: as it was written. kombu: for `kombu.Connection`. options: for its transport_options.
+    state, state_options: the state store that goes with this broker unless `state:` names another.
+    """
+
+    url: str
+    kombu: str
+    options: dict[str, Option] = field(default_factory=dict)
+    state: str = ""
+    state_options: dict[str, Option] = field(default_factory=dict)
+
+    @property
+    def redacted(self) -> str:
+        """The URL without secrets, for people."""
+        return redact(self.url)
+
+
+def parse(url: str, state: str | None = None) -> Address:
+    """The address that url means. state: the URL of another state store, or None for the one that goes with it.
+
+    Raises ConfigError, whose text holds no secret, for what is no URL of a broker, and
+    MissingDriver when the package that it needs is not installed.
+    """
+    parts = _parts(url)
+    address = Address(url.strip(), _all_for_kombu(parts, url), _all_options(parts, url))
+    if state is None and not _SCHEMES[parts[0].scheme].keeps_state:
+        return replace(address, state=_state_file(parts[0]))
+    keeper = parts if state is None else _parts(state)
+    if not _SCHEMES[keeper[0].scheme].keeps_state:
+        raise ConfigError(
+            f"state {redact(str(state))!r} can keep no state", fix="Name a Redis server or an SQLite file."
+        )
+    _all_for_kombu(keeper, state or url)  # only to refuse what is wrong in it
+    options = _all_options([part for part in keeper if part.scheme != "unix"], state or url)
+    return replace(address, state=";".join(_bare(part) for part in keeper), state_options=options)
+
+
+def _parts(url: str) -> list[SplitResult]:
+    """The URLs in url, of one kind, whose driver is there."""
+    parts = [_split(part, url) for part in re.split(r";(?=[a-zA-Z][\w+.-]*://)", url.strip()) if part]
+    if not parts:
+        raise ConfigError("the broker URL is empty", fix=f"Write for example {DEFAULT} or redis://localhost:6379/0.")
+    name = parts[0].scheme
+    scheme = _SCHEMES[name]
+    if any(part.scheme != name for part in parts):
+        raise _wrong(url, "a fail-over list names different kinds of broker", "Use one scheme for all of them.")
+    if len(parts) > 1 and not scheme.driver:
+        raise _wrong(url, f"{name}:// is one place and can't fail over", "Name one.")
+    if scheme.driver and find_spec(scheme.driver) is None:
+        raise MissingDriver(
+            f"{name}:// needs the Python package {scheme.driver}, which is not installed",
+            fix=f"pip install 'kq-jobs[{scheme.extra}]'",
+        )
+    return parts
+
+
+def redact(text: str) -> str:
+    """text, which may be or contain URLs, with *** for every password and token."""
+    return _IN_QUERY.sub(r"\1***", _IN_USER.sub(_without_password, text))
+
+
+def anchored(url: str, folder: str | PurePath) -> str:
+    """url with a relative SQLite path made absolute, seen from folder."""
+    if not url.startswith("sqlite:///") or url.startswith("sqlite:////"):
+        return url
+    path, question, query = url.removeprefix("sqlite:///").partition("?")
+    if not path:
+        return url
+    return f"sqlite:///{quote(str(PurePath(folder) / unquote(path)))}{question}{query}"
+
+
+def _without_password(found: re.Match[str]) -> str:
+    user, colon, _ = found[2].partition(":")
+    return f"{found[1]}{user}:***@" if colon else found[0]
+
+
+def _split(part: str, url: str) -> SplitResult:
+    part = part.strip()
+    scheme, colon, _ = part.partition("://")
+    if not colon:
+        raise _wrong(
+            url, f"{redact(part)!r} has no scheme", f"Write for example {DEFAULT} or redis://localhost:6379/0."
+        )
+    if scheme.lower() not in _SCHEMES:
+        raise _unknown(scheme, url)
+    split = urlsplit(part)
+    try:
+        split.port  # noqa: B018 - checked when read
+    except ValueError:
+        raise _wrong(
+            url, "its port is no number from 0 to 65535", "Percent-encode / ? # @ : ; in user and password."
+        ) from None
+    return split
+
+
+def _unknown(scheme: str, url: str) -> ConfigError:
+    nearest = _NEARLY.get(scheme.lower()) or next(iter(difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1)), None)
+    if nearest:
+        fix = f"Did you mean {nearest}://? For example {_SCHEMES[nearest].example}"
+    else:
+        fix = f"kq speaks {', '.join(f'{name}://' for name in _SCHEMES)}."
+    return _wrong(url, f"no broker has the scheme {scheme}://", fix)
+
+
+def _wrong(url: str, what: str, fix: str) -> ConfigError:
+    return ConfigError(f"broker URL {redact(url)!r}: {what}", fix=fix)
+
+
+def _all_options(parts: Iterable[SplitResult], url: str) -> dict[str, Option]:
+    return {name: value for part in parts for name, value in _options(part, url).items()}
+
+
+def _options(part: SplitResult, url: str) -> dict[str, Option]:
+    try:
+        pairs = parse_qsl(part.query, strict_parsing=True) if part.query else []
+        options = {name: parse_duration(value) if name in _DURATIONS else _typed(value) for name, value in pairs}
+    except ValueError as error:
+        raise _wrong(
+            url, f"its options are wrong: {redact(f'?{error}')[1:]}", "Write ?name=value&other=value."
+        ) from None
+    if part.scheme == "unix":
+        options["socket"] = unquote(part.path)
+        options.pop("db", None)
+    return options
+
+
+def _typed(value: str) -> Option:
+    """value as a number or a boolean where it looks like one."""
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _all_for_kombu(parts: Iterable[SplitResult], url: str) -> str:
+    return ";".join(_for_kombu(part, url) for part in parts)
+
+
+def _for_kombu(part: SplitResult, url: str) -> str:
+    """The URL of one broker as Kombu reads it: our scheme, no query, nothing that Kombu takes for a list."""
+    scheme = _SCHEMES[part.scheme].kombu
+    where = part.netloc.replace(";", "%3B")
+    path = unquote(part.path)
+    match part.scheme:
+        case "memory":
+            if path.strip("/"):
+                raise _wrong(url, "a memory broker has a name and no path", "Write for example memory://tests")
+            return f"{scheme}://{where or 'default'}"
+        case "sqlite":
+            return f"{scheme}:///{quote(_file(part, url))}"
+        case "unix":
+            if part.netloc or path in ("", "/"):
+                raise _wrong(url, "it names no socket file", f"Write for example {_SCHEMES['unix'].example}")
+            return f"{scheme}:///{_database(dict(parse_qsl(part.query)).get('db', '0'), url)}"
+        case "redis" | "rediss":
+            return f"{scheme}://{where or 'localhost'}/{_database(path.strip('/') or '0', url)}"
+        case _:
+            return f"{scheme}://{where or 'localhost'}/{quote(path.removeprefix('/') or '/', safe='')}"
+
+
+def _database(number: str, url: str) -> str:
+    if not number.isdecimal():
+        raise _wrong(
+            url, f"a Redis database is a number, not {number!r}", f"Write for example {_SCHEMES['redis'].example}"
+        )
+    return number
+
+
+def _file(part: SplitResult, url: str) -> str:
+    if part.netloc:
+        raise _wrong(
+            url,
+            f"{part.netloc!r} stands where a host would",
+            f"Write three slashes: sqlite:///{part.netloc}{part.path}",
+        )
+    path = unquote(part.path).removeprefix("/")
+    if not path or path.endswith("/"):
+        raise _wrong(url, "it names no file", f"Write for example {DEFAULT}")
+    if path == ":memory:":
+        raise _wrong(url, "each connection would have a broker of its own", "Write memory://name.")
+    return path
+
+
+def _bare(part: SplitResult) -> str:
+    """The URL without its options; the database of a Redis socket is one of its options and stays."""
+    query = f"?{part.query}" if part.scheme == "unix" and part.query else ""
+    return f"{part.scheme}://{part.netloc}{part.path}{query}"
+
+
+def _state_file(broker: SplitResult) -> str:
+    """Where state goes that the broker can't keep: an SQLite file of this user on this host, one for each vhost."""
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    vhost = unquote(broker.path).strip("/") or "default"
+    name = re.sub(r"[^\w.-]", "_", f"{broker.hostname or 'localhost'}-{broker.port or 5672}-{vhost}")
+    return f"sqlite:///{quote(str(home / 'kq' / f'{name}.db'))}"

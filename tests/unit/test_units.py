@@ -1,0 +1,87 @@
+"""Durations and sizes as people write and read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kq.units import format_duration, format_size, parse_duration, parse_size
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (30, 30.0),
+        (0.25, 0.25),
+        ("30", 30.0),
+        ("250ms", 0.25),
+        ("5m", 300.0),
+        ("1h30m", 5400.0),
+        ("1h 30m", 5400.0),
+        ("1.5h", 5400.0),
+        ("2d", 172800.0),
+        ("1w", 604800.0),
+        ("100µs", 1e-4),
+        ("0", 0.0),
+    ],
+)
+def test_a_duration_is_read_in_seconds(written: str | float, seconds: float) -> None:
+    assert parse_duration(written) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("written", ["", "5x", "m5", "-3", -3, "1h30", "nan", "inf", float("nan"), True, "5 m!"])
+def test_what_is_no_duration_is_refused_with_an_example(written: str | float) -> None:
+    with pytest.raises(ValueError, match=r'is no duration; write 30 .*"5m"'):
+        parse_duration(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        (4096, 4096),
+        ("4096", 4096),
+        ("1KiB", 1024),
+        ("1k", None),
+        ("1KB", 1000),
+        ("128MiB", 128 * 2**20),
+        ("1.5G", 1.5 * 2**30),
+    ],
+)
+def test_a_size_is_read_in_bytes(written: str | int, size: float | None) -> None:
+    if size is None:
+        with pytest.raises(ValueError, match="is no size"):
+            parse_size(written)
+    else:
+        assert parse_size(written) == size
+
+
+@pytest.mark.parametrize("written", ["", "MiB", "-1", -1, "1 parsec", True])
+def test_what_is_no_size_is_refused_with_an_example(written: str | int) -> None:
+    with pytest.raises(ValueError, match=r'is no size; write 4096 .*"128MiB"'):
+        parse_size(written)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0µs"),
+        (0.00026, "260µs"),
+        (0.0411, "41ms"),
+        (0.9999, "1.0s"),
+        (4.2, "4.2s"),
+        (41, "41s"),
+        (59.6, "1m00s"),
+        (372, "6m12s"),
+        (7500, "2h05m"),
+        (273600, "3d04h"),
+        (-90, "-1m30s"),
+    ],
+)
+def test_a_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (128 * 2**20, "128 MiB"), (3 * 2**40, "3.0 TiB")]
+)
+def test_a_size_is_shown_in_one_unit(size: int, text: str) -> None:
+    assert format_size(size) == text

@@ -1,0 +1,172 @@
+"""Broker URLs: what people write, what Kombu is given, and what is never printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from kombu import Connection
+
+from kq import url
+from kq.errors import ConfigError, MissingDriver
+
+
+@pytest.mark.parametrize(
+    ("written", "kombu"),
+    [
+        ("memory://", "kq-memory://default"),
+        ("memory://tests", "kq-memory://tests"),
+        ("sqlite:///kq.db", "kq-sqlite:///kq.db"),
+        ("sqlite:////var/lib/my%20jobs.db", "kq-sqlite:////var/lib/my%20jobs.db"),
+        ("redis://", "kq-redis://localhost/0"),
+        ("redis://h:6380/3", "kq-redis://h:6380/3"),
+        ("rediss://u:p%40@h/3", "kq-rediss://u:p%40@h/3"),
+        ("unix:///run/redis.sock", "kq-redis:///0"),
+        ("unix:///run/redis.sock?db=2", "kq-redis:///2"),
+        ("amqp://h", "kq-amqp://h/%2F"),
+        ("amqp://u:p@h:5673//", "kq-amqp://u:p@h:5673/%2F"),
+        ("amqp://h/shop", "kq-amqp://h/shop"),
+        ("amqps://h/a%2Fb", "kq-amqps://h/a%2Fb"),
+        ("redis://a;redis://b:1/0", "kq-redis://a/0;kq-redis://b:1/0"),
+        (" redis://a ", "kq-redis://a/0"),
+    ],
+)
+def test_each_url_gets_a_scheme_of_ours(written: str, kombu: str) -> None:
+    assert url.parse(written).kombu == kombu
+
+
+def test_options_are_taken_off_for_the_transport() -> None:
+    address = url.parse("amqp://h//?queue_type=quorum&timeout=2500ms&max=7&share=0.5&fast=true")
+    assert address.kombu == "kq-amqp://h/%2F"
+    assert address.options == {"queue_type": "quorum", "timeout": 2.5, "max": 7, "share": 0.5, "fast": True}
+
+
+def test_a_redis_socket_is_an_option() -> None:
+    address = url.parse("unix:///run/my%20redis.sock?db=2&timeout=1")
+    assert (address.kombu, address.options) == ("kq-redis:///2", {"socket": "/run/my redis.sock", "timeout": 1.0})
+
+
+@given(password=some.text(min_size=1, alphabet=some.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+def test_kombu_reads_back_any_password(password: str) -> None:
+    address = url.parse(f"redis://user:{quote(password, safe='')}@h/1")
+    connection = Connection(address.kombu.removeprefix("kq-"))
+    assert (connection.userid, connection.password, connection.virtual_host) == ("user", password, "1")
+
+
+@given(name=some.text(min_size=1, alphabet=some.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+def test_kombu_reads_back_any_virtual_host(name: str) -> None:
+    address = url.parse(f"amqp://h/{quote(name, safe='')}")
+    assert Connection(address.kombu.removeprefix("kq-")).virtual_host == name
+
+
+@pytest.mark.parametrize("written", ["memory://a", "sqlite:///x.db", "redis://:p@h/1", "redis://a/0;redis://b/0"])
+def test_a_broker_that_can_is_its_own_state_store(written: str) -> None:
+    assert url.parse(written).state == written
+
+
+def test_a_state_store_gets_the_options_of_its_broker() -> None:
+    address = url.parse("sqlite:////x.db?synchronous=normal")
+    assert (address.state, address.state_options) == ("sqlite:////x.db", {"synchronous": "normal"})
+
+
+def test_the_state_beside_rabbitmq_is_a_file_of_this_user_for_each_virtual_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert url.parse("amqp://u:secret@h//").state == f"sqlite:///{tmp_path}/kq/h-5672-default.db"
+    assert url.parse("amqps://h:1/a%2Fb?queue_type=quorum").state == f"sqlite:///{tmp_path}/kq/h-1-a_b.db"
+    assert url.parse("amqp://h//?queue_type=quorum").state_options == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", "is empty"),
+        ("localhost", "has no scheme"),
+        ("redos://h", r"no broker has the scheme redos://\nDid you mean redis://"),
+        ("rabbitmq://h", "Did you mean amqp://"),
+        ("postgresql://h", "kq speaks memory://, sqlite://"),
+        ("redis://h:port/0", "its port is no number"),
+        ("redis://h/jobs", "a Redis database is a number, not 'jobs'"),
+        ("unix:///s.sock?db=x", "a Redis database is a number"),
+        ("unix://", "names no socket file"),
+        ("sqlite://jobs.db", "Write three slashes: sqlite:///jobs.db"),
+        ("sqlite://", "names no file"),
+        ("sqlite:////var/", "names no file"),
+        ("sqlite:///:memory:", "Write memory://name"),
+        ("memory://a/b", "has a name and no path"),
+        ("redis://a;amqp://b", "different kinds of broker"),
+        ("sqlite:///a;sqlite:///b", "can't fail over"),
+        ("redis://h/0?timeout", "its options are wrong"),
+        ("redis://h/0?timeout=soon", "'soon' is no duration"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_what_would_be_right(written: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        url.parse(written)
+
+
+@pytest.mark.parametrize(("written", "extra"), [("redis://h", "redis"), ("amqp://h", "rabbitmq")])
+def test_a_missing_driver_names_the_extra(written: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(url, "find_spec", lambda name: None)
+    with pytest.raises(MissingDriver, match=rf"not installed\npip install 'kq-jobs\[{extra}\]'"):
+        url.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("redis://:hush@h/0", "redis://:***@h/0"),
+        ("amqp://user:hush@h//", "amqp://user:***@h//"),
+        ("redis://user@h/0", "redis://user@h/0"),
+        ("redis://:hush@a;redis://:hush@b", "redis://:***@a;redis://:***@b"),
+        ("redis://:hu@sh@h/0", "redis://:***@h/0"),
+        ("redis://:hu/sh@h/0", "redis://:***@h/0"),
+        ("redis://:hu;sh@h/0", "redis://:***@h/0"),
+        ("redis://h/0?auth_token=hush&timeout=5", "redis://h/0?auth_token=***&timeout=5"),
+        ("redis://h/0?a=1&PASSWORD=hush", "redis://h/0?a=1&PASSWORD=***"),
+        (
+            "could not reach redis://:hush@h:1/0, or 'amqp://u:hush@g'",
+            "could not reach redis://:***@h:1/0, or 'amqp://u:***@g'",
+        ),
+        ("mail ops@example.org", "mail ops@example.org"),
+        ("sqlite:////var/lib/kq.db", "sqlite:////var/lib/kq.db"),
+    ],
+)
+def test_what_is_printed_holds_no_secret(written: str, shown: str) -> None:
+    assert url.redact(written) == shown
+
+
+@pytest.mark.parametrize(
+    "wrong", ["redos://:hush@h", "redis://:hu/sh@h:x", "redis://h:x?token=hush", "redis://h?token=hush&timeout=x"]
+)
+def test_an_error_about_a_url_holds_no_secret(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        url.parse(wrong)
+    assert "hush" not in str(caught.value)
+    assert "hu/sh" not in str(caught.value)
+
+
+def test_a_relative_file_is_seen_from_the_folder_that_names_it() -> None:
+    assert (
+        url.anchored("sqlite:///kq.db?synchronous=normal", "/srv/my app")
+        == "sqlite:////srv/my%20app/kq.db?synchronous=normal"
+    )
+    assert url.anchored("sqlite:////x.db", "/srv") == "sqlite:////x.db"
+    assert url.anchored("redis://h", "/srv") == "redis://h"
+
+
+def test_another_state_store_may_be_named_with_options_of_its_own() -> None:
+    address = url.parse("amqp://h//?queue_type=quorum", state="sqlite:////s.db?synchronous=normal")
+    assert (address.state, address.state_options) == ("sqlite:////s.db", {"synchronous": "normal"})
+    assert address.options == {"queue_type": "quorum"}
+
+
+@pytest.mark.parametrize("wrong", ["amqp://u:hush@h", "postgresql://h", "redis://h/x"])
+def test_what_can_keep_no_state_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        url.parse("memory://", state=wrong)
+    assert "hush" not in str(caught.value)
