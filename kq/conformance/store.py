@@ -1,0 +1,260 @@
+"""StoreSuite: what every state store must do. A store's whole test module is a subclass with open()."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from kq.state import Store, Write
+
+
+class StoreSuite:
+    """Derive a class named Test…, and give it open()."""
+
+    #: Whether another process sees the same facts.
+    shared = True
+
+    @abstractmethod
+    def open(self) -> Store:
+        """A store, connected to the same facts each time within one test; no facts when a test begins."""
+
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        store = self.open()
+        yield store
+        store.close()
+
+    @pytest.fixture
+    def other(self) -> Iterator[Store]:
+        """A second connection to the same facts."""
+        store = self.open()
+        yield store
+        store.close()
+
+    def test_a_fact_is_seen_by_everybody(self, store: Store, other: Store) -> None:
+        assert store.write([Write("job:1", b"one")]) == [True]
+        assert other.get(["job:1", "job:2"]) == [b"one", None]
+
+    def test_values_are_any_bytes(self, store: Store) -> None:
+        value = bytes(range(256)) * 1000
+        store.write([Write("job:1", value), Write("job:2", b"")])
+        assert store.get(["job:2", "job:1"]) == [b"", value]
+
+    def test_keys_are_any_text(self, store: Store) -> None:
+        keys = ["unique:a b*?[x]", "unique:ö\n'\"%_", "unique:" + "k" * 300]
+        store.write([Write(key, key.encode()) for key in keys])
+        assert store.get(keys) == [key.encode() for key in keys]
+
+    def test_a_key_asked_for_twice_is_answered_twice(self, store: Store) -> None:
+        store.write([Write("job:1", b"one")])
+        assert store.get(["job:1", "job:1"]) == [b"one", b"one"]
+        assert store.get([]) == []
+
+    def test_writing_again_replaces(self, store: Store) -> None:
+        store.write([Write("job:1", b"one")])
+        store.write([Write("job:1", b"two")])
+        assert store.get(["job:1"]) == [b"two"]
+
+    def test_no_value_deletes(self, store: Store) -> None:
+        store.write([Write("job:1", b"one")])
+        assert store.write([Write("job:1", None), Write("job:2", None)]) == [True, True]
+        assert store.get(["job:1"]) == [None]
+
+    def test_writing_nothing_is_allowed(self, store: Store) -> None:
+        assert store.write([]) == []
+
+    # Conditions.
+
+    def test_add_stores_only_what_is_not_there(self, store: Store) -> None:
+        assert store.add("unique:x", b"first")
+        assert not store.add("unique:x", b"second")
+        assert store.get(["unique:x"]) == [b"first"]
+
+    def test_only_one_of_many_adds_wins(self, store: Store, other: Store) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda n: (store, other)[n % 2].add("unique:x", b"%d" % n), range(40)))
+        assert won.count(True) == 1
+        assert store.get(["unique:x"]) == [b"%d" % won.index(True)]
+
+    def test_alive_refuses_who_has_no_lease(self, store: Store) -> None:
+        write = Write("job:1", b"result", alive="lease:w")
+        assert store.write([write]) == [False]
+        store.write([Write("lease:w", b"")])
+        assert store.write([write]) == [True]
+
+    def test_unless_refuses_another_value_only(self, store: Store) -> None:
+        def made(allowed: bytes) -> bool:
+            return store.write([Write("job:1", b"new", unless=("job:1", allowed))])[0]
+
+        assert made(b"mine")
+        store.write([Write("job:1", b"mine")])
+        assert made(b"mine")
+        assert not made(b"mine")
+
+    def test_unless_may_look_at_another_key(self, store: Store) -> None:
+        store.write([Write("start:1", b"elsewhere")])
+        assert store.write([Write("job:1", b"x", unless=("start:1", b"here"))]) == [False]
+        assert store.get(["job:1"]) == [None]
+
+    def test_must_is_compare_and_set(self, store: Store) -> None:
+        assert store.write([Write("pause:q", b"1", must=("pause:q", b"0"))]) == [False]
+        assert store.write([Write("pause:q", b"0", must=("pause:q", None))]) == [True]
+        assert store.write([Write("pause:q", b"1", must=("pause:q", b"0"))]) == [True]
+        assert store.write([Write("pause:q", None, must=("pause:q", b"0"))]) == [False]
+        assert store.get(["pause:q"]) == [b"1"]
+
+    def test_all_conditions_must_hold(self, store: Store) -> None:
+        store.write([Write("lease:w", b"")])
+        refused = Write("job:1", b"x", alive="lease:w", unless=("lease:w", b"other"), must=("job:1", None))
+        assert store.write([refused]) == [False]
+
+    def test_a_refused_write_stops_none_of_the_others(self, store: Store) -> None:
+        made = store.write([Write("a", b"1"), Write("b", b"1", alive="nobody"), Write("c", b"1", must=("a", b"1"))])
+        assert made == [True, False, True]
+        assert store.get(["a", "b", "c"]) == [b"1", None, b"1"]
+
+    def test_a_later_write_sees_the_earlier_ones(self, store: Store) -> None:
+        made = store.write([Write("a", b"1"), Write("a", b"2", must=("a", b"1")), Write("a", b"3", must=("a", b"1"))])
+        assert made == [True, True, False]
+
+    def test_counting_by_many_at_once_loses_nothing(self, store: Store, other: Store) -> None:
+        def add_one(connection: Store) -> None:
+            while True:
+                now = connection.get(["n"])[0]
+                following = b"%d" % (int(now or b"0") + 1)
+                if connection.write([Write("n", following, must=("n", now))])[0]:
+                    return
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add_one, [store, other] * 20))
+        assert store.get(["n"]) == [b"40"]
+
+    # Time.
+
+    def test_what_is_kept_for_a_time_vanishes(self, store: Store) -> None:
+        store.write([Write("job:1", b"one", keep=0.05), Write("job:2", b"two", keep=60)])
+        eventually(lambda: store.get(["job:1"]) == [None])
+        assert [key for key, _ in store.scan("job:")] == ["job:2"]
+        assert store.add("job:1", b"again")
+
+    def test_it_is_kept_until_then(self, store: Store) -> None:
+        before = time.monotonic()
+        store.write([Write("job:1", b"one", keep=0.3)])
+        eventually(lambda: store.get(["job:1"]) == [None])
+        assert time.monotonic() - before >= 0.3
+
+    def test_writing_again_renews_or_lifts_the_end(self, store: Store) -> None:
+        store.write([Write("a", b"", keep=0.05), Write("b", b"", keep=0.05), Write("c", b"", keep=0.05)])
+        store.write([Write("a", b"", keep=60), Write("b", b"")])
+        eventually(lambda: store.get(["c"]) == [None])
+        assert store.get(["a", "b"]) == [b"", b""]
+
+    def test_an_ended_lease_refuses(self, store: Store) -> None:
+        store.write([Write("lease:w", b"", keep=0.05)])
+        eventually(lambda: store.get(["lease:w"]) == [None])
+        assert store.write([Write("job:1", b"", alive="lease:w")]) == [False]
+
+    def test_now_is_seconds_since_the_epoch(self, store: Store) -> None:
+        assert abs(store.now() - time.time()) < 60
+
+    # Scanning.
+
+    def test_scan_finds_by_prefix_in_order_of_key(self, store: Store) -> None:
+        store.write([Write(key, b"") for key in ("worker:b", "worker:a", "workers", "job:1", "worker:ö", "worker:")])
+        assert [key for key, _ in store.scan("worker:")] == ["worker:", "worker:a", "worker:b", "worker:ö"]
+
+    def test_scan_takes_the_prefix_literally(self, store: Store) -> None:
+        store.write([Write(key, b"") for key in ("pause:a*b", "pause:axb", "pause:a%b", "pause:a[x]")])
+        assert [key for key, _ in store.scan("pause:a*")] == ["pause:a*b"]
+        assert [key for key, _ in store.scan("pause:a[")] == ["pause:a[x]"]
+
+    def test_scan_gives_values_and_no_more_than_the_limit(self, store: Store) -> None:
+        store.write([Write(f"job:{n:03}", b"%d" % n) for n in range(50)])
+        assert store.scan("job:", limit=3) == [("job:000", b"0"), ("job:001", b"1"), ("job:002", b"2")]
+
+    # Waiting.
+
+    def test_waiting_for_what_is_there_returns_at_once(self, store: Store) -> None:
+        store.write([Write("job:1", b"one")])
+        assert store.wait("job:1", timeout=0) == b"one"
+
+    def test_waiting_ends_at_the_timeout(self, store: Store) -> None:
+        before = time.monotonic()
+        assert store.wait("job:1", timeout=0.1) is None
+        assert 0.1 <= time.monotonic() - before < 2
+
+    def test_who_waits_is_woken_by_another(self, store: Store, other: Store) -> None:
+        with waiting(lambda: store.wait("job:1", timeout=20)) as answer:
+            other.write([Write("job:2", b"no"), Write("job:1", b"yes")])
+            assert answer() == b"yes"
+
+    def test_waking_takes_milliseconds(self, store: Store, other: Store) -> None:
+        spans = []
+        for n in range(5):
+            with waiting(partial(store.wait, f"job:{n}", 20)) as answer:
+                threading.Event().wait(0.05)  # so that it sleeps by now; the test holds if it does not
+                before = time.monotonic()
+                other.write([Write(f"job:{n}", b"x")])
+                answer()
+                spans.append(time.monotonic() - before)
+        assert sorted(spans)[2] < 0.1
+
+    def test_many_may_wait_for_one_key(self, store: Store, other: Store) -> None:
+        with ThreadPoolExecutor(6) as pool:
+            answers = [pool.submit((store, other)[n % 2].wait, "job:1", 20) for n in range(6)]
+            other.write([Write("job:1", b"yes")])
+            assert [answer.result(20) for answer in answers] == [b"yes"] * 6
+
+    def test_a_refused_write_wakes_nobody_with_a_wrong_value(self, store: Store, other: Store) -> None:
+        with waiting(lambda: store.wait("job:1", timeout=20)) as answer:
+            other.write([Write("job:1", b"no", alive="nobody")])
+            other.write([Write("job:1", b"yes")])
+            assert answer() == b"yes"
+
+    def test_others_are_served_while_one_waits(self, store: Store) -> None:
+        with waiting(lambda: store.wait("job:1", timeout=20)) as answer:
+            assert store.write([Write("a", b"1")]) == [True]
+            assert store.get(["a"]) == [b"1"]
+            store.write([Write("job:1", b"done")])
+            assert answer() == b"done"
+
+    # Living with it.
+
+    def test_threads_share_a_store(self, store: Store) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: store.write([Write(f"job:{n}", b"%d" % n)]), range(200)))
+        assert len(store.scan("job:")) == 200
+
+    def test_closing_may_be_repeated_and_keeps_the_facts(self, store: Store, other: Store) -> None:
+        store.write([Write("job:1", b"one")])
+        store.close()
+        store.close()
+        assert other.get(["job:1"]) == [b"one"]
+
+
+def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:
+    """Return as soon as holds() is true; fail after within seconds."""
+    until = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class waiting:  # noqa: N801 -- reads as a phrase: with waiting(...) as answer
+    """Runs a call in a thread while the body runs; answer() is what it returned."""
+
+    def __init__(self, call: Callable[[], bytes | None]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(call)
+
+    def __enter__(self) -> Callable[[], bytes | None]:
+        return lambda: self._future.result(20)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()

@@ -1,0 +1,60 @@
+"""The state store: small facts that must outlive a process. Opened by URL, used through Store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from kq.state.store import Store, StoreUnreachable, Write
+
+__all__ = ["Store", "StoreUnreachable", "Write", "open_store"]
+
+
+def open_store(url: str, *, timeout: float = 5.0, **options: object) -> Store:
+    """The store that url names.
+
+    url: memory://name, sqlite:///jobs.db (relative), sqlite:////var/lib/jobs.db (absolute),
+        redis://… or rediss://…
+    timeout: seconds that one verb may take before StoreUnreachable.
+    options: what the store takes beyond that, such as clock= for memory.
+    Raises ValueError for a scheme that there is no store for.
+    """
+    scheme = urlsplit(url).scheme
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        known = ", ".join(f"{name}://" for name in _OPENERS)
+        raise ValueError(f"there is no state store for {scheme or 'a URL without a scheme'}; known: {known}")
+    store: Store = opener(url, timeout=timeout, **options)
+    return store
+
+
+def _memory(url: str, **options: object) -> Store:
+    from kq.state.memory import MemoryStore
+
+    return MemoryStore(_rest(url), **options)  # type: ignore[arg-type]
+
+
+def _sqlite(url: str, **options: object) -> Store:
+    from kq.state.sqlite import SqliteStore
+
+    return SqliteStore(_rest(url).removeprefix("/"), **options)  # type: ignore[arg-type]
+
+
+def _redis(url: str, **options: object) -> Store:
+    from kq.state.redis import RedisStore
+
+    return RedisStore(url, **options)  # type: ignore[arg-type]
+
+
+def _rest(url: str) -> str:
+    """What follows the two slashes: the name of a memory store, or a slash and the path of a file."""
+    return url.partition("://")[2]
+
+
+# Functions, so that a driver is imported only when its store is opened.
+_OPENERS: dict[str, Callable[..., Store]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+}

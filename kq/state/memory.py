@@ -1,0 +1,114 @@
+"""The state store within one process: for tests, and for the memory broker.
+
+Stores of one name share their facts for as long as the process lives. What expires does so by the
+injected clock, which a test may move by hand; wait() sleeps in real time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kq.clock import SYSTEM, Clock
+from kq.state.store import Store, Write
+
+
+@dataclass(slots=True)
+class _Fact:
+    """ends: when it vanishes by the monotonic clock, or None."""
+
+    value: bytes
+    ends: float | None
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What all stores of one name have in common; changed is its lock as well."""
+
+    clock: Clock = SYSTEM
+    facts: dict[str, _Fact] = field(default_factory=dict)
+    endings: list[tuple[float, str]] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+
+_named: dict[str, _Shared] = {}
+
+
+class MemoryStore(Store):
+    """Facts in a dictionary.
+
+    clock: from now on the clock of every store of that name; None leaves it as it is.
+    """
+
+    def __init__(self, name: str = "", *, timeout: float = 5.0, clock: Clock | None = None) -> None:
+        self.timeout = timeout
+        self._shared = _named.setdefault(name, _Shared())
+        if clock is not None:
+            self._shared.clock = clock
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        with self._shared.changed:
+            return [self._value(key) for key in keys]
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        with self._shared.changed:
+            self._forget_ended()
+            made = [self._apply(write) for write in writes]
+            self._shared.changed.notify_all()
+            return made
+
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        with self._shared.changed:
+            self._forget_ended()
+            keys = sorted(key for key in self._shared.facts if key.startswith(prefix))
+            return [(key, self._shared.facts[key].value) for key in keys[:limit]]
+
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        with self._shared.changed:
+            self._shared.changed.wait_for(lambda: self._value(key) is not None, timeout)
+            return self._value(key)
+
+    def now(self) -> float:
+        return self._shared.clock.now()
+
+    def close(self) -> None:
+        """Nothing to let go of: the facts stay for the other stores of this name."""
+
+    def _value(self, key: str) -> bytes | None:
+        fact = self._shared.facts.get(key)
+        if fact is None or self._ended(fact):
+            return None
+        return fact.value
+
+    def _ended(self, fact: _Fact) -> bool:
+        return fact.ends is not None and fact.ends <= self._shared.clock.monotonic()
+
+    def _apply(self, write: Write) -> bool:
+        if self._refuses(write):
+            return False
+        if write.value is None:
+            self._shared.facts.pop(write.key, None)
+            return True
+        ends = None if write.keep is None else self._shared.clock.monotonic() + write.keep
+        self._shared.facts[write.key] = _Fact(write.value, ends)
+        if ends is not None:
+            heapq.heappush(self._shared.endings, (ends, write.key))
+        return True
+
+    def _refuses(self, write: Write) -> bool:
+        if write.alive is not None and self._value(write.alive) is None:
+            return True
+        if write.unless is not None and self._value(write.unless[0]) not in (None, write.unless[1]):
+            return True
+        return write.must is not None and self._value(write.must[0]) != write.must[1]
+
+    def _forget_ended(self) -> None:
+        """Drop what has ended, so that memory is bounded by what lives."""
+        now = self._shared.clock.monotonic()
+        while self._shared.endings and self._shared.endings[0][0] <= now:
+            _, key = heapq.heappop(self._shared.endings)
+            fact = self._shared.facts.get(key)
+            if fact is not None and self._ended(fact):
+                del self._shared.facts[key]

@@ -1,0 +1,165 @@
+"""The state store in an SQLite file, shared by the processes of one host.
+
+It may be the broker's own file: the tables are named `state_…` and writers queue for the same lock.
+Who waits for a key hangs up a bell and is listed in a table; who writes the key rings it, so nobody polls.
+What is to vanish does so by the time that the host was awake, which no correction of the wall clock moves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from kq.clock import SYSTEM
+from kq.state.store import Store, StoreUnreachable, Write
+from kq_transports.engine import EngineError
+from kq_transports.hostfile import Bell, Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL);
+CREATE INDEX IF NOT EXISTS state_fact_ends ON state_fact (ends) WHERE ends IS NOT NULL;
+CREATE TABLE IF NOT EXISTS state_waiter (key TEXT, bell TEXT, PRIMARY KEY (key, bell)) WITHOUT ROWID
+"""
+_GET = "SELECT value FROM state_fact WHERE key = ? AND (ends IS NULL OR ends > ?)"
+_GET_MANY = """SELECT key, value FROM state_fact
+    WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
+_PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
+_SCAN = """SELECT key, value FROM state_fact
+    WHERE key >= ? AND key < ? AND (ends IS NULL OR ends > ?) ORDER BY key LIMIT ?"""
+# A bounded number in each transaction, so that the end of a million results delays no one write.
+_FORGET = "DELETE FROM state_fact WHERE rowid IN (SELECT rowid FROM state_fact WHERE ends <= ? LIMIT 200)"
+_LISTENERS = "SELECT bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"
+
+_LAST = "\U0010ffff"  # no key has it, so it sorts behind all that start with the prefix before it
+
+# Databases of the parent, in a forked child: never closed there, for SQLite would end the parent's locks.
+_inherited: list[Database] = []
+
+
+class SqliteStore(Store):
+    """Facts in the file at path, which is created when it is missing.
+
+    A store that was opened before a fork opens the file anew in the child.
+    """
+
+    def __init__(self, path: str, *, timeout: float = 5.0) -> None:
+        self.timeout = timeout
+        self._path = path
+        self._closed = False
+        self._open()
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        with self._using() as database:
+            found: dict[str, bytes] = dict(database.read(_GET_MANY, (json.dumps(keys), database.clock.awake())))
+        return [found.get(key) for key in keys]
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        with self._using() as database, database.turn() as connection:
+            now = database.clock.awake()
+            database.clock.note(connection)
+            connection.execute(_FORGET, (now,))
+            made = [_apply(connection, write, now) for write in writes]
+            # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
+            _wake(database, connection, [write.key for write in writes if write.value is not None])
+            return made
+
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        with self._using() as database:
+            return database.read(_SCAN, (prefix, prefix + _LAST, database.clock.awake(), limit))
+
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        until = SYSTEM.monotonic() + timeout
+        value = self.get([key])[0]
+        if value is not None or timeout <= 0:
+            return value
+        with self._listening(key) as bell:
+            while (value := self._settled(key)) is None and (left := until - SYSTEM.monotonic()) > 0:
+                select.select([bell.descriptor], [], [], left)
+                bell.quiet()
+        return value
+
+    def now(self) -> float:
+        return SYSTEM.now()
+
+    def close(self) -> None:
+        with suppress(StoreUnreachable), self._using() as database:
+            self._closed = True
+            database.close()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        try:
+            self._opened = Database(self._path, _SCHEMA, timeout=self.timeout)
+        except EngineError as error:
+            raise StoreUnreachable(str(error)) from error
+
+    @contextmanager
+    def _using(self) -> Iterator[Database]:
+        """The database, for this thread alone; its errors become the store's."""
+        if os.getpid() != self._pid:
+            _inherited.append(self._opened)
+            self._open()
+        with self._mutex:
+            if self._closed:
+                raise StoreUnreachable(f"the state store {self._path} was closed")
+            try:
+                yield self._opened
+            except EngineError as error:
+                raise StoreUnreachable(str(error)) from error
+
+    @contextmanager
+    def _listening(self, key: str) -> Iterator[Bell]:
+        """A bell that is rung when key is written."""
+        with self._using() as database:
+            bell = database.bell()
+        try:
+            with self._using() as database, database.turn(durable=False) as connection:
+                connection.execute("INSERT INTO state_waiter VALUES (?, ?)", (key, bell.name))
+            yield bell
+        finally:
+            bell.close()
+            with suppress(StoreUnreachable), self._using() as database, database.turn(durable=False) as connection:
+                connection.execute("DELETE FROM state_waiter WHERE key = ? AND bell = ?", (key, bell.name))
+
+    def _settled(self, key: str) -> bytes | None:
+        """The value of key when no write is under way: bells ring before the commit."""
+        with self._using() as database, database.turn(durable=False) as connection:
+            return _value(connection, key, database.clock.awake())
+
+
+def _value(connection: sqlite3.Connection, key: str, now: float) -> bytes | None:
+    row = connection.execute(_GET, (key, now)).fetchone()
+    return None if row is None else row[0]
+
+
+def _apply(connection: sqlite3.Connection, write: Write, now: float) -> bool:
+    """Carry out one write; False when its conditions refuse it."""
+    if _refuses(connection, write, now):
+        return False
+    if write.value is None:
+        connection.execute("DELETE FROM state_fact WHERE key = ?", (write.key,))
+    else:
+        ends = None if write.keep is None else now + write.keep
+        connection.execute(_PUT, (write.key, write.value, ends))
+    return True
+
+
+def _refuses(connection: sqlite3.Connection, write: Write, now: float) -> bool:
+    if write.alive is not None and _value(connection, write.alive, now) is None:
+        return True
+    if write.unless is not None and _value(connection, write.unless[0], now) not in (None, write.unless[1]):
+        return True
+    return write.must is not None and _value(connection, write.must[0], now) != write.must[1]
+
+
+def _wake(database: Database, connection: sqlite3.Connection, keys: list[str]) -> None:
+    """Ring the bells of those who wait for keys; forget the bells whose owners were killed."""
+    for (bell,) in connection.execute(_LISTENERS, (json.dumps(keys),)).fetchall():
+        if not database.ring(bell):
+            connection.execute("DELETE FROM state_waiter WHERE bell = ?", (bell,))

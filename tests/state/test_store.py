@@ -1,0 +1,31 @@
+"""The state stores under the shared suite, and what is particular to each."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from kq.conformance.store import StoreSuite
+from kq.state import Store, open_store
+
+_fresh = itertools.count()
+
+
+class TestMemoryStore(StoreSuite):
+    @pytest.fixture(autouse=True)
+    def _name(self) -> None:
+        self.name = f"test-{next(_fresh)}"
+
+    def open(self) -> Store:
+        return open_store(f"memory://{self.name}")
+
+
+class TestSqliteStore(StoreSuite):
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "state.db"
+
+    def open(self) -> Store:
+        return open_store(f"sqlite:///{self.path}")

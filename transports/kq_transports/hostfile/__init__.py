@@ -1,0 +1,16 @@
+"""An SQLite file that many processes of one host share, opened, locked, timed and signalled with care.
+
+Used by the SQLite transport and by the SQLite state store. Knows nothing of messages.
+
+database.py opens the file and gives transactions their turn; lock.py is the queue for them;
+clock.py tells time that no correction of the wall clock moves; bell.py wakes sleeping processes;
+trouble.py says in a sentence what went wrong.
+"""
+
+from __future__ import annotations
+
+from kq_transports.hostfile.bell import Bell, ring
+from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.database import Database
+
+__all__ = ["Bell", "Database", "HostClock", "ring"]

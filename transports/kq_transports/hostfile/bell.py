@@ -1,0 +1,102 @@
+"""Bells: how one process wakes another that sleeps in select().
+
+A bell is a FIFO in a folder beside the database. A FIFO and not a socket: the path of a socket may
+have 104 bytes at most on macOS, and abstract sockets exist on Linux only. A FIFO without a reader
+refuses to be opened for writing, so a bell whose owner was killed is known at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from kq_transports.hostfile.inherit import forget_in_children
+
+#: Seconds that a bell without an owner is left alone: it may be about to be opened.
+_YOUNG = 10.0
+
+
+class Bell:
+    """A bell of this process, rung by name. descriptor: readable once it was rung."""
+
+    def __init__(self, folder: Path, mode: int) -> None:
+        self.name = secrets.token_hex(8)
+        self._path = folder / self.name
+        os.mkfifo(self._path, mode)
+        self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # A writer of its own: without one, select() would report the end of the file for ever
+        # after the first ringer had closed.
+        self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        forget_in_children(self)
+
+    def ring(self) -> None:
+        """Make the descriptor readable."""
+        with suppress(BlockingIOError):  # full: it is readable
+            os.write(self._writer, b"!")
+
+    def quiet(self) -> None:
+        """Forget that it was rung."""
+        with suppress(BlockingIOError):
+            os.read(self.descriptor, 65536)
+
+    def close(self) -> None:
+        """Take it down. May be repeated."""
+        if self.descriptor >= 0:
+            self._path.unlink(missing_ok=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptors and leave the file: it is the parent's."""
+        descriptors = self.descriptor, self._writer
+        self.descriptor = self._writer = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def ring(folder: Path, name: str) -> bool:
+    """Ring the bell of that name in folder; False when its owner is gone."""
+    descriptor = _reach(folder / name)
+    if descriptor is None:
+        return False
+    try:
+        os.write(descriptor, b"!")
+    except BlockingIOError:
+        pass  # full of rings that were not heard yet
+    except BrokenPipeError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Remove the bells of killed processes from folder."""
+    old = time.time() - _YOUNG
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):
+            if entry.stat().st_mtime < old and not _has_owner(Path(entry)):
+                os.unlink(entry)
+
+
+def _has_owner(bell: Path) -> bool:
+    descriptor = _reach(bell)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is not None
+
+
+def _reach(bell: Path) -> int | None:
+    """A descriptor to ring bell with, None when nobody listens any more."""
+    try:
+        return os.open(bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return None  # taken down; or another user's, who shares the database but not the bell
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nobody reads
+            return None
+        raise

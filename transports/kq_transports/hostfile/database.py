@@ -1,0 +1,230 @@
+"""One connection to an SQLite file that processes share, and its transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kq_transports.engine import EngineError, Unreachable
+from kq_transports.hostfile.bell import Bell, ring, sweep
+from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.lock import FileLock
+from kq_transports.hostfile.mounts import network_file_system
+from kq_transports.hostfile.trouble import explain, locked, read_only
+
+Row: TypeAlias = tuple[Any, ...]
+
+# Pages of the log after which a commit copies them into the file by itself (16 MB). SQLite's own
+# 1000 would make every few hundredth job pay for it; whoever is idle calls checkpoint() long before.
+_LOG_PAGES = 4000
+
+# Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
+# included (POSIX), so no thread may open the database while another one creates it.
+_creating = threading.Lock()
+
+
+class Database:
+    """The file at path, created for its owner only when it is missing.
+
+    timeout: seconds that a transaction may wait for its turn before Unreachable.
+    synchronous: "full" (what is committed survives a power failure) or "normal" (it survives the
+        death of every process).
+    Used by one thread at a time, in the process that opened it. Raises EngineError when the file
+    cannot be used, Unreachable and Full as the engine does.
+    """
+
+    clock: HostClock
+
+    def __init__(self, path: str, schema: str, *, timeout: float, synchronous: str = "full") -> None:
+        self.path = _usable(path)
+        self._timeout = timeout
+        self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
+        self._synchronous = ""
+        self._pid = os.getpid()
+        mode = os.stat(self.path).st_mode & 0o666
+        self._lock = FileLock(self._beside(".lock"), mode)
+        self._bells = self._beside(".wake")
+        self._bell_mode = mode
+        try:
+            self._connect(schema)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._make_bells()
+
+    @contextmanager
+    def turn(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A write transaction: committed at the end, undone when the body raises.
+
+        durable: False for what may be forgotten at a power failure; it saves the wait for the disk.
+        """
+        self._take_turn(self._durable if durable else "NORMAL")
+        try:
+            yield self._connection
+            self._commit()
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path) from error
+            raise
+        finally:
+            self._lock.release()
+
+    def read(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """The rows that statement selects, as of one moment."""
+        self._check_process()
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def checkpoint(self) -> None:
+        """Copy what the log holds into the file, as far as readers allow; for an idle moment."""
+        self._check_process()
+        with suppress(sqlite3.Error):  # the next one will do
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def bell(self) -> Bell:
+        """A new bell by which other processes may wake this one."""
+        return Bell(self._bells, self._bell_mode)
+
+    def ring(self, bell: str) -> bool:
+        """Ring the bell of that name; False when its owner is gone."""
+        return ring(self._bells, bell)
+
+    def close(self) -> None:
+        """Let go of the file. May be repeated. In a forked child it stays the parent's."""
+        if os.getpid() != self._pid:
+            return
+        self._connection.close()
+        self._lock.close()
+
+    # Opening.
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _connect(self, schema: str) -> None:
+        self._file = _identity(self.path)
+        self._queue_up()
+        try:
+            self._connection = sqlite3.connect(
+                self.path, self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._prepare(schema)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        finally:
+            self._lock.release()
+
+    def _prepare(self, schema: str) -> None:
+        journal = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if journal != "wal":
+            raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        self._connection.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, schema.split(";")):
+            self._connection.execute(statement)
+        self.clock = HostClock(self._connection)
+        self._connection.execute("COMMIT")
+
+    def _make_bells(self) -> None:
+        """The folder of bells; who may read a file may list and enter the folder."""
+        mode = 0o700 | self._bell_mode | (self._bell_mode & 0o444) >> 2
+        self._bells.mkdir(mode=mode, exist_ok=True)
+        sweep(self._bells)
+
+    # A transaction.
+
+    def _take_turn(self, synchronous: str) -> None:
+        self._check_process()
+        waited = self._queue_up()
+        try:
+            if _identity(self.path) != self._file:
+                raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
+            self._begin(synchronous, waited)
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise explain(error, self.path) from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _queue_up(self) -> float:
+        """Wait for the lock; returns how many seconds that took."""
+        start = time.monotonic()
+        if not self._lock.acquire(self._timeout):
+            raise locked(self.path)
+        return time.monotonic() - start
+
+    def _begin(self, synchronous: str, waited: float) -> None:
+        # executescript(), for these run while they are compiled: from sqlite3's cache of compiled
+        # statements they would do nothing the second time.
+        if synchronous != self._synchronous:
+            self._connection.executescript(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+        if waited < 0.01:
+            self._connection.execute("BEGIN IMMEDIATE")
+            return
+        # Somebody who does not use the lock file (a shell, a backup) may hold SQLite's own lock.
+        self._connection.executescript(f"PRAGMA busy_timeout = {max(1, int((self._timeout - waited) * 1000))}")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self._connection.executescript(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise explain(error, self.path, committing=True) from error
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise EngineError(f"the connection to {self.path} belongs to the parent process; open one after the fork")
+
+
+def _usable(name: str) -> Path:
+    """The file's absolute path, created if missing; EngineError with the remedy when it can't be used."""
+    if not name or name.startswith(":") or name.endswith("/"):
+        raise EngineError(f"an SQLite broker needs the path of a file, not {name!r}: sqlite:///jobs.db")
+    path = Path(name).absolute()
+    if not path.parent.is_dir():
+        raise EngineError(f"the folder {path.parent} does not exist; create it or name another file")
+    network = network_file_system(path)
+    if network:
+        raise EngineError(f"{path} is on a network file system ({network}), where SQLite loses data; use a local disk")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise EngineError(f"the folder {path.parent} is not writable to this user; SQLite keeps its log there")
+    _create(path)
+    if not path.is_file():
+        raise EngineError(f"{path} is not a file; name another one")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise read_only(path)
+    return path
+
+
+def _create(path: Path) -> None:
+    with _creating, suppress(FileExistsError):
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            if isinstance(error, FileExistsError):
+                raise
+            raise EngineError(f"cannot create {path}: {error.strerror}") from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells this file from another of the same name; (0, 0) when there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino

@@ -1,0 +1,87 @@
+"""A lock file: the queue in which writers of one SQLite file wait for their turn.
+
+SQLite's own waiting sleeps in steps of up to 100 ms and is not fair; the kernel wakes the next
+waiter of a flock at once. SQLite's lock is still taken inside: this one only orders the waiting.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from kq_transports.hostfile.inherit import forget_in_children
+
+
+class FileLock:
+    """A flock on path, which is created with mode when it is missing. Not for two threads at once."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        forget_in_children(self)
+
+    def acquire(self, timeout: float) -> bool:
+        """Take the lock; False when others held it for timeout seconds."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._queue_up(timeout)
+        return True
+
+    def release(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the lock and the file. May be repeated."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    forget = close
+
+    def _queue_up(self, timeout: float) -> bool:
+        """Wait in the kernel's queue: flock() knows no deadline, so a thread waits and is left behind."""
+        attempt = _Attempt(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        threading.Thread(target=attempt.run, name="kq-lock", daemon=True).start()
+        if not attempt.wait(timeout):
+            return False
+        os.close(self._descriptor)
+        self._descriptor = attempt.hand_over()
+        return True
+
+
+class _Attempt:
+    """One wait for the lock on a descriptor of its own, so that giving up leaves no lock behind."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._settled = threading.Lock()
+        self._locked = threading.Event()
+        self._abandoned = False
+        forget_in_children(self)
+
+    def run(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with self._settled:
+            self._locked.set()
+            if self._abandoned:
+                self.forget()
+
+    def wait(self, timeout: float) -> bool:
+        if self._locked.wait(timeout):
+            return True
+        with self._settled:
+            self._abandoned = not self._locked.is_set()
+            return not self._abandoned
+
+    def hand_over(self) -> int:
+        """The locked descriptor, which is the caller's from now on."""
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
+
+    def forget(self) -> None:
+        descriptor = self.hand_over()
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,48 @@
+"""What went wrong with the file, in a sentence that names it and the next step."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from kq_transports.engine import EngineError, Full, Unreachable
+
+# The primary result codes, https://sqlite.org/rescode.html; extended codes carry them in the low byte.
+_PRIMARY = 0xFF
+# No room, said by the file system in a way that SQLite reports as a failed write: a quota, a limit
+# on the size of a file.
+_FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_TRUNCATE}
+
+
+def explain(error: sqlite3.Error, path: Path, *, committing: bool = False) -> EngineError:
+    """The engine's error for SQLite's.
+
+    committing: whether the transaction may have become durable all the same.
+    """
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    primary = code & _PRIMARY
+    if primary == sqlite3.SQLITE_FULL or code in _FAILED_WRITES:
+        return Full(f"there is no room to store more in {path}; free space on its disk or raise its limit")
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+        return locked(path)
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return read_only(path)
+    if primary == sqlite3.SQLITE_NOTADB:
+        return EngineError(f"{path} is not an SQLite database; name another file or move this one away")
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return EngineError(f"{path} is damaged ({error}); stop every process and run: sqlite3 {path} .recover")
+    if primary == sqlite3.SQLITE_CANTOPEN:
+        return EngineError(f"cannot open {path}; are its folder and its -wal and -shm files writable to this user?")
+    if primary == sqlite3.SQLITE_IOERR:
+        return Unreachable(f"the disk of {path} fails ({error}); see the system's log", sent=committing)
+    return EngineError(f"SQLite refused to work on {path}: {error}")
+
+
+def locked(path: Path) -> Unreachable:
+    return Unreachable(
+        f"{path} stayed locked by another process; is one stopped, or in a long transaction?", sent=False
+    )
+
+
+def read_only(path: Path) -> EngineError:
+    return EngineError(f"{path} is read-only for this user; change its owner or mode, or name another file")
