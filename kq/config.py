@@ -1,0 +1,359 @@
+"""Settings: what may be set, where it is found, and which of several values counts.
+
+A value on the command line counts before one in the environment (KQ_URL, KQ_WORKER_GRACE), that before one
+in the config file, that before the default; where each came from is remembered. One file is read, the
+first that is there: --config, KQ_CONFIG, then kq.yaml or [tool.kq] of pyproject.toml in the working directory or
+a directory above it, up to the root of its repository.
+
+Text in a file may hold ${NAME} or ${NAME:-default} from the environment. A secret may lie in a file of its own:
+`url_file: /run/secrets/kq_url`. A relative path, sqlite:///kq.db too, is seen from the file that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from kq import configfile
+from kq.errors import ConfigError
+from kq.units import format_duration, format_size, parse_duration, parse_size
+from kq.url import DEFAULT, anchored, redact
+
+Environ: TypeAlias = Mapping[str, str]
+AtLeastOne: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Seconds(float):
+    """A duration; `5m` or 300 in config."""
+
+
+class Size(int):
+    """Bytes; `128MiB` in config."""
+
+
+class Queues(dict[str, int]):
+    """Names of queues and how many jobs of each a worker may run at once; 0: as many as it runs in all.
+
+    In config a mapping, a list of names, or text like `images:4,mail`.
+    """
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """length: seconds of silence after which a worker is taken for dead and its jobs go to others."""
+
+    length: Seconds = Seconds(15)
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """How `kq worker` runs.
+
+    queues: what it takes jobs from. pool: what its executors are made of. concurrency: jobs at once, None for the
+    pool's own default. processes: supervisors. grace: seconds that running jobs are given when it is told to end.
+    max_jobs, max_rss: an executor that ran so many jobs, or holds so many bytes, is replaced.
+    """
+
+    queues: Queues = msgspec.field(default_factory=lambda: Queues(default=0))
+    pool: Literal["process", "thread", "async"] = "process"
+    concurrency: AtLeastOne | None = None
+    processes: AtLeastOne = 1
+    grace: Seconds = Seconds(30)
+    max_jobs: AtLeastOne | None = None
+    max_rss: Size | None = None
+
+
+class PublishRetryPolicy(msgspec.Struct, frozen=True):
+    """How a submit that the broker did not take is repeated: Kombu's retry_policy, within submit_timeout."""
+
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] = 50
+    interval_start: Seconds = Seconds(0.05)
+    interval_step: Seconds = Seconds(0.2)
+    interval_max: Seconds = Seconds(1)
+
+
+class Results(msgspec.Struct, frozen=True):
+    """keep: seconds that results are kept; 0 keeps none."""
+
+    keep: Seconds = Seconds(3600)
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Every setting. url: the broker. state: where results are kept, the broker itself where it can. app: module:name.
+
+    submit_timeout: seconds that one submit may take in all.
+    """
+
+    url: str = DEFAULT
+    state: str | None = None
+    app: str | None = None
+    submit_timeout: Seconds = Seconds(5)
+    lease: Lease = Lease()
+    worker: Worker = msgspec.field(default_factory=Worker)
+    publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()
+    results: Results = Results()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value that somebody wrote, before it is understood. key: dotted. origin: for people."""
+
+    key: str
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings as they count, with the origin of each. file: the config file that was read, if any."""
+
+    config: Config
+    origins: Mapping[str, str]
+    file: Path | None
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Key, value and origin of every setting, for people: no secrets, units written out."""
+        return [(key, shown(_at(self.config, key)), self.origins.get(key, "default")) for key in SCHEMA]
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    file: str | Path | None = None,
+    environ: Environ | None = None,
+    folder: Path | None = None,
+) -> Loaded:
+    """The settings that count in folder (the working directory).
+
+    flags: values from the command line by dotted key; None means not given. file: from --config.
+    Raises ConfigError for an unknown key, a value that does not fit, or a file that can't be read.
+    """
+    environ = os.environ if environ is None else environ
+    folder = folder or Path.cwd()
+    path = configfile.find(file or environ.get("KQ_CONFIG"), folder)
+    given: dict[str, Given] = {}
+    for one in [*_from_file(path, environ), *_from_environ(environ, folder), *_from_flags(flags or {})]:
+        given[one.key] = one
+    values = {key: _understood(one) for key, one in given.items()}
+    return Loaded(_built(Config, "", values), {key: one.origin for key, one in given.items()}, path)
+
+
+def misspelt(environ: Environ) -> dict[str, str]:
+    """Names in environ that look like a setting of kq but are none, and what was probably meant."""
+    names = (
+        {_variable(key): key for key in SCHEMA} | {f"{_variable(key)}_FILE": key for key in SECRET} | {"KQ_CONFIG": ""}
+    )
+    strange = (name for name in environ if name.startswith("KQ_") and name not in names)
+    near = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.8) for name in strange}
+    return {name: matches[0] for name, matches in near.items() if matches}
+
+
+def shown(value: object) -> str:
+    """A setting's value for people, without secrets."""
+    match value:
+        case None:
+            return "-"
+        case Seconds():
+            return format_duration(value)
+        case Size():
+            return format_size(value)
+        case Queues():
+            return ", ".join(f"{name}: {limit}" if limit else name for name, limit in value.items())
+        case _:
+            return redact(str(value))
+
+
+# Which keys there are.
+
+
+def _keys(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _keys(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+#: Dotted key and type of every setting.
+SCHEMA: dict[str, Any] = dict(_keys(Config))
+SECTIONS = {key.rpartition(".")[0] for key in SCHEMA if "." in key}
+#: Keys whose value may lie in a file of its own, named by key_file.
+SECRET = ("url", "state")
+
+
+def _at(config: msgspec.Struct, key: str) -> object:
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _built(kind: type[Any], prefix: str, values: Mapping[str, object]) -> Any:
+    fields: dict[str, object] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        key = f"{prefix}{name}"
+        if key in SECTIONS:
+            fields[name] = _built(hint, f"{key}.", values)
+        elif key in values:
+            fields[name] = values[key]
+    return kind(**fields)
+
+
+# Where values are found.
+
+
+def _from_file(path: Path | None, environ: Environ) -> list[Given]:
+    if path is None:
+        return []
+    file = configfile.read(path)
+    if file.tree is None:
+        return []
+    if not isinstance(file.tree, dict):
+        raise ConfigError(f"config file {path} holds no settings", fix=f"Write lines like  url: {DEFAULT}")
+    found = _flat(file.tree, file.place)
+    filled = [Given(one.key, _filled(one, one.value, environ), one.origin) for one in found]
+    return _with_secrets(filled, path.parent)
+
+
+def _flat(tree: Mapping[Any, object], origin: Callable[[str], str], prefix: str = "") -> Iterator[Given]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key in SECTIONS and isinstance(value, dict):
+            yield from _flat(value, origin, f"{key}.")
+        elif key in SECTIONS:
+            inside = ", ".join(each for each in SCHEMA if each.startswith(f"{key}."))
+            raise ConfigError(f"{key} in {origin(key)} is {value!r}, but it is a group", fix=f"In it are {inside}.")
+        elif key not in SCHEMA and key.removesuffix("_file") not in SECRET:
+            raise _unknown(key, origin(key))
+        elif value is not None:
+            yield Given(key, value, origin(key))
+
+
+def _unknown(key: str, origin: str) -> ConfigError:
+    known = [*SCHEMA, *SECTIONS, *(f"{each}_file" for each in SECRET)]
+    near = difflib.get_close_matches(key, known, n=1) or [each for each in known if each.endswith(f".{key}")]
+    fix = f"Did you mean {near[0]}?" if near else f"There are {', '.join(SCHEMA)}."
+    return ConfigError(f"{key} in {origin} is no setting", fix=fix)
+
+
+def _filled(one: Given, value: object, environ: Environ) -> object:
+    """value with each ${NAME} in its text replaced from environ."""
+    if isinstance(value, dict):
+        return {key: _filled(one, each, environ) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, each, environ) for each in value]
+    if not isinstance(value, str):
+        return value
+
+    def fill(found: re.Match[str]) -> str:
+        text = environ.get(found[1], found[2])
+        if text is None:
+            raise ConfigError(
+                f"{one.key} in {one.origin} needs the environment variable {found[1]}, which is not set",
+                fix=f"Set it, or write ${{{found[1]}:-a default}}.",
+            )
+        return text
+
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", fill, value)
+
+
+def _from_environ(environ: Environ, folder: Path) -> list[Given]:
+    keys = [*SCHEMA, *(f"{key}_file" for key in SECRET)]
+    # An empty variable is as good as none: that is how a shell or a compose file takes one away.
+    found = [Given(key, environ[_variable(key)], _variable(key)) for key in keys if environ.get(_variable(key))]
+    return _with_secrets(found, folder)
+
+
+def _variable(key: str) -> str:
+    return "KQ_" + key.upper().replace(".", "_")
+
+
+def _from_flags(flags: Mapping[str, object]) -> list[Given]:
+    return [
+        Given(key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
+        for key, value in flags.items()
+        if value is not None
+    ]
+
+
+def _with_secrets(found: list[Given], folder: Path) -> list[Given]:
+    """found with url_file replaced by the url in that file; relative paths seen from folder."""
+    made: list[Given] = []
+    for one in found:
+        key = one.key.removesuffix("_file")
+        if key not in SECRET:
+            made.append(one)
+        elif one.key == key:
+            value = anchored(one.value, folder) if isinstance(one.value, str) else one.value
+            made.append(Given(key, value, one.origin))
+        elif any(other.key == key for other in found):
+            raise ConfigError(f"{key} and {one.key} are both set in {one.origin}", fix="Keep one of them.")
+        else:
+            made.append(_secret(key, one, folder))
+    return made
+
+
+def _secret(key: str, one: Given, folder: Path) -> Given:
+    path = folder / str(one.value)
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{one.key} in {one.origin} can't be read: {error}") from error
+    return Given(key, anchored(text, folder), f"{one.origin}, {path}")
+
+
+# What values mean.
+
+
+def _understood(one: Given) -> object:
+    hint = SCHEMA[one.key]
+    # Text from the environment or a flag may stand for a number; in a file a number is written as one.
+    loose = one.origin.startswith(("KQ_", "--"))
+    try:
+        return msgspec.convert(one.value, hint, strict=not loose, dec_hook=_read)
+    except msgspec.ValidationError as error:
+        raise _wrong(one, hint, error) from error
+
+
+def _wrong(one: Given, hint: Any, error: Exception) -> ConfigError:
+    value = redact(repr(one.value))
+    if get_origin(hint) is Literal:
+        return ConfigError(f"{one.key} in {one.origin} is {value}", fix=f"Write one of {', '.join(get_args(hint))}.")
+    return ConfigError(
+        f"{one.key} in {one.origin}: {redact(str(error))}", fix="" if "; write" in str(error) else f"It is {value}."
+    )
+
+
+def _read(kind: type, value: object) -> object:
+    """A duration, a size or queues, as people write them (msgspec's dec_hook)."""
+    if kind is Queues:
+        return _read_queues(value)
+    if isinstance(value, str | int | float):
+        if kind is Seconds:
+            return Seconds(parse_duration(value))
+        if kind is Size and not isinstance(value, float):
+            return Size(parse_size(value))
+    raise ValueError(f"{value!r} is no {kind.__name__.lower()}")
+
+
+def _read_queues(value: object) -> Queues:
+    if isinstance(value, str):
+        pairs = [name.partition(":")[::2] for name in value.split(",")]
+    elif isinstance(value, list):
+        pairs = [(name, "") for name in value]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        pairs = []
+    try:
+        queues = Queues({str(name).strip(): int(limit or 0) for name, limit in pairs})
+    except (TypeError, ValueError):
+        queues = Queues()
+    if not queues or not all(queues) or min(queues.values()) < 0:
+        raise ValueError(f"{value!r} names no queues; write mail, or [mail, images], or {{mail: 1, images: 4}}")
+    return queues
