@@ -54,12 +54,12 @@ class Lease(msgspec.Struct, frozen=True):
 class Worker(msgspec.Struct, frozen=True):
     """How `kq worker` runs.
 
-    queues: what it takes jobs from. pool: what its executors are made of. concurrency: jobs at once, None for the
+    queues: what it takes jobs from; none named: the queues of the app's job types. pool: what its executors are made of. concurrency: jobs at once, None for the
     pool's own default. processes: supervisors. grace: seconds that running jobs are given when it is told to end.
     max_jobs, max_rss: an executor that ran so many jobs, or holds so many bytes, is replaced.
     """
 
-    queues: Queues = msgspec.field(default_factory=lambda: Queues(default=0))
+    queues: Queues = msgspec.field(default_factory=Queues)
     pool: Literal["process", "thread", "async"] = "process"
     concurrency: AtLeastOne | None = None
     processes: AtLeastOne = 1
@@ -163,7 +163,7 @@ def shown(value: object) -> str:
         case Size():
             return format_size(value)
         case Queues():
-            return ", ".join(f"{name}: {limit}" if limit else name for name, limit in value.items())
+            return ", ".join(f"{name}: {limit}" if limit else name for name, limit in value.items()) or "-"
         case _:
             return redact(str(value))
 

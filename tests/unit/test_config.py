@@ -31,7 +31,7 @@ def test_without_any_setting_the_defaults_count(folder: Path) -> None:
     loaded = load(environ={}, folder=folder)
     assert loaded.config.url == "sqlite:///kq.db"
     assert loaded.config.lease.length == 15.0
-    assert loaded.config.worker.queues == {"default": 0}
+    assert loaded.config.worker.queues == {}
     assert (loaded.file, loaded.origins) == (None, {})
 
 

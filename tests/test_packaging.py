@@ -1,0 +1,54 @@
+"""What people install: one wheel with two packages, typed, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import kq
+
+ROOT = Path(__file__).parents[1]
+INFO = f"kq_jobs-{kq.__version__}.dist-info"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel that this working copy makes."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    assert {name.split("/")[0] for name in wheel.namelist()} == {"kq", "kq_transports", INFO}
+
+
+def test_both_packages_are_typed_and_bring_their_suites(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    assert {"kq/py.typed", "kq_transports/py.typed", "kq_transports/engine.py"} <= names
+    assert any(name.startswith("kq_transports/conformance/") for name in names)
+
+
+def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
+    assert "kq = kq.cli:main" in wheel.read(f"{INFO}/entry_points.txt").decode()
+    assert f"{INFO}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
+    metadata = Parser().parsestr(wheel.read(f"{INFO}/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"], metadata["Requires-Python"]) == ("kq-jobs", kq.__version__, ">=3.11")
+    needs = {
+        line.split(";")[0].split("[")[0].rstrip("<>=.,0123456789 ") for line in metadata.get_all("Requires-Dist", [])
+    }
+    assert {"kombu", "packaging", "redis", "pyyaml", "msgspec", "click", "rich"} <= needs
+
+
+def test_transports_is_a_folder_and_no_package() -> None:
+    assert not (ROOT / "transports" / "__init__.py").exists()
