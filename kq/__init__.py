@@ -10,30 +10,115 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kq.errors import BadJob, BadNetwork, BadStorage, Bury, ConfigError, KqError, Retry, SoftTimeout
+    from kq.app import App
+    from kq.broker import PublishPolicy
+    from kq.context import current_job
+    from kq.control import Control
+    from kq.errors import (
+        BadJob,
+        BadNetwork,
+        BadStorage,
+        BrokerError,
+        BrokerFull,
+        BrokerUnreachable,
+        Bury,
+        ConfigError,
+        JobBuried,
+        JobError,
+        JobFailed,
+        JobRevoked,
+        KqError,
+        MessageError,
+        ResultExpired,
+        ResultTimeout,
+        Retry,
+        SoftTimeout,
+    )
+    from kq.handle import Handle
+    from kq.job import Job, State
+    from kq.jobtype import JobType
+    from kq.outcome import FINAL_ERRORS, PASSING_ERRORS
+    from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
+    from kq.worker import Worker
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "App": "kq.app",
     "BadJob": "kq.errors",
     "BadNetwork": "kq.errors",
     "BadStorage": "kq.errors",
+    "BrokerError": "kq.errors",
+    "BrokerFull": "kq.errors",
+    "BrokerUnreachable": "kq.errors",
     "Bury": "kq.errors",
     "ConfigError": "kq.errors",
+    "Control": "kq.control",
+    "Delays": "kq.policy",
+    "Exponential": "kq.policy",
+    "FINAL_ERRORS": "kq.outcome",
+    "Fixed": "kq.policy",
+    "Handle": "kq.handle",
+    "Job": "kq.job",
+    "JobBuried": "kq.errors",
+    "JobError": "kq.errors",
+    "JobFailed": "kq.errors",
+    "JobRevoked": "kq.errors",
+    "JobType": "kq.jobtype",
     "KqError": "kq.errors",
+    "MessageError": "kq.errors",
+    "Never": "kq.policy",
+    "PASSING_ERRORS": "kq.outcome",
+    "Polynomial": "kq.policy",
+    "PublishPolicy": "kq.broker",
+    "ResultExpired": "kq.errors",
+    "ResultTimeout": "kq.errors",
     "Retry": "kq.errors",
+    "RetryPolicy": "kq.policy",
     "SoftTimeout": "kq.errors",
+    "State": "kq.job",
+    "Worker": "kq.worker",
+    "by_error": "kq.policy",
+    "current_job": "kq.context",
 }
 
 __all__ = [
+    "FINAL_ERRORS",
+    "PASSING_ERRORS",
+    "App",
     "BadJob",
     "BadNetwork",
     "BadStorage",
+    "BrokerError",
+    "BrokerFull",
+    "BrokerUnreachable",
     "Bury",
     "ConfigError",
+    "Control",
+    "Delays",
+    "Exponential",
+    "Fixed",
+    "Handle",
+    "Job",
+    "JobBuried",
+    "JobError",
+    "JobFailed",
+    "JobRevoked",
+    "JobType",
     "KqError",
+    "MessageError",
+    "Never",
+    "Polynomial",
+    "PublishPolicy",
+    "ResultExpired",
+    "ResultTimeout",
     "Retry",
+    "RetryPolicy",
     "SoftTimeout",
+    "State",
+    "Worker",
+    "by_error",
+    "current_job",
 ]
 
 

@@ -91,6 +91,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Hindered:
+    """Nothing is wrong with it: storage or a network that it needs failed (kq.BadStorage, kq.BadNetwork)."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class TimedOut:
     """It ran past its timeout. killed: it ignored the interruption, so its executor was killed."""
 
@@ -123,7 +130,7 @@ class Expired:
     """Its deadline passed before it started."""
 
 
-Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | GivenBack | Unusable | Expired
+Outcome: TypeAlias = Done | Raised | Asked | Hindered | TimedOut | Died | GivenBack | Unusable | Expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,12 @@ class Expire:
     """It ends unstarted because its deadline is over."""
 
 
-Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Expire
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing."""
+
+
+Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Expire | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +201,9 @@ class Rules:
 
 
 DEFAULT_POLICY = Exponential()
+
+#: For jobs that bad storage or a bad network ended: an hour and a half in all.
+HINDERED_POLICY = Exponential(first=1.0, factor=2.0, longest=600.0, retries=15)
 
 
 def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
@@ -213,10 +228,12 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
             if not may_pass(failure.names, rules):
                 return Bury(failure, failed)
             return _by_policy(failure, failed, rules, chance)
-        case Asked("bury", failure):
-            return Bury(failure, _failed(counters))
-        case Asked("retry", failure, delay):
+        case Asked(wish, failure, delay):
+            if wish == "bury":
+                return Bury(failure, _failed(counters))
             return _by_policy(failure, _failed(counters), rules, chance, delay)
+        case Hindered(failure):
+            return _after_hindrance(failure, counters, chance)
         case TimedOut():
             return _after_timeout(outcome, counters, rules, chance)
 
@@ -249,9 +266,18 @@ def _by_policy(
     return Retry(wait if delay is None else delay, failed, failure)
 
 
+def _after_hindrance(failure: Failure, counters: Counters, chance: random.Random) -> Verdict:
+    """Its own attempts are not touched; the waits grow, because storage and networks take their time."""
+    hindered = Counters(counters.failed, counters.lost, counters.infrastructure + 1)
+    wait = HINDERED_POLICY.delay_before(hindered.infrastructure, chance)
+    return Bury(failure, hindered) if wait is None else Retry(wait, hindered, failure)
+
+
 def _after_death(how: str, counters: Counters, rules: Rules) -> Verdict:
     lost = Counters(counters.failed, counters.lost + 1, counters.infrastructure)
-    failure = Failure(("kq.errors.ExecutorDied",), f"its executor died ({how}), {lost.lost} of at most {rules.max_lost} times")
+    failure = Failure(
+        ("kq.errors.ExecutorDied",), f"its executor died ({how}), {lost.lost} of at most {rules.max_lost} times"
+    )
     if rules.on_lost == "bury" or lost.lost >= rules.max_lost:
         return Bury(failure, lost)
     return Retry(0.0, lost, failure)

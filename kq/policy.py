@@ -150,7 +150,9 @@ def by_error(
     policies: Mapping[type[BaseException] | str, RetryPolicy], otherwise: RetryPolicy | None = None
 ) -> ByError:
     """A ByError from a mapping whose keys are exception classes or their dotted names."""
-    return ByError(policies={error_name(key): policy for key, policy in policies.items()}, otherwise=otherwise or Never())
+    return ByError(
+        policies={error_name(key): policy for key, policy in policies.items()}, otherwise=otherwise or Never()
+    )
 
 
 def error_name(error: type[BaseException] | str) -> str:
@@ -168,7 +170,9 @@ def from_data(data: Mapping[str, object]) -> RetryPolicy:
         otherwise = data["otherwise"]
         if not isinstance(policies, Mapping) or not isinstance(otherwise, Mapping):
             raise ValueError(f"not a retry policy: {data!r}")
-        return ByError(policies={name: from_data(each) for name, each in policies.items()}, otherwise=from_data(otherwise))
+        return ByError(
+            policies={name: from_data(each) for name, each in policies.items()}, otherwise=from_data(otherwise)
+        )
     for policy in (Exponential, Polynomial, Fixed, Delays, Never):
         if policy.kind == kind:
             fields = {name: value for name, value in data.items() if name != "kind"}

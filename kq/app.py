@@ -1,0 +1,337 @@
+"""The app: a name, an address, and the job types that belong together."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ParamSpec, TypeVar, overload
+
+from kq.broker import Broker, Inspector, Publisher, PublishPolicy
+from kq.clock import new_id
+from kq.errors import ConfigError, MessageError
+from kq.handle import Handle
+from kq.job import Job, Settings
+from kq.jobtype import AsyncJobType, JobType
+from kq.message import Envelope, Head, encode_body, encode_head
+from kq.outcome import OnLost, OnTimeout, Rules
+from kq.policy import RetryPolicy, error_name
+from kq.record import unique_key
+from kq.state import open_store
+from kq.state.store import Store, Write
+from kq.url import DEFAULT as DEFAULT_URL
+from kq.url import Address, parse
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Errors = Sequence[type[BaseException] | str]
+
+DEFAULT_QUEUE = "default"
+DEFAULT_PRIORITY = 5
+#: Seconds that an attempt may take when nobody says.
+DEFAULT_TIMEOUT = 1800.0
+#: A body larger than this is refused where it is submitted, and buried where it arrives.
+BODY_LIMIT = 1024 * 1024
+#: Seconds that a unique key is held for a job whose submit has not ended. It must outlast a submit.
+PENDING = 30.0
+
+
+class App:
+    """Job types that belong together, and the broker that carries them.
+
+    name: told to people. url: the broker (`sqlite:///kq.db`, `redis://…`, `amqp://…`, `memory://name`);
+    state: where results and other small facts are kept, the broker itself where it can.
+    lease: seconds of silence after which a worker is taken for dead and its jobs go to others.
+    queue, priority, timeout, retry_policy: for job types that say nothing else; there is always a
+    timeout. keep: seconds that results are kept; 0 keeps none. submit_timeout: seconds that one
+    submit may take in all.
+    """
+
+    def __init__(
+        self,
+        name: str = "kq",
+        url: str | None = None,
+        *,
+        state: str | None = None,
+        lease: float = 15.0,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_PRIORITY,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry_policy: RetryPolicy | None = None,
+        keep: float = 3600.0,
+        submit_timeout: float = 5.0,
+        publish_retry_policy: PublishPolicy | None = None,
+    ) -> None:
+        if lease < 1:
+            raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
+        self.name = name
+        self.lease = lease
+        self.keep = keep
+        self.submit_timeout = submit_timeout
+        self.publishing = publish_retry_policy or PublishPolicy()
+        self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
+        self.jobs: dict[str, JobType[..., Any]] = {}
+        self.module = sys._getframe(1).f_globals.get("__name__", "")
+        self._url = url
+        self._state = state
+        self._publisher: Publisher | None = None
+        self._transaction: ContextVar[list[Job[Any]] | None] = ContextVar(f"kq-transaction-{name}", default=None)
+
+    def __repr__(self) -> str:
+        return f"<app {self.name} at {self.address.redacted}>"
+
+    # Where things are.
+
+    def configure(self, *, url: str | None = None, state: str | None = None) -> None:
+        """Use another broker or state store; before anything was submitted."""
+        if self._publisher is not None:
+            raise ConfigError(f"app {self.name!r} is in use; configure it before the first submit")
+        self._url = url or self._url
+        self._state = state or self._state
+        for name in ("address", "broker", "store"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def address(self) -> Address:
+        """The broker's address. Raises ConfigError for a URL that is none."""
+        address = parse(self._url or DEFAULT_URL)
+        return replace(address, state=self._state, state_options={}) if self._state else address
+
+    @cached_property
+    def broker(self) -> Broker:
+        return Broker(self.address, submit_timeout=self.submit_timeout, publishing=self.publishing)
+
+    @cached_property
+    def store(self) -> Store:
+        """The state store: results and other small facts."""
+        return open_store(self.address.state, timeout=self.submit_timeout, **self.address.state_options)
+
+    @property
+    def publisher(self) -> Publisher:
+        if self._publisher is None:
+            self._publisher = self.broker.publisher()
+        return self._publisher
+
+    def inspector(self) -> Inspector:
+        """A fresh look at the broker; close it after use."""
+        return self.broker.inspector()
+
+    def close(self) -> None:
+        """End this process' connections. Using the app again opens others."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        store = self.__dict__.pop("store", None)
+        if store is not None:
+            store.close()
+
+    # Job types.
+
+    @overload
+    def job(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncJobType[P, R]: ...
+    @overload
+    def job(self, function: Callable[P, R], /) -> JobType[P, R]: ...
+    @overload
+    def job(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retry_policy: RetryPolicy | None = None,
+        retry_on: Errors = (),
+        bury_on: Errors = (),
+        on_timeout: OnTimeout = "retry",
+        on_lost: OnLost = "retry",
+        max_lost: int = 3,
+        keep: float | None = None,
+    ) -> _Decorator: ...
+    def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
+        """Make a job type of a function: `@app.job` or `@app.job(queue=…)`.
+
+        name: by which messages call it, `module.function` by default. queue, priority (0..9),
+        timeout (seconds an attempt may take): the app's by default.
+        retry_policy: when failed attempts are repeated. Without one, here and in the app, only errors that may
+        pass (kq.PASSING_ERRORS) are retried; what a second run cannot mend (kq.FINAL_ERRORS) never is,
+        unless retry_on names it. retry_on, bury_on: exception classes or dotted names.
+        on_timeout: "retry" (by policy), "bury" or "revoke". on_lost: what becomes of it when its executor
+        or worker dies under it: "retry", at most max_lost times, or "bury": at most one start.
+        keep: seconds that results are kept.
+        Raises ConfigError when the name is taken.
+        """
+        if function is None:
+            return _Decorator(self, options)
+        return self._register(function)
+
+    def _register(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retry_policy: RetryPolicy | None = None,
+        retry_on: Errors = (),
+        bury_on: Errors = (),
+        on_timeout: OnTimeout = "retry",
+        on_lost: OnLost = "retry",
+        max_lost: int = 3,
+        keep: float | None = None,
+    ) -> JobType[..., Any]:
+        settings = Settings(queue, priority, timeout=timeout, retry_policy=retry_policy).over(self.defaults)
+        rules = Rules(
+            settings.retry_policy,
+            frozenset(error_name(each) for each in retry_on),
+            frozenset(error_name(each) for each in bury_on),
+            on_timeout,
+            on_lost,
+            max_lost,
+        )
+        name = name or f"{_module_name(function)}.{function.__qualname__}"
+        if name in self.jobs:
+            raise ConfigError(f"job type {name!r} is defined twice; give one of them a name=")
+        # The policy stays with the type, so that a change of code reaches jobs that already wait.
+        settings = replace(settings, retry_policy=None, timeout=None)
+        kind = AsyncJobType if asyncio.iscoroutinefunction(function) else JobType
+        limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
+        self.jobs[name] = kind(self, name, function, settings, rules, limit, keep)
+        return self.jobs[name]
+
+    # Submitting.
+
+    @overload
+    def submit(self, what: Job[R], /) -> Handle[R]: ...
+    @overload
+    def submit(self, what: str, /, *args: Any, **kwargs: Any) -> Handle[Any]: ...
+    def submit(self, what: Job[Any] | str, /, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Submit a job, or arguments for the job type of that name, which another program may define.
+
+        Arguments for a type that this app does not define are not checked here, and the job goes to the
+        app's default queue. Raises as JobType.submit does.
+        """
+        return self.submit_jobs([self._made(what, args, kwargs)])[0]
+
+    async def submit_async(self, what: Job[R] | str, /, *args: Any, **kwargs: Any) -> Handle[R]:
+        """submit(), without blocking the event loop."""
+        job: Job[Any] = self._made(what, args, kwargs)
+        return (await asyncio.to_thread(self.submit_jobs, [job]))[0]
+
+    def submit_many(self, jobs: Iterable[Job[R]]) -> list[Handle[R]]:
+        """Submit jobs, all or nothing, in one round trip (promise C16)."""
+        return self.submit_jobs(jobs)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Submit together what the block submits, when it ends; nothing when it raises (promise C16).
+
+        Handles are given at once; the jobs exist only after the block. Belongs to one thread or task.
+        """
+        if self._transaction.get() is not None:
+            yield  # an inner transaction is part of the outer one
+            return
+        gathered: list[Job[Any]] = []
+        token = self._transaction.set(gathered)
+        try:
+            yield
+        finally:
+            self._transaction.reset(token)
+        if gathered:
+            self.submit_jobs(gathered)
+
+    def submit_jobs(self, jobs: Iterable[Job[Any]]) -> list[Handle[Any]]:
+        """Store jobs, all or none, and return their handles in order.
+
+        A job whose unique key is held by another is not stored: its handle is the other's.
+        """
+        jobs = list(jobs)
+        gathered = self._transaction.get()
+        if gathered is not None:
+            gathered.extend(jobs)
+            return [Handle(job.id, self._queue(job), self) for job in jobs]
+        envelopes = [self.envelope(job) for job in jobs]
+        held = self._claim([job for job in jobs if job.settings.unique])
+        fresh = [envelope for envelope in envelopes if envelope.id not in held]
+        if fresh:
+            self.publisher.publish(fresh)
+        self._confirm([job for job in jobs if job.settings.unique and job.id not in held])
+        return [Handle(held.get(e.id, e.id), e.queue, self) for e in envelopes]
+
+    def envelope(self, job: Job[Any]) -> Envelope:
+        """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
+        settings = job.settings.over(self.defaults)
+        body = encode_body(job.args, job.kwargs)
+        if len(body) > BODY_LIMIT:
+            raise MessageError(
+                f"the arguments of {job.type} take {len(body):,} bytes, more than {BODY_LIMIT:,}",
+                fix="Store the data elsewhere and pass its name.",
+            )
+        policy = job.settings.retry_policy
+        now = time.time()
+        head = Head(
+            id=job.id,
+            type=job.type,
+            submitted=now,
+            timeout=job.settings.timeout,
+            deadline=settings.deadline,
+            unique=settings.unique,
+            retry_policy=None if policy is None else policy.to_data(),
+        )
+        delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
+        return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay or 0.0)
+
+    def _queue(self, job: Job[Any]) -> str:
+        return job.settings.queue or self.defaults.queue or DEFAULT_QUEUE
+
+    def _made(self, what: Job[Any] | str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Job[Any]:
+        if isinstance(what, Job):
+            return what
+        known = self.jobs.get(what)
+        return known.job(*args, **kwargs) if known else Job(new_id(), what, args, dict(kwargs), self.defaults)
+
+    def _claim(self, jobs: Sequence[Job[Any]]) -> dict[str, str]:
+        """Take the unique keys of jobs; returns, for each that was refused, the id of the job that has the key."""
+        held: dict[str, str] = {}
+        for job in jobs:
+            key = unique_key(job.settings.unique or "")
+            while not self.store.add(key, job.id.encode(), PENDING):
+                holder = self.store.get([key])[0]
+                if holder is not None:
+                    held[job.id] = holder.decode()
+                    break
+        return held
+
+    def _confirm(self, jobs: Sequence[Job[Any]]) -> None:
+        """The jobs are stored: hold their unique keys until they end."""
+        keys = [(unique_key(job.settings.unique or ""), job.id.encode()) for job in jobs]
+        if keys:
+            self.store.write([Write(key, id, must=(key, id)) for key, id in keys])
+
+
+class _Decorator:
+    """What `@app.job(…)` returns before it meets its function."""
+
+    def __init__(self, app: App, options: dict[str, Any]) -> None:
+        self._app = app
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncJobType[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> JobType[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._app._register(function, **self._options)
+
+
+def _module_name(function: Callable[..., Any]) -> str:
+    """The function's module; for a script, its file's name, which is what a worker imports it as."""
+    if function.__module__ != "__main__":
+        return function.__module__
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file.rsplit("/", 1)[-1].removesuffix(".py") if file else "__main__"

@@ -1,0 +1,498 @@
+"""kq's only door to the broker: publishing, consuming, looking. The only module that knows Kombu.
+
+What a broker can do is read from its transport's traits; nothing here asks which one it is.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import kombu
+from kombu.exceptions import ChannelError, OperationalError
+
+import kq_transports
+from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored
+from kq.message import CONTENT_TYPE, Envelope
+from kq.url import Address
+from kq_transports import engine
+
+kq_transports.register()
+
+#: Every queue of kq is declared like this, so that all of them keep promise C5.
+QUEUE_ARGUMENTS = {"x-max-priority": 9}
+BURIED = ".buried"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPolicy:
+    """How often and how fast a publish that failed is repeated: Kombu's retry_policy, within submit_timeout."""
+
+    max_retries: int = 50
+    interval_start: float = 0.05
+    interval_step: float = 0.2
+    interval_max: float = 1.0
+
+    def waits(self) -> Iterator[float]:
+        """Seconds to wait before each repetition."""
+        for number in range(self.max_retries):
+            yield min(self.interval_max, self.interval_start + number * self.interval_step)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One handing-over of a message to this worker. tag: names it on its queue's channel."""
+
+    tag: int
+    queue: str
+    id: str
+    headers: Mapping[str, Any]
+    body: bytes
+    priority: int
+    redelivered: bool
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one delivery ends: taken off its queue after its follow-ups are stored, or given back."""
+
+    delivery: Delivery
+    publish: tuple[Envelope, ...] = ()
+    give_back: bool = False
+
+
+class Broker:
+    """An address and how to talk to it. Cheap: connections are made by what it returns."""
+
+    def __init__(
+        self, address: Address, *, submit_timeout: float = 5.0, publishing: PublishPolicy | None = None
+    ) -> None:
+        self.address = address
+        self.submit_timeout = submit_timeout
+        self.publishing = publishing or PublishPolicy()
+
+    @property
+    def traits(self) -> engine.Traits:
+        """What this broker can do beyond the contract."""
+        traits: engine.Traits = self.connection().get_transport_cls().traits
+        return traits
+
+    def connection(self, *, lease: float | None = None, **options: Any) -> kombu.Connection:
+        """A Kombu connection, not yet established. lease: seconds; None for one that holds nothing."""
+        return kombu.Connection(
+            self.address.kombu,
+            heartbeat=lease or 0,
+            connect_timeout=self.submit_timeout,
+            transport_options={"timeout": self.submit_timeout, **self.address.options, **options},
+        )
+
+    def publisher(self) -> Publisher:
+        return Publisher(self)
+
+    def inspector(self) -> Inspector:
+        return Inspector(self)
+
+
+class Publisher:
+    """Puts messages into queues, all or nothing. May be shared by threads and survives a fork."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._process = 0
+        self._connection: kombu.Connection | None = None
+        self._channel: Any = None
+        self._declared: set[str] = set()
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Store envelopes; on return they are in the broker (promise C1).
+
+        Repeats after a failure, within submit_timeout seconds in all; an id that is already
+        there is stored once. Raises BrokerUnreachable, whose .stored says what is known, or BrokerFull.
+        """
+        until = time.monotonic() + self._broker.submit_timeout
+        if not self._lock.acquire(timeout=self._broker.submit_timeout):
+            raise BrokerUnreachable(f"{self._where} is busy with another submit", stored="no")
+        try:
+            self._publish(envelopes, until)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """End the connection. Publishing again opens another."""
+        with self._lock:
+            self._discard()
+
+    @property
+    def _where(self) -> str:
+        return self._broker.address.redacted
+
+    def _publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+        stored: Stored = "no"
+        waits = self._broker.publishing.waits()
+        while True:
+            try:
+                self._attempt(envelopes)
+                return
+            except engine.Full as error:
+                raise BrokerFull(f"{self._where} refuses to store more: {error}; nothing was stored") from error
+            except self._errors as error:
+                self._discard()
+                if _stored(error) != "no":
+                    stored = "unknown"
+                wait = next(waits, None)
+                if wait is None or time.monotonic() + wait >= until:
+                    raise BrokerUnreachable(
+                        f"could not submit to {self._where}: {_one_line(error)}; stored: {stored}", stored=stored
+                    ) from error
+                time.sleep(wait)
+
+    def _attempt(self, envelopes: Sequence[Envelope]) -> None:
+        channel = self._open()
+        declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared)
+        try:
+            for envelope in envelopes:
+                put(channel, envelope)
+            channel.tx_commit()
+        except engine.NotFound:
+            # The queue was deleted behind our back: declare it again and let the caller repeat.
+            self._declared.clear()
+            raise
+
+    def _open(self) -> Any:
+        if self._process != os.getpid():
+            # A forked child must not speak on its parent's socket; it forgets it and makes its own.
+            self._process, self._connection, self._channel = os.getpid(), None, None
+        if self._channel is None:
+            self._connection = self._broker.connection()
+            self._connection.connect()
+            self._channel = self._connection.channel()
+            self._channel.tx_select()
+            self._declared.clear()
+        return self._channel
+
+    def _discard(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        self._declared.clear()
+        if connection is not None:
+            quietly(connection.close)
+
+    @property
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        return CONNECTION_ERRORS
+
+
+class Session:
+    """A worker's connection to the broker, and its lease on all that is delivered through it.
+
+    Not thread-safe: the supervisor's loop owns it. Any verb may raise BrokerUnreachable (try again, as
+    long as the lease may still live) or LeaseLost (all that was delivered belongs to others now).
+    """
+
+    def __init__(
+        self, broker: Broker, name: str, lease: float, prefetch: Mapping[str, int], deliver: Callable[[Delivery], None]
+    ) -> None:
+        self._broker = broker
+        self._deliver = deliver
+        self.name = name
+        self.lease = lease
+        with translated(broker):
+            self._connection = broker.connection(lease=lease, name=name)
+            sent = time.monotonic()
+            self._connection.connect()
+            self._established = self._connection.connection
+            self._transport = self._connection.transport
+            self._declared: set[str] = set()
+            self._channels: dict[str, Any] = {}
+            self._consumers: dict[str, Any] = {}
+            for queue, limit in prefetch.items():
+                self._consume(queue, limit)
+            self._connection.heartbeat_check()
+        #: Until when, on the monotonic clock, nobody else can have been given what we hold.
+        self.safe_until = sent + lease
+
+    def _consume(self, queue: str, limit: int) -> None:
+        channel = self._connection.channel()
+        declare_missing(channel, [queue], self._declared)
+        channel.basic_qos(0, limit, False)
+        channel.tx_select()
+        self._channels[queue] = channel
+        self.resume(queue)
+
+    def resume(self, queue: str) -> None:
+        """Take jobs from queue (again)."""
+        if queue in self._consumers:
+            return
+        with translated(self._broker):
+            consumer = kombu.Consumer(
+                self._channels[queue],
+                [kombu.Queue(queue, durable=True, no_declare=True)],
+                on_message=self._on_message(queue),
+                auto_declare=False,
+            )
+            consumer.consume()
+        self._consumers[queue] = consumer
+
+    def stop(self, queue: str) -> None:
+        """Take no more jobs from queue; what was delivered stays ours."""
+        consumer = self._consumers.pop(queue, None)
+        if consumer is not None:
+            with translated(self._broker):
+                consumer.cancel()
+
+    def prefetch(self, queue: str, limit: int) -> None:
+        """Let up to limit deliveries of queue be unsettled at a time."""
+        with translated(self._broker):
+            self._channels[queue].basic_qos(0, limit, False)
+
+    def _on_message(self, queue: str) -> Callable[[Any], None]:
+        deliver = self._deliver
+
+        def on_message(message: Any) -> None:
+            info, properties = message.delivery_info, message.properties
+            body = message.body
+            deliver(
+                Delivery(
+                    message.delivery_tag,
+                    queue,
+                    properties.get("message_id") or "",
+                    message.headers,
+                    body.encode() if isinstance(body, str) else bytes(body),
+                    properties.get("priority") or 0,
+                    bool(info.get("redelivered")),
+                    message.content_type or "",
+                )
+            )
+
+        return on_message
+
+    def drain(self) -> bool:
+        """Deliver what is there, without waiting; False when nothing was."""
+        with translated(self._broker):
+            try:
+                self._connection.drain_events(timeout=0)
+            except TimeoutError:
+                return False
+        return True
+
+    def watch(self) -> tuple[int, float | None]:
+        """A descriptor that is readable when drain() may find something; seconds after which to try anyway."""
+        with translated(self._broker):
+            descriptor, due = self._transport.watch(self._established)
+        return descriptor, due
+
+    def beat(self) -> None:
+        """Renew the lease."""
+        sent = time.monotonic()
+        with translated(self._broker):
+            self._connection.heartbeat_check()
+        self.safe_until = sent + self.lease
+
+    def settle(self, settlements: Iterable[Settlement]) -> list[Settlement]:
+        """End deliveries; returns those that were refused because they are no longer ours.
+
+        All that belongs to one queue goes in one transaction. A settlement's follow-ups are stored with
+        its ack or not at all where the broker can; else they are stored first (promises C2, C16).
+        """
+        by_queue: dict[str, list[Settlement]] = {}
+        for settlement in settlements:
+            by_queue.setdefault(settlement.delivery.queue, []).append(settlement)
+        refused: list[Settlement] = []
+        for queue, group in by_queue.items():
+            refused += self._settle(self._channels[queue], group)
+        return refused
+
+    def _settle(self, channel: Any, group: list[Settlement]) -> list[Settlement]:
+        follow_ups = {envelope.queue for settlement in group for envelope in settlement.publish}
+        with translated(self._broker):
+            declare_missing(channel, follow_ups, self._declared)
+            try:
+                for settlement in group:
+                    say(channel, settlement)
+                channel.tx_commit()
+            except engine.Stale as stale:
+                return self._settle_apart(channel, group, stale)
+            except BaseException:
+                # Whoever calls again says all of it again.
+                quietly(channel.tx_rollback)
+                raise
+        return []
+
+    def _settle_apart(self, channel: Any, group: list[Settlement], stale: engine.Stale) -> list[Settlement]:
+        """Nothing of the group was done because some of it is stale: do the rest."""
+        tags = set(stale.tags)
+        refused = [settlement for settlement in group if settlement.delivery.tag in tags]
+        rest = [settlement for settlement in group if settlement.delivery.tag not in tags]
+        return refused + (self._settle(channel, rest) if rest and refused else [])
+
+    @property
+    def connected(self) -> bool:
+        """Whether this connection may still be alive; False when only a new one can help."""
+        return bool(self._transport.verify_connection(self._established))
+
+    def fileno(self) -> int:
+        return self.watch()[0]
+
+    def close(self) -> None:
+        """Give back all that is held and end the lease. Never raises."""
+        quietly(self._connection.close)
+
+
+class Inspector:
+    """Looks at queues and moves messages by id, without taking part. Not thread-safe."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._connection: kombu.Connection | None = None
+
+    @property
+    def _manager(self) -> Any:
+        if self._connection is None:
+            self._connection = self._broker.connection()
+            self._connection.connect()
+        return self._connection.manager
+
+    def queues(self) -> list[str]:
+        """Names of all queues."""
+        with translated(self._broker):
+            return sorted(self._manager.queues())
+
+    def count(self, queue: str) -> engine.Counts:
+        """How many messages of queue are ready, delayed and held; zeros when there is no such queue."""
+        with translated(self._broker):
+            try:
+                counts: engine.Counts = self._manager.count(queue)
+            except (engine.NotFound, ChannelError):
+                return engine.Counts()
+            return counts
+
+    def browse(self, queue: str, state: engine.State, limit: int = 100, offset: int = 0) -> list[Seen]:
+        """Messages of queue in the order of delivery."""
+        with translated(self._broker):
+            try:
+                return list(self._manager.browse(queue, state, limit, offset))
+            except (engine.NotFound, ChannelError):
+                return []
+
+    def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
+        """Those messages of queue that have one of ids."""
+        with translated(self._broker):
+            try:
+                return list(self._manager.find(queue, ids))
+            except (engine.NotFound, ChannelError):
+                return []
+
+    def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
+        """Take waiting or delayed messages out for good; returns the ids that were removed."""
+        with translated(self._broker):
+            try:
+                return list(self._manager.remove(queue, ids))
+            except (engine.NotFound, ChannelError):
+                return []
+
+    def leases(self) -> list[engine.Lease]:
+        with translated(self._broker):
+            return list(self._manager.leases())
+
+    def expel(self, name: str) -> bool:
+        """End a worker's connection from outside: its jobs go back in the same step."""
+        with translated(self._broker):
+            return bool(self._manager.expel(name))
+
+    def facts(self) -> dict[str, str]:
+        """What the server says of itself, for people."""
+        with translated(self._broker):
+            return dict(self._manager.facts())
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            quietly(connection.close)
+
+
+class Seen(Protocol):
+    """A message that was looked at, with its headers decoded."""
+
+    id: str
+    queue: str
+    body: bytes
+    headers: Mapping[str, Any]
+    priority: int
+    state: engine.State
+    count: int
+    due: float | None
+    holder: str
+
+
+CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
+    engine.Unreachable,
+    engine.NotFound,
+    OperationalError,
+    ConnectionError,
+    OSError,
+)
+
+
+def declare_missing(channel: Any, queues: Iterable[str], declared: set[str]) -> None:
+    """Declare those of queues that were not declared before, as kq declares its queues."""
+    for queue in queues:
+        if queue not in declared:
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=QUEUE_ARGUMENTS)
+            declared.add(queue)
+
+
+def put(channel: Any, envelope: Envelope) -> None:
+    """Add envelope to channel's transaction."""
+    headers = dict(envelope.headers)
+    if envelope.delay > 0:
+        headers["x-delay"] = max(1, round(envelope.delay * 1000))
+    properties = {"message_id": envelope.id, "delivery_mode": 2}
+    message = channel.prepare_message(envelope.body, envelope.priority, CONTENT_TYPE, "utf-8", headers, properties)
+    channel.basic_publish(message, exchange="", routing_key=envelope.queue, mandatory=True)
+
+
+def say(channel: Any, settlement: Settlement) -> None:
+    """Add settlement to channel's transaction."""
+    for envelope in settlement.publish:
+        put(channel, envelope)
+    if settlement.give_back:
+        channel.basic_reject(settlement.delivery.tag, requeue=True)
+    else:
+        channel.basic_ack(settlement.delivery.tag)
+
+
+@contextmanager
+def translated(broker: Broker) -> Iterator[None]:
+    """Turn what transports raise into kq's errors."""
+    try:
+        yield
+    except engine.LeaseLost as error:
+        raise LeaseLost(f"the lease at {broker.address.redacted} is lost: {_one_line(error)}") from error
+    except engine.Full as error:
+        raise BrokerFull(f"{broker.address.redacted} refuses to store more: {error}") from error
+    except (engine.Unreachable, OperationalError, OSError) as error:
+        message = f"{broker.address.redacted} does not answer: {_one_line(error)}"
+        raise BrokerUnreachable(message, stored=_stored(error)) from error
+    except (engine.EngineError, ChannelError) as error:
+        raise BrokerError(f"{broker.address.redacted}: {_one_line(error)}") from error
+
+
+def quietly(call: Callable[[], object]) -> None:
+    """call(), whatever becomes of it: for ending what may be broken already."""
+    with suppress(Exception):
+        call()
+
+
+def _stored(error: BaseException) -> Stored:
+    """Whether what failed with error may have been done all the same."""
+    return "unknown" if getattr(error, "sent", True) else "no"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

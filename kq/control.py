@@ -1,0 +1,269 @@
+"""Control: the view from above on workers, queues and jobs, and the hand that reaches in.
+
+Nothing here is needed for jobs to run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from kq.app import App
+from kq.broker import BURIED, Inspector, Seen
+from kq.errors import MessageError
+from kq.handle import find_state, revoke, state_of
+from kq.job import State
+from kq.message import Attempt, decode_body, decode_head
+from kq.record import decode_record, job_key, lease_key, worker_key
+
+
+class Health(StrEnum):
+    """How a worker's heart beats."""
+
+    ALIVE = "alive"
+    LATE = "late"  # it missed a beat; its lease still holds
+    DEAD = "dead"  # its lease is over; its jobs go to others
+
+
+class RunningJob(msgspec.Struct, frozen=True):
+    """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock."""
+
+    id: str
+    type: str
+    queue: str
+    since: float
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """A worker as it described itself at its last beat. beat: by the state store's clock."""
+
+    name: str
+    host: str
+    pid: int
+    started: float
+    beat: float
+    lease: float
+    pool: str
+    slots: int
+    queues: dict[str, int]
+    executors: list[int] = []
+    running: list[RunningJob] = []
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """One line of heartbeat_check(). age: seconds since the worker's last beat."""
+
+    worker: WorkerInfo
+    health: Health
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue's counts. held: delivered to workers; buried: set aside for a human; workers: alive and serving it."""
+
+    name: str
+    ready: int
+    delayed: int
+    held: int
+    buried: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job as it stands in its queue, or as its record tells. error: why it was buried, one line.
+
+    attempt: how many attempts have ended. due: when a delayed job becomes ready, seconds since the epoch.
+    """
+
+    id: str
+    type: str
+    queue: str
+    state: State
+    attempt: int = 0
+    priority: int = 0
+    error: str = ""
+    traceback: str = ""
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    history: tuple[Attempt, ...] = ()
+    due: float | None = None
+    result: Any = None
+    worker: str = ""
+
+
+#: The broker's word for where a message is, for each state that jobs can be listed by.
+_PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed", State.RESERVED: "held"}
+
+
+class Control:
+    """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._inspector: Inspector = app.inspector()
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._inspector.close()
+
+    # Workers.
+
+    def heartbeat_check(self) -> list[Heartbeat]:
+        """Every worker of the last hour: alive, late (it missed a beat) or dead (its lease is over)."""
+        store = self._app.store
+        found = store.scan(worker_key(""))
+        if not found:
+            return []
+        workers = [msgspec.json.decode(value, type=WorkerInfo) for _, value in found]
+        leases = store.get([lease_key(worker.name) for worker in workers])
+        now = store.now()
+        beats = []
+        for worker, lease in zip(workers, leases, strict=True):
+            age = max(0.0, now - worker.beat)
+            health = Health.DEAD if lease is None else Health.LATE if age > worker.lease / 2 else Health.ALIVE
+            beats.append(Heartbeat(worker, health, age))
+        return beats
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that live."""
+        return [beat.worker for beat in self.heartbeat_check() if beat.health is not Health.DEAD]
+
+    # Queues.
+
+    def queues(self) -> list[QueueInfo]:
+        """All queues of kq on this broker, and those that a living worker serves, by name."""
+        workers = self.workers()
+        names = {name for name in self._inspector.queues() if _is_ours(name)}
+        names |= {name for worker in workers for name in worker.queues} | self._known_queues()
+        return [self._queue(name, workers) for name in sorted(names)]
+
+    def _known_queues(self) -> set[str]:
+        return {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""}
+
+    def _queue(self, name: str, workers: Iterable[WorkerInfo]) -> QueueInfo:
+        counts = self._inspector.count(name)
+        buried = self._inspector.count(name + BURIED).ready
+        serving = sum(name in worker.queues for worker in workers)
+        return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving)
+
+    # Jobs.
+
+    def jobs(self, queue: str | None = None, state: State | str | None = None, limit: int = 100) -> list[JobInfo]:
+        """Jobs that wait, are delayed, held or buried, in the order in which they would run; at most limit per queue.
+
+        Those that ended are not listed: ask for them by id.
+        """
+        wanted = None if state is None else State(state)
+        queues = [queue] if queue else [each.name for each in self.queues()]
+        found: list[JobInfo] = []
+        for name in queues:
+            for place in ("held", "ready", "delayed"):
+                if wanted is None or _PLACES.get(wanted) == place:
+                    found += [info_of(seen) for seen in self._inspector.browse(name, place, limit)]
+            if wanted in (None, State.BURIED):
+                found += [info_of(seen) for seen in self._inspector.browse(name + BURIED, "ready", limit)]
+        return [job for job in found if wanted is None or job.state is wanted]
+
+    def job(self, id: str) -> JobInfo | None:
+        """What is known of a job: where it waits, who runs it, or how it ended; None when nothing is."""
+        for worker in self.workers():
+            for running in worker.running:
+                if running.id == id:
+                    seen = next(iter(self._inspector.find(running.queue, [id])), None)
+                    if seen is not None:
+                        return _replaced(info_of(seen), State.RUNNING, worker.name)
+                    return JobInfo(id, running.type, running.queue, State.RUNNING, worker=worker.name)
+        for queue in self.queues():
+            for name in (queue.name, queue.name + BURIED):
+                for seen in self._inspector.find(name, [id]):
+                    return info_of(seen)
+        found = self._app.store.get([job_key(id)])[0]
+        if found is None:
+            return None
+        record = decode_record(found)
+        result = msgspec.json.decode(record.value) if record.value is not None else None
+        return JobInfo(
+            id,
+            record.type,
+            record.queue,
+            record.state,
+            record.attempts,
+            error=record.error,
+            traceback=record.traceback,
+            result=result,
+            worker=record.worker,
+        )
+
+    def state(self, id: str, queue: str) -> State:
+        """Where a job of queue is."""
+        return find_state(id, queue, self._app.store, self._inspector)
+
+    def revoke(self, id: str) -> bool:
+        """End a job that waits or is delayed (promise C10); False when it runs, ended, or is not known."""
+        return any(revoke(id, queue.name, self._app.store, self._inspector, self._app.keep) for queue in self.queues())
+
+    def facts(self) -> dict[str, str]:
+        """What the broker's server says of itself."""
+        return self._inspector.facts()
+
+    def ping(self) -> float:
+        """Seconds that one round trip to the broker takes. Raises BrokerUnreachable."""
+        began = time.monotonic()
+        self._inspector.queues()
+        return time.monotonic() - began
+
+
+def info_of(seen: Seen) -> JobInfo:
+    """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
+    state = state_of(seen)
+    queue = seen.queue.removesuffix(BURIED)
+    error = str(seen.headers.get("error") or "")
+    traceback = str(seen.headers.get("traceback") or "")
+    try:
+        args, kwargs = decode_body(seen.body)
+    except MessageError:
+        args, kwargs = [], {}
+    try:
+        head = decode_head(seen.headers)
+    except MessageError:
+        type_name = str(seen.headers.get("type") or "")
+        return JobInfo(seen.id, type_name, queue, state, 0, seen.priority, error, traceback, args, kwargs)
+    return JobInfo(
+        head.id,
+        head.type,
+        queue,
+        state,
+        head.counters.attempts,
+        seen.priority,
+        error,
+        traceback,
+        args,
+        kwargs,
+        head.history,
+        seen.due,
+    )
+
+
+def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:
+    values = {name: getattr(job, name) for name in job.__slots__}
+    return JobInfo(**{**values, "state": state, "worker": worker})
+
+
+def _is_ours(queue: str) -> bool:
+    """Whether a queue of the broker holds jobs: buried ones are told with their queue."""
+    return not queue.endswith(BURIED) and not queue.startswith(("kq.", "amq."))

@@ -1,0 +1,137 @@
+"""Handles: what a submitter holds of a job, and how a job is found again by its id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from kq.broker import BURIED, Inspector, Seen
+from kq.errors import JobBuried, JobFailed, JobRevoked, MessageError, ResultExpired, ResultTimeout
+from kq.job import State
+from kq.message import decode_head
+from kq.record import Record, decode_record, encode, job_key, unique_key
+from kq.state.store import Store, Write
+
+R = TypeVar("R")
+
+#: Seconds that result() waits when it is not told how long.
+PATIENCE = 3600.0
+
+
+class Looks(Protocol):
+    """Where a handle looks: the app."""
+
+    @property
+    def store(self) -> Store: ...
+
+    def inspector(self) -> Inspector: ...
+
+    @property
+    def keep(self) -> float: ...
+
+
+class Handle(Generic[R]):
+    """A submitted job, seen from outside. Two handles with the same id are the same job."""
+
+    __slots__ = ("_app", "id", "queue")
+
+    def __init__(self, id: str, queue: str, app: Looks) -> None:
+        self.id = id
+        self.queue = queue
+        self._app = app
+
+    def __repr__(self) -> str:
+        return f"<job {self.id} in {self.queue}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Handle) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def result(self, timeout: float | None = None) -> R:
+        """What the job returned, as JSON values; waits for it without polling.
+
+        timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
+        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result,
+        ResultExpired when its result is known not to be kept.
+        """
+        found = self._app.store.wait(job_key(self.id), PATIENCE if timeout is None else timeout)
+        if found is None:
+            raise ResultTimeout(self.id)
+        value: R = value_of(self.id, decode_record(found))
+        return value
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.to_thread(self.result).__await__()
+
+    def state(self) -> State:
+        """Where the job is now."""
+        inspector = self._app.inspector()
+        try:
+            return find_state(self.id, self.queue, self._app.store, inspector)
+        finally:
+            inspector.close()
+
+    def revoke(self) -> bool:
+        """End a job that waits or is delayed: it never starts (promise C10). False when it runs or has ended."""
+        inspector = self._app.inspector()
+        try:
+            return revoke(self.id, self.queue, self._app.store, inspector, self._app.keep)
+        finally:
+            inspector.close()
+
+
+def value_of(job: str, record: Record) -> Any:
+    """The result in record; raises what says why there is none."""
+    if record.state is State.COMPLETED:
+        if record.value is None:
+            raise ResultExpired(job)
+        return msgspec.json.decode(record.value)
+    kind = {State.BURIED: JobBuried, State.REVOKED: JobRevoked, State.EXPIRED: JobRevoked}.get(record.state, JobFailed)
+    raise kind(job, record.error, traceback=record.traceback)
+
+
+def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> State:
+    """Where job is: first what is known of its end, then where the broker has it."""
+    record = store.get([job_key(job)])[0]
+    if record is not None:
+        return decode_record(record).state
+    for message in inspector.find(queue, [job]):
+        return state_of(message)
+    if inspector.find(queue + BURIED, [job]):
+        return State.BURIED
+    # It may have ended between the first look and the second; else it is held where we cannot look.
+    record = store.get([job_key(job)])[0]
+    return State.RESERVED if record is None else decode_record(record).state
+
+
+def state_of(message: Seen) -> State:
+    """The state of a job whose message was found in its queue."""
+    if message.queue.endswith(BURIED):
+        return State.BURIED
+    if message.state == "held":
+        return State.RESERVED
+    if message.state == "ready":
+        return State.READY
+    try:
+        return State.RETRYING if decode_head(message.headers).counters.attempts else State.DELAYED
+    except MessageError:
+        return State.DELAYED
+
+
+def revoke(job: str, queue: str, store: Store, inspector: Inspector, keep: float) -> bool:
+    """Take a waiting or delayed job out of queue and remember that it was revoked."""
+    found = inspector.find(queue, [job])
+    if not inspector.remove(queue, [job]):
+        return False
+    writes = [Write(job_key(job), encode(Record(State.REVOKED, error="revoked before it started", queue=queue)), keep)]
+    for message in found:
+        key = message.headers.get("unique")
+        if key:
+            writes.append(Write(unique_key(key), None, must=(unique_key(key), job.encode())))
+    store.write(writes)
+    return True

@@ -1,0 +1,105 @@
+"""Job types: functions that can be submitted, with what was said of them once and for all."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from kq.clock import new_id
+from kq.handle import Handle
+from kq.job import Job, Settings
+from kq.outcome import Rules
+from kq.policy import RetryPolicy
+from kq.signature import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Submits(Protocol):
+    """Where jobs go: the app."""
+
+    def submit_jobs(self, jobs: Iterable[Job[Any]]) -> list[Handle[Any]]:
+        """Store jobs, all or none."""
+
+
+class JobType(Generic[P, R]):
+    """A function that can be called here and now, or submitted to run elsewhere later.
+
+    Made by `@app.job`. Calling it calls the function.
+    """
+
+    def __init__(
+        self,
+        app: Submits,
+        name: str,
+        function: Callable[P, Any],
+        settings: Settings,
+        rules: Rules,
+        timeout: float,
+        keep: float | None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.app = app
+        self.name = name
+        self.function = function
+        self.settings = settings
+        self.rules = rules
+        self.timeout = timeout
+        self.keep = keep
+        self.signature = Signature(name, function)
+        self.asynchronous = asyncio.iscoroutinefunction(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = self.function(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<job type {self.name}>"
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """A job with these arguments, not yet submitted. Raises TypeError when they do not fit."""
+        self.signature.check(args, kwargs)
+        return Job(new_id(), self.name, args, kwargs, self.settings)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Submit a job with these arguments; it is stored when this returns (promise C1).
+
+        Raises TypeError when the arguments do not fit, BrokerUnreachable (its .stored says what is known)
+        or BrokerFull when it could not be stored within submit_timeout.
+        """
+        return self.app.submit_jobs([self.job(*args, **kwargs)])[0]
+
+    async def submit_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """submit(), without blocking the event loop."""
+        job = self.job(*args, **kwargs)
+        return (await asyncio.to_thread(self.app.submit_jobs, [job]))[0]
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: float | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        unique: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+    ) -> JobType[P, R]:
+        """This job type with other settings (see kq.job.Settings), for one submit or many."""
+        other = copy.copy(self)
+        said = Settings(queue, priority, delay, at, timeout, deadline, unique, retry_policy)
+        other.settings = said.over(self.settings)
+        return other
+
+
+class AsyncJobType(JobType[P, R]):
+    """A job type whose function is a coroutine function: calling it gives a coroutine."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        coroutine: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        return coroutine

@@ -1,0 +1,63 @@
+"""What the state store keeps of a job, and the names under which kq keeps things there."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kq.job import State
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
+
+    value: the result as JSON, or None. ended: seconds since the epoch by the worker's clock.
+    """
+
+    state: State
+    value: msgspec.Raw | None = None
+    error: str = ""
+    traceback: str = ""
+    ended: float = 0.0
+    worker: str = ""
+    attempts: int = 0
+    type: str = ""
+    queue: str = ""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The start record of a job that may be running twice or may be killing its workers (promises C4, C7).
+
+    holder: the delivery that may speak for it; starts: how many were recorded.
+    """
+
+    holder: str
+    starts: int
+
+
+def job_key(job: str) -> str:
+    return f"job:{job}"
+
+
+def start_key(job: str) -> str:
+    return f"start:{job}"
+
+
+def unique_key(key: str) -> str:
+    return f"unique:{key}"
+
+
+def worker_key(worker: str) -> str:
+    return f"worker:{worker}"
+
+
+def lease_key(worker: str) -> str:
+    return f"lease:{worker}"
+
+
+def pause_key(queue: str) -> str:
+    return f"pause:{queue}"
+
+
+encode = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(Record).decode
+decode_start = msgspec.json.Decoder(Start).decode

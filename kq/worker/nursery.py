@@ -1,0 +1,162 @@
+"""The nursery: a process that imports the application once and forks executors from it.
+
+`python -m kq.worker.nursery DESCRIPTOR APP URL STATE`. Its memory is shared by its children as long as nobody
+writes to it, and a fork takes milliseconds where an import takes seconds. It runs no job, so it
+stays as clean as it was after the import.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+import msgspec
+
+from kq.app import App
+from kq.errors import KqError
+from kq.loading import load_app
+from kq.policy import RetryPolicy
+from kq.worker.executor import die_with, run_executor
+from kq.worker.wire import Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
+
+_decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
+
+
+def main() -> None:
+    descriptor, where, url, state, parent = sys.argv[1:6]
+    die_with(int(parent))
+    sock = socket.socket(fileno=int(descriptor))
+    # The supervisor decides when we end.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        app = load_app(where)
+        app.configure(url=url, state=state)
+    except KqError as error:
+        sock.sendall(frame(Hello(error=str(error))))
+        return
+    except Exception:
+        sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
+        return
+    sock.sendall(frame(Hello(entries=catalogue(app))))
+    _Nursery(app, sock).serve()
+
+
+def catalogue(app: App) -> list[Entry]:
+    """The app's job types as data."""
+    return [
+        Entry(
+            name=job_type.name,
+            queue=job_type.settings.queue or app.defaults.queue or "",
+            timeout=job_type.timeout,
+            retry_policy=_policy_data(job_type.rules.retry_policy),
+            retry_on=tuple(sorted(job_type.rules.retry_on)),
+            bury_on=tuple(sorted(job_type.rules.bury_on)),
+            on_timeout=job_type.rules.on_timeout,
+            on_lost=job_type.rules.on_lost,
+            max_lost=job_type.rules.max_lost,
+            keep=app.keep if job_type.keep is None else job_type.keep,
+        )
+        for job_type in app.jobs.values()
+    ]
+
+
+def _policy_data(policy: RetryPolicy | None) -> dict[str, object] | None:
+    return None if policy is None else policy.to_data()
+
+
+class _Nursery:
+    """Forks on request, reaps, and reports both."""
+
+    def __init__(self, app: App, sock: socket.socket) -> None:
+        self._app = app
+        self._sock = sock
+        self._frames = Frames()
+        self._descriptors: list[int] = []
+
+    def serve(self) -> None:
+        """Until the supervisor is gone."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        reader.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda number, at: None)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._wakeup = (reader, writer)
+        while True:
+            readable, _, _ = select.select([self._sock, reader], [], [])
+            if reader in readable:
+                reader.recv(4096)
+                self._reap()
+            if self._sock in readable and not self._read():
+                return
+
+    def _read(self) -> bool:
+        size = array.array("i").itemsize
+        data, ancillary, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(16 * size))
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(content[: len(content) - len(content) % size])
+                self._descriptors += received
+        for each in self._frames.feed(data):
+            self._spawn(_decode_spawn(each))
+        return bool(data)
+
+    def _spawn(self, spawn: Spawn) -> None:
+        sock, page = self._descriptors[:2]
+        del self._descriptors[:2]
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(spawn, sock, page, parent)
+        os.close(sock)
+        os.close(page)
+        self._sock.sendall(frame(Spawned(spawn.number, pid)))
+
+    def _become(self, spawn: Spawn, sock: int, page: int, parent: int) -> None:
+        """The child: never returns."""
+        status = 1
+        try:
+            # A session of its own: one signal ends the executor and all that its jobs started.
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+            die_with(parent)
+            self._sock.close()
+            for each in self._wakeup:
+                each.close()
+            for descriptor in self._descriptors:
+                os.close(descriptor)
+            run_executor(self._app, socket.socket(fileno=sock), Page(spawn.slots, page), spawn.pool, spawn.slots)
+            self._app.close()
+            status = 0
+        except (BrokenPipeError, ConnectionResetError):
+            status = 0  # the supervisor is gone; nobody is left to report to
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._sock.sendall(frame(Exited(pid, status)))
+
+
+if __name__ == "__main__":
+    main()

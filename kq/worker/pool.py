@@ -1,0 +1,535 @@
+"""The supervisor's side of its executors: starting, feeding, interrupting, killing and burying them.
+
+No broker and no policy here: a pool is given tasks and says how each execution ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from kq.broker import Delivery
+from kq.clock import Clock
+from kq.errors import KqError
+from kq.job import Counters
+from kq.message import Head
+from kq.outcome import Asked, Died, Done, Failure, GivenBack, Hindered, Outcome, Raised, Rules, TimedOut, Unusable
+from kq.policy import from_data
+from kq.worker.wire import (
+    BURY,
+    DONE,
+    HINDERED,
+    INTERRUPTED,
+    RETRY,
+    UNUSABLE,
+    Ended,
+    Entry,
+    Exited,
+    Frames,
+    Hello,
+    Order,
+    Page,
+    Run,
+    Spawn,
+    Spawned,
+    frame,
+    read_frame,
+)
+
+PoolKind: TypeAlias = Literal["process", "thread", "async"]
+
+_decode_hello = msgspec.msgpack.Decoder(Hello).decode
+_decode_report = msgspec.msgpack.Decoder(Spawned | Exited).decode
+_decode_ended = msgspec.msgpack.Decoder(Ended).decode
+
+#: Seconds between the interruption of a job that ran past its timeout and the kill.
+GRACE_AFTER_INTERRUPT = 0.7
+#: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
+BATCH_SECONDS = 0.005
+BATCH_LIMIT = 32
+
+
+@dataclass(slots=True)
+class Kind:
+    """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean."""
+
+    name: str
+    rules: Rules
+    timeout: float
+    keep: float
+    seconds: float | None = None
+
+    def took(self, seconds: float) -> None:
+        self.seconds = seconds if self.seconds is None else self.seconds + 0.1 * (seconds - self.seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A delivery on its way through this worker."""
+
+    delivery: Delivery
+    head: Head
+    kind: Kind
+    counters: Counters
+    holder: str = ""  # under which its start was recorded; "" when it was not
+    starts: int = 0  # how many starts were recorded of it, this one included
+    seq: int = 0
+    started: float = 0.0  # monotonic; 0: not started
+    began: float = 0.0  # the same as an instant, for its history
+    interrupted: bool = False
+    killed: bool = False
+    recalled: bool = False  # stopped because its worker ends
+    abandoned: bool = False  # it belongs to another worker by now
+
+    @property
+    def timeout(self) -> float:
+        return self.head.timeout or self.kind.timeout
+
+    @property
+    def due(self) -> float:
+        """When to interrupt it, or to kill it if it was interrupted; monotonic."""
+        return self.started + self.timeout + (GRACE_AFTER_INTERRUPT if self.interrupted else 0.0)
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """One child process as its supervisor sees it. tasks: by seq, in the order in which they start."""
+
+    number: int
+    sock: socket.socket
+    page: Page
+    slots: int
+    pid: int = 0
+    seq: int = 0
+    finished: int = 0
+    tasks: dict[int, Task] = field(default_factory=dict)
+    frames: Frames = field(default_factory=Frames)
+    unsent: bytearray = field(default_factory=bytearray)
+    leaving: bool = False
+    gone: bool = False  # its socket closed
+    status: int | None = None  # its exit was reported
+    on_readable: Callable[[], None] = field(default=lambda: None)
+
+    def running(self) -> Iterator[Task]:
+        """Tasks that have started, oldest first."""
+        for position, task in enumerate(self.tasks.values()):
+            if position >= self.slots:
+                return
+            yield task
+
+
+class Pool:
+    """Executors of one kind, fed by one supervisor."""
+
+    def __init__(
+        self,
+        where: str,
+        url: str,
+        state: str,
+        kind: PoolKind,
+        size: int,
+        clock: Clock,
+        on_end: Callable[[Task, Outcome], None],
+        *,
+        max_jobs: int = 0,
+        max_rss: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.size = size
+        self._where, self._url, self._state = where, url, state
+        self._clock = clock
+        self._on_end = on_end
+        self._max_jobs, self._max_rss = max_jobs, max_rss
+        self._processes = size if kind == "process" else 1
+        self._slots = 1 if kind == "process" else size
+        self._numbers = 0
+        self.executors: dict[int, Executor] = {}
+        self.kinds: dict[str, Kind] = {}
+        self.queues: list[str] = []
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._report: socket.socket | None = None
+        self._report_frames = Frames()
+        #: Changes whenever descriptors() does.
+        self.version = 0
+        #: When the next running task is to be interrupted or killed; monotonic.
+        self.next_due = float("inf")
+
+    # Starting.
+
+    def start(self) -> None:
+        """Import the application and fork the executors. Raises KqError when it does not import."""
+        self._start_nursery()
+        for _ in range(self._processes):
+            self._spawn()
+
+    def _start_nursery(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._nursery = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "kq.worker.nursery",
+                str(theirs.fileno()),
+                self._where,
+                self._url,
+                self._state,
+                str(os.getpid()),
+            ],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+            start_new_session=True,
+        )
+        theirs.close()
+        data = read_frame(ours)
+        if data is None:
+            raise KqError(f"the process that imports {self._where} ended with status {self._nursery.wait()}")
+        hello = _decode_hello(data)
+        if hello.error:
+            self._nursery.wait()
+            ours.close()
+            raise KqError(hello.error)
+        self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
+        self.queues = sorted({entry.queue for entry in hello.entries})
+        ours.setblocking(False)
+        self._report = ours
+        self.version += 1
+        self._report_frames = Frames()
+
+    def _spawn(self) -> None:
+        self._numbers += 1
+        ours, theirs = socket.socketpair()
+        page = Page(self._slots)
+        executor = Executor(self._numbers, ours, page, self._slots)
+        executor.on_readable = partial(self.read, executor)
+        self.version += 1
+        self.executors[executor.number] = executor
+        assert self._report is not None
+        order = frame(Spawn(executor.number, self.kind, self._slots))
+        try:
+            socket.send_fds(self._report, [order], [theirs.fileno(), page.descriptor])
+        except OSError:
+            self.executors.pop(executor.number)  # the nursery died: read_report() starts another
+            ours.close()
+            page.close()
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+
+    # Reading.
+
+    def descriptors(self) -> Mapping[int, Callable[[], None]]:
+        """What to watch for reading, and what to call then."""
+        found: dict[int, Callable[[], None]] = {}
+        if self._report is not None:
+            found[self._report.fileno()] = self.read_report
+        for executor in self.executors.values():
+            if not executor.gone:
+                found[executor.sock.fileno()] = executor.on_readable
+        return found
+
+    def read(self, executor: Executor) -> None:
+        """Take in what executor says."""
+        try:
+            data = executor.sock.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        for each in executor.frames.feed(data):
+            self._ended(executor, _decode_ended(each))
+        if not data:
+            self._lost(executor)
+
+    def read_report(self) -> None:
+        """Take in what the nursery says."""
+        assert self._report is not None
+        try:
+            data = self._report.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        for each in self._report_frames.feed(data):
+            report = _decode_report(each)
+            if isinstance(report, Spawned):
+                if report.number in self.executors:
+                    self.executors[report.number].pid = report.pid
+            else:
+                self._exited(report)
+        if not data:
+            self._revive_nursery()
+
+    def _ended(self, executor: Executor, ended: Ended) -> None:
+        task = executor.tasks.pop(ended.seq, None)
+        if task is None:
+            return
+        executor.finished += 1
+        task.kind.took(ended.took)
+        self._begin(executor)
+        self._on_end(task, outcome_of(ended, task))
+        self._recycle(executor)
+
+    def _begin(self, executor: Executor) -> None:
+        """Note the start of those tasks of executor that have a slot now."""
+        now = 0.0
+        for task in executor.running():
+            if not task.started:
+                now = now or self._clock.monotonic()
+                task.started, task.began = now, self._clock.now()
+                self.next_due = min(self.next_due, task.due)
+
+    def _lost(self, executor: Executor) -> None:
+        """Its socket closed: it is dead or dying. Its exit report tells how."""
+        if executor.gone:
+            return
+        executor.gone = True
+        self.version += 1
+        executor.sock.close()
+        self._kill(executor)
+        if executor.status is not None:
+            self._bury(executor)
+
+    def _exited(self, report: Exited) -> None:
+        for executor in self.executors.values():
+            if executor.pid == report.pid:
+                executor.status = report.status
+                # What it said last may still wait in the socket: reading it ends in _lost().
+                while not executor.gone:
+                    self.read(executor)
+                if executor.number in self.executors:
+                    self._bury(executor)
+                return
+
+    def _bury(self, executor: Executor) -> None:
+        """Settle what a dead executor had, and put another in its place."""
+        del self.executors[executor.number]
+        started = executor.page.running()
+        executor.page.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
+        if not executor.leaving:
+            self._spawn()
+        for task in executor.tasks.values():
+            self._on_end(task, _outcome_of_death(task, executor, started))
+
+    def _revive_nursery(self) -> None:
+        """The nursery died, and the kernel killed its children: begin anew."""
+        assert self._report is not None
+        assert self._nursery is not None
+        self._report.close()
+        self._nursery.wait()
+        dead, self.executors = list(self.executors.values()), {}
+        self._start_nursery()
+        for executor in dead:
+            self.executors[executor.number] = executor
+            executor.status = executor.status or signal.SIGKILL
+            self._lost(executor)
+
+    # Feeding.
+
+    def rooms(self) -> list[Executor]:
+        """Executors that can start a task now."""
+        return [
+            executor
+            for executor in self.executors.values()
+            if len(executor.tasks) < executor.slots and not executor.leaving and not executor.gone
+        ]
+
+    def give(self, executor: Executor, tasks: list[Task]) -> None:
+        """Let executor run tasks, in this order."""
+        runs = []
+        for task in tasks:
+            executor.seq += 1
+            task.seq = executor.seq
+            executor.tasks[task.seq] = task
+            delivery, head = task.delivery, task.head
+            attempt = task.counters.attempts + 1
+            runs.append(Run(task.seq, head.id, head.type, delivery.queue, delivery.body, attempt, task.timeout))
+        self._begin(executor)
+        self._send(executor, Order(runs))
+
+    def batch(self, task: Task, executor: Executor) -> int:
+        """How many tasks like this one to give to executor at a time."""
+        seconds = task.kind.seconds
+        if seconds is None or task.counters.lost or task.holder:
+            return 1
+        free = executor.slots - len(executor.tasks)
+        return max(free, min(BATCH_LIMIT, int(BATCH_SECONDS / max(seconds, 1e-6))))
+
+    def _send(self, executor: Executor, order: Order) -> None:
+        data = frame(order)
+        if not executor.unsent:
+            try:
+                sent = executor.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # it died: reading its socket tells
+            data = data[sent:]
+        executor.unsent += data
+
+    def unsent(self) -> list[Executor]:
+        """Executors whose socket was full."""
+        return [executor for executor in self.executors.values() if executor.unsent and not executor.gone]
+
+    def flush(self, executor: Executor) -> None:
+        """Send what its socket had no room for."""
+        try:
+            del executor.unsent[: executor.sock.send(executor.unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            executor.unsent.clear()
+
+    # Ending.
+
+    def enforce(self) -> None:
+        """Interrupt tasks that ran past their timeout; kill the executors of those that ignored it."""
+        now = self._clock.monotonic()
+        self.next_due = float("inf")
+        for executor in list(self.executors.values()):
+            for task in list(executor.running()):
+                if task.killed:
+                    continue
+                if task.due <= now:
+                    self._interrupt(executor, task)
+                if not task.killed:
+                    self.next_due = min(self.next_due, task.due)
+
+    def _interrupt(self, executor: Executor, task: Task) -> None:
+        if not executor.pid:
+            return  # its birth was not reported yet
+        if task.interrupted:
+            task.killed = True
+            self._kill(executor)
+            return
+        task.interrupted = True
+        if self.kind == "process":
+            executor.page.interrupt = task.seq
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(executor.pid, signal.SIGUSR1)
+        else:
+            self._send(executor, Order(interrupt=task.seq))
+
+    def _kill(self, executor: Executor) -> None:
+        if executor.pid and executor.status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(executor.pid, signal.SIGKILL)
+
+    def kill(self, executor: Executor) -> None:
+        """End an executor at once; what it runs counts as lost."""
+        self._kill(executor)
+
+    def dump(self) -> None:
+        """Let every executor print the stacks of its threads to stderr."""
+        for executor in self.executors.values():
+            if executor.pid and executor.status is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(executor.pid, signal.SIGUSR2)
+
+    def kill_all(self) -> None:
+        """End every executor at once; replacements come when their exits are reported."""
+        for executor in list(self.executors.values()):
+            if executor.tasks:
+                self._kill(executor)
+
+    def _recycle(self, executor: Executor) -> None:
+        """Let an executor that has run enough jobs, or has grown too large, leave after its last task."""
+        if executor.leaving or executor.tasks:
+            return
+        if (self._max_jobs and executor.finished >= self._max_jobs) or (
+            self._max_rss and rss(executor.pid) > self._max_rss
+        ):
+            executor.leaving = True
+            self._send(executor, Order(leave=True))
+            self._spawn()
+
+    def close(self) -> None:
+        """End all executors and the nursery. Tasks that still run are lost to this pool: settle them before."""
+        for executor in self.executors.values():
+            executor.leaving = True
+            self._kill(executor)
+            if not executor.gone:
+                executor.sock.close()
+            executor.page.close()
+        self.executors.clear()
+        if self._report is not None:
+            self._report.close()
+            self._report = None
+        if self._nursery is not None:
+            self._nursery.kill()
+            self._nursery.wait()
+            self._nursery = None
+
+    def tasks(self) -> list[tuple[Executor, Task]]:
+        """All tasks that executors have."""
+        return [(executor, task) for executor in self.executors.values() for task in executor.tasks.values()]
+
+
+def outcome_of(ended: Ended, task: Task) -> Outcome:
+    """What an executor's report means."""
+    if ended.kind == DONE:
+        return Done(ended.value)
+    failure = Failure(ended.names, ended.message, ended.traceback)
+    match ended.kind:
+        case kind if kind == UNUSABLE:
+            return Unusable(ended.message)
+        case kind if kind == RETRY:
+            return Asked("retry", failure, ended.delay)
+        case kind if kind == BURY:
+            return Asked("bury", failure)
+        case kind if kind == HINDERED:
+            return Hindered(failure)
+        case kind if kind == INTERRUPTED and task.interrupted:
+            return TimedOut(task.timeout, killed=False, failure=failure)
+    return Raised(failure)
+
+
+def _outcome_of_death(task: Task, executor: Executor, started: set[int]) -> Outcome:
+    if task.killed:
+        return TimedOut(task.timeout, killed=True)
+    if task.seq not in started:
+        return GivenBack()
+    return Died(how_it_ended(executor.status))
+
+
+def how_it_ended(status: int | None) -> str:
+    """An exit status in words: "signal 9 (SIGKILL)" or "exit code 3"."""
+    if status is None:
+        return "unknown cause"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"signal {number} ({signal.Signals(number).name})"
+    return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def rss(pid: int) -> int:
+    """Resident memory of a process in bytes; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _kind(entry: Entry, before: Kind | None) -> Kind:
+    rules = Rules(
+        None if entry.retry_policy is None else from_data(entry.retry_policy),
+        frozenset(entry.retry_on),
+        frozenset(entry.bury_on),
+        entry.on_timeout,  # type: ignore[arg-type]
+        entry.on_lost,  # type: ignore[arg-type]
+        entry.max_lost,
+    )
+    return Kind(entry.name, rules, entry.timeout, entry.keep, before.seconds if before else None)

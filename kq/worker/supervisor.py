@@ -1,0 +1,708 @@
+"""The supervisor: one loop between the broker and the executors. It runs no user code.
+
+What it decides comes from `outcome.verdict_after`; what it carries out goes through `broker.Session` (its
+lease) and `pool.Pool` (its executors). Records about an end are written to the state store before the
+broker is told, so that a crash between the two repeats the telling and never loses the record (promise C2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from kq.broker import BURIED, Broker, Delivery, Session, Settlement
+from kq.clock import RANDOM, SYSTEM, Clock, new_id
+from kq.errors import BrokerError, LeaseLost, MessageError
+from kq.job import ENDED, Counters, State
+from kq.message import CONTENT_TYPE, Attempt, Envelope, Head, decode_head, encode_head
+from kq.outcome import (
+    Bury,
+    Complete,
+    Died,
+    Drop,
+    Expire,
+    Expired,
+    Failure,
+    GiveBack,
+    GivenBack,
+    Outcome,
+    Retry,
+    Revoke,
+    Rules,
+    TimedOut,
+    Unusable,
+    Verdict,
+    verdict_after,
+)
+from kq.record import (
+    Record,
+    Start,
+    decode_record,
+    decode_start,
+    encode,
+    job_key,
+    lease_key,
+    start_key,
+    unique_key,
+    worker_key,
+)
+from kq.state.store import Store, StoreUnreachable, Write
+from kq.worker.pool import Executor, Kind, Pool, Task
+
+log = logging.getLogger("kq.worker")
+
+#: A body larger than this is buried unread.
+BODY_LIMIT = 1024 * 1024
+#: Seconds that start records are kept when nobody removes them.
+START_KEEP = 7 * 86400.0
+#: Seconds during which a second copy of a message is recognised, where the broker can't.
+COPY_KEEP = 3600.0
+#: Seconds that a dead worker is still listed.
+WORKER_KEEP = 3600.0
+#: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
+AHEAD_SECONDS = 0.05
+AHEAD_LIMIT = 256
+#: Seconds before the end of the lease at which executors are killed, so that none outlives it.
+MARGIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a supervisor is to do. queues: names and how many jobs of each may run at a time.
+
+    grace: seconds that running jobs get to finish when the worker is stopped.
+    """
+
+    app: str
+    queues: Mapping[str, int]
+    slots: int
+    lease: float
+    grace: float = 30.0
+
+
+class Supervisor:
+    """Takes jobs while it has room, gives them to executors, settles what they say."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        broker: Broker,
+        store: Store,
+        make_pool: Callable[[Callable[[Task, Outcome], None]], Pool],
+        *,
+        clock: Clock = SYSTEM,
+        chance: random.Random = RANDOM,
+    ) -> None:
+        self.plan = plan
+        self.pool = make_pool(self._ended)
+        self._broker = broker
+        self._store = store
+        self._clock = clock
+        self._chance = chance
+        self._indexed = broker.traits.indexed
+        self._queues: dict[str, int] = dict(plan.queues)
+        self._session: Session | None = None
+        self._name = ""
+        self._held: dict[str, int] = {}
+        self._limits: dict[str, int] = {}
+        self._running: dict[str, int] = {}
+        self._pace: dict[str, float] = {}
+        self._ready: deque[Task] = deque()
+        self._arrived: list[Task] = []
+        self._finished: list[tuple[Task, Verdict, Outcome]] = []
+        self._next_beat = 0.0
+        self._next_try = 0.0
+        self._failures = 0
+        self._drain_now = False
+        self._watched: tuple[int, float | None] | None = None
+        self._started = clock.now()
+        self._stop_by: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._shape: tuple[int, int] | None = None
+        self._ears, self._mouth = socket.socketpair()
+        self._ears.setblocking(False)
+        self._mouth.setblocking(False)
+        self._orders: deque[Callable[[], None]] = deque()
+
+    # What others may ask, from any thread or signal handler.
+
+    def ask(self, order: Callable[[], None]) -> None:
+        """Let the loop call order soon."""
+        self._orders.append(order)
+        self.wake()
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._mouth.send(b"!")
+
+    @property
+    def wakeup(self) -> int:
+        """A descriptor to write a byte to: for signal.set_wakeup_fd."""
+        return self._mouth.fileno()
+
+    def stop(self) -> None:
+        """Finish what runs within the grace, give back the rest, end. A second time: at once."""
+        now = self._clock.monotonic()
+        self._stop_by = now + self.plan.grace if self._stop_by is None else now
+
+    def dump(self) -> None:
+        """Log what runs where, and let every executor print its stacks."""
+        now = self._clock.monotonic()
+        for executor, task in self.pool.tasks():
+            state = f"running for {now - task.started:.1f} s" if task.started else "waiting"
+            log.warning("executor %s: %s %s %s", executor.pid, task.head.type, task.head.id, state)
+        self.pool.dump()
+
+    def kill_stuck(self) -> None:
+        """Kill the executor whose job has run longest."""
+        started = [(task.started, executor) for executor, task in self.pool.tasks() if task.started]
+        if started:
+            self.pool.kill(min(started, key=lambda each: each[0])[1])
+
+    # The loop.
+
+    def run(self) -> None:
+        """Work until stopped."""
+        self.pool.start()
+        if not self._queues:
+            self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
+        self.on_start()
+        try:
+            while not self._over():
+                self.tick()
+        finally:
+            self._end()
+
+    def on_start(self) -> None:
+        """Called when the application is imported: for programs that announce readiness."""
+
+    def _over(self) -> bool:
+        return self._stop_by is not None and not self.pool.tasks() and not self._finished and not self._arrived
+
+    def tick(self) -> None:
+        """One round: wait for something, then do all that it leads to."""
+        self._wait(self._until())
+        while self._orders:
+            self._orders.popleft()()
+        now = self._clock.monotonic()
+        try:
+            self._keep_session(now)
+            if self._session is not None and self._clock.monotonic() >= self._session.safe_until - MARGIN:
+                raise LeaseLost("the broker was not heard for as long as the lease")
+            self._take()
+            self._settle()
+        except LeaseLost as error:
+            self._lose(error)
+        except (BrokerError, StoreUnreachable) as error:
+            self._hindered(error)
+        self._wind_down(now)
+        self._dispatch()
+        if now >= self.pool.next_due:
+            self.pool.enforce()
+
+    def _until(self) -> float:
+        """Seconds to wait at most."""
+        now = self._clock.monotonic()
+        moments: list[float] = [self.pool.next_due]
+        if self._session is None:
+            moments.append(self._next_try)
+        else:
+            moments += [self._next_beat, self._session.safe_until - MARGIN]
+            if self._finished:
+                moments.append(max(self._next_try, now))
+            if self._drain_now:
+                moments.append(max(self._next_try, now))
+            elif self._watched is not None and self._watched[1] is not None:
+                moments.append(self._watched[1])
+        if self._stop_by is not None:
+            moments.append(self._stop_by)
+        if self.pool.unsent():
+            moments.append(now + 0.005)
+        return max(0.0, min(moments) - now)
+
+    def _wait(self, seconds: float) -> None:
+        self._select()
+        for key, _ in self._selector.select(seconds):
+            key.data()
+
+    def _select(self) -> None:
+        """Let the selector watch what there is to watch now."""
+        for executor in self.pool.unsent():
+            self.pool.flush(executor)
+        broker = -1
+        if self._session is not None and self._watched is not None and self._has_room():
+            broker = self._watched[0]
+        shape = (self.pool.version, broker)
+        if shape == self._shape:
+            return
+        self._shape = shape
+        # Built anew, because a closed descriptor's number may come back as another's.
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._ears, selectors.EVENT_READ, self._hear)
+        for descriptor, call in self.pool.descriptors().items():
+            self._selector.register(descriptor, selectors.EVENT_READ, call)
+        if broker >= 0:
+            self._selector.register(broker, selectors.EVENT_READ, self._called)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._ears.recv(4096)
+
+    def _called(self) -> None:
+        self._drain_now = True
+
+    # The session: connecting, beating, losing.
+
+    def _keep_session(self, now: float) -> None:
+        if self._session is None:
+            if now >= self._next_try and self._stop_by is None:
+                self._connect()
+        elif now >= self._next_beat:
+            self._beat(self._session)
+
+    def _connect(self) -> None:
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
+        self._held = dict.fromkeys(self._queues, 0)
+        self._limits = dict(self._queues)
+        session = Session(self._broker, self._name, self.plan.lease, self._limits, self._arrive)
+        self._session = session
+        try:
+            self._beat(session)
+        except BaseException:
+            self._session = None
+            session.close()
+            raise
+        if self._failures:
+            log.warning("connected to %s again", self._broker.address.redacted)
+        self._failures = 0
+        self._drain_now = True
+
+    def _beat(self, session: Session) -> None:
+        """Renew the lease, first at the broker: the fence in the state store must not outlast it (promise C4)."""
+        session.beat()
+        now = self._store.now()
+        self._store.write(
+            [
+                Write(lease_key(self._name), b"1", self.plan.lease * 0.9),
+                Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP),
+            ]
+        )
+        self._next_beat = self._clock.monotonic() + self.plan.lease / 3
+        self._drain_now = True
+
+    def description(self, now: float) -> dict[str, Any]:
+        """This worker as others see it."""
+        return {
+            "name": self._name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "beat": now,
+            "lease": self.plan.lease,
+            "pool": self.pool.kind,
+            "slots": self.plan.slots,
+            "queues": self._queues,
+            "stopping": self._stop_by is not None,
+            "executors": [executor.pid for executor in self.pool.executors.values()],
+            "running": [
+                {"id": task.head.id, "type": task.head.type, "queue": task.delivery.queue, "since": task.began}
+                for _, task in self.pool.tasks()
+                if task.started
+            ],
+        }
+
+    def _lose(self, error: LeaseLost) -> None:
+        """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""
+        session, self._session = self._session, None
+        log.warning("%s; %s running jobs are stopped here and run elsewhere", error.message, len(self.pool.tasks()))
+        for _, task in self.pool.tasks():
+            task.abandoned = True
+        self.pool.kill_all()
+        self._ready.clear()
+        self._arrived.clear()
+        self._finished.clear()
+        self._running.clear()
+        self._watched = None
+        if session is not None:
+            session.close()
+        self._next_try = self._clock.monotonic() + self._backoff()
+
+    def _hindered(self, error: Exception) -> None:
+        """The broker or the store did not answer: try again while the lease lasts."""
+        if self._failures == 0:
+            log.warning("%s; trying again", str(error).splitlines()[0])
+        self._next_try = self._clock.monotonic() + self._backoff()
+        self._next_beat = max(self._next_beat, self._next_try)
+        session = self._session
+        if session is not None and not session.connected:
+            self._lose(LeaseLost("the connection to the broker was lost, and the lease with it"))
+
+    def _backoff(self) -> float:
+        self._failures += 1
+        return min(2.0, 0.05 * 2.0 ** min(self._failures, 10)) * self._chance.uniform(0.5, 1.0)
+
+    # Taking jobs in.
+
+    def _has_room(self) -> bool:
+        return any(self._held[queue] < limit for queue, limit in self._limits.items())
+
+    def _take(self) -> None:
+        session = self._session
+        if session is None or (not self._drain_now and not self._is_due()):
+            return
+        if self._clock.monotonic() < self._next_try and self._failures:
+            return
+        self._drain_now = False
+        if self._stop_by is None:
+            for _ in range(16):
+                if not session.drain():
+                    break
+            else:
+                self._drain_now = True
+            self._admit()
+        elif session.drain():
+            self._drain_now = True
+        if not self._drain_now:
+            descriptor, due = session.watch()
+            self._watched = descriptor, None if due is None else self._clock.monotonic() + due
+        self._failures = 0
+
+    def _is_due(self) -> bool:
+        return (
+            self._watched is not None and self._watched[1] is not None and self._clock.monotonic() >= self._watched[1]
+        )
+
+    def _arrive(self, delivery: Delivery) -> None:
+        """A delivery came: find out what it is."""
+        self._held[delivery.queue] += 1
+        try:
+            head = self._readable(delivery)
+        except MessageError as error:
+            log.warning("buried %s from %s: %s", delivery.id, delivery.queue, error.reason)
+            self._settle_unread(delivery, error.reason)
+            return
+        task = Task(delivery, head, self.pool.kinds[head.type], head.counters)
+        if head.deadline is not None and self._clock.now() > head.deadline:
+            self._ended(task, Expired())
+        elif delivery.redelivered or not self._indexed or task.kind.rules.on_lost == "bury":
+            self._arrived.append(task)
+        else:
+            self._ready.append(task)
+
+    def _readable(self, delivery: Delivery) -> Head:
+        if len(delivery.body) > BODY_LIMIT:
+            raise MessageError(f"the body has {len(delivery.body):,} bytes, more than {BODY_LIMIT:,}")
+        head = decode_head(delivery.headers)
+        if delivery.content_type != CONTENT_TYPE:
+            raise MessageError(f"the content type is {delivery.content_type!r}, not {CONTENT_TYPE}")
+        if head.type not in self.pool.kinds:
+            raise MessageError(f"this worker does not know the job type {head.type!r}")
+        return head
+
+    def _settle_unread(self, delivery: Delivery, reason: str) -> None:
+        head = Head(id=delivery.id or new_id(), type=str(delivery.headers.get("type") or ""))
+        task = Task(delivery, head, _NO_KIND, Counters())
+        self._finished.append(
+            (task, verdict_after(Unusable(reason), task.counters, _NO_KIND.rules, self._chance), Unusable(reason))
+        )
+
+    def _admit(self) -> None:
+        """Record the starts of jobs that may run elsewhere, or that may be killing their workers.
+
+        Whoever is recorded last may speak for the job (promise C4). A job that started here and there
+        and never ended counts as lost with each worker (promise C7). A second copy of a message, which a broker
+        that does not index its messages may hold, is recognised here and dropped (promise C1).
+        """
+        if not self._arrived:
+            return
+        tasks = self._arrived
+        starts = self._store.get([start_key(_start_of(task)) for task in tasks])
+        records = self._store.get([job_key(task.head.id) for task in tasks])
+        writes: list[Write] = []
+        admitted: list[Task] = []
+        for task, start, record in zip(tasks, starts, records, strict=True):
+            verdict = self._seen_before(task, start, record)
+            if verdict is not None:
+                self._finish(task, *verdict)
+                continue
+            task.holder = f"{self._name}/{task.delivery.queue}/{task.delivery.tag}"
+            before = decode_start(start).starts if start is not None else 0
+            key = start_key(_start_of(task))
+            task.starts = before + 1
+            writes.append(Write(key, encode(Start(task.holder, task.starts)), START_KEEP, must=(key, start)))
+            admitted.append(task)
+        made = self._store.write(writes) if writes else []
+        self._arrived = []
+        for task, done in zip(admitted, made, strict=True):
+            if done:
+                self._ready.append(task)
+            else:
+                task.holder = ""
+                self._arrived.append(task)  # somebody else recorded meanwhile: look again
+                self._drain_now = True
+
+    def _seen_before(self, task: Task, start: bytes | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
+        """What to do with a delivery whose job has ended, runs elsewhere or has killed enough workers; else None."""
+        if record is not None and decode_record(record).state in ENDED:
+            return Drop(), GivenBack()
+        known = 0 if start is None else decode_start(start).starts
+        if not task.delivery.redelivered:
+            return (Drop(), GivenBack()) if known and not self._indexed else None
+        rules = task.kind.rules
+        if rules.on_lost == "bury" and known:
+            return self._judged(task, Died("with its worker"))
+        if known and task.counters.lost + known >= rules.max_lost:
+            task.counters = replace(task.counters, lost=task.counters.lost + known - 1)
+            return self._judged(task, Died("with its worker"))
+        return None
+
+    # Giving jobs out.
+
+    def _dispatch(self) -> None:
+        if not self._ready:
+            return
+        rooms = self.pool.rooms()
+        while rooms and self._ready:
+            executor = rooms.pop()
+            tasks = self._batch(executor, len(rooms) + 1)
+            if not tasks:
+                return
+            self.pool.give(executor, tasks)
+
+    def _batch(self, executor: Executor, rooms: int) -> list[Task]:
+        """Ready jobs for one executor: several when they are short, but no more than its share."""
+        first = self._next()
+        if first is None:
+            return []
+        tasks = [first]
+        size = 1
+        if not self._limited:
+            share = -(-(len(self._ready) + 1) // rooms)
+            size = min(share, self.pool.batch(first, executor))
+        while len(tasks) < size and self._ready and not self._ready[0].holder and self._ready[0].kind is first.kind:
+            tasks.append(self._ready.popleft())
+        return tasks
+
+    def _next(self) -> Task | None:
+        """The next ready job whose queue may run one more."""
+        if not self._limited:
+            return self._ready.popleft() if self._ready else None
+        for position, task in enumerate(self._ready):
+            queue = task.delivery.queue
+            if self._running.get(queue, 0) < self._queues[queue]:
+                del self._ready[position]
+                self._running[queue] = self._running.get(queue, 0) + 1
+                return task
+        return None
+
+    @property
+    def _limited(self) -> bool:
+        """Whether a queue may use fewer slots than there are."""
+        return any(limit < self.plan.slots for limit in self._queues.values())
+
+    # Settling.
+
+    def _ended(self, task: Task, outcome: Outcome) -> None:
+        """An execution is over, or did not take place."""
+        queue = task.delivery.queue
+        if task.started:
+            self._running[queue] = max(0, self._running.get(queue, 0) - 1)
+        if task.abandoned:
+            return
+        if isinstance(outcome, GivenBack) and self._stop_by is None:
+            # Its executor died before it started: it is still ours, and first in line.
+            task.started = 0.0
+            task.interrupted = task.killed = False
+            self._ready.appendleft(task)
+            return
+        if isinstance(outcome, GivenBack | Died) and task.recalled:
+            started = isinstance(outcome, Died)
+            outcome = Died("stopped with its worker") if started and task.kind.rules.on_lost == "bury" else GivenBack()
+        self._finish(task, *self._judged(task, outcome))
+
+    def _judged(self, task: Task, outcome: Outcome) -> tuple[Verdict, Outcome]:
+        rules = task.kind.rules
+        own = task.head.policy if task.head.retry_policy is not None else None
+        if own is not None:
+            rules = replace(rules, retry_policy=own)
+        return verdict_after(outcome, task.counters, rules, self._chance), outcome
+
+    def _finish(self, task: Task, verdict: Verdict, outcome: Outcome) -> None:
+        self._finished.append((task, verdict, outcome))
+        if isinstance(verdict, Retry | Bury):
+            level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
+            then = "buried" if isinstance(verdict, Bury) else f"again in {verdict.delay:.1f} s"
+            log.log(level, "%s %s: %s; %s", task.head.type, task.head.id, verdict.failure, then)
+
+    def _settle(self) -> None:
+        """Write down and tell the broker how executions ended."""
+        session = self._session
+        if session is None or not self._finished or (self._clock.monotonic() < self._next_try and self._failures):
+            return
+        finished = self._finished
+        writes: list[Write] = []
+        owners: list[int] = []
+        for position, (task, verdict, _) in enumerate(finished):
+            for write in self._records(task, verdict):
+                writes.append(write)
+                owners.append(position)
+        made = self._store.write(writes) if writes else []
+        refused = {owner for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive}
+        settlements = [
+            Settlement(task.delivery, self._follow_ups(task, verdict, outcome), isinstance(verdict, GiveBack))
+            for position, (task, verdict, outcome) in enumerate(finished)
+            if position not in refused
+        ]
+        for settlement in session.settle(settlements):
+            log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
+        self._finished = []
+        for position, (task, _, _) in enumerate(finished):
+            queue = task.delivery.queue
+            self._held[queue] -= 1
+            if task.kind.seconds is not None:
+                pace = self._pace.get(queue, task.kind.seconds)
+                self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)
+            if position in refused:
+                log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
+        self._look_ahead(session, {task.delivery.queue for task, _, _ in finished})
+        self._failures = 0
+        self._drain_now = True
+
+    def _records(self, task: Task, verdict: Verdict) -> Iterable[Write]:
+        """What the state store is to know of it, under the fence."""
+        record = self._record(task, verdict)
+        key = start_key(_start_of(task))
+        mine = encode(Start(task.holder, task.starts)) if task.holder else b""
+        if record is not None and task.kind.keep > 0:
+            value = encode(record)
+            yield Write(job_key(task.head.id), value, task.kind.keep, lease_key(self._name), (key, mine))
+        if mine:
+            yield self._forget_start(task, key, mine, verdict)
+        if task.head.unique and record is not None:
+            key = unique_key(task.head.unique)
+            yield Write(key, None, must=(key, task.head.id.encode()))
+
+    def _forget_start(self, task: Task, key: str, mine: bytes, verdict: Verdict) -> Write:
+        """Undo or end the start record of task, if it still is ours."""
+        if isinstance(verdict, GiveBack) and task.starts > 1:
+            return Write(key, encode(Start("", task.starts - 1)), START_KEEP, unless=(key, mine))
+        known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
+        if self._indexed or known or isinstance(verdict, GiveBack):
+            return Write(key, None, unless=(key, mine))
+        return Write(key, mine, COPY_KEEP, unless=(key, mine))
+
+    def _record(self, task: Task, verdict: Verdict) -> Record | None:
+        common: dict[str, Any] = {
+            "ended": self._clock.now(),
+            "worker": self._name,
+            "attempts": task.counters.attempts + 1,
+            "type": task.head.type,
+            "queue": task.delivery.queue,
+        }
+        match verdict:
+            case Complete(value):
+                return Record(State.COMPLETED, value=msgspec.Raw(value), **common)
+            case Bury(failure):
+                return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)
+            case Revoke(reason):
+                return Record(State.REVOKED, error=reason, **common)
+            case Expire():
+                return Record(State.EXPIRED, error="its deadline passed before it started", **common)
+        return None
+
+    def _follow_ups(self, task: Task, verdict: Verdict, outcome: Outcome) -> tuple[Envelope, ...]:
+        """What is stored together with the job's ack."""
+        if isinstance(verdict, Retry):
+            head = task.head.counting(verdict.counters).after(self._attempt(task, verdict.failure, outcome))
+            return (self._again(task, head, task.delivery.queue, delay=verdict.delay),)
+        if isinstance(verdict, Bury):
+            head = task.head.counting(verdict.counters)
+            if not isinstance(outcome, Unusable):
+                head = head.after(self._attempt(task, verdict.failure, outcome))
+            head = msgspec.structs.replace(
+                head,
+                error=str(verdict.failure),
+                traceback=verdict.failure.traceback or None,
+                buried=self._clock.now(),
+                queue=task.delivery.queue,
+            )
+            return (self._again(task, head, task.delivery.queue + BURIED),)
+        return ()
+
+    def _again(self, task: Task, head: Head, queue: str, delay: float = 0.0) -> Envelope:
+        """The job's message with another head; headers that are not kq's stay."""
+        delivery = task.delivery
+        headers = {key: value for key, value in delivery.headers.items() if not key.startswith("x-")}
+        headers.update(encode_head(head))
+        return Envelope(delivery.id or head.id, queue, delivery.body, headers, delivery.priority, delay)
+
+    def _attempt(self, task: Task, failure: Failure, outcome: Outcome) -> Attempt:
+        how = {TimedOut: "timed out", Died: "died"}.get(type(outcome), "raised")
+        number = task.counters.attempts + 1
+        return Attempt(number, self._name, task.began, self._clock.now(), how, str(failure)[:500])
+
+    def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:
+        """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
+        if self._stop_by is not None:
+            return
+        for queue in queues:
+            seconds = self._pace.get(queue)
+            slots = self._queues[queue]
+            ahead = 0 if seconds is None else min(AHEAD_LIMIT, int(slots * AHEAD_SECONDS / max(seconds, 1e-6)))
+            # Powers of two, so that the limit changes seldom.
+            limit = slots + (1 << ahead.bit_length() >> 1 if ahead else 0)
+            if limit != self._limits[queue]:
+                session.prefetch(queue, limit)
+                self._limits[queue] = limit
+
+    # Ending.
+
+    def _wind_down(self, now: float) -> None:
+        """When a stop was asked for: take nothing new, give back what waits, and when the grace is over what runs."""
+        if self._stop_by is None:
+            return
+        if self._limits:
+            self._limits = {}
+            if self._session is not None:
+                with contextlib.suppress(BrokerError):
+                    for queue in self._queues:
+                        self._session.stop(queue)
+        waiting, self._arrived = [*self._ready, *self._arrived], []
+        self._ready.clear()
+        for task in waiting:
+            self._finish(task, GiveBack(), GivenBack())
+        if now >= self._stop_by:
+            self._stop_by = now + 5.0
+            for _, task in self.pool.tasks():
+                task.recalled = True
+            self.pool.kill_all()
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            with contextlib.suppress(StoreUnreachable):
+                self._store.write([Write(lease_key(self._name), None), Write(worker_key(self._name), None)])
+        self.pool.close()
+        self._selector.close()
+        self._ears.close()
+        self._mouth.close()
+
+
+_NO_KIND = Kind("", Rules(), 0.0, 0.0)
+
+
+def _start_of(task: Task) -> str:
+    """The start records of a job: one for each message of it, so for each submit or retry."""
+    return f"{task.head.id}.{task.head.counters.attempts}"

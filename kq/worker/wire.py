@@ -1,0 +1,186 @@
+"""What supervisor, nursery and executors say to each other over socket pairs.
+
+A frame is four bytes of length (little-endian) and msgpack. Nothing here comes from a broker or leaves the host.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+_LENGTH = struct.Struct("<I")
+_SEQ = struct.Struct("<Q")
+
+
+class Run(msgspec.Struct, array_like=True, gc=False):
+    """To an executor: run this job. seq: counts the jobs given to this executor, from 1. timeout: seconds."""
+
+    seq: int
+    id: str
+    type: str
+    queue: str
+    body: bytes
+    attempt: int
+    timeout: float
+
+
+class Order(msgspec.Struct, array_like=True):
+    """To an executor: jobs to run in this order, or the seq of one to interrupt, or leave."""
+
+    run: list[Run] = []
+    interrupt: int = 0
+    leave: bool = False
+
+
+class Ended(msgspec.Struct, array_like=True, gc=False):
+    """From an executor: one execution is over. kind: one of the names below; value: the result as JSON."""
+
+    seq: int
+    kind: str
+    value: bytes = b""
+    names: tuple[str, ...] = ()
+    message: str = ""
+    traceback: str = ""
+    delay: float | None = None
+    took: float = 0.0
+
+
+DONE, RAISED, RETRY, BURY, HINDERED, INTERRUPTED, UNUSABLE = "d", "r", "a", "b", "h", "i", "u"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A job type as data, for a supervisor that does not import the application."""
+
+    name: str
+    queue: str
+    timeout: float
+    retry_policy: dict[str, Any] | None
+    retry_on: tuple[str, ...]
+    bury_on: tuple[str, ...]
+    on_timeout: str
+    on_lost: str
+    max_lost: int
+    keep: float
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """From the nursery: the application is imported, or why not."""
+
+    entries: list[Entry] = []
+    error: str = ""
+
+
+class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
+    """From the nursery: executor number lives as process pid."""
+
+    number: int
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited"):
+    """From the nursery: the process ended; status as of waitpid."""
+
+    pid: int
+    status: int
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """To the nursery, with two descriptors: start executor number with so many slots."""
+
+    number: int
+    pool: str
+    slots: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """message as bytes for the wire."""
+    data = _encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
+class Frames:
+    """Splits a stream of bytes into frames. feed() what was read; it yields what is whole."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[memoryview | bytes]:
+        buffer = self._buffer
+        buffer += data
+        start, end = 0, len(buffer)
+        while end - start >= 4:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if end - start - 4 < length:
+                break
+            yield bytes(buffer[start + 4 : start + 4 + length])
+            start += 4 + length
+        if start:
+            del buffer[:start]
+
+
+def read_frame(sock: socket.socket) -> bytes | None:
+    """The next frame of a blocking socket; None when the other side is gone."""
+    head = _read(sock, 4)
+    return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
+
+
+def _read(sock: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = sock.recv(size - len(parts))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+class Page:
+    """Memory shared by a supervisor and one executor: which job runs in which slot.
+
+    Written by the executor just before a job's code starts and just after it ends, so that the supervisor
+    knows what ran when the executor died without a word. seq 0: nothing runs. Cell 0 is the supervisor's:
+    the seq of the job that a SIGUSR1 is meant for.
+    """
+
+    def __init__(self, slots: int, descriptor: int | None = None) -> None:
+        self.slots = slots
+        size = (slots + 1) * _SEQ.size
+        if descriptor is None:
+            with tempfile.TemporaryFile() as file:
+                file.truncate(size)
+                self.descriptor = os.dup(file.fileno())
+        else:
+            self.descriptor = descriptor
+        self._memory = mmap.mmap(self.descriptor, size)
+
+    def mark(self, slot: int, seq: int) -> None:
+        _SEQ.pack_into(self._memory, (slot + 1) * _SEQ.size, seq)
+
+    def running(self) -> set[int]:
+        """Seqs of the jobs that run."""
+        values = (_SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)[0] for slot in range(self.slots))
+        return {seq for seq in values if seq}
+
+    @property
+    def interrupt(self) -> int:
+        return int(_SEQ.unpack_from(self._memory, 0)[0])
+
+    @interrupt.setter
+    def interrupt(self, seq: int) -> None:
+        _SEQ.pack_into(self._memory, 0, seq)
+
+    def close(self) -> None:
+        self._memory.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
