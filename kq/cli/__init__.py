@@ -1,0 +1,19 @@
+"""The command `kq`. Each verb is a module of its own here and is imported when it is called.
+
+`main` is what the installed script runs.
+"""
+
+import sys
+
+from kq import __version__
+
+
+def main() -> None:
+    """Carry out the command line of this process and exit with its code."""
+    if sys.argv[1:] == ["--version"]:
+        # Package managers and health checks ask this often: answer before click is imported (30 ms).
+        print(f"kq {__version__}")  # noqa: T201
+        return
+    from kq.cli.frame import run
+
+    sys.exit(run())

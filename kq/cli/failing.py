@@ -1,0 +1,81 @@
+"""How a command ends when it can't do what was asked: one or two lines on stderr, and an exit code that scripts know.
+
+0 done; 1 the answer is no (doctor found something, the job failed); 2 wrong usage; 65 data that can't be used;
+69 broker or worker not available; 70 a bug in kq; 75 the time was over; 77 refused; 78 wrong settings;
+130, 141, 143 signals.
+The numbers from 64 on are those of BSD's sysexits.h.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+
+import click
+
+from kq.errors import BrokerError, ConfigError, JobError, KqError, LeaseLost, MessageError, ResultTimeout
+
+NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG = 1, 2, 65, 69, 70, 75, 77, 78
+
+
+class Refused(KqError):
+    """kq won't do it, because it would destroy something."""
+
+    code = "KQ601"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that tells what kind of error this is."""
+    table: list[tuple[type[BaseException], int]] = [
+        (click.ClickException, USAGE),
+        (ResultTimeout, LATE),
+        (JobError, NO),
+        (ConfigError, CONFIG),
+        (MessageError, DATA),
+        (Refused, REFUSED),
+        (LeaseLost, UNAVAILABLE),
+        (BrokerError, UNAVAILABLE),
+        (ConnectionError, UNAVAILABLE),
+        (KqError, CONFIG),
+    ]
+    return next((code for kind, code in table if isinstance(error, kind)), BUG)
+
+
+def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None) -> None:
+    """Tell error on stderr. verbose: with its traceback."""
+    told = describe(error)
+    if as_json:
+        click.echo(json.dumps({"error": {name: value for name, value in told.items() if value}}), err=True)
+        return
+    if verbose:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    code = click.style(told["code"] or "kq:", fg="red", bold=True)
+    click.echo(f"{code} {told['message']}", err=True, color=color)
+    for line in (*told["notes"].splitlines(), *told["fix"].splitlines()):
+        click.echo(f"  {line}", err=True, color=color)
+
+
+def describe(error: Exception) -> dict[str, str]:
+    """An error as data: code, message, fix, notes; "" where there is none."""
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    if isinstance(error, KqError):
+        return {"code": error.code, "message": error.message, "fix": error.fix, "notes": notes}
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else "kq"
+        return {"code": "", "message": error.format_message(), "fix": f"Try: {path} --help", "notes": notes}
+    if isinstance(error, click.ClickException):
+        return {"code": "", "message": error.format_message(), "fix": "", "notes": notes}
+    if isinstance(error, ConnectionError):
+        return {
+            "code": "KQ501",
+            "message": str(error),
+            "fix": "Is the state store there? kq doctor looks.",
+            "notes": notes,
+        }
+    message = f"this is a bug in kq: {type(error).__name__}: {error}"
+    return {
+        "code": "KQ001",
+        "message": message,
+        "fix": "Run it with -v for the traceback, and please report it.",
+        "notes": notes,
+    }
