@@ -12,8 +12,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from kq.broker import Broker, Inspector, Publisher, PublishPolicy
 from kq.clock import new_id
+from kq.config import Config, load
 from kq.errors import ConfigError, MessageError
 from kq.handle import Handle
 from kq.job import Job, Settings
@@ -24,7 +27,6 @@ from kq.policy import RetryPolicy, error_name
 from kq.record import unique_key
 from kq.state import open_store
 from kq.state.store import Store, Write
-from kq.url import DEFAULT as DEFAULT_URL
 from kq.url import Address, parse
 
 P = ParamSpec("P")
@@ -50,6 +52,7 @@ class App:
     queue, priority, timeout, retry_policy: for job types that say nothing else; there is always a
     timeout. keep: seconds that results are kept; 0 keeps none. submit_timeout: seconds that one
     submit may take in all.
+    What is not said here is read from the environment and the config file when it is first needed (kq.config).
     """
 
     def __init__(
@@ -58,32 +61,58 @@ class App:
         url: str | None = None,
         *,
         state: str | None = None,
-        lease: float = 15.0,
+        lease: float | None = None,
         queue: str = DEFAULT_QUEUE,
         priority: int = DEFAULT_PRIORITY,
         timeout: float = DEFAULT_TIMEOUT,
         retry_policy: RetryPolicy | None = None,
-        keep: float = 3600.0,
-        submit_timeout: float = 5.0,
+        keep: float | None = None,
+        submit_timeout: float | None = None,
         publish_retry_policy: PublishPolicy | None = None,
     ) -> None:
-        if lease < 1:
+        if lease is not None and lease < 1:
             raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
         self.name = name
-        self.lease = lease
-        self.keep = keep
-        self.submit_timeout = submit_timeout
-        self.publishing = publish_retry_policy or PublishPolicy()
         self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
         self.jobs: dict[str, JobType[..., Any]] = {}
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self._url = url
         self._state = state
+        self._lease = lease
+        self._keep = keep
+        self._submit_timeout = submit_timeout
+        self._publishing = publish_retry_policy
         self._publisher: Publisher | None = None
         self._transaction: ContextVar[list[Job[Any]] | None] = ContextVar(f"kq-transaction-{name}", default=None)
 
     def __repr__(self) -> str:
         return f"<app {self.name} at {self.address.redacted}>"
+
+    # Settings: what was said here counts before what the environment and the config file say.
+
+    @cached_property
+    def _config(self) -> Config:
+        return load().config
+
+    @property
+    def lease(self) -> float:
+        """Seconds of silence after which a worker is taken for dead."""
+        return self._config.lease.length if self._lease is None else self._lease
+
+    @property
+    def keep(self) -> float:
+        """Seconds that results are kept."""
+        return self._config.results.keep if self._keep is None else self._keep
+
+    @property
+    def submit_timeout(self) -> float:
+        """Seconds that one submit may take in all."""
+        return self._config.submit_timeout if self._submit_timeout is None else self._submit_timeout
+
+    @property
+    def publishing(self) -> PublishPolicy:
+        """How a submit that failed is repeated."""
+        return self._publishing or PublishPolicy(**msgspec.structs.asdict(self._config.publish_retry_policy))
 
     # Where things are.
 
@@ -99,8 +128,7 @@ class App:
     @cached_property
     def address(self) -> Address:
         """The broker's address. Raises ConfigError for a URL that is none."""
-        address = parse(self._url or DEFAULT_URL)
-        return replace(address, state=self._state, state_options={}) if self._state else address
+        return parse(self._url or self._config.url, self._state or self._config.state)
 
     @cached_property
     def broker(self) -> Broker:

@@ -46,7 +46,7 @@ class Queues(dict[str, int]):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """length: seconds of silence after which a worker is taken for dead and its jobs go to others."""
+    """length: seconds of silence after which a worker is taken for dead and its jobs go to others; 1 s or more."""
 
     length: Seconds = Seconds(15)
 
@@ -54,8 +54,9 @@ class Lease(msgspec.Struct, frozen=True):
 class Worker(msgspec.Struct, frozen=True):
     """How `kq worker` runs.
 
-    queues: what it takes jobs from; none named: the queues of the app's job types. pool: what its executors are made of. concurrency: jobs at once, None for the
-    pool's own default. processes: supervisors. grace: seconds that running jobs are given when it is told to end.
+    queues: what it takes jobs from; none named: the queues of the app's job types. pool: what its executors are
+    made of. concurrency: jobs at once, None for the pool's own default. processes: supervisors. grace: seconds
+    that running jobs are given when it is told to end.
     max_jobs, max_rss: an executor that ran so many jobs, or holds so many bytes, is replaced.
     """
 
@@ -315,9 +316,12 @@ def _understood(one: Given) -> object:
     # Text from the environment or a flag may stand for a number; in a file a number is written as one.
     loose = one.origin.startswith(("KQ_", "--"))
     try:
-        return msgspec.convert(one.value, hint, strict=not loose, dec_hook=_read)
+        value = msgspec.convert(one.value, hint, strict=not loose, dec_hook=_read)
     except msgspec.ValidationError as error:
         raise _wrong(one, hint, error) from error
+    if one.key == "lease.length" and value < 1:
+        raise ConfigError(f"{one.key} in {one.origin} is {shown(value)}, which is too short", fix="Write 1s or more.")
+    return value
 
 
 def _wrong(one: Given, hint: Any, error: Exception) -> ConfigError:
