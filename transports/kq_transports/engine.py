@@ -11,6 +11,7 @@ one living lease. It is never only on a wire or in a client's memory.
 
 from __future__ import annotations
 
+import math
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,17 @@ class NotFound(EngineError):
 
 class Full(EngineError):
     """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
+
+
+class Stale(EngineError):
+    """Deliveries that were to end together with a publish are no longer this connection's.
+
+    tags: their delivery tags. Nothing of the whole was done: the others are still to be settled.
+    """
+
+    def __init__(self, tags: Sequence[int]) -> None:
+        super().__init__(f"deliveries {', '.join(map(str, tags))} belong to this connection no more; nothing was done")
+        self.tags = tuple(tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,15 @@ class Options:
     extra: dict[str, object] = field(default_factory=dict)
 
 
+def sleep_on(descriptors: Iterable[int], seconds: float | None) -> bool:
+    """Sleep until one of descriptors is readable; False when seconds (None: no limit) passed first."""
+    # Not select.select(): it refuses descriptors above 1023.
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else math.ceil(seconds * 1000)))
+
+
 class Engine(ABC):
     """One connection to a broker.
 
@@ -217,7 +238,8 @@ class Engine(ABC):
 
         Known arguments: x-max-priority, x-single-active-consumer, x-max-length (Full when
         reached), x-expires (ms unused), x-dead-letter-routing-key. Others are kept and compared.
-        mortal: the queue ends with this connection (AMQP's exclusive and auto-delete).
+        mortal: the queue ends with this connection (AMQP's exclusive and auto-delete). When
+            several have declared it mortal it ends with the last of them to do so.
         Raises Mismatch when it exists with other arguments.
         """
 
@@ -279,9 +301,10 @@ class Engine(ABC):
         """End deliveries and publish follow-ups in one transaction; returns stale receipts.
 
         A receipt that this connection does not hold (any more) is stale: nothing happens to
-        its message. When any receipt is stale no message is stored, so a settle that is
-        repeated because its answer was lost does nothing twice. An id among messages may be
-        that of a delivery that ends DONE here: it is then stored anew.
+        its message. With messages it is all or nothing: when any receipt is stale, no message is
+        stored and no other delivery ends, so a settle that is repeated because its answer was
+        lost does nothing twice. Without messages the receipts that are not stale are settled. An id
+        among messages may be that of a delivery that ends DONE here: it is then stored anew.
         """
 
     @abstractmethod
@@ -312,8 +335,7 @@ class Engine(ABC):
         """Sleep until reserve() may find something in queues; False when timeout (seconds) passed first."""
         descriptor = self.arm(queues)
         until = min((x for x in (timeout, self.due) if x is not None), default=None)
-        readable, _, _ = select.select([descriptor], [], [], until)
-        return bool(readable) or (self.due is not None and until == self.due)
+        return sleep_on([descriptor], until) or (self.due is not None and until == self.due)
 
     @abstractmethod
     def close(self) -> None:
@@ -343,6 +365,10 @@ class Engine(ABC):
     @abstractmethod
     def leases(self) -> list[Lease]:
         """Every connection that has a lease, dead ones that nobody reclaimed yet included."""
+
+    def facts(self) -> dict[str, str]:
+        """What the server says of itself, for people: its version, what it keeps on disk, its limits."""
+        return {}
 
     @abstractmethod
     def expel(self, connection: str) -> bool:
