@@ -17,6 +17,8 @@ import pytest
 from tests.proxy import Proxy
 from tests.servers import LOG_THREAD, Missing, RabbitServer, RedisServer, Server
 
+pytest.register_assert_rewrite("kq_transports.conformance")
+
 S = TypeVar("S", bound=Server)
 
 GRACE = 2.0  # seconds that a thread or process has to end after its test

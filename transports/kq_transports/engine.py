@@ -318,7 +318,8 @@ class Engine(ABC):
     # Waiting.
 
     #: Seconds until the first delayed message of the queues of the last reserve() or arm()
-    #: is due, or None when there is none. Never later than the truth.
+    #: is due, or None when there is none. Never later than the truth; earlier when a lease
+    #: may end before, as what a dead connection held is ready then.
     due: float | None = None
 
     @abstractmethod

@@ -186,56 +186,55 @@ class SingleActive(EngineWorld):
     """A queue that one connection at a time consumes."""
 
     @pytest.fixture
-    def engine(self, connect: Connect) -> Engine:
-        """A connection, and a queue with one seat."""
-        engine = connect("first")
-        engine.declare(QUEUE, {"x-single-active-consumer": True})
-        engine.publish(messages("a b c"))
-        return engine
+    def single(self, engine: Engine) -> str:
+        """A queue with one seat and three messages."""
+        engine.declare("single", {"x-single-active-consumer": True})
+        engine.publish([message(id, queue="single") for id in "abc"])
+        return "single"
 
-    def test_only_the_first_gets_messages(self, engine: Engine, other: Engine) -> None:
-        assert ids(take(engine, 1)) == "a"
-        assert take(other) == []
-        assert ids(take(engine)) == "b c"
-        assert take(other) == []
+    def test_only_the_first_gets_messages(self, single: str, engine: Engine, other: Engine) -> None:
+        assert ids(take(engine, 1, queue=single)) == "a"
+        assert take(other, queue=single) == []
+        assert ids(take(engine, queue=single)) == "b c"
+        assert take(other, queue=single) == []
 
-    def test_the_seat_is_taken_by_asking_even_in_vain(self, engine: Engine, other: Engine) -> None:
-        engine.purge(QUEUE)
-        take(engine)
-        engine.publish(messages("d"))
-        assert take(other) == []
-        assert ids(take(engine)) == "d"
+    def test_the_seat_is_taken_by_asking_even_in_vain(self, single: str, engine: Engine, other: Engine) -> None:
+        engine.purge(single)
+        take(engine, queue=single)
+        engine.publish([message("d", queue=single)])
+        assert take(other, queue=single) == []
+        assert ids(take(engine, queue=single)) == "d"
 
-    def test_closing_frees_the_seat(self, engine: Engine, other: Engine) -> None:
-        take(engine, 1)
+    def test_closing_frees_the_seat(self, single: str, engine: Engine, other: Engine) -> None:
+        take(engine, 1, queue=single)
         engine.close()
-        assert ids(take(other)) == "a b c"
+        assert ids(take(other, queue=single)) == "a b c"
 
-    def test_expelling_frees_the_seat(self, engine: Engine, other: Engine) -> None:
-        take(engine, 1)
+    def test_expelling_frees_the_seat(self, single: str, engine: Engine, other: Engine) -> None:
+        take(engine, 1, queue=single)
         other.expel("first")
-        assert ids(take(other)) == "a b c"
+        assert ids(take(other, queue=single)) == "a b c"
         with pytest.raises(LeaseLost):
-            take(engine)
+            take(engine, queue=single)
 
-    def test_the_end_of_the_lease_frees_the_seat(self, connect: Connect, engine: Engine) -> None:
+    def test_the_end_of_the_lease_frees_the_seat(self, single: str, connect: Connect, engine: Engine) -> None:
         victim = connect(lease=SHORT)
-        take(victim, 1)
-        assert take(engine) == []
+        take(victim, 1, queue=single)
+        assert take(engine, queue=single) == []
         self.elapse(GONE)
-        assert ids(take(engine)) == "a b c"
+        assert ids(take(engine, queue=single)) == "a b c"
 
-    def test_release_frees_the_seat_and_keeps_what_is_held(self, engine: Engine, other: Engine) -> None:
-        held = take(engine, 1)
-        engine.release([QUEUE])
-        assert ids(take(other)) == "b c"
-        assert take(engine) == []
+    def test_release_frees_the_seat_and_keeps_what_is_held(self, single: str, engine: Engine, other: Engine) -> None:
+        held = take(engine, 1, queue=single)
+        engine.release([single])
+        assert ids(take(other, queue=single)) == "b c"
+        assert take(engine, queue=single) == []
         assert engine.settle(done(held)) == []
 
-    def test_each_queue_has_its_own_seat(self, engine: Engine, other: Engine) -> None:
+    def test_each_queue_has_its_own_seat(self, single: str, engine: Engine, other: Engine) -> None:
         other.declare("more", {"x-single-active-consumer": True})
         other.publish([message("x", queue="more")])
-        take(engine)
+        take(engine, queue=single)
         assert ids(take(other, queue="more")) == "x"
         assert take(engine, queue="more") == []
 

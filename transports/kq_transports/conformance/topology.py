@@ -155,23 +155,21 @@ class Looking(EngineWorld):
     """Counting, browsing, finding and removing."""
 
     @pytest.fixture
-    def engine(self, connect: Connect) -> Engine:
+    def filled(self, engine: Engine) -> Engine:
         """A queue with three ready messages, two delayed ones and two held."""
-        engine = connect("first")
-        engine.declare(QUEUE, ARGUMENTS)
         engine.publish([message("h1", priority=9), message("h2", priority=9), *messages("r1 r2")])
         engine.publish([message("r0", priority=5), message("d2", delay=900), message("d1", delay=600, priority=1)])
         take(engine, 2)
         return engine
 
-    def test_counts_tell_the_states_apart(self, engine: Engine) -> None:
-        assert engine.count(QUEUE) == Counts(ready=3, delayed=2, held=2)
+    def test_counts_tell_the_states_apart(self, filled: Engine) -> None:
+        assert filled.count(QUEUE) == Counts(ready=3, delayed=2, held=2)
 
-    def test_what_is_not_there_is_not_found(self, engine: Engine) -> None:
+    def test_what_is_not_there_is_not_found(self, filled: Engine) -> None:
         with pytest.raises(NotFound, match="nowhere"):
-            engine.count("nowhere")
+            filled.count("nowhere")
 
-    def test_ready_messages_are_browsed_in_order_of_delivery(self, engine: Engine, other: Engine) -> None:
+    def test_ready_messages_are_browsed_in_order_of_delivery(self, filled: Engine, other: Engine) -> None:
         seen = other.browse(QUEUE)
         assert [(s.id, s.priority, s.state, s.due, s.holder) for s in seen] == [
             ("r0", 5, "ready", None, ""),
@@ -181,54 +179,54 @@ class Looking(EngineWorld):
         assert [s.body for s in seen] == [b"r0", b"r1", b"r2"]
         assert ids(take(other)) == "r0 r1 r2"
 
-    def test_delayed_messages_are_browsed_by_their_time(self, engine: Engine) -> None:
-        first, second = engine.browse(QUEUE, "delayed")
+    def test_delayed_messages_are_browsed_by_their_time(self, filled: Engine) -> None:
+        first, second = filled.browse(QUEUE, "delayed")
         assert (first.id, first.state, second.id) == ("d1", "delayed", "d2")
         assert first.due is not None
         assert second.due is not None
         assert 290 < second.due - first.due < 310
 
-    def test_held_messages_tell_their_holder(self, engine: Engine) -> None:
-        seen = engine.browse(QUEUE, "held")
+    def test_held_messages_tell_their_holder(self, filled: Engine) -> None:
+        seen = filled.browse(QUEUE, "held")
         assert [(s.id, s.state, s.holder) for s in seen] == [("h1", "held", "first"), ("h2", "held", "first")]
 
-    def test_browsing_goes_page_by_page(self, engine: Engine) -> None:
-        pages = [engine.browse(QUEUE, limit=2, offset=offset) for offset in (0, 2, 4)]
+    def test_browsing_goes_page_by_page(self, filled: Engine) -> None:
+        pages = [filled.browse(QUEUE, limit=2, offset=offset) for offset in (0, 2, 4)]
         assert [[s.id for s in page] for page in pages] == [["r0", "r1"], ["r2"], []]
 
-    def test_looking_takes_nothing_and_counts_as_no_delivery(self, engine: Engine, other: Engine) -> None:
-        before = engine.count(QUEUE)
-        engine.browse(QUEUE)
-        engine.find(QUEUE, ["r0"])
-        assert engine.count(QUEUE) == before
+    def test_looking_takes_nothing_and_counts_as_no_delivery(self, filled: Engine, other: Engine) -> None:
+        before = filled.count(QUEUE)
+        filled.browse(QUEUE)
+        filled.find(QUEUE, ["r0"])
+        assert filled.count(QUEUE) == before
         assert [d.count for d in take(other)] == [0, 0, 0]
 
-    def test_messages_are_found_by_id_in_any_state(self, engine: Engine) -> None:
-        found = {s.id: s.state for s in engine.find(QUEUE, ["r1", "d1", "h1", "missing"])}
+    def test_messages_are_found_by_id_in_any_state(self, filled: Engine) -> None:
+        found = {s.id: s.state for s in filled.find(QUEUE, ["r1", "d1", "h1", "missing"])}
         assert found == {"r1": "ready", "d1": "delayed", "h1": "held"}
 
-    def test_removed_messages_never_come(self, engine: Engine, other: Engine) -> None:
-        requires(engine.traits, "indexed")
-        assert sorted(engine.remove(QUEUE, ["r1", "d1", "missing"])) == ["d1", "r1"]
+    def test_removed_messages_never_come(self, filled: Engine, other: Engine) -> None:
+        requires(filled.traits, "indexed")
+        assert sorted(filled.remove(QUEUE, ["r1", "d1", "missing"])) == ["d1", "r1"]
         assert ids(take(other)) == "r0 r2"
-        assert engine.count(QUEUE) == Counts(delayed=1, held=4)
+        assert filled.count(QUEUE) == Counts(delayed=1, held=4)
 
-    def test_what_is_held_is_not_removed(self, engine: Engine) -> None:
-        assert engine.remove(QUEUE, ["h1"]) == []
-        assert engine.count(QUEUE).held == 2
+    def test_what_is_held_is_not_removed(self, filled: Engine) -> None:
+        assert filled.remove(QUEUE, ["h1"]) == []
+        assert filled.count(QUEUE).held == 2
 
-    def test_a_removed_message_may_be_published_anew(self, engine: Engine, other: Engine) -> None:
-        requires(engine.traits, "indexed")
-        engine.remove(QUEUE, ["r0"])
-        engine.publish([message("r0")])
+    def test_a_removed_message_may_be_published_anew(self, filled: Engine, other: Engine) -> None:
+        requires(filled.traits, "indexed")
+        filled.remove(QUEUE, ["r0"])
+        filled.publish([message("r0")])
         assert ids(take(other)) == "r1 r2 r0"
 
-    def test_what_was_given_back_is_browsed_at_its_old_place(self, engine: Engine, other: Engine) -> None:
+    def test_what_was_given_back_is_browsed_at_its_old_place(self, filled: Engine, other: Engine) -> None:
         other.settle(given_back(take(other, 2)))
-        assert [(s.id, s.count) for s in engine.browse(QUEUE)] == [("r0", 1), ("r1", 1), ("r2", 0)]
+        assert [(s.id, s.count) for s in filled.browse(QUEUE)] == [("r0", 1), ("r1", 1), ("r2", 0)]
 
-    def test_a_delayed_message_that_is_due_is_seen_when_it_comes(self, engine: Engine, other: Engine) -> None:
-        engine.publish([message("soon", delay=SHORT)])
+    def test_a_delayed_message_that_is_due_is_seen_when_it_comes(self, filled: Engine, other: Engine) -> None:
+        filled.publish([message("soon", delay=SHORT)])
         self.elapse(SHORT * 1.1)
         assert ids(take(other)) == "r0 r1 r2 soon"
-        assert [s.id for s in engine.browse(QUEUE, "delayed")] == ["d1", "d2"]
+        assert [s.id for s in filled.browse(QUEUE, "delayed")] == ["d1", "d2"]
