@@ -1,0 +1,9 @@
+-- parts: keys wake moves connections
+-- ARGV: socket, connection, length of the lease, and the same or '' (as in enter()).
+local connection, length = ARGV[2], ARGV[3]
+although_full(connection)
+if not enter(connection, ARGV[4]) then
+  return redis.error_reply('KQLOST')
+end
+redis.call('ZADD', 'kq:leases', now + length, connection)
+return 1

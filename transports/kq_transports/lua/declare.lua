@@ -1,0 +1,25 @@
+-- parts: keys wake moves connections
+-- ARGV: socket, queue, arguments as JSON, single ('1' or ''), longest or '', unused or '',
+-- owner or '', lease or ''. Returns 1, or the arguments that it exists with.
+local queue, arguments, owner = ARGV[2], ARGV[3], ARGV[7]
+tidy()
+local existing = redis.call('HGET', 'kq:queues', queue)
+if existing then
+  touch(queue)
+  return existing == arguments and 1 or existing
+end
+if owner ~= '' and not enter(owner, ARGV[8]) then
+  return redis.error_reply('KQLOST')
+end
+redis.call('HSET', 'kq:queues', queue, arguments)
+redis.call('HSET', of(queue, 'queue'), 'sequence', 0)
+for i, field in ipairs({'single', 'longest', 'unused', 'owner'}) do
+  if ARGV[3 + i] ~= '' then
+    redis.call('HSET', of(queue, 'queue'), field, ARGV[3 + i])
+  end
+end
+if owner ~= '' then
+  redis.call('SADD', at(owner, 'queues'), queue)
+end
+touch(queue)
+return 1

@@ -1,0 +1,3 @@
+-- parts: keys wake moves
+-- ARGV: socket, queue. Returns how many messages went with it.
+return drop(ARGV[2])

@@ -1,0 +1,80 @@
+-- What the verbs share: the clock, and the names of the keys.
+--
+-- This text stands before each verb's own. A verb is one script, so one transaction; its first
+-- argument is the number of the client's socket, the others are its own. Refusals are error
+-- replies that begin with KQ; redislink/link.py knows them.
+--
+-- Keys of a queue share a hash tag:
+--   kq:{q}:queue      hash   sequence, and single, longest, unused, owner where declared so
+--   kq:{q}:jobs       hash   id -> body, of every message that the queue has
+--   kq:{q}:ready      zset   id -> place
+--   kq:{q}:delayed    zset   id -> when it is due; its place waits in kq:{q}:places (hash)
+--   kq:{q}:held       hash   id -> "number place count connection"
+--   kq:{q}:counts     hash   id -> deliveries so far, of ready ones that were delivered before
+--   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
+--   kq:{q}:seat       string the connection that a single-active-consumer queue gives to
+--   kq:{q}:exchanges  set    exchanges that the queue is bound to
+-- An id is in jobs and in exactly one of ready, delayed and held.
+--
+-- Keys of a connection c:
+--   kq:leases         zset   c -> when its lease ends
+--   kq:names          hash   name -> c, so that a name is one living connection
+--   kq:c:<c>:held     hash   number -> queue and id: what it may settle; a receipt is this number
+--   kq:c:<c>:calls    hash   socket, settled, stale: see fence() and settle.lua
+--   kq:c:<c>:seats, kq:c:<c>:queues (sets), kq:c:<c>:wake (list)
+-- Others: kq:queues, kq:expiring, kq:exchanges, kq:bindings:<exchange>, kq:number.
+--
+-- All this asks for one server, where a reserve over several queues is one transaction. In a
+-- Redis Cluster a connection would keep its keys (lease included) once in each queue's slot, and
+-- reserve, settle and beat would be one call for each queue.
+--
+-- A place sorts by priority, 9 first, then by order of submission, and a message keeps it for
+-- life: that is how it is given back to where it was. All times are microseconds, by this server.
+
+local CHUNK = 1000 -- arguments of one command: Lua's stack has room for 8000
+local BATCH = 1000 -- messages that one call moves beyond those it was called for
+local TOKENS = 16  -- in a wake list
+local PLACES = 2 ^ 48
+
+local socket = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local function of(queue, part)
+  return 'kq:{' .. queue .. '}:' .. part
+end
+
+local function at(connection, part)
+  return 'kq:c:' .. connection .. ':' .. part
+end
+
+-- A queue and what follows it as one string, and back: names may contain anything.
+local function pair(queue, rest)
+  return #queue .. ':' .. queue .. rest
+end
+
+local function unpair(text)
+  local colon = string.find(text, ':', 1, true)
+  local last = colon + tonumber(string.sub(text, 1, colon - 1))
+  return string.sub(text, colon + 1, last), string.sub(text, last + 1)
+end
+
+local function each(command, key, arguments)
+  for first = 1, #arguments, CHUNK do
+    redis.call(command, key, unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
+  end
+end
+
+local function values(command, key, fields)
+  if #fields > 0 and #fields <= CHUNK then
+    return redis.call(command, key, unpack(fields))
+  end
+  local found = {}
+  for first = 1, #fields, CHUNK do
+    local part = redis.call(command, key, unpack(fields, first, math.min(first + CHUNK - 1, #fields)))
+    for i = 1, #part do
+      found[#found + 1] = part[i]
+    end
+  end
+  return found
+end

@@ -1,0 +1,91 @@
+-- The moves of a message between ready, delayed, held and gone.
+
+-- What is due by now becomes ready, at the place that it got when it was submitted.
+local function promote(queue)
+  local due = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'LIMIT', 0, BATCH)
+  if #due == 0 then
+    return
+  end
+  local places = values('HMGET', of(queue, 'places'), due)
+  local ready = {}
+  for i, id in ipairs(due) do
+    ready[2 * i - 1], ready[2 * i] = places[i], id
+  end
+  each('ZREM', of(queue, 'delayed'), due)
+  each('HDEL', of(queue, 'places'), due)
+  each('ZADD', of(queue, 'ready'), ready)
+end
+
+-- Ids by queue, of entries of a connection's held hash.
+local function by_queue(entries)
+  local queues = {}
+  for _, entry in ipairs(entries) do
+    local queue, id = unpair(entry)
+    queues[queue] = queues[queue] or {}
+    table.insert(queues[queue], id)
+  end
+  return queues
+end
+
+-- Make ready again what connection holds under numbers. step: 1, or 0 when it never got there.
+local function give_back(connection, numbers, entries, step)
+  for queue, ids in pairs(by_queue(entries)) do
+    local held = values('HMGET', of(queue, 'held'), ids)
+    local ready, counts = {}, {}
+    for i, id in ipairs(ids) do
+      local place, count = string.match(held[i] or '', '^%S+ (%S+) (%d+) ')
+      if place then
+        table.insert(ready, place)
+        table.insert(ready, id)
+        if count + step > 0 then
+          table.insert(counts, id)
+          table.insert(counts, count + step)
+        end
+      end
+    end
+    each('HDEL', of(queue, 'held'), ids)
+    each('ZADD', of(queue, 'ready'), ready)
+    each('HSET', of(queue, 'counts'), counts)
+    wake(queue, #ids)
+  end
+  each('HDEL', at(connection, 'held'), numbers)
+end
+
+local function finish(connection, numbers, entries)
+  for queue, ids in pairs(by_queue(entries)) do
+    each('HDEL', of(queue, 'jobs'), ids)
+    each('HDEL', of(queue, 'held'), ids)
+  end
+  each('HDEL', at(connection, 'held'), numbers)
+end
+
+-- End queue with all that is in it; returns how many messages that was.
+local function drop(queue)
+  local lost = redis.call('HLEN', of(queue, 'jobs'))
+  local held = redis.call('HVALS', of(queue, 'held'))
+  for _, record in ipairs(held) do
+    local number, connection = string.match(record, '^(%S+) %S+ %d+ (.*)$')
+    redis.call('HDEL', at(connection, 'held'), number)
+  end
+  for _, exchange in ipairs(redis.call('SMEMBERS', of(queue, 'exchanges'))) do
+    for _, binding in ipairs(redis.call('SMEMBERS', 'kq:bindings:' .. exchange)) do
+      if unpair(binding) == queue then
+        redis.call('SREM', 'kq:bindings:' .. exchange, binding)
+      end
+    end
+  end
+  local seat = redis.call('GET', of(queue, 'seat'))
+  local owner = redis.call('HGET', of(queue, 'queue'), 'owner')
+  if seat then
+    redis.call('SREM', at(seat, 'seats'), queue)
+  end
+  if owner then
+    redis.call('SREM', at(owner, 'queues'), queue)
+  end
+  for _, part in ipairs({'queue', 'jobs', 'ready', 'delayed', 'places', 'held', 'counts', 'wake', 'seat', 'exchanges'}) do
+    redis.call('UNLINK', of(queue, part))
+  end
+  redis.call('HDEL', 'kq:queues', queue)
+  redis.call('ZREM', 'kq:expiring', queue)
+  return lost
+end

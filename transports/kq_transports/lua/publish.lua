@@ -1,0 +1,8 @@
+-- parts: keys wake messages
+-- ARGV: socket, then for each message queue, id, body, priority, delay.
+local queues, refusal = read_messages(2, {})
+if refusal then
+  return refusal
+end
+store(queues)
+return 1

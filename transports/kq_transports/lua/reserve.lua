@@ -1,0 +1,103 @@
+-- parts: keys wake moves connections messages
+-- ARGV: socket, connection, lease or '', seen, asleep, number of verdicts, each number and action,
+-- then for each want its limit, number of queues and their names.
+-- Returns microseconds until something is due (or -1), then for each queue that gave something:
+-- name, first number, {id, place, id, place, …}, bodies, {} or counts.
+local connection, lease, seen, asleep = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+although_full(connection)
+if not enter(connection, lease) then
+  return redis.error_reply('KQLOST')
+end
+if not fence(connection, seen) then
+  return redis.error_reply('KQLATE')
+end
+if asleep == '1' then
+  -- The client is still in BLPOP on its other socket, and may be busy soon: a token that reached it
+  -- then would wake nobody. Redis serves keys in the order in which they were pushed to, so its own
+  -- comes before any token of this call.
+  redis.call('RPUSH', at(connection, 'wake'), 1)
+end
+local verdicts = tonumber(ARGV[6])
+if verdicts > 0 then
+  local done, back = read_verdicts(connection, 7, verdicts)
+  finish(connection, done[1], done[2])
+  give_back(connection, back[1], back[2], 1)
+end
+tidy()
+
+-- Whether this connection may take from queue, by sitting down where nobody sits.
+local function has_seat(queue)
+  local seat = redis.call('GET', of(queue, 'seat'))
+  if not seat or not alive(seat) then
+    redis.call('SET', of(queue, 'seat'), connection)
+    redis.call('SADD', at(connection, 'seats'), queue)
+    return true
+  end
+  return seat == connection
+end
+
+-- Up to limit messages, marked as held by this connection; nil when nothing is ready.
+local function take(queue, limit)
+  local popped = redis.call('ZPOPMIN', of(queue, 'ready'), limit)
+  local ids = {}
+  for i = 1, #popped, 2 do
+    table.insert(ids, popped[i])
+  end
+  if #ids == 0 then
+    return nil
+  end
+  local counts = {}
+  if redis.call('EXISTS', of(queue, 'counts')) == 1 then
+    counts = values('HMGET', of(queue, 'counts'), ids)
+    each('HDEL', of(queue, 'counts'), ids)
+  end
+  local first = redis.call('INCRBY', 'kq:number', #ids) - #ids + 1
+  local held, entries = {}, {}
+  for i, id in ipairs(ids) do
+    local number = first + i - 1
+    held[2 * i - 1] = id
+    held[2 * i] = number .. ' ' .. popped[2 * i] .. ' ' .. (counts[i] or 0) .. ' ' .. connection
+    entries[2 * i - 1], entries[2 * i] = number, pair(queue, id)
+  end
+  each('HSET', of(queue, 'held'), held)
+  each('HSET', at(connection, 'held'), entries)
+  return {queue, first, popped, values('HMGET', of(queue, 'jobs'), ids), counts}
+end
+
+-- Tokens that were put before this look are used up by it. One goes back for what it left, and for
+-- what is due so soon that the others, who look once a second, might not know of it.
+local function pass_on(queue, took)
+  if redis.call('ZCARD', of(queue, 'ready')) > 0 then
+    return wake(queue, 1)
+  end
+  redis.call('DEL', of(queue, 'wake'))
+  local due = took and first_due(queue)
+  if due and due < now + 1000000 then
+    wake(queue, 1)
+  end
+end
+
+local queues, reply, index = {}, {0}, 7 + 2 * verdicts
+while index <= #ARGV do
+  local left, last = tonumber(ARGV[index]), index + 1 + ARGV[index + 1]
+  for i = index + 2, last do
+    local queue = ARGV[i]
+    local declared = redis.call('HMGET', of(queue, 'queue'), 'single', 'unused')
+    if declared[2] then
+      touch(queue)
+    end
+    promote(queue)
+    if left > 0 and (not declared[1] or has_seat(queue)) then
+      local taken = take(queue, left)
+      if taken then
+        left = left - #taken[3] / 2
+        table.insert(reply, taken)
+      end
+      pass_on(queue, taken)
+    end
+    table.insert(queues, queue)
+  end
+  index = last + 1
+end
+reply[1] = until_due(connection, queues)
+return reply

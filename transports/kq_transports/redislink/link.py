@@ -1,0 +1,143 @@
+"""One socket to a Redis, and the scripts that run there.
+
+Not for threads: its owner uses it in one at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from redis.connection import Connection
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterError,
+    InvalidResponse,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as Broken
+from redis.exceptions import TimeoutError as TooLate
+
+from kq_transports.engine import EngineError, Full, Unreachable
+from kq_transports.redislink.place import Place
+from kq_transports.redislink.script import Script
+
+#: What the server answers: int, bytes, None, or a list of these.
+Reply: TypeAlias = Any
+
+
+class Refused(Exception):
+    """A script said no. reason: the first word of its answer; about: the rest."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(answer)
+        self.reason, _, self.about = answer.partition(" ")
+
+
+class Link:
+    """A socket that is opened when it is needed, and another one when it broke.
+
+    opened: how many sockets that were so far; the first argument of every script.
+    """
+
+    def __init__(self, place: Place, timeout: float) -> None:
+        self.place = place
+        self.opened = 0
+        self._timeout = timeout
+        self._connection: Connection | None = None
+
+    def run(self, script: Script, *arguments: str | bytes | int) -> Reply:
+        """What script returns; the whole of it is one transaction.
+
+        Raises Refused when the script says no, Unreachable, Full, or EngineError with the remedy.
+        """
+        fresh = self._connection is None
+        try:
+            return self._attempt(script, arguments)
+        except Unreachable as error:
+            # The socket may have been dead for long: a server that was restarted says so only to
+            # the next command. After a wait the time is used up.
+            if fresh or isinstance(error.__cause__, TooLate) or (error.sent and not script.repeatable):
+                raise
+            sent = error.sent
+        try:
+            return self._attempt(script, arguments)
+        except Unreachable as error:
+            error.sent = error.sent or sent
+            raise
+
+    def ask(self, *command: str | bytes | int) -> Reply:
+        """What the server answers to one plain command; raises as run()."""
+        connection = self._open()
+        return self._exchange(connection, connection.pack_command(*command))
+
+    def close(self) -> None:
+        """Let go of the socket; the next call opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _attempt(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Reply:
+        connection = self._open()
+        packed = connection.pack_command("EVALSHA", script.sha, 0, self.opened, *arguments)
+        try:
+            return self._exchange(connection, packed)
+        except NoScriptError:
+            # A server that was restarted, or a SCRIPT FLUSH: nothing has run.
+            self._exchange(connection, connection.pack_command("SCRIPT", "LOAD", script.text))
+            return self._exchange(connection, packed)
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            connection = self.place.connection(self._timeout)
+            try:
+                connection.connect()
+            except (Broken, TooLate, ResponseError, OSError) as error:
+                raise explained(error, self.place, sent=False) from error
+            self._connection = connection
+            self.opened += 1
+        return self._connection
+
+    def _exchange(self, connection: Connection, packed: list[bytes]) -> Reply:
+        try:
+            connection.send_packed_command(packed, check_health=False)
+            return connection.read_response()
+        except NoScriptError:
+            raise
+        except ResponseError as error:
+            raise explained(error, self.place, sent=True) from error
+        except (Broken, TooLate, InvalidResponse, OSError) as error:
+            self.close()
+            raise explained(error, self.place, sent=not isinstance(error, BusyLoadingError)) from error
+        except BaseException:
+            self.close()  # an answer that nobody read would be taken for that of the next call
+            raise
+
+
+def explained(error: Exception, place: Place, *, sent: bool) -> EngineError | Refused:
+    """What redis-py raised, as an error of the seam that names the next step. Holds no password."""
+    answer = str(error)
+    match error:
+        case AuthenticationError() | NoPermissionError():
+            return EngineError(f"Redis at {place} refuses this user: {answer}; check user and password in the URL")
+        case ReadOnlyError():
+            return EngineError(f"Redis at {place} is a read-only replica; use the URL of its primary")
+        case ClusterError() | MovedError():
+            return EngineError(f"Redis at {place} is part of a cluster; kq needs a single server")
+        case OutOfMemoryError():
+            return Full(f"Redis at {place} has no memory left; raise its maxmemory or wait until jobs are done")
+        case ResponseError() if answer.startswith("MISCONF"):
+            return Full(f"Redis at {place} can't save to its disk and refuses to store: {answer}")
+        case ResponseError() if answer.startswith("KQ"):
+            return Refused(answer)
+        case ResponseError() if answer.startswith("BUSY"):
+            return Unreachable(f"Redis at {place} is busy with somebody's script", sent=False)
+        case ResponseError():
+            return EngineError(f"Redis at {place} answers: {answer}")
+    why = "did not answer in time" if isinstance(error, TooLate) else f"can't be reached: {answer}"
+    return Unreachable(f"Redis at {place} {why}", sent=sent)

@@ -1,0 +1,63 @@
+"""Where a Redis is, and how to get in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.retry import Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Redis server, and what redis-py's connection wants to know of it.
+
+    socket: the path of a UNIX socket; instead of host and port.
+    tls: None for none, else redis-py's ssl_… options, such as ssl_ca_certs.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    socket: str = ""
+    tls: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, url: str) -> Place:
+        """The place that a URL names: redis://, rediss:// or unix://. Raises ValueError for another one."""
+        options = cast("dict[str, object]", parse_url(url))
+        kind = options.pop("connection_class", None)
+        path = options.pop("path", "")
+        known = {name: options.pop(name) for name in ("host", "port", "db", "username", "password") if name in options}
+        place = cls(**known, socket=path, tls=options if kind is SSLConnection else None)  # type: ignore[arg-type]
+        if options and place.tls is None:
+            raise ValueError(f"a Redis URL has no option {', '.join(sorted(options))}")
+        return place
+
+    def __str__(self) -> str:
+        """For people, without the password."""
+        return self.socket or f"{self.host}:{self.port}"
+
+    def connection(self, timeout: float) -> Connection:
+        """A connection that is not open yet, each of whose waits ends after timeout seconds."""
+        common: dict[str, Any] = {
+            "db": self.db,
+            "username": self.username,
+            "password": self.password,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "protocol": 2,
+            # Each layer above knows better what may be repeated.
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if self.socket:
+            # redis-py leaves an abstract property in it that it never uses.
+            return cast(Connection, UnixDomainSocketConnection(path=self.socket, **common))  # type: ignore[abstract]
+        if self.tls is not None:
+            return SSLConnection(host=self.host, port=self.port, **self.tls, **common)
+        return Connection(host=self.host, port=self.port, **common)
