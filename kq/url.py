@@ -88,6 +88,11 @@ class Address:
     state_options: dict[str, Option] = field(default_factory=dict)
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether the broker is its own state store."""
+        return self.state == ";".join(_bare(part) for part in _parts(self.url))
+
+    @property
     def redacted(self) -> str:
         """The URL without secrets, for people."""
         return redact(self.url)

@@ -24,6 +24,18 @@ class Refused(KqError):
     code = "KQ601"
 
 
+class BadArguments(KqError):
+    """The arguments do not fit the job type."""
+
+    code = "KQ202"
+
+
+class NotFound(KqError):
+    """There is no such job."""
+
+    code = "KQ502"
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells what kind of error this is."""
     table: list[tuple[type[BaseException], int]] = [
@@ -32,6 +44,8 @@ def exit_code_of(error: BaseException) -> int:
         (JobError, NO),
         (ConfigError, CONFIG),
         (MessageError, DATA),
+        (BadArguments, DATA),
+        (NotFound, NO),
         (Refused, REFUSED),
         (LeaseLost, UNAVAILABLE),
         (BrokerError, UNAVAILABLE),

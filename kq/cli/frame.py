@@ -17,6 +17,7 @@ import click
 
 from kq import __version__
 from kq.cli.failing import USAGE, exit_code_of, report
+from kq.units import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,6 +147,18 @@ def _tell_version(context: click.Context, option: click.Parameter, value: bool) 
     if value:
         click.echo(f"kq {__version__}")
         context.exit()
+
+
+class Duration(click.ParamType[float]):
+    """`5m`, `1h30m`, 30."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def verb(name: str, **more: Any) -> Callable[[Callable[..., Any]], Verb]:

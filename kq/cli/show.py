@@ -15,8 +15,14 @@ def print_json(data: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-    """Columns as wide as they must be, on a terminal cut to its width. right: headings of columns with numbers."""
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", none: str = "") -> None:
+    """Columns as wide as they must be, on a terminal cut to its width.
+
+    right: headings of columns with numbers. none: what to say instead when there are no rows.
+    """
+    if not rows:
+        click.echo(none)
+        return
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     numbers = set(right.split())

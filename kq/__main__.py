@@ -1,0 +1,5 @@
+"""`python -m kq` is the command `kq`."""
+
+from kq.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""`kq worker`: execute jobs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from kq.app import App
+from kq.cli.frame import Duration, flags, verb
+from kq.cli.target import named_app, settings
+from kq.config import Worker as Wish
+from kq.worker import Processes, Worker
+from kq.worker.program import CONCURRENCY
+
+log = logging.getLogger("kq.worker")
+
+
+@verb("worker")
+@click.option("-Q", "--queues", metavar="A,B:2", help="Queues, and how many jobs of each at once. [those of the app]")
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(1), help="Jobs at once. [one per CPU, 10 threads, 100 coroutines]"
+)
+@click.option("--pool", type=click.Choice(list(CONCURRENCY)), help="What executors are made of. [process]")
+@click.option("--processes", type=click.IntRange(1), help="Workers side by side. [1]")
+@click.option("--grace", type=Duration(), help="When told to end, finish what runs within this. [30s]")
+@click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
+@click.option("--max-rss", metavar="SIZE", help="Replace an executor that holds more memory, such as 512MiB.")
+def command(**given: object) -> int:
+    """Execute jobs until told to end.
+
+    TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
+    HUP: the same, then start anew with new code. USR1: log what runs where. USR2: kill the longest job's executor.
+    """
+    loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
+    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    wish = loaded.config.worker
+    if wish.processes > 1:
+        return Processes([sys.executable, "-m", "kq", *sys.argv[1:], "--processes", "1"], wish.processes).run()
+    worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
+    worker.run()
+    return 0
+
+
+def make_worker(app: App, wish: Wish, where: str) -> Worker:
+    """A worker as the settings wish, that tells when it is ready."""
+    worker = Worker(
+        app,
+        queues=queues_of(wish),
+        concurrency=wish.concurrency,
+        pool=wish.pool,
+        grace=wish.grace,
+        max_jobs=wish.max_jobs or 0,
+        max_rss=wish.max_rss or 0,
+        where=where,
+    )
+    if not app.broker.traits.shared:
+        log.warning("%s lives in this process only: no other program can submit to it", app.address.redacted)
+
+    def ready() -> None:
+        log.info("ready: app %s at %s, pool %s", app.name, app.address.redacted, wish.pool)
+
+    worker.supervisor.on_start = ready  # type: ignore[method-assign]
+    return worker
+
+
+def queues_of(wish: Wish) -> Mapping[str, int] | Sequence[str] | None:
+    """The queues to take jobs from, and limits where there are any."""
+    if not any(wish.queues.values()):
+        return list(wish.queues) or None
+    size = wish.concurrency or CONCURRENCY[wish.pool]
+    return {name: limit or size for name, limit in wish.queues.items()}
+
+
+class JSONLines(logging.Formatter):
+    """A line of JSON for each event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event, ensure_ascii=False)
+
+
+def start_logging(*, verbose: bool, as_json: bool) -> None:
+    """Let kq's log go to stderr. The application's own loggers are its own matter."""
+    stream = logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    stream.setFormatter(JSONLines() if as_json else plain)
+    root = logging.getLogger("kq")
+    root.addHandler(stream)
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)

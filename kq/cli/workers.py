@@ -1,0 +1,61 @@
+"""`kq workers`: who is alive, late or dead, and what runs where."""
+
+from __future__ import annotations
+
+from kq.cli.frame import flags, noun
+from kq.cli.show import print_json, print_table
+from kq.cli.target import looking
+from kq.control import Heartbeat
+from kq.units import format_duration
+
+
+@noun("workers")
+def command() -> None:
+    """List workers."""
+
+
+@command.command("ls")
+def ls() -> None:
+    """Check each worker's heartbeat: alive, late (it missed a beat) or dead (its jobs go to others)."""
+    with looking() as control:
+        beats = control.heartbeat_check()
+    if flags().json:
+        print_json([as_data(beat) for beat in beats])
+        return
+    headings = ["WORKER", "HEALTH", "BEAT", "LEASE", "BUSY", "QUEUES", "RUNS"]
+    none = "No worker was seen in the last hour. Start one: kq worker"
+    print_table(headings, [_row(beat) for beat in beats], right="BEAT LEASE BUSY", none=none)
+
+
+def as_data(beat: Heartbeat) -> dict[str, object]:
+    """The form that scripts rely on. Durations in seconds."""
+    worker = beat.worker
+    return {
+        "name": worker.name,
+        "health": beat.health.value,
+        "beat_age": round(beat.age, 3),
+        "lease": worker.lease,
+        "lease_left": round(max(0.0, worker.lease - beat.age), 3),
+        "host": worker.host,
+        "pid": worker.pid,
+        "pool": worker.pool,
+        "slots": worker.slots,
+        "queues": worker.queues,
+        "stopping": worker.stopping,
+        "running": [{"id": job.id, "type": job.type, "queue": job.queue, "since": job.since} for job in worker.running],
+    }
+
+
+def _row(beat: Heartbeat) -> list[str]:
+    worker = beat.worker
+    runs = ", ".join(f"{job.type} {job.id}" for job in worker.running)
+    health = f"{beat.health.value}, stopping" if worker.stopping else beat.health.value
+    return [
+        worker.name,
+        health,
+        format_duration(beat.age),
+        format_duration(max(0.0, worker.lease - beat.age)),
+        f"{len(worker.running)}/{worker.slots}",
+        ", ".join(worker.queues),
+        runs,
+    ]
