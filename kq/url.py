@@ -88,9 +88,9 @@ class Address:
     state_options: dict[str, Option] = field(default_factory=dict)
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether the broker is its own state store."""
-        return self.state == ";".join(_bare(part) for part in _parts(self.url))
+    def state_stays_here(self) -> bool:
+        """Whether state lies beside the broker, in a file that other hosts do not see."""
+        return self.state.startswith("sqlite:") and not self.url.startswith("sqlite:")
 
     @property
     def redacted(self) -> str:

@@ -171,7 +171,7 @@ def _state(app: App) -> Iterator[Finding]:
     app.store.write([Write(key, b"1", 60.0), Write(key, None)])
     took = time.monotonic() - began
     yield Finding("ok", "state", f"kept in {redact(app.address.state)}, a write takes {format_duration(took)}")
-    if not app.address.keeps_state and app.address.state.startswith("sqlite:"):
+    if app.address.state_stays_here:
         fix = "Name a store that all hosts share: state: redis://… in kq.yaml. On one host it is fine."
         yield Finding("warn", "state", "results and worker records are kept in a file of this host", fix)
     skew = abs(app.store.now() - time.time())

@@ -79,6 +79,9 @@ def test_the_state_beside_rabbitmq_is_a_file_of_this_user_for_each_virtual_host(
     assert url.parse("amqp://u:secret@h//").state == f"sqlite:///{tmp_path}/kq/h-5672-default.db"
     assert url.parse("amqps://h:1/a%2Fb?queue_type=quorum").state == f"sqlite:///{tmp_path}/kq/h-1-a_b.db"
     assert url.parse("amqp://h//?queue_type=quorum").state_options == {}
+    assert url.parse("amqp://h").state_stays_here
+    assert not url.parse("amqp://h", state="redis://h").state_stays_here
+    assert not url.parse("sqlite:///x.db").state_stays_here
 
 
 @pytest.mark.parametrize(
