@@ -14,7 +14,7 @@ def open_store(url: str, *, timeout: float = 5.0, **options: object) -> Store:
     """The store that url names.
 
     url: memory://name, sqlite:///jobs.db (relative), sqlite:////var/lib/jobs.db (absolute),
-        redis://… or rediss://…
+        redis://…, rediss://… or unix://…
     timeout: seconds that one verb may take before StoreUnreachable.
     options: what the store takes beyond that, such as clock= for memory.
     Raises ValueError for a scheme that there is no store for.
@@ -57,4 +57,5 @@ _OPENERS: dict[str, Callable[..., Store]] = {
     "sqlite": _sqlite,
     "redis": _redis,
     "rediss": _redis,
+    "unix": _redis,
 }

@@ -29,3 +29,12 @@ class TestSqliteStore(StoreSuite):
 
     def open(self) -> Store:
         return open_store(f"sqlite:///{self.path}")
+
+
+class TestRedisStore(StoreSuite):
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_url: str) -> None:
+        self.url = redis_url
+
+    def open(self) -> Store:
+        return open_store(self.url)

@@ -5,6 +5,7 @@ Not for threads: its owner uses it in one at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from redis.connection import Connection
@@ -56,31 +57,57 @@ class Link:
 
         Raises Refused when the script says no, Unreachable, Full, or EngineError with the remedy.
         """
-        fresh = self._connection is None
-        try:
-            return self._attempt(script, arguments)
-        except Unreachable as error:
-            # The socket may have been dead for long: a server that was restarted says so only to
-            # the next command. After a wait the time is used up.
-            if fresh or isinstance(error.__cause__, TooLate) or (error.sent and not script.repeatable):
-                raise
-            sent = error.sent
-        try:
-            return self._attempt(script, arguments)
-        except Unreachable as error:
-            error.sent = error.sent or sent
-            raise
+        return self._surely(lambda: self._attempt(script, arguments), script.repeatable)
 
     def ask(self, *command: str | bytes | int) -> Reply:
-        """What the server answers to one plain command; raises as run()."""
+        """What the server answers to one plain command that changes nothing; raises as run()."""
+        return self._surely(lambda: self._exchange(self._open(), self._open().pack_command(*command)), True)
+
+    def listen(self, timeout: float) -> bool:
+        """Whether something comes within timeout seconds from a server that was told to send by itself."""
         connection = self._open()
-        return self._exchange(connection, connection.pack_command(*command))
+        try:
+            connection.read_response(timeout=max(0.0, timeout), disconnect_on_error=False)
+        except TooLate:
+            return False
+        except (Broken, ResponseError, InvalidResponse, OSError) as error:
+            self.close()
+            raise explained(error, self.place, sent=True) from error
+        return True
 
     def close(self) -> None:
         """Let go of the socket; the next call opens another one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+    def _surely(self, attempt: Callable[[], Reply], repeatable: bool) -> Reply:
+        """What attempt returns, made again when the socket turns out to be dead.
+
+        It may have been so for long: a server that was restarted says so only to the next command.
+        """
+        if not repeatable:
+            self._drop_if_dead()
+        fresh = self._connection is None
+        try:
+            return attempt()
+        except Unreachable as error:
+            # After a wait for an answer the time is used up.
+            if fresh or isinstance(error.__cause__, TooLate) or (error.sent and not repeatable):
+                raise
+            sent = error.sent
+        try:
+            return attempt()
+        except Unreachable as error:
+            error.sent = error.sent or sent
+            raise
+
+    def _drop_if_dead(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.can_read()
+        except (Broken, OSError):
+            self.close()
 
     def _attempt(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Reply:
         connection = self._open()

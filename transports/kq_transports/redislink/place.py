@@ -10,6 +10,8 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
+_OPTIONS = ("host", "port", "db", "username", "password", "socket")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -28,16 +30,19 @@ class Place:
     tls: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, url: str) -> Place:
-        """The place that a URL names: redis://, rediss:// or unix://. Raises ValueError for another one."""
-        options = cast("dict[str, object]", parse_url(url))
+    def of(cls, url: str, **more: object) -> Place:
+        """The place that a URL names: redis://, rediss:// or unix://.
+
+        more: options beyond those in the URL's query string. Raises ValueError for what can't be.
+        """
+        options = cast("dict[str, Any]", parse_url(url)) | more
         kind = options.pop("connection_class", None)
-        path = options.pop("path", "")
-        known = {name: options.pop(name) for name in ("host", "port", "db", "username", "password") if name in options}
-        place = cls(**known, socket=path, tls=options if kind is SSLConnection else None)  # type: ignore[arg-type]
-        if options and place.tls is None:
-            raise ValueError(f"a Redis URL has no option {', '.join(sorted(options))}")
-        return place
+        options["socket"] = options.pop("path", options.pop("socket", ""))
+        known = {name: options.pop(name) for name in _OPTIONS if name in options}
+        wrong = [name for name in options if kind is not SSLConnection or not name.startswith("ssl_")]
+        if wrong:
+            raise ValueError(f"a Redis at {url.partition('://')[0]}:// has no option {', '.join(sorted(wrong))}")
+        return cls(**known, tls=options if kind is SSLConnection else None)
 
     def __str__(self) -> str:
         """For people, without the password."""

@@ -1,0 +1,163 @@
+"""The state store in a Redis: the broker's own, or another one that several hosts share.
+
+A fact is a string key that expires by itself. write() is one Lua script. Who waits for a key
+subscribes to its name first and looks then, so no write can slip through between.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from math import ceil
+
+from kq.state.store import Store, StoreUnreachable, Write
+from kq_transports.engine import EngineError
+from kq_transports.redislink import Link, Place, Script
+
+# Not to be repeated when its answer was lost: a compare and set would refuse its own success.
+_WRITE = Script(files("kq.state").joinpath("redis_write.lua").read_text(), repeatable=False)
+_VALUE = "kq:state:"
+_FAMILY = "kq:family:"
+_PAGE = 1000
+
+
+class RedisStore(Store):
+    """Facts in the Redis at url: redis://, rediss:// or unix://.
+
+    Each call uses an idle connection or opens one; a store that was made before a fork opens its
+    own ones in the child. options: redis-py's, such as ssl_ca_certs. Raises ValueError for a wrong URL.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0, **options: object) -> None:
+        self.timeout = timeout
+        self._place = Place.of(url, **options)
+        self._pid = os.getpid()
+        self._idle: deque[Link] = deque()
+        self._closed = False
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        if not keys:
+            return []
+        with self._link() as link:
+            values: list[bytes | None] = link.ask("MGET", *(_VALUE + key for key in keys))
+            return values
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        words = [word for write in writes for word in _told(write)]
+        if not words:
+            return []
+        with self._link() as link:
+            return [bool(made) for made in link.run(_WRITE, *words)]
+
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        with self._link() as link:
+            keys = sorted(_keys(link, prefix))
+        found: list[tuple[str, bytes]] = []
+        while keys and len(found) < limit:
+            page, keys = keys[:_PAGE], keys[_PAGE:]
+            found += ((key, value) for key, value in zip(page, self.get(page), strict=True) if value is not None)
+        return found[:limit]
+
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        until = time.monotonic() + timeout
+        value = self.get([key])[0]
+        while value is None and time.monotonic() < until:
+            with self._link() as link:
+                value = self._wait_subscribed(link, key, until)
+        return value
+
+    def now(self) -> float:
+        with self._link() as link:
+            seconds, microseconds = link.ask("TIME")
+            return int(seconds) + int(microseconds) / 1_000_000
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _wait_subscribed(self, link: Link, key: str, until: float) -> bytes | None:
+        """The value of key, or None when the time is over or the connection broke."""
+        link.ask("SUBSCRIBE", _VALUE + key)
+        clean = False
+        try:
+            while (value := self.get([key])[0]) is None and link.listen(until - time.monotonic()):
+                pass
+            clean = link.ask("UNSUBSCRIBE")[0] == b"unsubscribe"  # else one more message came first
+        except EngineError:
+            return None  # asked again on another connection; when there is none that one says so
+        finally:
+            if not clean:
+                link.close()
+        return value
+
+    @contextmanager
+    def _link(self) -> Iterator[Link]:
+        """A connection for this thread alone; what goes wrong on it becomes the store's error."""
+        if os.getpid() != self._pid:
+            self._pid, self._idle = os.getpid(), deque()
+        if self._closed:
+            raise StoreUnreachable(f"the state store at {self._place} was closed")
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            link = Link(self._place, self.timeout)
+        try:
+            yield link
+        except EngineError as error:
+            raise StoreUnreachable(str(error)) from error
+        finally:
+            self._put_back(link)
+
+    def _put_back(self, link: Link) -> None:
+        if self._closed:
+            link.close()
+        else:
+            self._idle.append(link)
+
+
+def _told(write: Write) -> Iterator[str | bytes | int]:
+    """One write in the words of the script, which explains them."""
+    words: list[tuple[str, tuple[str | bytes | int, ...]]] = []
+    if write.alive is not None:
+        words.append(("a", (write.alive,)))
+    if write.unless is not None:
+        words.append(("u", write.unless))
+    if write.must is not None:
+        key, value = write.must
+        words.append(("n", (key,)) if value is None else ("e", (key, value)))
+    if write.value is not None:
+        words.append(("v", (write.value,)))
+        if write.keep is not None:
+            words.append(("k", (max(1, ceil(write.keep * 1000)),)))
+    yield "".join(flag for flag, _ in words)
+    yield write.key
+    for _, more in words:
+        yield from more
+
+
+def _keys(link: Link, prefix: str) -> set[str]:
+    """Keys that start with prefix, some perhaps expired by now."""
+    family, colon, _ = prefix.partition(":")
+    if colon:
+        members = [key for page in _pages(link, "ZSCAN", _FAMILY + family) for key in page[::2]]
+    else:
+        pattern = re.sub(r"([*?\[\]\\^-])", r"\\\1", _VALUE + prefix) + "*"
+        names = [name for page in _pages(link, "SCAN", match=pattern) for name in page]
+        members = [name.removeprefix(_VALUE.encode()) for name in names]
+    return {key for key in (member.decode() for member in members) if key.startswith(prefix)}
+
+
+def _pages(link: Link, *command: str, match: str = "*") -> Iterator[list[bytes]]:
+    """What one of the SCAN commands finds, page by page, so that a large set delays nobody."""
+    cursor = b"0"
+    while True:
+        cursor, page = link.ask(*command, cursor, "MATCH", match, "COUNT", _PAGE)
+        yield page
+        if cursor == b"0":
+            return
