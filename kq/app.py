@@ -97,17 +97,17 @@ class App:
     @property
     def lease(self) -> float:
         """Seconds of silence after which a worker is taken for dead."""
-        return self._config.lease.length if self._lease is None else self._lease
+        return float(self._config.lease.length) if self._lease is None else self._lease
 
     @property
     def keep(self) -> float:
         """Seconds that results are kept."""
-        return self._config.results.keep if self._keep is None else self._keep
+        return float(self._config.results.keep) if self._keep is None else self._keep
 
     @property
     def submit_timeout(self) -> float:
         """Seconds that one submit may take in all."""
-        return self._config.submit_timeout if self._submit_timeout is None else self._submit_timeout
+        return float(self._config.submit_timeout) if self._submit_timeout is None else self._submit_timeout
 
     @property
     def publishing(self) -> PublishPolicy:
@@ -137,7 +137,13 @@ class App:
     @cached_property
     def store(self) -> Store:
         """The state store: results and other small facts."""
-        return open_store(self.address.state, timeout=self.submit_timeout, **self.address.state_options)
+        address = self.address
+        return open_store(
+            address.state,
+            timeout=self.submit_timeout,
+            make_folder=address.state_stays_here,
+            **address.state_options,
+        )
 
     @property
     def publisher(self) -> Publisher:

@@ -66,6 +66,8 @@ _NEARLY = {
     "mem": "memory",
 }
 _DURATIONS = frozenset({"timeout", "lease"})
+#: Options that say something of a connection's jobs and nothing of the place.
+_OF_TRANSPORTS = frozenset({"timeout", "lease", "name"})
 
 _SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
 _IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNORECASE)
@@ -114,8 +116,12 @@ def parse(url: str, state: str | None = None) -> Address:
             f"state {redact(str(state))!r} can keep no state", fix="Name a Redis server or an SQLite file."
         )
     _all_for_kombu(keeper, state or url)  # only to refuse what is wrong in it
-    options = _all_options([part for part in keeper if part.scheme != "unix"], state or url)
-    return replace(address, state=";".join(_bare(part) for part in keeper), state_options=options)
+    # Of several servers the state is kept by the first: facts on two would contradict each other.
+    first = keeper[0]
+    options = {} if first.scheme == "unix" else _options(first, state or url)
+    for name in _OF_TRANSPORTS & options.keys():
+        del options[name]
+    return replace(address, state=_bare(first), state_options=options)
 
 
 def _parts(url: str) -> list[SplitResult]:

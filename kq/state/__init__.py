@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from kq.state.store import Store, StoreUnreachable, Write
 
 __all__ = ["Store", "StoreUnreachable", "Write", "open_store"]
 
 
-def open_store(url: str, *, timeout: float = 5.0, **options: object) -> Store:
+def open_store(url: str, *, timeout: float = 5.0, make_folder: bool = False, **options: object) -> Store:
     """The store that url names.
 
     url: memory://name, sqlite:///jobs.db (relative), sqlite:////var/lib/jobs.db (absolute),
         redis://…, rediss://… or unix://…
     timeout: seconds that one verb may take before StoreUnreachable.
+    make_folder: create the folder of an SQLite file when it is missing.
     options: what the store takes beyond that, such as clock= for memory.
     Raises ValueError for a scheme that there is no store for.
     """
@@ -24,6 +26,8 @@ def open_store(url: str, *, timeout: float = 5.0, **options: object) -> Store:
     if opener is None:
         known = ", ".join(f"{name}://" for name in _OPENERS)
         raise ValueError(f"there is no state store for {scheme or 'a URL without a scheme'}; known: {known}")
+    if make_folder and scheme == "sqlite":
+        Path(_path(url)).parent.mkdir(parents=True, exist_ok=True)
     store: Store = opener(url, timeout=timeout, **options)
     return store
 
@@ -37,7 +41,7 @@ def _memory(url: str, **options: object) -> Store:
 def _sqlite(url: str, **options: object) -> Store:
     from kq.state.sqlite import SqliteStore
 
-    return SqliteStore(_rest(url).removeprefix("/"), **options)  # type: ignore[arg-type]
+    return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
 
 
 def _redis(url: str, **options: object) -> Store:
@@ -49,6 +53,10 @@ def _redis(url: str, **options: object) -> Store:
 def _rest(url: str) -> str:
     """What follows the two slashes: the name of a memory store, or a slash and the path of a file."""
     return url.partition("://")[2]
+
+
+def _path(url: str) -> str:
+    return unquote(_rest(url).removeprefix("/"))
 
 
 # Functions, so that a driver is imported only when its store is opened.

@@ -44,11 +44,13 @@ _inherited: list[Database] = []
 class SqliteStore(Store):
     """Facts in the file at path, which is created when it is missing.
 
+    synchronous: "full" (what is written survives a power failure) or "normal" (it survives a crash).
     A store that was opened before a fork opens the file anew in the child.
     """
 
-    def __init__(self, path: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, path: str, *, timeout: float = 5.0, synchronous: str = "full") -> None:
         self.timeout = timeout
+        self._synchronous = synchronous
         self._path = path
         self._closed = False
         self._open()
@@ -95,7 +97,7 @@ class SqliteStore(Store):
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         try:
-            self._opened = Database(self._path, _SCHEMA, timeout=self.timeout)
+            self._opened = Database(self._path, _SCHEMA, timeout=self.timeout, synchronous=self._synchronous)
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error
 

@@ -62,13 +62,17 @@ def test_kombu_reads_back_any_virtual_host(name: str) -> None:
     assert Connection(address.kombu.removeprefix("kq-")).virtual_host == name
 
 
-@pytest.mark.parametrize("written", ["memory://a", "sqlite:///x.db", "redis://:p@h/1", "redis://a/0;redis://b/0"])
+@pytest.mark.parametrize("written", ["memory://a", "sqlite:///x.db", "redis://:p@h/1", "unix:///r.sock?db=2"])
 def test_a_broker_that_can_is_its_own_state_store(written: str) -> None:
     assert url.parse(written).state == written
 
 
-def test_a_state_store_gets_the_options_of_its_broker() -> None:
-    address = url.parse("sqlite:////x.db?synchronous=normal")
+def test_of_several_servers_the_first_keeps_the_state() -> None:
+    assert url.parse("redis://a/0;redis://b/0").state == "redis://a/0"
+
+
+def test_a_state_store_gets_the_options_of_its_broker_as_a_place() -> None:
+    address = url.parse("sqlite:////x.db?synchronous=normal&timeout=1&lease=10")
     assert (address.state, address.state_options) == ("sqlite:////x.db", {"synchronous": "normal"})
 
 
