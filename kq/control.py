@@ -196,7 +196,7 @@ class Control:
         if found is None:
             return None
         record = decode_record(found)
-        result = msgspec.json.decode(record.value) if record.value is not None else None
+        result = msgspec.json.decode(record.value)
         return JobInfo(
             id,
             record.type,

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from kq.broker import BURIED, Inspector, Seen
-from kq.errors import JobBuried, JobFailed, JobRevoked, MessageError, ResultExpired, ResultTimeout
+from kq.errors import JobBuried, JobFailed, JobRevoked, MessageError, ResultTimeout
 from kq.job import State
 from kq.message import decode_head
 from kq.record import Record, decode_record, encode, job_key, unique_key
@@ -56,8 +56,7 @@ class Handle(Generic[R]):
         """What the job returned, as JSON values; waits for it without polling.
 
         timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
-        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result,
-        ResultExpired when its result is known not to be kept.
+        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result.
         """
         found = self._app.store.wait(job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
@@ -88,8 +87,6 @@ class Handle(Generic[R]):
 def value_of(job: str, record: Record) -> Any:
     """The result in record; raises what says why there is none."""
     if record.state is State.COMPLETED:
-        if record.value is None:
-            raise ResultExpired(job)
         return msgspec.json.decode(record.value)
     kind = {State.BURIED: JobBuried, State.REVOKED: JobRevoked, State.EXPIRED: JobRevoked}.get(record.state, JobFailed)
     raise kind(job, record.error, traceback=record.traceback)

@@ -6,11 +6,11 @@ for the wire in `message.py`, and carried out by `worker/`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from kq.policy import RetryPolicy
+from kq.policy import YEAR, RetryPolicy
 
 R = TypeVar("R")
 
@@ -49,6 +49,9 @@ ENDED = frozenset(state for state, following in MOVES.items() if not following)
 
 LOWEST, HIGHEST = 0, 9
 
+#: The last instant that a date can name (the year 9999), in seconds since the epoch.
+LATEST = 253_402_300_799.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -74,21 +77,26 @@ class Settings:
     retry_policy: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
-        if self.priority is not None and not LOWEST <= self.priority <= HIGHEST:
+        if self.priority is not None and self.priority not in range(LOWEST, HIGHEST + 1):
             raise ValueError(f"priority {self.priority} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
-        if self.delay is not None and not 0 <= self.delay <= 366 * 86400:
+        if self.delay is not None and not 0 <= self.delay <= YEAR:
             raise ValueError(f"delay {self.delay} is out of range; use 0 s to a year")
         if self.delay is not None and self.at is not None:
             raise ValueError("give delay or at, not both")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ValueError(f"timeout {self.timeout} is out of range; use more than 0 s")
+        if self.timeout is not None and not 0 < self.timeout <= YEAR:
+            raise ValueError(f"timeout {self.timeout} is out of range; use more than 0 s, at most a year")
+        for name, instant in (("at", self.at), ("deadline", self.deadline)):
+            if instant is not None and not 0 <= instant <= LATEST:
+                raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
+        if self.queue == "" or self.unique == "":
+            raise ValueError(f"{'queue' if self.queue == '' else 'unique'} is empty; leave it out or give it a name")
 
     def over(self, other: Settings) -> Settings:
         """These settings, and other's where these say nothing."""
-        mine = {name: getattr(self, name) for name in self.__slots__}
-        if self.delay is not None or self.at is not None:
-            other = Settings(**{**{name: getattr(other, name) for name in other.__slots__}, "delay": None, "at": None})
-        return Settings(**{name: getattr(other, name) if value is None else value for name, value in mine.items()})
+        said = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        if "delay" in said or "at" in said:
+            said = {"delay": None, "at": None, **said}
+        return replace(other, **said) if said else other
 
 
 @dataclass(frozen=True, slots=True)

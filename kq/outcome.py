@@ -189,7 +189,7 @@ class Rules:
     retry_policy: None when neither the type nor the app names one: then only PASSING_ERRORS are retried.
     retry_on, bury_on: dotted names of errors that are retried, or final, whatever the lists above say;
         the name nearest to the error's own class wins.
-    max_lost: so many executors may die under it before it is buried.
+    max_lost: when so many executors have died under it, it is buried (promise C7).
     """
 
     retry_policy: RetryPolicy | None = None
@@ -202,7 +202,7 @@ class Rules:
 
 DEFAULT_POLICY = Exponential()
 
-#: For jobs that bad storage or a bad network ended: an hour and a half in all.
+#: For jobs that bad storage or a bad network ended: half an hour in all on average, 67 minutes at most.
 HINDERED_POLICY = Exponential(first=1.0, factor=2.0, longest=600.0, retries=15)
 
 
@@ -239,16 +239,20 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
 
 
 def may_pass(names: Sequence[str], rules: Rules) -> bool:
-    """Whether an error with these class names (nearest first) may be gone on a second run."""
-    by_default = rules.retry_policy is not None
+    """Whether an error with these class names (nearest first) may be gone on a second run.
+
+    The nearest name that anybody speaks of decides. What is said of it in person goes before the lists:
+    bury_on, then retry_on and a policy by error, then PASSING_ERRORS and FINAL_ERRORS.
+    """
+    policy = rules.retry_policy
     for name in names:
         if name in rules.bury_on:
             return False
-        if name in rules.retry_on or name in PASSING_ERRORS:
+        if name in rules.retry_on or name in PASSING_ERRORS or (policy is not None and policy.speaks_of(name)):
             return True
         if name in FINAL_ERRORS:
             return False
-    return by_default
+    return policy is not None
 
 
 def _failed(counters: Counters) -> Counters:

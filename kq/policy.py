@@ -8,14 +8,25 @@ in `outcome.py`.
 from __future__ import annotations
 
 import random
+import reprlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
 import msgspec
 
 Data: TypeAlias = dict[str, object]
+
+#: No broker keeps a message back for longer, so no policy waits longer. In seconds.
+YEAR = 366 * 86400.0
+
+#: More retries than this are a mistake; the counters on the wire end here too.
+MOST_RETRIES = 2**31 - 1
+
+#: So deep may a ByError stand inside another.
+NESTING = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,15 @@ class RetryPolicy(ABC):
         """The policy for an error whose class and base classes have these dotted names."""
         return self
 
+    def speaks_of(self, name: str) -> bool:
+        """Whether it says something about errors of this dotted name in particular."""
+        return False
+
+    @property
+    def depth(self) -> int:
+        """How many ByErrors stand inside each other here."""
+        return 0
+
     def to_data(self) -> Data:
         """Plain data that from_data() turns back into this policy."""
         return {"kind": self.kind, **asdict(self)}
@@ -47,7 +67,7 @@ class Exponential(RetryPolicy):
     The n-th retry waits a random time between 0 and min(longest, first * factor**(n-1)) seconds:
     "full jitter", which spreads a crowd that failed together best (AWS Architecture Blog,
     "Exponential Backoff And Jitter", 2015). jitter=False waits the whole time.
-    Defaults: first 1 s, doubled, at most 60 s, 5 retries.
+    Defaults: first 1 s, doubled, at most 60 s, 5 retries. Raises ValueError for what is out of range.
     """
 
     kind: ClassVar[str] = "exponential"
@@ -57,20 +77,26 @@ class Exponential(RetryPolicy):
     retries: int = 5
     jitter: bool = True
 
+    def __post_init__(self) -> None:
+        _within("first", self.first, YEAR)
+        _within("factor", self.factor, 100)
+        _within("longest", self.longest, YEAR)
+        _within("retries", self.retries, MOST_RETRIES)
+
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         if _checked(retry) > self.retries:
             return None
-        # An exponent of 64 is beyond any `longest` that fits a year; more would overflow a float.
-        top = min(self.longest, self.first * self.factor ** min(retry - 1, 64))
+        top = min(self.longest, self.first * _power(self.factor, retry - 1))
         return chance.uniform(0, top) if self.jitter else top
 
 
 @dataclass(frozen=True, kw_only=True)
 class Polynomial(RetryPolicy):
-    """Waits of (n - 1)**power + shift seconds before the n-th retry.
+    """Waits of (n - 1)**power + shift seconds before the n-th retry, a year at most.
 
     The defaults, n**4 + 15 with 25 retries, take 20.4 days in all: time to mend the code and
-    deploy it (the curve that Sidekiq made known). jitter: up to so many seconds more per retry.
+    deploy it (the curve that Sidekiq made known). jitter: the n-th retry waits up to n * jitter
+    seconds more, by chance. Raises ValueError for what is out of range.
     """
 
     kind: ClassVar[str] = "polynomial"
@@ -79,11 +105,17 @@ class Polynomial(RetryPolicy):
     retries: int = 25
     jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        _within("power", self.power, 100)
+        _within("shift", self.shift, YEAR)
+        _within("retries", self.retries, MOST_RETRIES)
+        _within("jitter", self.jitter, YEAR)
+
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         if _checked(retry) > self.retries:
             return None
         extra = chance.uniform(0, self.jitter * retry) if self.jitter else 0.0
-        return float((retry - 1) ** self.power) + self.shift + extra
+        return min(YEAR, _power(retry - 1, self.power) + self.shift + extra)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +125,10 @@ class Fixed(RetryPolicy):
     kind: ClassVar[str] = "fixed"
     delay: float = 10.0
     retries: int = 3
+
+    def __post_init__(self) -> None:
+        _within("delay", self.delay, YEAR)
+        _within("retries", self.retries, MOST_RETRIES)
 
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         return None if _checked(retry) > self.retries else self.delay
@@ -104,6 +140,10 @@ class Delays(RetryPolicy):
 
     kind: ClassVar[str] = "delays"
     delays: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for delay in self.delays:
+            _within("delay", delay, YEAR)
 
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         return self.delays[retry - 1] if _checked(retry) <= len(self.delays) else None
@@ -122,7 +162,7 @@ class Never(RetryPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class ByError(RetryPolicy):
-    """A policy for each type of error, and one for all others.
+    """A policy for each type of error, and one for all others: by default, none of them is retried.
 
     policies: dotted class names ("smtplib.SMTPException", "ConnectionError" for a built-in) to
     policies; `by_error()` takes classes too. The class nearest to the error's own wins.
@@ -131,6 +171,10 @@ class ByError(RetryPolicy):
     kind: ClassVar[str] = "by error"
     policies: Mapping[str, RetryPolicy]
     otherwise: RetryPolicy = field(default_factory=Never)
+
+    def __post_init__(self) -> None:
+        if self.depth > NESTING:
+            raise ValueError(f"retry policies by error stand {self.depth} deep inside each other; {NESTING} are enough")
 
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         return self.otherwise.delay_before(retry, chance)
@@ -141,9 +185,19 @@ class ByError(RetryPolicy):
                 return self.policies[name].for_error(names)
         return self.otherwise.for_error(names)
 
+    def speaks_of(self, name: str) -> bool:
+        return name in self.policies or self.otherwise.speaks_of(name)
+
+    @property
+    def depth(self) -> int:
+        return 1 + max(policy.depth for policy in (*self.policies.values(), self.otherwise))
+
     def to_data(self) -> Data:
         policies = {name: policy.to_data() for name, policy in self.policies.items()}
         return {"kind": self.kind, "policies": policies, "otherwise": self.otherwise.to_data()}
+
+
+P = TypeVar("P", bound=RetryPolicy)
 
 
 def by_error(
@@ -164,23 +218,53 @@ def error_name(error: type[BaseException] | str) -> str:
 
 def from_data(data: Mapping[str, object]) -> RetryPolicy:
     """The policy that to_data() made data of. Raises ValueError when it is not one."""
+    return _from_data(data, NESTING)
+
+
+def _from_data(data: object, levels: int) -> RetryPolicy:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"a retry policy is an object with a kind, not {type(data).__name__}")
     kind = data.get("kind")
     if kind == ByError.kind:
-        policies = data["policies"]
-        otherwise = data["otherwise"]
-        if not isinstance(policies, Mapping) or not isinstance(otherwise, Mapping):
-            raise ValueError(f"not a retry policy: {data!r}")
-        return ByError(
-            policies={name: from_data(each) for name, each in policies.items()}, otherwise=from_data(otherwise)
-        )
+        return _by_error_from(data, levels)
     for policy in (Exponential, Polynomial, Fixed, Delays, Never):
         if policy.kind == kind:
-            fields = {name: value for name, value in data.items() if name != "kind"}
-            return msgspec.convert(fields, policy)
-    raise ValueError(f"unknown kind of retry policy: {kind!r}")
+            return _convert(data, policy)
+    raise ValueError(f"unknown kind of retry policy: {reprlib.repr(kind)}")
+
+
+def _by_error_from(data: Mapping[str, object], levels: int) -> ByError:
+    if not levels:
+        raise ValueError(f"retry policies by error stand more than {NESTING} deep inside each other")
+    policies = data.get("policies")
+    if not isinstance(policies, Mapping):
+        raise ValueError("a retry policy by error needs policies, an object")
+    return ByError(
+        policies={name: _from_data(each, levels - 1) for name, each in policies.items()},
+        otherwise=_from_data(data.get("otherwise"), levels - 1),
+    )
+
+
+def _convert(data: Mapping[str, object], policy: type[P]) -> P:
+    try:
+        return msgspec.convert({name: value for name, value in data.items() if name != "kind"}, policy)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a wrong retry policy of kind {policy.kind!r}: {error}") from None
 
 
 def _checked(retry: int) -> int:
     if retry < 1:
         raise ValueError(f"retries are counted from 1, not from {retry}")
     return retry
+
+
+def _within(name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} {value} is out of range; use 0 to {most:.0f}")
+
+
+def _power(base: float, exponent: float) -> float:
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return sys.float_info.max

@@ -10,11 +10,11 @@ from kq.job import State
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
 
-    value: the result as JSON, or None. ended: seconds since the epoch by the worker's clock.
+    value: the result as JSON. ended: seconds since the epoch by the worker's clock.
     """
 
     state: State
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
     traceback: str = ""
     ended: float = 0.0

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -159,6 +160,7 @@ class Pool:
         self._nursery: subprocess.Popen[bytes] | None = None
         self._report: socket.socket | None = None
         self._report_frames = Frames()
+        self._enforcing = threading.Lock()
         #: Changes whenever descriptors() does.
         self.version = 0
         #: When the next running task is to be interrupted or killed; monotonic.
@@ -396,16 +398,17 @@ class Pool:
 
     def enforce(self) -> None:
         """Interrupt tasks that ran past their timeout; kill the executors of those that ignored it."""
-        now = self._clock.monotonic()
-        self.next_due = float("inf")
-        for executor in list(self.executors.values()):
-            for task in list(executor.running()):
-                if task.killed:
-                    continue
-                if task.due <= now:
-                    self._interrupt(executor, task)
-                if not task.killed:
+        with self._enforcing:
+            now = self._clock.monotonic()
+            self.next_due = float("inf")
+            for _, task in self.tasks():
+                if task.started and not task.killed and task.due > now:
                     self.next_due = min(self.next_due, task.due)
+            for executor, task in self.tasks():
+                if task.started and not task.killed and task.due <= now:
+                    self._interrupt(executor, task)
+                    if not task.killed:
+                        self.next_due = min(self.next_due, task.due)
 
     def _interrupt(self, executor: Executor, task: Task) -> None:
         if not executor.pid:
@@ -474,7 +477,8 @@ class Pool:
 
     def tasks(self) -> list[tuple[Executor, Task]]:
         """All tasks that executors have."""
-        return [(executor, task) for executor in self.executors.values() for task in executor.tasks.values()]
+        executors = list(self.executors.values())
+        return [(executor, task) for executor in executors for task in list(executor.tasks.values())]
 
 
 def outcome_of(ended: Ended, task: Task) -> Outcome:

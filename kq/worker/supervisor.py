@@ -57,6 +57,7 @@ from kq.record import (
     worker_key,
 )
 from kq.state.store import Store, StoreUnreachable, Write
+from kq.worker.guard import Guard
 from kq.worker.pool import Executor, Kind, Pool, Task
 
 log = logging.getLogger("kq.worker")
@@ -133,6 +134,7 @@ class Supervisor:
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
         self._orders: deque[Callable[[], None]] = deque()
+        self._guard = Guard(clock, self._act_in_time)
 
     # What others may ask, from any thread or signal handler.
 
@@ -177,6 +179,7 @@ class Supervisor:
         if not self._queues:
             self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
         self.on_start()
+        self._guard.start()
         try:
             while not self._over():
                 self.tick()
@@ -192,6 +195,7 @@ class Supervisor:
     def tick(self) -> None:
         """One round: wait for something, then do all that it leads to."""
         self._wait(self._until())
+        self._guard.moment = self._latest()
         while self._orders:
             self._orders.popleft()()
         now = self._clock.monotonic()
@@ -209,6 +213,20 @@ class Supervisor:
         self._dispatch()
         if now >= self.pool.next_due:
             self.pool.enforce()
+
+    def _latest(self) -> float:
+        """When a job is to be interrupted or killed, or all of them because the lease ends."""
+        lease = float("inf") if self._session is None else self._session.safe_until - MARGIN
+        return min(lease, self.pool.next_due)
+
+    def _act_in_time(self, now: float) -> None:
+        """The guard's part, while the loop waits for an answer: no job outlives its limit or our lease."""
+        self.pool.enforce()
+        session = self._session
+        if session is not None and now >= session.safe_until - MARGIN:
+            for _, task in self.pool.tasks():
+                task.abandoned = True
+            self.pool.kill_all()
 
     def _until(self) -> float:
         """Seconds to wait at most."""
@@ -694,6 +712,7 @@ class Supervisor:
             session.close()
             with contextlib.suppress(StoreUnreachable):
                 self._store.write([Write(lease_key(self._name), None), Write(worker_key(self._name), None)])
+        self._guard.stop()
         self.pool.close()
         self._selector.close()
         self._ears.close()
