@@ -13,7 +13,7 @@ from typing import Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kq_transports.conformance.world import Connect
+from kq_transports.conformance.engine.world import Connect
 from kq_transports.engine import Action, Delivery, Engine, LeaseLost, Message, Verdict, Want
 
 SOON = 0.01  # seconds: a delay that is over after an `advance`

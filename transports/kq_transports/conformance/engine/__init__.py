@@ -6,7 +6,7 @@ A test module of a transport is a subclass that says how to open a connection:
         def open(self, where: Path, options: Options) -> Engine:
             return MyEngine(where / "jobs", options)
 
-The tests are in the modules beside this one, by subject.
+The tests are in the modules of this package, by subject.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from itertools import count
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from kq_transports.conformance.faults import Faults
-from kq_transports.conformance.leases import Fencing, Leases, Mortal, SingleActive
-from kq_transports.conformance.life import Delay, FollowUps, GiveBack, Order, Publish, Settle
+from kq_transports.conformance.engine.faults import Faults
+from kq_transports.conformance.engine.leases import Fencing, Leases, Mortal, SingleActive
+from kq_transports.conformance.engine.life import Delay, FollowUps, GiveBack, Order, Publish, Settle
+from kq_transports.conformance.engine.topology import Exchanges, Looking, Queues
+from kq_transports.conformance.engine.waiting import Waiting
+from kq_transports.conformance.engine.world import Connect, requires
 from kq_transports.conformance.model import EngineModel
-from kq_transports.conformance.topology import Exchanges, Looking, Queues
-from kq_transports.conformance.waiting import Waiting
-from kq_transports.conformance.world import Connect, requires
 from kq_transports.engine import Engine
 
 

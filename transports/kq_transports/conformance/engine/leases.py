@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kq_transports.conformance.peer import peer
-from kq_transports.conformance.world import (
+from kq_transports.conformance.engine.world import (
     QUEUE,
     SHORT,
     Connect,
@@ -20,6 +19,7 @@ from kq_transports.conformance.world import (
     requires,
     take,
 )
+from kq_transports.conformance.peer import peer
 from kq_transports.engine import Binding, Counts, Engine, LeaseLost, NotFound, Options
 
 GONE = SHORT * 1.2  # seconds after which a SHORT lease is over

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from kq_transports.conformance.world import (
+from kq_transports.conformance.engine.world import (
     DEADLINE,
     QUEUE,
     Connect,

@@ -10,8 +10,8 @@ from itertools import count
 
 import pytest
 
+from kq_transports.conformance.engine.world import QUEUE, Connect, EngineWorld, done, message, messages, requires, take
 from kq_transports.conformance.flaky import Flaky, Moment
-from kq_transports.conformance.world import QUEUE, Connect, EngineWorld, done, message, messages, requires, take
 from kq_transports.engine import Counts, Delivery, Engine, Message, Unreachable, Want
 
 JOBS = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kq_transports.conformance.world import (
+from kq_transports.conformance.engine.world import (
     ARGUMENTS,
     QUEUE,
     SHORT,
