@@ -4,8 +4,8 @@
     python examples/report.py --url redis://localhost:6379/0 --folder ~/documents --term licence --term warranty
 
 Without --folder it reads what every Python brings along: its licence and its own modules' documentation.
-Nothing is needed beside it: the workers run inside this program. To see them apart, start `kq worker -A examples/report.py`
-in another terminal first, on the same URL.
+Nothing is needed beside it: the worker runs inside this program. To see it apart, start one in another terminal
+on the same URL first: `kq worker -A examples/report.py`.
 """
 
 from __future__ import annotations
