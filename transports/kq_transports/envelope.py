@@ -1,0 +1,130 @@
+"""How a Kombu message is stored in an engine's opaque body, and what a consumer gets of it.
+
+One line of JSON and the body as it is, so that any language can read and write it:
+
+    {"h": headers, "p": properties, "t": content type, "e": content encoding, "x": exchange, "k": routing key}
+    …body…
+
+A field that is empty is left out; so are the exchange and the key of what went straight to its queue. Id, priority
+and delay are the engine's own fields.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import msgspec
+from kombu.compression import decompress
+from kombu.transport import base
+
+from kq_transports import engine
+
+#: Milliseconds to wait before a message becomes ready; the header does not travel further.
+DELAY_HEADER = "x-delay"
+#: How many times a message was delivered before; absent at the first delivery.
+COUNT_HEADER = "x-delivery-count"
+
+
+class Head(msgspec.Struct, omit_defaults=True, gc=False):
+    """The line before the body."""
+
+    h: dict[str, Any] = {}
+    p: dict[str, Any] = {}
+    t: str | None = None
+    e: str | None = None
+    x: str = ""
+    k: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Head).decode
+
+
+class Outgoing:
+    """What Kombu's Producer prepared and will publish; encoded when its exchange and key are known."""
+
+    __slots__ = ("body", "content_encoding", "content_type", "headers", "priority", "properties")
+
+    def __init__(
+        self,
+        body: bytes | str,
+        priority: int | None,
+        content_type: str | None,
+        content_encoding: str | None,
+        headers: dict[str, Any] | None,
+        properties: dict[str, Any] | None,
+    ) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.content_encoding = content_encoding
+        self.headers = {} if headers is None else headers
+        self.properties = {} if properties is None else properties
+        self.priority = priority
+
+    def stored(self, exchange: str, key: str, queues: list[str]) -> list[engine.Message]:
+        """One engine message, under one id, for each of queues."""
+        headers, properties = self.headers, self.properties
+        delay = 0.0
+        if DELAY_HEADER in headers:
+            headers = dict(headers)
+            delay = max(0, int(headers.pop(DELAY_HEADER))) / 1000
+        head = Head(headers, properties, self.content_type, self.content_encoding)
+        if exchange:
+            head.x, head.k = exchange, key
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        stored = b"%b\n%b" % (_encode(head), body)
+        priority = min(9, max(0, properties.get("priority", self.priority) or 0))
+        id = properties.get("message_id") or os.urandom(12).hex()
+        return [engine.Message(id, queue, stored, priority, delay) for queue in queues]
+
+
+def opened(stored: bytes) -> tuple[Head, bytes]:
+    """Head and body of what is stored. What no client of ours wrote is a body without a head."""
+    cut = stored.find(b"\n")
+    try:
+        return _decode(memoryview(stored)[: max(cut, 0)]), stored[cut + 1 :]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Head(), stored
+
+
+class Message(base.Message):
+    """A delivered message, as Kombu's consumers expect it."""
+
+    __slots__ = ()
+
+    #: Kombu makes a list for each message; most never need one.
+    errors: Any = ()
+
+    def __init__(self, channel: Any, tag: int, consumer_tag: str, delivery: engine.Delivery) -> None:
+        head, body = opened(delivery.body)
+        self.channel = channel
+        self.delivery_tag = tag
+        self.body = body
+        self.content_type = head.t
+        self.content_encoding = head.e
+        self.headers = head.h
+        self.properties = head.p
+        self.accept = None
+        self._decoded_cache = None
+        self._state = "RECEIVED"
+        head.p["priority"] = delivery.priority
+        if delivery.count:
+            head.h[COUNT_HEADER] = delivery.count
+        self.delivery_info = {
+            "consumer_tag": consumer_tag,
+            "exchange": head.x,
+            "routing_key": head.k if head.x else delivery.queue,
+            "priority": delivery.priority,
+            "queue": delivery.queue,
+            "redelivered": delivery.count > 0,
+        }
+        if "compression" in head.h:
+            self._decompress(head.h["compression"])
+
+    def _decompress(self, how: str) -> None:
+        try:
+            self.body = decompress(self.body, how)
+        except Exception:  # the codec's own errors; the consumer's on_decode_error gets them
+            self.errors = [sys.exc_info()]

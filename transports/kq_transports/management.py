@@ -1,0 +1,113 @@
+"""What AMQP lacks: looking at messages without taking them, and taking them out by id.
+
+Kombu's place for it is `connection.manager`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from kombu.transport import base
+
+from kq_transports.connection import Connection
+from kq_transports.engine import Arguments, Counts, Engine, Lease, Seen, State
+from kq_transports.envelope import opened
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Browsed:
+    """A message that was looked at, its envelope opened.
+
+    count: how many times it was delivered. due: when it becomes ready, in seconds since the epoch (delayed),
+    else None. holder: the name of the connection that has it (held), else "".
+    """
+
+    id: str
+    queue: str
+    body: bytes
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    content_type: str
+    content_encoding: str
+    priority: int
+    state: State
+    count: int
+    due: float | None
+    holder: str
+
+
+class Management(base.Management):
+    """Looks at the broker of one connection."""
+
+    def queues(self) -> dict[str, Arguments]:
+        """Every queue and its arguments."""
+        return self._ask(self._engine.queues)
+
+    def count(self, queue: str) -> Counts:
+        """How many messages of queue are ready, delayed and held."""
+        return self._ask(self._engine.count, queue)
+
+    def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Browsed]:
+        """Messages of queue in the order in which they will be delivered."""
+        return [browsed(seen) for seen in self._ask(self._engine.browse, queue, state, limit, offset)]
+
+    def find(self, queue: str, ids: Sequence[str]) -> list[Browsed]:
+        """Those messages of queue that have one of ids."""
+        return [browsed(seen) for seen in self._ask(self._engine.find, queue, ids)]
+
+    def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
+        """Take ready or delayed messages out for good; returns the ids of those that were."""
+        return self._ask(self._engine.remove, queue, ids)
+
+    def leases(self) -> list[Lease]:
+        """Every connection that has a lease."""
+        return self._ask(self._engine.leases)
+
+    def expel(self, name: str) -> bool:
+        """End a connection from outside; what it held goes back in the same step."""
+        return self._ask(self._engine.expel, name)
+
+    def facts(self) -> dict[str, str]:
+        """What the server says of itself, for people."""
+        return self._ask(self._engine.facts)
+
+    def get_bindings(self, exchange: str = "") -> list[dict[str, str]]:
+        """The queues bound to exchange, in Kombu's form."""
+        _, bindings = self._ask(self._engine.bindings, exchange)
+        return [{"source": exchange, "destination": each.queue, "routing_key": each.key} for each in bindings]
+
+    @property
+    def _link(self) -> Connection:
+        link: Connection = self.transport.client.connection
+        return link
+
+    @property
+    def _engine(self) -> Engine:
+        return self._link.engine
+
+    def _ask(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._link.ask(verb, *args, **kwargs)
+
+
+def browsed(seen: Seen) -> Browsed:
+    """seen with its envelope opened."""
+    head, body = opened(seen.body)
+    return Browsed(
+        id=seen.id,
+        queue=seen.queue,
+        body=body,
+        headers=head.h,
+        properties=head.p,
+        content_type=head.t or "",
+        content_encoding=head.e or "",
+        priority=seen.priority,
+        state=seen.state,
+        count=seen.count,
+        due=seen.due,
+        holder=seen.holder,
+    )

@@ -1,0 +1,217 @@
+"""A queue in memory: its messages in the order in which they are delivered.
+
+Taking the next and adding the last are O(1) however many wait. Not safe for threads: the broker has the lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kq_transports.engine import Arguments, Counts, Message, Seen, State
+
+PRIORITIES = 10
+
+
+class Entry:
+    """A stored message. place: its number in the order of submission, over all queues.
+
+    state: "gone" when it was removed but still stands in a line. delivery: the number of its last delivery.
+    """
+
+    __slots__ = ("body", "count", "delivery", "due", "holder", "id", "place", "priority", "queue", "state")
+
+    def __init__(self, queue: Queue, message: Message, place: int) -> None:
+        self.queue = queue
+        self.id = message.id
+        self.body = bytes(message.body)
+        self.priority = message.priority
+        self.place = place
+        self.state: State | None = "ready"
+        self.due: float | None = None
+        self.count = 0
+        self.holder = ""
+        self.delivery = 0
+
+    def __lt__(self, other: Entry) -> bool:
+        return self.place < other.place
+
+    def seen(self) -> Seen:
+        """As one who looks sees it."""
+        state = self.state or "ready"
+        return Seen(self.id, self.queue.name, self.body, self.priority, state, self.count, self.due, self.holder)
+
+
+class Line:
+    """Ready entries of one priority, by place.
+
+    New ones come in order and stand in `fresh`; those that come back, or come late, in the heap `late`.
+    Entries that were removed stay where they are until they are met.
+    """
+
+    __slots__ = ("_fresh", "_late")
+
+    def __init__(self) -> None:
+        self._fresh: deque[Entry] = deque()
+        self._late: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        if not self._fresh or self._fresh[-1].place < entry.place:
+            self._fresh.append(entry)
+        else:
+            heapq.heappush(self._late, entry)
+
+    def take(self, limit: int) -> list[Entry]:
+        """Take up to limit entries off, first the one with the lowest place."""
+        fresh, late = self._fresh, self._late
+        taken: list[Entry] = []
+        while len(taken) < limit and (fresh or late):
+            entry = heapq.heappop(late) if late and not (fresh and fresh[0].place < late[0].place) else fresh.popleft()
+            if entry.state == "ready":
+                taken.append(entry)
+        return taken
+
+    def __iter__(self) -> Iterator[Entry]:
+        merged = heapq.merge(self._fresh, sorted(self._late))
+        return (entry for entry in merged if entry.state == "ready")
+
+
+class Queue:
+    """The messages of one queue by id, by order and by time.
+
+    owner: the connection with which it ends, or "". seat: the connection that alone may consume it, or "".
+    """
+
+    def __init__(self, name: str, arguments: Arguments, owner: str) -> None:
+        self.name = name
+        self.arguments = dict(arguments)
+        self.owner = owner
+        self.seat = ""
+        self.single = bool(arguments.get("x-single-active-consumer"))
+        self.limit = _number(arguments.get("x-max-length"))
+        self.entries: dict[str, Entry] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lines = [Line() for _ in range(PRIORITIES)]
+        self._delayed: list[tuple[float, Entry]] = []
+        self.ready = self.delayed = 0
+        #: Entries that were removed and still stand in a line.
+        self._gone = 0
+
+    @property
+    def due(self) -> float | None:
+        """When the first delayed message becomes ready; None when there is none."""
+        while self._delayed and self._delayed[0][1].state != "delayed":
+            heapq.heappop(self._delayed)
+            self._gone -= 1
+        return self._delayed[0][0] if self._delayed else None
+
+    def counts(self) -> Counts:
+        return Counts(self.ready, self.delayed, len(self.entries) - self.ready - self.delayed)
+
+    def has_room(self, more: int) -> bool:
+        """Whether so many more messages may wait here."""
+        return self.limit is None or self.ready + self.delayed + more <= self.limit
+
+    def add(self, entry: Entry, due: float | None) -> None:
+        """Store a new entry, ready at due or at once."""
+        self.entries[entry.id] = entry
+        if due is None:
+            self._line_up(entry)
+        else:
+            entry.state, entry.due = "delayed", due
+            heapq.heappush(self._delayed, (due, entry))
+            self.delayed += 1
+
+    def put_back(self, entry: Entry) -> None:
+        """A held entry is ready again, at its old place."""
+        entry.holder = ""
+        self._line_up(entry)
+
+    def end(self, entry: Entry) -> None:
+        """A held entry is done."""
+        del self.entries[entry.id]
+
+    def promote(self, now: float) -> None:
+        """What is due by now becomes ready."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, entry = heapq.heappop(self._delayed)
+            if entry.state == "delayed":
+                entry.due = None
+                self.delayed -= 1
+                self._line_up(entry)
+            else:
+                self._gone -= 1
+
+    def take(self, limit: int, holder: str, numbers: Iterator[int]) -> list[Entry]:
+        """Give up to limit entries to holder, best first."""
+        taken: list[Entry] = []
+        for line in reversed(self._lines):
+            if len(taken) == limit or len(taken) == self.ready:
+                break
+            taken += line.take(limit - len(taken))
+        for entry in taken:
+            entry.state, entry.holder, entry.delivery = "held", holder, next(numbers)
+            entry.count += 1
+        self.ready -= len(taken)
+        return taken
+
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Take those that wait out for good."""
+        removed = []
+        for id in ids:
+            entry = self.entries.get(id)
+            if entry is not None and entry.state != "held":
+                self._strike(entry)
+                removed.append(id)
+        if self._gone > len(self.entries) + 100:
+            self._tidy()
+        return removed
+
+    def purge(self) -> int:
+        """Remove all that wait; returns how many that was."""
+        number = self.ready + self.delayed
+        self.entries = {id: entry for id, entry in self.entries.items() if entry.state == "held"}
+        self._clear()
+        return number
+
+    def browse(self, state: State) -> Iterator[Entry]:
+        """Entries of one state in the order in which they will be delivered, or were (held)."""
+        if state == "ready":
+            return (entry for line in reversed(self._lines) for entry in line)
+        of_state = (entry for entry in self.entries.values() if entry.state == state)
+        if state == "delayed":
+            return iter(sorted(of_state, key=lambda entry: (entry.due, -entry.priority, entry.place)))
+        return iter(sorted(of_state, key=lambda entry: entry.delivery))
+
+    def _line_up(self, entry: Entry) -> None:
+        entry.state = "ready"
+        self._lines[entry.priority].add(entry)
+        self.ready += 1
+
+    def _strike(self, entry: Entry) -> None:
+        if entry.state == "ready":
+            self.ready -= 1
+        else:
+            self.delayed -= 1
+        entry.state, entry.body = None, b""
+        del self.entries[entry.id]
+        self._gone += 1
+
+    def _tidy(self) -> None:
+        """Forget the removed ones, lest a queue that is never consumed grow for ever."""
+        lines, delayed = self._lines, self._delayed
+        self._clear()
+        for line in lines:
+            for entry in line:
+                self._line_up(entry)
+        self._delayed = [(due, entry) for due, entry in delayed if entry.state == "delayed"]
+        heapq.heapify(self._delayed)
+        self.delayed = len(self._delayed)
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
