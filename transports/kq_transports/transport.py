@@ -34,7 +34,6 @@ from kq_transports.eventloop import Pump
 from kq_transports.management import Management
 from kq_transports.routing import KINDS
 
-
 #: Seconds; the lease of a connection that asked for no heartbeat and named no other.
 LEASE = 15.0
 

@@ -1,34 +1,23 @@
-"""Queues in the memory of one process: for tests, and for programs that need no more than themselves.
-
-`kq-memory://name`: all connections of a process to one name share a broker, which lives as long as the process. The
-clock is the broker's own and may be moved by hand, so that a test of days takes milliseconds.
-"""
+"""One connection to a broker in memory."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import ClassVar, Protocol, cast
 
 from kq_transports.alarm import Alarm
 from kq_transports.engine import (
-    Action,
     Arguments,
     Binding,
     Counts,
     Delivery,
     Engine,
-    Full,
     Lease,
     LeaseLost,
     Message,
     Mismatch,
-    NotFound,
     Options,
     Seen,
     State,
@@ -36,198 +25,10 @@ from kq_transports.engine import (
     Verdict,
     Want,
 )
-from kq_transports.memory_queue import Entry, Queue
-from kq_transports.transport import EngineTransport
+from kq_transports.memory.broker import Exchange, Holder, MemoryBroker
+from kq_transports.memory.queue import Queue
 
 TRAITS = Traits("memory", durable=False, shared=False)
-
-
-class Clock(Protocol):
-    """Where a broker gets its time from."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-
-
-class SystemClock:
-    """The computer's own clock."""
-
-    def now(self) -> float:
-        return time.time()
-
-
-class Exchange:
-    """kind: direct, topic or fanout. bindings: each once, in order; the values say nothing."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.bindings: dict[Binding, None] = {}
-
-
-class Holder:
-    """A connection that has a lease. until: when that ends. held: what it holds, by receipt."""
-
-    def __init__(self, engine: MemoryEngine, until: float) -> None:
-        self.name = engine.options.name
-        self.engine = engine
-        self.until = until
-        self.held: dict[str, Entry] = {}
-        self.seats: set[Queue] = set()
-
-
-class MemoryBroker:
-    """The queues that several connections of this process share.
-
-    A broker that is made by hand is nobody else's; named() gives the one that `kq-memory://name` means.
-    """
-
-    _named: ClassVar[dict[str, MemoryBroker]] = {}
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        self.clock = clock or SystemClock()
-        self.lock = threading.Lock()
-        self.queues: dict[str, Queue] = {}
-        self.exchanges: dict[str, Exchange] = {}
-        self.holders: dict[str, Holder] = {}
-        self.sleepers: dict[str, set[MemoryEngine]] = {}
-        self.places = itertools.count()
-        self.deliveries = itertools.count(1)
-        #: No lease ends before; never later than the truth.
-        self._next_end = math.inf
-
-    @classmethod
-    def named(cls, name: str, clock: Clock | None = None) -> MemoryBroker:
-        """The broker of that name, made with clock when it is not there yet."""
-        if name not in cls._named:
-            cls._named.setdefault(name, cls(clock))
-        return cls._named[name]
-
-    @classmethod
-    def forget(cls, name: str) -> None:
-        """Let the next connection to that name find an empty broker."""
-        cls._named.pop(name, None)
-
-    def clock_moved(self) -> None:
-        """Wake all sleepers: what they wait for may be due. To be called when a clock was moved by hand."""
-        with self.lock:
-            for name in list(self.sleepers):
-                self.wake(name)
-
-    # What the engines do, under the lock.
-
-    def queue(self, name: str) -> Queue:
-        """The queue of that name, with what is due by now made ready."""
-        try:
-            queue = self.queues[name]
-        except KeyError:
-            raise NotFound(f"there is no queue {name!r}") from None
-        queue.promote(self.clock.now())
-        return queue
-
-    def exchange(self, name: str) -> Exchange:
-        try:
-            return self.exchanges[name]
-        except KeyError:
-            raise NotFound(f"there is no exchange {name!r}") from None
-
-    def delete(self, name: str) -> int:
-        """End a queue and its bindings; returns how many messages went."""
-        queue = self.queues.pop(name, None)
-        for exchange in self.exchanges.values():
-            exchange.bindings = {each: None for each in exchange.bindings if each.queue != name}
-        return len(queue.entries) if queue else 0
-
-    def check(self, messages: Sequence[Message]) -> None:
-        """Raise NotFound or Full unless all of messages can be stored."""
-        more: dict[str, int] = {}
-        for message in messages:
-            queue = self.queues.get(message.queue)
-            if queue is None:
-                raise NotFound(f"there is no queue {message.queue!r}")
-            if queue.limit is not None and message.id not in queue.entries:
-                more[queue.name] = more.get(queue.name, 0) + 1
-        for name, number in more.items():
-            if not self.queues[name].has_room(number):
-                raise Full(f"queue {name!r} may have {self.queues[name].limit} messages waiting and has them")
-
-    def store(self, messages: Sequence[Message]) -> None:
-        """Put messages into their queues; an id that is there is skipped."""
-        now = self.clock.now()
-        touched = set()
-        for message in messages:
-            queue = self.queues[message.queue]
-            if message.id not in queue.entries:
-                queue.add(Entry(queue, message, next(self.places)), now + message.delay if message.delay > 0 else None)
-                touched.add(message.queue)
-        for name in touched:
-            self.wake(name)
-
-    def end(self, holder: Holder, verdicts: Iterable[Verdict]) -> None:
-        """Settle those of verdicts that are about something that holder has."""
-        for verdict in verdicts:
-            entry = holder.held.pop(verdict.receipt, None)
-            if entry is None:
-                continue
-            if verdict.action is Action.DONE:
-                entry.queue.end(entry)
-            else:
-                self.put_back(entry)
-
-    def put_back(self, entry: Entry) -> None:
-        entry.queue.put_back(entry)
-        self.wake(entry.queue.name)
-
-    def lend(self, holder: Holder) -> None:
-        """Begin or renew a lease; a namesake's ends."""
-        namesake = self.holders.get(holder.name)
-        if namesake is not None and namesake is not holder:
-            self.bury(namesake)
-        self.holders[holder.name] = holder
-        self._next_end = min(self._next_end, holder.until)
-
-    def reap(self) -> None:
-        """End the leases that are over."""
-        now = self.clock.now()
-        if now < self._next_end:
-            return
-        for holder in [holder for holder in self.holders.values() if holder.until <= now]:
-            self.bury(holder)
-        self._next_end = min((holder.until for holder in self.holders.values()), default=math.inf)
-
-    def bury(self, holder: Holder) -> None:
-        """End a lease: what it held goes back, its seats are free, what was mortal ends."""
-        del self.holders[holder.name]
-        for entry in holder.held.values():
-            self.put_back(entry)
-        for queue in holder.seats:
-            self.free(queue)
-        self.delete_mortal(holder.name)
-        holder.engine.ring()  # so that one who sleeps learns it
-
-    def free(self, queue: Queue) -> None:
-        """Leave the seat of a queue to the next."""
-        queue.seat = ""
-        self.wake(queue.name)
-
-    def delete_mortal(self, owner: str) -> None:
-        for name in [queue.name for queue in self.queues.values() if queue.owner == owner]:
-            self.delete(name)
-
-    def wake(self, queue: str) -> None:
-        """Ring those who sleep until something comes to queue."""
-        for engine in self.sleepers.pop(queue, ()):
-            engine.ring()
-
-    def next_end(self, but: str) -> float:
-        """When the first lease ends that keeps something from others."""
-        return min(
-            (each.until for each in self.holders.values() if each.name != but and (each.held or each.seats)),
-            default=math.inf,
-        )
-
-
-# A broker's lock may be held by a thread that the child has not got; and the child's jobs are not the parent's.
-os.register_at_fork(after_in_child=MemoryBroker._named.clear)
 
 
 class MemoryEngine(Engine):
@@ -345,7 +146,7 @@ class MemoryEngine(Engine):
         self._broker.reap()
         self._check_alive()
         if self._holder is None:
-            self._holder = Holder(self, self._lease_end())
+            self._holder = Holder(self.options.name, self, self._lease_end())
             self._broker.lend(self._holder)
         return self._holder
 
@@ -473,14 +274,3 @@ class MemoryEngine(Engine):
             if holder is not None:
                 self._broker.bury(holder)
             return holder is not None
-
-
-class Transport(EngineTransport):
-    """`kq-memory://name`. transport_options: clock, for the broker that is made by the first connection."""
-
-    traits = TRAITS
-    driver_name = "kq-memory"
-
-    def open_engine(self, options: Options) -> Engine:
-        name = self.client.hostname or self.client.virtual_host.strip("/") or "default"
-        return MemoryEngine(MemoryBroker.named(name, cast("Clock | None", options.extra.get("clock"))), options)
