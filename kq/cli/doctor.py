@@ -14,10 +14,10 @@ import click
 
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
-from kq.cli.failing import NO, describe
+from kq.cli.failing import LOOK, NO, describe
 from kq.cli.frame import flags, verb
 from kq.cli.show import print_json, print_table
-from kq.cli.target import any_app, named_app, settings
+from kq.cli.target import any_app, settings
 from kq.clock import new_id
 from kq.config import Loaded, misspelt
 from kq.control import Control, Health
@@ -35,6 +35,31 @@ QUEUE = "kq.doctor"
 PATIENCE = 5.0
 #: Seconds by which two clocks may differ before times on screens mislead.
 SKEW = 2.0
+
+#: What some facts that servers tell of themselves mean for jobs: fact, values, how bad, why, the remedy.
+ADVICE: list[tuple[str, Callable[[str], bool], Level, str, str]] = [
+    (
+        "maxmemory-policy",
+        lambda policy: policy not in ("noeviction", "unknown"),
+        "fail",
+        "when its memory is full the server drops jobs in silence",
+        "redis-cli config set maxmemory-policy noeviction, and in redis.conf",
+    ),
+    (
+        "appendonly",
+        lambda value: value == "no",
+        "warn",
+        "jobs are lost when the server restarts",
+        "redis-cli config set appendonly yes, and in redis.conf",
+    ),
+    (
+        "appendfsync",
+        lambda value: value == "no",
+        "warn",
+        "what the server stored last is lost when its host loses power",
+        "redis-cli config set appendfsync everysec, and in redis.conf",
+    ),
+]
 
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -81,41 +106,38 @@ def _tell(finding: Finding) -> None:
 def examine(loaded: Loaded) -> list[Finding]:
     """All findings. A check whose ground is missing is left out: the ground's own finding tells."""
     findings = [*_settings(loaded)]
-    app = None
     try:
         app = any_app(loaded)
+        findings += _application(app, loaded.config.app)
     except KqError as error:
         findings.append(_failed("application", error))
-    app = app or App("kq")
+        app = App("kq", flags().url)
     try:
-        findings += _checked("URL", lambda: _address(app))
-        if findings[-1].level != "fail":
-            findings += _checked("broker", lambda: _broker(app))
-            findings += _checked("state", lambda: _state(app))
-        if not any(finding.level == "fail" for finding in findings):
-            findings += _checked("workers", lambda: _workers(app))
-        if loaded.config.app is not None:
-            findings += _checked("application", lambda: _application(loaded))
+        if _extend(findings, "URL", lambda: _address(app)):
+            reached = _extend(findings, "broker", lambda: _broker(app))
+            if reached or app.address.state_stays_here:
+                kept = _extend(findings, "state", lambda: _state(app))
+                if reached and kept:
+                    _extend(findings, "workers", lambda: _workers(app))
     finally:
         app.close()
     return findings
 
 
-def _checked(about: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """What check finds; its error is a finding too."""
-    findings: list[Finding] = []
+def _extend(findings: list[Finding], about: str, check: Callable[[], Iterator[Finding]]) -> bool:
+    """Add what check finds; its error is a finding too. Whether it came to its end."""
     try:
         findings.extend(check())
-    except (KqError, ConnectionError, OSError) as error:
+    except (KqError, OSError) as error:
         findings.append(_failed(about, error))
-    return findings
+        return False
+    return True
 
 
 def _failed(about: str, error: Exception) -> Finding:
     told = describe(error)
-    return Finding(
-        "fail", about, f"{told['message']} ({told['code']})" if told["code"] else told["message"], told["fix"]
-    )
+    message = f"{told['message']} ({told['code']})" if told["code"] else told["message"]
+    return Finding("fail", about, message, "" if told["fix"] == LOOK else told["fix"])
 
 
 def _settings(loaded: Loaded) -> Iterator[Finding]:
@@ -138,10 +160,18 @@ def _broker(app: App) -> Iterator[Finding]:
         control.ping()
         yield Finding("ok", "broker", f"answers in {format_duration(control.ping())}")
         for name, value in control.facts().items():
-            yield Finding("ok", "broker", f"{name} {value}")
+            yield from _fact(name, value)
     yield Finding("ok", "broker", f"submit, take and settle one job: {format_duration(round_trip(app))}")
     if not app.broker.traits.durable:
         yield Finding("warn", "broker", "keeps jobs only as long as this process lives", "Use it for tests.")
+
+
+def _fact(name: str, value: str) -> Iterator[Finding]:
+    told = [(level, why, fix) for known, when, level, why, fix in ADVICE if known == name and when(value)]
+    for level, why, fix in told:
+        yield Finding(level, "broker", f"{name} is {value}: {why}", fix)
+    if not told:
+        yield Finding("ok", "broker", f"{name} {value}")
 
 
 def round_trip(app: App) -> float:
@@ -204,10 +234,13 @@ def _workers(app: App) -> Iterator[Finding]:
                 yield Finding("warn", "workers", f"queue {queue.name} has {queue.ready} jobs ready and no worker", fix)
 
 
-def _application(loaded: Loaded) -> Iterator[Finding]:
-    app = named_app(loaded)
+def _application(app: App, where: str | None) -> Iterator[Finding]:
     types = ", ".join(sorted(app.jobs))
-    if types:
-        yield Finding("ok", "application", f"{loaded.config.app} has {len(app.jobs)} job types: {types}")
+    if where is None:
+        yield Finding(
+            "warn", "application", "none is named", "-A module:app, KQ_APP, or app: in kq.yaml; kq init makes one."
+        )
+    elif types:
+        yield Finding("ok", "application", f"{where} has {len(app.jobs)} job types: {types}")
     else:
-        yield Finding("warn", "application", f"{loaded.config.app} has no job types", "Define one: @app.job")
+        yield Finding("warn", "application", f"{where} has no job types", "Define one: @app.job")

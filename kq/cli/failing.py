@@ -13,7 +13,18 @@ import traceback
 
 import click
 
-from kq.errors import BrokerError, ConfigError, JobError, KqError, LeaseLost, MessageError, ResultTimeout
+from kq.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    ConfigError,
+    JobError,
+    KqError,
+    LeaseLost,
+    MessageError,
+    ResultTimeout,
+)
+
+LOOK = "kq doctor looks at the whole way there."
 
 NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG = 1, 2, 65, 69, 70, 75, 77, 78
 
@@ -71,25 +82,20 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
 
 def describe(error: Exception) -> dict[str, str]:
     """An error as data: code, message, fix, notes; "" where there is none."""
-    notes = "\n".join(getattr(error, "__notes__", ()))
+    code, message, fix = _told(error)
+    return {"code": code, "message": message, "fix": fix, "notes": "\n".join(getattr(error, "__notes__", ()))}
+
+
+def _told(error: Exception) -> tuple[str, str, str]:
+    if isinstance(error, BrokerUnreachable) and not error.fix:
+        return error.code, error.message, LOOK
     if isinstance(error, KqError):
-        return {"code": error.code, "message": error.message, "fix": error.fix, "notes": notes}
+        return error.code, error.message, error.fix
     if isinstance(error, click.UsageError):
-        path = error.ctx.command_path if error.ctx else "kq"
-        return {"code": "", "message": error.format_message(), "fix": f"Try: {path} --help", "notes": notes}
+        return "", error.format_message(), f"Try: {error.ctx.command_path if error.ctx else 'kq'} --help"
     if isinstance(error, click.ClickException):
-        return {"code": "", "message": error.format_message(), "fix": "", "notes": notes}
+        return "", error.format_message(), ""
     if isinstance(error, ConnectionError):
-        return {
-            "code": "KQ501",
-            "message": str(error),
-            "fix": "Is the state store there? kq doctor looks.",
-            "notes": notes,
-        }
+        return "KQ501", str(error), LOOK
     message = f"this is a bug in kq: {type(error).__name__}: {error}"
-    return {
-        "code": "KQ001",
-        "message": message,
-        "fix": "Run it with -v for the traceback, and please report it.",
-        "notes": notes,
-    }
+    return "KQ001", message, "Run it with -v for the traceback, and please report it."
