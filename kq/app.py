@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from kq.broker import Broker, Inspector, Publisher, PublishPolicy
+from kq.broker import Broker, Inspector, Publishes, PublishPolicy
 from kq.clock import new_id
 from kq.config import Config, load
 from kq.errors import ConfigError, MessageError
@@ -82,7 +82,7 @@ class App:
         self._keep = keep
         self._submit_timeout = submit_timeout
         self._publishing = publish_retry_policy
-        self._publisher: Publisher | None = None
+        self._publisher: Publishes | None = None
         self._transaction: ContextVar[list[Job[Any]] | None] = ContextVar(f"kq-transaction-{name}", default=None)
 
     def __repr__(self) -> str:
@@ -146,10 +146,15 @@ class App:
         )
 
     @property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> Publishes:
         if self._publisher is None:
             self._publisher = self.broker.publisher()
         return self._publisher
+
+    def connect(self, publisher: Publishes, store: Store) -> None:
+        """Use these instead of connections of its own."""
+        self._publisher = publisher
+        self.__dict__["store"] = store
 
     def inspector(self) -> Inspector:
         """A fresh look at the broker; close it after use."""

@@ -99,6 +99,16 @@ class Broker:
         return Inspector(self)
 
 
+class Publishes(Protocol):
+    """What stores messages: a Publisher, or something that passes them on to one."""
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Store envelopes, all or none."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
 class Publisher:
     """Puts messages into queues, all or nothing. May be shared by threads and survives a fork."""
 

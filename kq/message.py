@@ -7,24 +7,31 @@ a type name is only ever looked up among registered job types.
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from kq.errors import MessageError
-from kq.job import HIGHEST, LOWEST, Counters
-from kq.policy import Data, RetryPolicy, from_data
+from kq.job import LATEST, Counters
+from kq.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
 
 VERSION = 1
 CONTENT_TYPE = "application/json"
 
-#: A job's history keeps its first attempt and the last so many.
+#: A job's history has at most so many lines: its first attempt and the latest.
 HISTORY_LIMIT = 30
 
-#: Nothing nested deeper than this is decoded: C code behind JSON parsers recurses.
+#: A body nested deeper than this, its own braces included, is refused: not every reader of JSON survives it.
 DEPTH_LIMIT = 64
+
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)]
+Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
+Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,10 +41,10 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: "raised", "timed out", "died" or "refused"; error: one line.
     """
 
-    number: int
+    number: Count
     worker: str
-    started: float
-    ended: float
+    started: Instant
+    ended: Instant
     outcome: str
     error: str = ""
 
@@ -46,21 +53,21 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The headers of a message. Durations in seconds, instants in seconds since the epoch."""
 
     kq: int = VERSION
-    id: str
-    type: str
-    submitted: float = 0.0
-    failed: int = 0
-    lost: int = 0
-    infra: int = 0
-    timeout: float | None = None
-    deadline: float | None = None
+    id: Name
+    type: Name
+    submitted: Instant = 0.0
+    failed: Count = 0
+    lost: Count = 0
+    infra: Count = 0
+    timeout: Timeout | None = None
+    deadline: Instant | None = None
     unique: str | None = None
     retry_policy: Data | None = None
     history: tuple[Attempt, ...] = ()
     # Only on buried messages:
     error: str | None = None
     traceback: str | None = None
-    buried: float | None = None
+    buried: Instant | None = None
     queue: str | None = None
 
     @property
@@ -100,18 +107,32 @@ class Envelope:
 
 
 def encode_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The JSON body for these arguments. Raises TypeError for what JSON cannot carry."""
-    return _encoder.encode({"args": args, "kwargs": kwargs})
+    """The JSON body for these arguments.
+
+    Raises TypeError, naming the argument (the first is 1), for what JSON cannot carry. Text is UTF-8; what JSON has
+    no form for, but msgspec an agreed one (dates, bytes, sets, dataclasses), arrives as that form.
+    """
+    try:
+        body = _encode({"args": args, "kwargs": kwargs})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _blamed(args, kwargs) or TypeError(f"the arguments have no JSON form: {_one_line(error)}") from None
+    # The encoder writes null for NaN and knows no limit of depth; look closer only where either may be.
+    if (b"null" in body or _brackets(body) > DEPTH_LIMIT) and (wrong := _blamed(args, kwargs)):
+        raise wrong
+    return body
 
 
 def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The arguments in a body. Raises MessageError for anything that is not one."""
-    if _depth(body) > DEPTH_LIMIT:
-        raise MessageError(f"the body is nested more than {DEPTH_LIMIT} levels deep")
     try:
-        decoded = _body_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError(f'the body is no JSON of the form {{"args": [...], "kwargs": {{...}}}}: {error}') from error
+        decoded = _decode_body(body)
+    except RecursionError:
+        raise MessageError(_TOO_DEEP) from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        form = '{"args": [...], "kwargs": {...}}'
+        raise MessageError(f"the body is no JSON of the form {form}: {_one_line(error)}") from error
+    if _brackets(body) > DEPTH_LIMIT and _is_deep([decoded.args, decoded.kwargs], DEPTH_LIMIT - 1):
+        raise MessageError(_TOO_DEEP)
     return decoded.args, decoded.kwargs
 
 
@@ -126,20 +147,16 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
     """The head in a message's headers. Raises MessageError when they are not those of version 1."""
     version = headers.get("kq")
     if version != VERSION:
-        what = "it has no header kq" if version is None else f"its version is {version!r}"
+        what = "it has no header kq" if version is None else f"its version is {reprlib.repr(version)}"
         raise MessageError(f"not a kq message of version {VERSION}: {what}")
     try:
         head = msgspec.convert(headers, Head)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise MessageError(f"a header is wrong: {error}") from error
-    if not head.id or not head.type:
-        raise MessageError("the headers id and type must not be empty")
+        _encode(head)  # what could not be written again, as half a surrogate pair, must not come in
+        if head.retry_policy is not None:
+            from_data(head.retry_policy)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        raise MessageError(f"a header is wrong: {_one_line(error)}") from error
     return head
-
-
-def checked_priority(priority: int) -> int:
-    """priority, held within 0..9."""
-    return max(LOWEST, min(HIGHEST, priority))
 
 
 class _Body(msgspec.Struct):
@@ -147,28 +164,57 @@ class _Body(msgspec.Struct):
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-def _depth(body: bytes) -> int:
-    """An upper bound of the nesting of body: cheap for the usual small one, exact enough for a hostile one."""
-    opened = body.count(b"[") + body.count(b"{")
-    if opened <= DEPTH_LIMIT:
-        return opened
-    depth = deepest = 0
-    quoted = escaped = False
-    for byte in body:
-        if escaped:
-            escaped = False
-        elif quoted:
-            escaped = byte == 0x5C
-            quoted = byte != 0x22
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+_encode = msgspec.json.Encoder().encode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_ARGUMENT_DEPTH = DEPTH_LIMIT - 2
+_TOO_DEEP = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 
 
-_encoder = msgspec.json.Encoder()
-_body_decoder = msgspec.json.Decoder(_Body)
+def _blamed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeError | None:
+    """What is wrong with the first argument that JSON cannot carry."""
+    for name, value in [*enumerate(args, 1), *kwargs.items()]:
+        try:
+            encoded = _encode(value)
+        except RecursionError:
+            return TypeError(f"argument {name!r} is nested too deep, or contains itself")
+        except UnicodeEncodeError:
+            return TypeError(f"argument {name!r} holds text that is not Unicode (half of a surrogate pair)")
+        except (TypeError, ValueError) as error:
+            return TypeError(f"argument {name!r} has no JSON form: {_one_line(error)}")
+        if b"null" in encoded and _has_nan(msgspec.to_builtins(value)):
+            return TypeError(f"argument {name!r} holds NaN or infinity, which JSON does not have")
+        if _brackets(encoded) > _ARGUMENT_DEPTH and _is_deep([msgspec.json.decode(encoded)], _ARGUMENT_DEPTH):
+            return TypeError(f"argument {name!r} is nested more than {_ARGUMENT_DEPTH} levels deep")
+    return None
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return any(map(_has_nan, inner))
+
+
+def _brackets(encoded: bytes) -> int:
+    """An upper bound of the nesting of JSON, in no time: the usual body is far below every limit."""
+    return encoded.count(b"[") + encoded.count(b"{")
+
+
+def _is_deep(values: list[Any], limit: int) -> bool:
+    """Whether lists and objects stand more than limit levels deep in each other. Does not recurse."""
+    level = values
+    for _ in range(limit):
+        level = [
+            each
+            for value in level
+            for each in (value.values() if type(value) is dict else value)
+            if type(each) is dict or type(each) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]}…"

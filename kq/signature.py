@@ -8,123 +8,136 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-_NO_DEFAULT: Any = inspect.Parameter.empty
+from kq.message import decode_body, encode_body
 
 
 class Signature:
-    """The parameters of function, ready to bind and check arguments."""
+    """The parameters of function, ready to bind and check arguments for the job type called name."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self._signature = inspect.signature(function)
-        parameters = list(self._signature.parameters.values())
-        self._open = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
-        self._positional = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-        self._only_positional = frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
-        self._struct = _struct_of(name, parameters, _hints(function))
-        self._fields = frozenset(self._struct.__struct_fields__)
+        parameters = self._signature.parameters.values()
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self._positional = tuple(p.name for p in positional)
+        self._known = frozenset(p.name for p in parameters)
+        self._required = frozenset(p.name for p in parameters if p.default is p.empty and not _takes_rest(p))
+        #: Whether every parameter has one value and may be named.
+        self._plain = not any(_takes_rest(p) or p.kind is p.POSITIONAL_ONLY for p in parameters)
+        self._types = _types_of(function, parameters)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise TypeError, in one line that names the parameter, unless the arguments fit.
-
-        The values are those of JSON or what msgspec makes JSON of.
-        """
-        self.convert(args, msgspec.to_builtins(dict(kwargs)), builtin=False)
-
-    def convert(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, builtin: bool = True
-    ) -> tuple[Sequence[Any], dict[str, Any]]:
-        """Arguments to call the function with, turned into what its annotations say.
-
-        Raises TypeError when they do not fit.
-        """
-        if not builtin:
-            args = [msgspec.to_builtins(arg) for arg in args]
+        """Raise TypeError, in one line that names the parameter, unless these arguments will fit where they run."""
         named = self._bind(args, kwargs)
-        known = {name: value for name, value in named.items() if name in self._fields}
         try:
-            values = msgspec.structs.asdict(msgspec.convert(known, self._struct))
-        except msgspec.ValidationError as error:
-            raise TypeError(f"{self.name}: {_plain(error)}") from None
-        if not self._open and not self._only_positional:
-            return (), {name: values[name] for name in known}
-        taken = min(len(args), len(self._positional))
-        first = [values[name] for name in self._positional[:taken]]
-        rest = {name: values.get(name, value) for name, value in named.items() if name not in self._positional[:taken]}
-        rest.pop("*", None)
-        return [*first, *args[taken:]], rest
+            # To JSON and back: what is checked is what will arrive.
+            _, arriving = decode_body(encode_body((), named))
+        except TypeError as error:
+            raise self._misfit(str(error)) from None
+        self._convert(arriving)
+
+    def convert(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Arguments to call the function with: those of a message, turned into what its annotations say.
+
+        Raises TypeError, in one line that names the parameter, when they do not fit.
+        """
+        values = self._convert(self._bind(args, kwargs))
+        if self._plain:
+            return (), values
+        bound = inspect.BoundArguments(self._signature, values)  # type: ignore[arg-type]  # any mapping does
+        return bound.args, bound.kwargs
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by parameter name. The fast way for the usual function, inspect's for the rest."""
-        if len(args) > len(self._positional) or self._open or self._only_positional:
-            return self._bind_by_inspect(args, kwargs)
+        """Arguments by parameter; those that `*args` and `**kwargs` take are one list and one dict."""
+        named = self._bind_plainly(args, kwargs) if self._plain else None
+        if named is None:
+            try:
+                named = self._signature.bind_partial(*args, **kwargs).arguments
+            except TypeError as error:
+                raise self._misfit(str(error), hint=self._nearest(kwargs)) from None
+        if not self._required <= named.keys():
+            missing = [repr(name) for name in self._signature.parameters if name in self._required - named.keys()]
+            raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        return named
+
+    def _bind_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What `inspect` would find, sooner; None when it would raise."""
+        if len(args) > len(self._positional):
+            return None
         named = dict(zip(self._positional, args, strict=False))
         for name, value in kwargs.items():
-            if name in named or name not in self._fields:
-                return self._bind_by_inspect(args, kwargs)
+            if name in named or name not in self._known:
+                return None
             named[name] = value
         return named
 
-    def _bind_by_inspect(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _convert(self, named: dict[str, Any]) -> dict[str, Any]:
         try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}{self._signature}: {error}{self._hint(kwargs)}") from None
-        named: dict[str, Any] = {}
-        for name, value in bound.arguments.items():
-            kind = self._signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_KEYWORD:
-                named.update(value)
-            elif kind is inspect.Parameter.VAR_POSITIONAL:
-                named["*"] = value
-            else:
-                named[name] = value
-        return named
+            values: dict[str, Any] = msgspec.convert(named, self._types, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise self._misfit(_with_name(error)) from None
+        return values
 
-    def _hint(self, kwargs: Mapping[str, Any]) -> str:
-        unknown = [name for name in kwargs if name not in self._fields]
-        near = difflib.get_close_matches(unknown[0], self._fields, n=1) if unknown else []
+    def _misfit(self, reason: str, hint: str = "") -> TypeError:
+        names = ", ".join(str(p.replace(annotation=p.empty)) for p in self._signature.parameters.values())
+        return TypeError(" ".join(f"{self.name}({names}): {reason}{hint}".split()))
+
+    def _nearest(self, kwargs: Mapping[str, Any]) -> str:
+        unknown = [name for name in kwargs if name not in self._known]
+        near = difflib.get_close_matches(unknown[0], self._known, n=1) if unknown else []
         return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a name that exists for type checkers only: such a parameter takes anything
-        return {}
+def _takes_rest(parameter: Parameter) -> bool:
+    return parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def _struct_of(name: str, parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> type[msgspec.Struct]:
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+def _types_of(function: Callable[..., Any], parameters: typing.Iterable[Parameter]) -> Any:
+    """A type for msgspec: a dict with one entry for each parameter, any of which may be absent."""
+    fields: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        hint = _checkable(hints.get(parameter.name, Any))
-        if parameter.default is _NO_DEFAULT:
-            fields.append((parameter.name, hint))
-        else:
-            # The function fills in its own defaults; UNSET only says that the field may be absent.
-            fields.append((parameter.name, hint | msgspec.UnsetType if hint is not Any else Any, msgspec.UNSET))
-    return msgspec.defstruct(name.replace(".", "_"), fields, kw_only=True, forbid_unknown_fields=True)
+        hint = _checkable(_resolved(parameter, function))
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            hint = list[hint]  # type: ignore[valid-type]
+        elif parameter.kind is Parameter.VAR_KEYWORD:
+            hint = dict[str, hint]  # type: ignore[valid-type]
+        fields[parameter.name] = hint
+    make: Any = typing.TypedDict  # its fields are known at run time only
+    return make("Arguments", fields, total=False)
+
+
+def _resolved(parameter: Parameter, function: Callable[..., Any]) -> Any:
+    """The annotation, out of its text where it is one; Any when there is none that exists at run time."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    holder = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    try:
+        return typing.get_type_hints(holder, inspect.unwrap(function).__globals__, include_extras=True)["it"]
+    except Exception:  # a name that exists for type checkers only, a callable without globals
+        return Any
 
 
 def _checkable(hint: Any) -> Any:
     """hint if msgspec can check it, else Any."""
     try:
-        msgspec.json.Decoder(hint)
-        typing.Union[hint, msgspec.UnsetType]  # noqa: UP007 - only whether it may stand in a union
+        msgspec.json.Decoder(hint)  # raises for unions that it cannot tell apart
+        msgspec.json.schema(hint)  # raises for classes that it would only compare by isinstance
     except Exception:
         return Any
     return hint
 
 
-def _plain(error: msgspec.ValidationError) -> str:
+def _with_name(error: msgspec.ValidationError) -> str:
     """msgspec's message with the parameter's name instead of a JSON path."""
     text, _, path = str(error).partition(" - at `$.")
+    ...
     return f"argument {path.rstrip('`')!r}: {text}" if path else text

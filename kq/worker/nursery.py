@@ -22,6 +22,7 @@ from kq.errors import KqError
 from kq.loading import load_app
 from kq.policy import RetryPolicy
 from kq.worker.executor import die_with, run_executor
+from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
 
 _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
@@ -108,17 +109,18 @@ class _Nursery:
         return bool(data)
 
     def _spawn(self, spawn: Spawn) -> None:
-        sock, page = self._descriptors[:2]
-        del self._descriptors[:2]
+        needed = 3 if spawn.relayed else 2
+        descriptors = self._descriptors[:needed]
+        del self._descriptors[:needed]
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(spawn, sock, page, parent)
-        os.close(sock)
-        os.close(page)
+            self._become(spawn, descriptors, parent)
+        for descriptor in descriptors:
+            os.close(descriptor)
         self._sock.sendall(frame(Spawned(spawn.number, pid)))
 
-    def _become(self, spawn: Spawn, sock: int, page: int, parent: int) -> None:
+    def _become(self, spawn: Spawn, descriptors: list[int], parent: int) -> None:
         """The child: never returns."""
         status = 1
         try:
@@ -133,6 +135,10 @@ class _Nursery:
                 each.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
+            sock, page = descriptors[:2]
+            if spawn.relayed:
+                line = Line(socket.socket(fileno=descriptors[2]))
+                self._app.connect(RelayedPublisher(line), RelayedStore(line))
             run_executor(self._app, socket.socket(fileno=sock), Page(spawn.slots, page), spawn.pool, spawn.slots)
             self._app.close()
             status = 0

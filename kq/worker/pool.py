@@ -144,12 +144,14 @@ class Pool:
         *,
         max_jobs: int = 0,
         max_rss: int = 0,
+        relay: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self.kind = kind
         self.size = size
         self._where, self._url, self._state = where, url, state
         self._clock = clock
         self._on_end = on_end
+        self._relay = relay
         self._max_jobs, self._max_rss = max_jobs, max_rss
         self._processes = size if kind == "process" else 1
         self._slots = 1 if kind == "process" else size
@@ -216,16 +218,22 @@ class Pool:
         self.version += 1
         self.executors[executor.number] = executor
         assert self._report is not None
-        order = frame(Spawn(executor.number, self.kind, self._slots))
+        order = frame(Spawn(executor.number, self.kind, self._slots, self._relay is not None))
+        sent = [theirs]
+        if self._relay is not None:
+            near, far = socket.socketpair()
+            self._relay(near)
+            sent.append(far)
         try:
-            socket.send_fds(self._report, [order], [theirs.fileno(), page.descriptor])
+            socket.send_fds(self._report, [order], [theirs.fileno(), page.descriptor, *(s.fileno() for s in sent[1:])])
         except OSError:
             self.executors.pop(executor.number)  # the nursery died: read_report() starts another
             ours.close()
             page.close()
             return
         finally:
-            theirs.close()
+            for each in sent:
+                each.close()
         ours.setblocking(False)
 
     # Reading.

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import FrameType, TracebackType
 
 from kq.app import App
@@ -18,6 +19,7 @@ from kq.errors import ConfigError, KqError
 from kq.loading import whereabouts
 from kq.outcome import Outcome
 from kq.worker.pool import Pool, PoolKind, Task
+from kq.worker.relay import answer_calls
 from kq.worker.supervisor import Plan, Supervisor
 
 log = logging.getLogger("kq.worker")
@@ -66,7 +68,16 @@ class Worker:
         def make_pool(on_end: Callable[[Task, Outcome], None]) -> Pool:
             address = app.address
             return Pool(
-                place, address.url, address.state, pool, size, SYSTEM, on_end, max_jobs=max_jobs, max_rss=max_rss
+                place,
+                address.url,
+                address.state,
+                pool,
+                size,
+                SYSTEM,
+                on_end,
+                max_jobs=max_jobs,
+                max_rss=max_rss,
+                relay=None if app.broker.traits.shared else partial(answer_calls, app),
             )
 
         plan = Plan(app.name, limits, size, app.lease, grace)

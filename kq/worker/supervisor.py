@@ -696,6 +696,8 @@ class Supervisor:
                 with contextlib.suppress(BrokerError):
                     for queue in self._queues:
                         self._session.stop(queue)
+        if self._session is None:
+            self._finished.clear()  # nobody to tell: what we held is delivered to others
         waiting, self._arrived = [*self._ready, *self._arrived], []
         self._ready.clear()
         for task in waiting:

@@ -92,11 +92,15 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
 
 
 class Spawn(msgspec.Struct, frozen=True):
-    """To the nursery, with two descriptors: start executor number with so many slots."""
+    """To the nursery, with descriptors of a socket and a page: start executor number with so many slots.
+
+    relayed: a third descriptor, of a socket, carries what its jobs publish and ask.
+    """
 
     number: int
     pool: str
     slots: int
+    relayed: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,166 @@
+"""Lets jobs submit jobs where the broker lives in one process only, as the memory broker does.
+
+The supervisor's process answers its executors' calls, each from a thread of its own; the executor's app
+publishes and reads state through it. Where processes share the broker, executors have connections of their own.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from kq.app import App
+from kq.errors import BrokerFull, BrokerUnreachable, KqError
+from kq.message import Envelope
+from kq.state.store import Store, StoreUnreachable, Write
+from kq.worker.wire import frame, read_frame
+
+#: Seconds that one call to wait may block the others of its executor.
+PATIENCE = 0.2
+
+
+class Publish(msgspec.Struct, tag="publish"):
+    envelopes: list[Envelope]
+
+
+class Get(msgspec.Struct, tag="get"):
+    keys: list[str]
+
+
+class Put(msgspec.Struct, tag="put"):
+    writes: list[Write]
+
+
+class Scan(msgspec.Struct, tag="scan"):
+    prefix: str
+    limit: int
+
+
+class Wait(msgspec.Struct, tag="wait"):
+    key: str
+    timeout: float
+
+
+class Now(msgspec.Struct, tag="now"):
+    pass
+
+
+Call: TypeAlias = Publish | Get | Put | Scan | Wait | Now
+
+
+class Answer(msgspec.Struct):
+    """value: what the call returned; error: what it raised, and full whether the broker had no room."""
+
+    value: Any = None
+    error: str = ""
+    full: bool = False
+
+
+_decode_call = msgspec.msgpack.Decoder(Call).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+def answer_calls(app: App, sock: socket.socket) -> None:
+    """Answer one executor's calls, in a thread, until it hangs up."""
+    threading.Thread(target=_answer, args=(app, sock), name="kq-relay", daemon=True).start()
+
+
+def _answer(app: App, sock: socket.socket) -> None:
+    with sock:
+        try:
+            while (data := read_frame(sock)) is not None:
+                sock.sendall(frame(_carry_out(app, _decode_call(data))))
+        except OSError:
+            return  # the executor died in the middle of a call
+
+
+def _carry_out(app: App, call: Call) -> Answer:
+    try:
+        match call:
+            case Publish(envelopes):
+                app.publisher.publish(envelopes)
+                return Answer()
+            case Get(keys):
+                return Answer(app.store.get(keys))
+            case Put(writes):
+                return Answer(app.store.write(writes))
+            case Scan(prefix, limit):
+                return Answer(app.store.scan(prefix, limit))
+            case Wait(key, timeout):
+                return Answer(app.store.wait(key, timeout))
+            case Now():
+                return Answer(app.store.now())
+    except (KqError, StoreUnreachable) as error:
+        return Answer(error=str(error), full=isinstance(error, BrokerFull))
+
+
+class Line:
+    """An executor's end. May be used by several threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+
+    def ask(self, call: Call) -> Answer:
+        with self._lock:
+            self._sock.sendall(frame(call))
+            data = read_frame(self._sock)
+        if data is None:
+            raise BrokerUnreachable("the worker ended while this job called it", stored="unknown")
+        return _decode_answer(data)
+
+
+class RelayedPublisher:
+    """Publishes through the supervisor's process."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        answer = self._line.ask(Publish(list(envelopes)))
+        if answer.error:
+            raise BrokerFull(answer.error) if answer.full else BrokerUnreachable(answer.error, stored="unknown")
+
+    def close(self) -> None:
+        """The line stays: it is the executor's."""
+
+
+class RelayedStore(Store):
+    """The state store of the supervisor's process."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def _ask(self, call: Call) -> Any:
+        answer = self._line.ask(call)
+        if answer.error:
+            raise StoreUnreachable(answer.error)
+        return answer.value
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        return msgspec.convert(self._ask(Get(list(keys))), list[bytes | None])
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        return msgspec.convert(self._ask(Put(list(writes))), list[bool])
+
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        return msgspec.convert(self._ask(Scan(prefix, limit)), list[tuple[str, bytes]])
+
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        until = time.monotonic() + timeout
+        while True:
+            left = until - time.monotonic()
+            found: bytes | None = self._ask(Wait(key, max(0.0, min(PATIENCE, left))))
+            if found is not None or left <= 0:
+                return found
+
+    def now(self) -> float:
+        return float(self._ask(Now()))
+
+    def close(self) -> None:
+        """The line stays: it is the executor's."""
