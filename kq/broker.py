@@ -162,6 +162,10 @@ class Publisher:
                         f"could not submit to {self._where}: {_one_line(error)}; stored: {stored}", stored=stored
                     ) from error
                 time.sleep(wait)
+            except (engine.EngineError, ChannelError) as error:
+                # What another attempt cannot mend: a wrong password, an unknown option, another declaration.
+                self._discard()
+                raise BrokerError(f"could not submit to {self._where}: {_one_line(error)}") from error
 
     def _attempt(self, envelopes: Sequence[Envelope]) -> None:
         channel = self._open()
