@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from kq_transports.hostfile.mounts import network_file_system
 from kq_transports.hostfile.trouble import explain, locked, read_only
 
 Row: TypeAlias = tuple[Any, ...]
+Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 # Pages of the log after which a commit copies them into the file by itself (16 MB). SQLite's own
 # 1000 would make every few hundredth job pay for it; whoever is idle calls checkpoint() long before.
@@ -35,7 +36,7 @@ class Database:
     timeout: seconds that a transaction may wait for its turn before Unreachable.
     synchronous: "full" (what is committed survives a power failure) or "normal" (it survives the
         death of every process).
-    Used by one thread at a time, in the process that opened it. Raises EngineError when the file
+    May be used by several threads, in the process that opened it. Raises EngineError when the file
     cannot be used, Unreachable and Full as the engine does.
     """
 
@@ -47,6 +48,8 @@ class Database:
         self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
         self._synchronous = ""
         self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._closed = False
         mode = os.stat(self.path).st_mode & 0o666
         self._lock = FileLock(self._beside(".lock"), mode)
         self._bells = self._beside(".wake")
@@ -75,21 +78,27 @@ class Database:
                 raise explain(error, self.path) from error
             raise
         finally:
-            self._lock.release()
+            self._leave()
 
-    def read(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+    def read(self, statement: str, values: Values = ()) -> list[Row]:
         """The rows that statement selects, as of one moment."""
-        self._check_process()
+        self._enter()
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
+        finally:
+            self._mutex.release()
 
     def checkpoint(self) -> None:
         """Copy what the log holds into the file, as far as readers allow; for an idle moment."""
-        self._check_process()
-        with suppress(sqlite3.Error):  # the next one will do
+        self._enter()
+        try:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error:
+            pass  # the next one will do
+        finally:
+            self._mutex.release()
 
     def bell(self) -> Bell:
         """A new bell by which other processes may wake this one."""
@@ -101,10 +110,13 @@ class Database:
 
     def close(self) -> None:
         """Let go of the file. May be repeated. In a forked child it stays the parent's."""
-        if os.getpid() != self._pid:
+        if self._closed or os.getpid() != self._pid:
             return
+        self._enter()
+        self._closed = True
         self._connection.close()
         self._lock.close()
+        self._mutex.release()
 
     # Opening.
 
@@ -113,12 +125,17 @@ class Database:
 
     def _connect(self, schema: str) -> None:
         self._file = _identity(self.path)
-        self._queue_up()
+        if not self._lock.acquire(self._timeout):
+            raise locked(self.path)
         try:
             self._connection = sqlite3.connect(
                 self.path, self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-            self._prepare(schema)
+            try:
+                self._prepare(schema)
+            except BaseException:
+                self._connection.close()
+                raise
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         finally:
@@ -129,6 +146,9 @@ class Database:
         if journal != "wal":
             raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        # On macOS fsync() leaves the data in the disk's own memory; elsewhere these two do nothing.
+        self._connection.execute(f"PRAGMA fullfsync = {self._durable == 'FULL'}")
+        self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._durable == 'FULL'}")
         self._connection.execute("BEGIN IMMEDIATE")
         for statement in filter(str.strip, schema.split(";")):
             self._connection.execute(statement)
@@ -144,25 +164,36 @@ class Database:
     # A transaction.
 
     def _take_turn(self, synchronous: str) -> None:
-        self._check_process()
-        waited = self._queue_up()
+        start = time.monotonic()
+        self._enter()
+        try:
+            if not self._lock.acquire(self._timeout):
+                raise locked(self.path)
+        except BaseException:
+            self._mutex.release()
+            raise
         try:
             if _identity(self.path) != self._file:
                 raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
-            self._begin(synchronous, waited)
-        except sqlite3.Error as error:
-            self._lock.release()
-            raise explain(error, self.path) from error
-        except BaseException:
-            self._lock.release()
+            self._begin(synchronous, time.monotonic() - start)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path) from error
             raise
 
-    def _queue_up(self) -> float:
-        """Wait for the lock; returns how many seconds that took."""
-        start = time.monotonic()
-        if not self._lock.acquire(self._timeout):
+    def _enter(self) -> None:
+        """Take this process' own turn, among its threads."""
+        if os.getpid() != self._pid:
+            raise EngineError(f"the connection to {self.path} belongs to the parent process; open one after the fork")
+        if self._closed:
+            raise EngineError(f"the connection to {self.path} was closed")
+        if not self._mutex.acquire(timeout=self._timeout):
             raise locked(self.path)
-        return time.monotonic() - start
+
+    def _leave(self) -> None:
+        self._lock.release()
+        self._mutex.release()
 
     def _begin(self, synchronous: str, waited: float) -> None:
         # executescript(), for these run while they are compiled: from sqlite3's cache of compiled
@@ -185,10 +216,6 @@ class Database:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise explain(error, self.path, committing=True) from error
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise EngineError(f"the connection to {self.path} belongs to the parent process; open one after the fork")
 
 
 def _usable(name: str) -> Path:

@@ -1,0 +1,69 @@
+"""Looking at messages and leases without taking or changing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from kq_transports.engine import Counts, Lease, NotFound, Seen, State
+from kq_transports.hostfile import Database
+from kq_transports.hostfile.database import Row
+from kq_transports.sqlite.moves import LOWEST
+
+# What is due counts as ready, though its row moves only when somebody reserves. Parameters everywhere:
+# the queue's name, and the clock's steady reading.
+_QUEUE = "queue = (SELECT number FROM kq_queue WHERE name = :queue)"
+# The same columns from each table: id, body, rank, state, count, due, holder, and seq to sort by.
+_READY = f"""SELECT id, body, kq_ready.rank AS rank, 'ready', count, NULL AS due, '', seq
+    FROM kq_ready JOIN kq_message USING (queue, seq) WHERE {_QUEUE}"""
+_DUE = f"""SELECT id, body, kq_delayed.rank AS rank, 'ready', 0, NULL AS due, '', seq
+    FROM kq_delayed JOIN kq_message USING (queue, seq) WHERE {_QUEUE} AND kq_delayed.due <= :now"""
+_DELAYED = f"""SELECT id, body, kq_delayed.rank AS rank, 'delayed', 0, kq_delayed.due AS due, '', seq
+    FROM kq_delayed JOIN kq_message USING (queue, seq) WHERE {_QUEUE} AND kq_delayed.due > :now"""
+_HELD = f"""SELECT id, body, kq_held.rank AS rank, 'held', count, NULL AS due, name, seq
+    FROM kq_held JOIN kq_message USING (queue, seq) LEFT JOIN kq_lease ON number = lease WHERE {_QUEUE}"""
+_PAGE = "LIMIT :limit OFFSET :offset"
+_BROWSE = {
+    "ready": f"{_READY} UNION ALL {_DUE} ORDER BY rank, seq {_PAGE}",
+    "delayed": f"{_DELAYED} ORDER BY due, seq {_PAGE}",
+    "held": f"{_HELD} ORDER BY ticket {_PAGE}",
+}
+_OF_THESE = "AND id IN (SELECT value FROM json_each(:ids))"
+_FIND = " UNION ALL ".join(f"{select} {_OF_THESE}" for select in (_READY, _DUE, _DELAYED, _HELD))
+# Counting what is due stops at some number, for nobody else has to look at each: many fall due at
+# once only while no worker runs.
+_COUNT = """SELECT ready, delayed, held,
+    (SELECT count(*) FROM (SELECT 1 FROM kq_delayed WHERE queue = number AND due <= :now LIMIT 10000))
+    FROM kq_queue WHERE name = :queue"""
+
+
+def count(database: Database, queue: str) -> Counts:
+    rows = database.read(_COUNT, {"queue": queue, "now": database.clock.steady()})
+    if not rows:
+        raise NotFound(f"there is no queue {queue!r}; declare it first")
+    ready, delayed, held, due = rows[0]
+    return Counts(ready + due, delayed - due, held)
+
+
+def browse(database: Database, queue: str, state: State, limit: int, offset: int) -> list[Seen]:
+    page = {"queue": queue, "now": database.clock.steady(), "limit": limit, "offset": offset}
+    return [_seen(database, queue, row) for row in database.read(_BROWSE[state], page)]
+
+
+def find(database: Database, queue: str, ids: Sequence[str]) -> list[Seen]:
+    these = {"queue": queue, "now": database.clock.steady(), "ids": json.dumps(ids)}
+    return [_seen(database, queue, row) for row in database.read(_FIND, these)]
+
+
+def _seen(database: Database, queue: str, row: Row) -> Seen:
+    id, body, rank, state, count, due, holder, _ = row
+    wall = None if due is None else database.clock.wall(due)
+    return Seen(id, queue, body, LOWEST - rank, state, count, wall, holder or "")
+
+
+def leases(database: Database) -> list[Lease]:
+    rows = database.read(
+        """SELECT name, until, count(ticket) FROM kq_lease LEFT JOIN kq_held ON lease = number
+           GROUP BY number ORDER BY number"""
+    )
+    return [Lease(name, database.clock.wall_of_awake(until), held) for name, until, held in rows]

@@ -1,0 +1,184 @@
+"""The moves of a message: stored, taken, ended, given back. All within a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from kq_transports.engine import Action, Delivery, Full, Message, Verdict
+from kq_transports.sqlite.work import EVERYBODY, Queue, Work
+
+#: A row that has just left kq_held: ticket, queue, rank, seq, count.
+_Held: TypeAlias = tuple[int, int, int, int, int]
+
+LOWEST = 9  # the rank of priority 0
+
+# How many due messages become ready in one transaction: more wait for the next, so that none takes seconds.
+_PROMOTED = 10_000
+
+_STORE = "INSERT OR IGNORE INTO kq_message (queue, id, rank, due, body) VALUES (?, ?, ?, ?, ?)"
+_NEW_READY = """INSERT INTO kq_ready (queue, rank, seq, count)
+    SELECT queue, rank, seq, 0 FROM kq_message WHERE seq > ? AND queue = ? AND due IS NULL"""
+_NEW_DELAYED = """INSERT INTO kq_delayed (queue, due, seq, rank)
+    SELECT queue, due, seq, rank FROM kq_message WHERE seq > ? AND queue = ? AND due IS NOT NULL"""
+
+_HOLD = """INSERT INTO kq_held (seq, lease, queue, rank, count)
+    SELECT seq, ?, queue, rank, count FROM kq_ready WHERE queue = ? ORDER BY rank, seq LIMIT ?"""
+_HELD_NOW = """SELECT ticket, id, body, kq_held.rank, count, seq FROM kq_held JOIN kq_message USING (seq)
+    WHERE ticket > ? ORDER BY ticket"""
+_TAKEN = "DELETE FROM kq_ready WHERE queue = ? AND (rank, seq) <= (?, ?)"
+
+_END = """DELETE FROM kq_held WHERE ticket IN (SELECT value FROM json_each(?)) AND lease = ?
+    RETURNING ticket, queue, rank, seq, count"""
+_FORGET = "DELETE FROM kq_message WHERE seq IN (SELECT value FROM json_each(?))"
+_READY_AGAIN = "INSERT INTO kq_ready (queue, rank, seq, count) VALUES (?, ?, ?, ?)"
+
+_PROMOTE = """INSERT INTO kq_ready (queue, rank, seq, count)
+    SELECT queue, rank, seq, 0 FROM kq_delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?"""
+_PROMOTED_NOW = """DELETE FROM kq_delayed WHERE (queue, due, seq) IN
+    (SELECT queue, due, seq FROM kq_delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?)"""
+_FIRST_DUE = "SELECT min(due) FROM kq_delayed WHERE queue = ?"
+
+
+def store(work: Work, messages: Sequence[Message]) -> None:
+    """Store messages behind all others, except those whose id their queue has. NotFound, Full: undo all."""
+    queues = {name: work.known_queue(name) for name in {message.queue for message in messages}}
+    (before,) = work.execute("SELECT coalesce(max(seq), 0) FROM kq_message").fetchone()
+    first = {queue.number: first_due(work, queue) for queue in queues.values()}
+    work.executemany(
+        _STORE,
+        [
+            (
+                queues[message.queue].number,
+                message.id,
+                LOWEST - message.priority,
+                work.steady + message.delay if message.delay > 0 else None,
+                message.body,
+            )
+            for message in messages
+        ],
+    )
+    for name, queue in queues.items():
+        _arrange(work, queue, name, before, first[queue.number])
+
+
+def _arrange(work: Work, queue: Queue, name: str, before: int, first: float | None) -> None:
+    """Make what was stored since `before` ready or delayed."""
+    ready = work.execute(_NEW_READY, (before, queue.number)).rowcount
+    delayed = work.execute(_NEW_DELAYED, (before, queue.number)).rowcount
+    work.count(queue.number, ready=ready, delayed=delayed)
+    if queue.length is not None:
+        _check_room(work, queue, name, ready + delayed)
+    if ready:
+        work.call(queue.number, ready)
+    if delayed and _first_due(work, queue.number) != first:
+        # All of them: who keeps this moment in mind alone may get a job and stop looking.
+        work.call(queue.number, EVERYBODY)
+
+
+def _check_room(work: Work, queue: Queue, name: str, added: int) -> None:
+    (waiting,) = work.execute("SELECT ready + delayed FROM kq_queue WHERE number = ?", (queue.number,)).fetchone()
+    if added and waiting + added > (queue.length or 0):
+        raise Full(f"the queue {name!r} has x-max-length {queue.length} and is full; let it drain or allow more")
+
+
+def take(work: Work, lease: int, queue: Queue, name: str, limit: int) -> list[Delivery]:
+    """Let lease hold up to limit ready messages of queue, the best first."""
+    promote(work, queue)
+    cursor = work.execute(_HOLD, (lease, queue.number, limit))
+    if limit == 0 or cursor.rowcount == 0:
+        return []
+    # Tickets are consecutive: nobody else writes meanwhile.
+    last = cursor.lastrowid or 0
+    rows = work.execute(_HELD_NOW, (last - cursor.rowcount,)).fetchall()
+    *_, rank, _, seq = rows[-1]
+    work.execute(_TAKEN, (queue.number, rank, seq))
+    work.count(queue.number, ready=-len(rows), held=len(rows))
+    if len(rows) == limit and is_ready(work, queue.number):
+        work.call(queue.number, 1)  # for what is left, whoever was rung for it
+    return [Delivery(str(ticket), id, name, body, LOWEST - rank, count) for ticket, id, body, rank, count, seq in rows]
+
+
+def settle(work: Work, lease: int | None, verdicts: Sequence[Verdict]) -> list[str]:
+    """End deliveries that lease holds; returns the receipts of those that it does not."""
+    actions = {verdict.receipt: verdict.action for verdict in reversed(verdicts)}
+    tickets = [int(receipt) for receipt in actions if _is_ticket(receipt)]
+    ended: list[_Held] = work.execute(_END, (json.dumps(tickets), lease)).fetchall()
+    _finish(work, [held for held in ended if actions[str(held[0])] is Action.DONE])
+    _give_back(work, [held for held in ended if actions[str(held[0])] is Action.GIVE_BACK])
+    if len(ended) == len(verdicts):
+        return []
+    found = {str(held[0]) for held in ended}
+    return [verdict.receipt for verdict in verdicts if verdict.receipt not in found]
+
+
+def give_back_all(work: Work, lease: int) -> None:
+    """Make ready again whatever lease holds."""
+    rows = work.execute("DELETE FROM kq_held WHERE lease = ? RETURNING ticket, queue, rank, seq, count", (lease,))
+    _give_back(work, rows.fetchall())
+
+
+def _is_ticket(receipt: str) -> bool:
+    return receipt.isascii() and receipt.isdecimal() and not receipt.startswith("0")
+
+
+def _finish(work: Work, ended: Sequence[_Held]) -> None:
+    if ended:
+        work.execute(_FORGET, (json.dumps([held[3] for held in ended]),))
+    for queue, number in Counter(held[1] for held in ended).items():
+        work.count(queue, held=-number)
+
+
+def _give_back(work: Work, ended: Sequence[_Held]) -> None:
+    work.executemany(_READY_AGAIN, [(queue, rank, seq, count + 1) for _, queue, rank, seq, count in ended])
+    for queue, number in Counter(held[1] for held in ended).items():
+        work.count(queue, ready=number, held=-number)
+        work.call(queue, number)
+
+
+def remove(work: Work, queue: int, ids: Sequence[str]) -> list[str]:
+    """Take those out for good that are ready or delayed; returns their ids."""
+    rows = work.execute(
+        "SELECT id, seq, rank, due FROM kq_message WHERE queue = ? AND id IN (SELECT value FROM json_each(?))",
+        (queue, json.dumps(ids)),
+    )
+    return [id for id, seq, rank, due in rows.fetchall() if _remove(work, queue, seq, rank, due)]
+
+
+def _remove(work: Work, queue: int, seq: int, rank: int, due: float | None) -> bool:
+    """The same for one message; False when it is held."""
+    ready = work.execute("DELETE FROM kq_ready WHERE queue = ? AND rank = ? AND seq = ?", (queue, rank, seq)).rowcount
+    delayed = work.execute("DELETE FROM kq_delayed WHERE queue = ? AND due = ? AND seq = ?", (queue, due, seq)).rowcount
+    if not ready and not delayed:
+        return False
+    work.execute("DELETE FROM kq_message WHERE seq = ?", (seq,))
+    work.count(queue, ready=-ready, delayed=-delayed)
+    return True
+
+
+def promote(work: Work, queue: Queue) -> None:
+    """Make ready what is due by now, at the place that it got when it was submitted."""
+    first = first_due(work, queue)
+    if first is None or first > work.steady:
+        return
+    due = queue.number, work.steady, _PROMOTED
+    work.execute(_PROMOTE, due)
+    promoted = work.execute(_PROMOTED_NOW, due).rowcount
+    work.count(queue.number, ready=promoted, delayed=-promoted)
+
+
+def is_ready(work: Work, queue: int) -> bool:
+    """Whether queue has a ready message."""
+    return work.execute("SELECT 1 FROM kq_ready WHERE queue = ? LIMIT 1", (queue,)).fetchone() is not None
+
+
+def first_due(work: Work, queue: Queue) -> float | None:
+    """The steady reading at which queue's first delayed message is due, None when none is delayed."""
+    return _first_due(work, queue.number) if queue.delayed else None
+
+
+def _first_due(work: Work, queue: int) -> float | None:
+    due: float | None = work.execute(_FIRST_DUE, (queue,)).fetchone()[0]
+    return due

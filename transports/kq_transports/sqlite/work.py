@@ -1,0 +1,109 @@
+"""One write transaction: what it changes is counted, and announced to those who sleep.
+
+Bells are rung before the commit. Who is woken queues up behind this transaction, so it sees what was
+committed; and nobody sleeps on if this process is killed between its commit and a ring after it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kq_transports.engine import NotFound
+from kq_transports.hostfile import Database
+
+_QUEUE = "SELECT number, single, seat, length, expires, delayed FROM kq_queue WHERE name = ?"
+_COUNT = "UPDATE kq_queue SET ready = ready + ?, delayed = delayed + ?, held = held + ? WHERE number = ?"
+# On a queue with a seat, only who sits there can take anything.
+_SLEEPERS = """SELECT bell FROM kq_waiter JOIN kq_queue ON number = queue
+    WHERE queue = ? AND (seat IS NULL OR seat = lease)"""
+
+EVERYBODY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue's row at the beginning of the transaction.
+
+    length, expires (seconds): None without such an argument. seat: the lease that has it.
+    """
+
+    number: int
+    single: bool
+    seat: int | None
+    length: int | None
+    expires: float | None
+    delayed: int
+
+
+class Work:
+    """What one verb does within its transaction. awake, steady: the readings of hostfile.clock at its beginning."""
+
+    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.connection = connection
+        self.awake = database.clock.awake()
+        self.steady = database.clock.steady()
+        self._database = database
+        self._queues: dict[str, Queue | None] = {}
+        self._changed: dict[int, list[int]] = {}
+        self._calls: defaultdict[int, int] = defaultdict(int)
+
+    def queue(self, name: str) -> Queue | None:
+        """The queue of that name, None when there is none."""
+        if name not in self._queues:
+            row = self.execute(_QUEUE, (name,)).fetchone()
+            self._queues[name] = None if row is None else Queue(*row)
+        return self._queues[name]
+
+    def known_queue(self, name: str) -> Queue:
+        """The queue of that name; NotFound when there is none."""
+        queue = self.queue(name)
+        if queue is None:
+            raise NotFound(f"there is no queue {name!r}; declare it first")
+        return queue
+
+    def count(self, queue: int, *, ready: int = 0, delayed: int = 0, held: int = 0) -> None:
+        """Note that so many more messages of queue are in each state."""
+        change = self._changed.setdefault(queue, [0, 0, 0])
+        change[0] += ready
+        change[1] += delayed
+        change[2] += held
+
+    def call(self, queue: int, sleepers: int) -> None:
+        """Wake up to so many of those who sleep on queue, for it has something for them."""
+        self._calls[queue] += sleepers
+
+    def call_all(self) -> None:
+        """Wake everybody: the moments that they sleep for have changed."""
+        for (queue,) in self.execute("SELECT DISTINCT queue FROM kq_waiter").fetchall():
+            self.call(queue, EVERYBODY)
+
+    def finish(self) -> None:
+        """Write the counts and ring the bells; the last step before the commit."""
+        for queue, change in self._changed.items():
+            self.execute(_COUNT, (*change, queue))
+        for queue, sleepers in self._calls.items():
+            self._ring(queue, sleepers)
+
+    def _ring(self, queue: int, sleepers: int) -> None:
+        woken = 0
+        for (bell,) in self.execute(_SLEEPERS, (queue,)).fetchall():
+            # Whoever was rung is awake for all of its queues; whoever is gone needs no bell.
+            self.execute("DELETE FROM kq_waiter WHERE bell = ?", (bell,))
+            woken += self._database.ring(bell)
+            if woken >= sleepers:
+                return
+
+
+@contextmanager
+def work_on(database: Database, *, durable: bool = True) -> Iterator[Work]:
+    """One write transaction on database, undone when the body raises."""
+    with database.turn(durable=durable) as connection:
+        work = Work(database, connection)
+        yield work
+        work.finish()
