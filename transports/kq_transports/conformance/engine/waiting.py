@@ -33,11 +33,11 @@ class Waiting(EngineWorld):
 
     def woken_by(self, sleeper: Engine, act: Callable[[], object]) -> float:
         """Seconds between act and the wake-up of sleeper, who sleeps when it happens."""
-        while readable(sleeper.arm([QUEUE]), within=0.02):  # an alarm without cause
+        while readable(descriptor := sleeper.arm([QUEUE]), within=0.02):  # an alarm without cause
             take(sleeper, 0)
         begin = time.monotonic()
         act()
-        assert readable(sleeper.arm([QUEUE]), within=DEADLINE), "not woken"
+        assert readable(descriptor, within=DEADLINE), "not woken"
         return time.monotonic() - begin
 
     def test_a_publish_wakes(self, engine: Engine, other: Engine) -> None:
@@ -102,9 +102,9 @@ class Waiting(EngineWorld):
     def test_one_of_several_queues_wakes(self, engine: Engine, other: Engine) -> None:
         engine.declare("more", {})
         engine.reserve([Want((QUEUE, "more"), 5)])
-        engine.arm([QUEUE, "more"])
+        descriptor = engine.arm([QUEUE, "more"])
         other.publish([message("a", queue="more")])
-        assert readable(engine.arm([QUEUE, "more"]), within=PROMPT)
+        assert readable(descriptor, within=PROMPT)
 
     def test_every_wake_up_in_a_long_exchange_arrives(self, engine: Engine, other: Engine) -> None:
         begin = time.monotonic()
