@@ -27,7 +27,7 @@ from kq.policy import RetryPolicy, error_name
 from kq.record import unique_key
 from kq.state import open_store
 from kq.state.store import Store, Write
-from kq.url import Address, parse
+from kq.url import Address, parse, redact
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,12 +138,15 @@ class App:
     def store(self) -> Store:
         """The state store: results and other small facts."""
         address = self.address
-        return open_store(
-            address.state,
-            timeout=self.submit_timeout,
-            make_folder=address.state_stays_here,
-            **address.state_options,
-        )
+        try:
+            return open_store(
+                address.state,
+                timeout=self.submit_timeout,
+                make_folder=address.state_stays_here,
+                **address.state_options,
+            )
+        except ValueError as error:
+            raise ConfigError(f"state store {redact(address.state)}: {error}") from error
 
     @property
     def publisher(self) -> Publishes:

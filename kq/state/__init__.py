@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +19,7 @@ def open_store(url: str, *, timeout: float = 5.0, make_folder: bool = False, **o
     timeout: seconds that one verb may take before StoreUnreachable.
     make_folder: create the folder of an SQLite file when it is missing.
     options: what the store takes beyond that, such as clock= for memory.
-    Raises ValueError for a scheme that there is no store for.
+    Raises ValueError for a scheme that there is no store for, or an option that it does not have.
     """
     scheme = urlsplit(url).scheme
     opener = _OPENERS.get(scheme)
@@ -35,12 +35,14 @@ def open_store(url: str, *, timeout: float = 5.0, make_folder: bool = False, **o
 def _memory(url: str, **options: object) -> Store:
     from kq.state.memory import MemoryStore
 
+    _only({"timeout", "clock"}, options)
     return MemoryStore(_rest(url), **options)  # type: ignore[arg-type]
 
 
 def _sqlite(url: str, **options: object) -> Store:
     from kq.state.sqlite import SqliteStore
 
+    _only({"timeout", "synchronous"}, options)
     return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
 
 
@@ -48,6 +50,12 @@ def _redis(url: str, **options: object) -> Store:
     from kq.state.redis import RedisStore
 
     return RedisStore(url, **options)  # type: ignore[arg-type]
+
+
+def _only(known: set[str], options: Mapping[str, object]) -> None:
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ValueError(f"it has no option {', '.join(unknown)}")
 
 
 def _rest(url: str) -> str:
