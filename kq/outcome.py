@@ -64,7 +64,8 @@ class Failure:
         return self.names[0] if self.names else "Exception"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.message}" if self.message else self.name
+        name = self.name.removeprefix("kq.errors.")
+        return f"{name}: {self.message}" if self.message else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ Global options may stand before or after the verb.
 
 #: Verb, what it does, for --help. The module of the same name in kq.cli has `command`.
 VERBS = {
+    "demo": "See jobs run, fail, hang and be killed, in a few seconds.",
     "init": "Write a first application: jobs.py, kq.yaml and a test.",
     "doctor": "Check settings, broker, application and workers.",
     "worker": "Execute jobs.",
