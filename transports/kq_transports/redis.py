@@ -23,6 +23,8 @@ from importlib.resources import files
 from math import ceil
 from typing import cast
 
+import redis
+
 from kq_transports.engine import (
     Action,
     Arguments,
@@ -47,8 +49,10 @@ from kq_transports.engine import (
 from kq_transports.redislink import Link, Place, Refused, Reply, Script
 from kq_transports.redislink.bell import Bell
 from kq_transports.redislink.facts import inspect_server
+from kq_transports.transport import EngineTransport
 
 MICRO = 1_000_000  # Lua reckons in microseconds
+PORT = 6379
 PLACES = 2**48  # of one priority; as in lua/parts/keys.lua
 
 
@@ -71,10 +75,13 @@ _ONCE = frozenset({"delete", "purge", "remove", "expel"})
 _SCRIPTS = _load()
 
 
+TRAITS = Traits("redis")
+
+
 class RedisEngine(Engine):
     """Queues in the Redis at place."""
 
-    traits = Traits("redis")
+    traits = TRAITS
 
     def __init__(self, place: Place, options: Options | None = None) -> None:
         self.options = options or Options()
@@ -89,6 +96,10 @@ class RedisEngine(Engine):
         self._settles = 0
         self._unanswered: tuple[str | bytes | int, ...] | None = None  # a settle, as sent
         self._watched: tuple[str, ...] = ()
+
+    def open(self) -> None:
+        """Get in now, and learn now what is wrong; the first verb does it otherwise."""
+        self._link.open()
 
     # The topology.
 
@@ -304,6 +315,57 @@ class RedisEngine(Engine):
         known = [int(count or 0) for count in counts] or [0] * len(ids)
         for number, (id, place, body, count) in enumerate(zip(ids, popped[1::2], bodies, known, strict=True), first):
             yield Delivery(str(number), id.decode(), name, body, _priority(place), count)
+
+
+class Transport(EngineTransport):
+    """kq-redis://user:password@host:port/database.
+
+    transport_options beyond those of every kq transport: socket, the path of a UNIX socket to use
+    instead of host and port; with TLS redis-py's ssl_… options.
+    """
+
+    traits = TRAITS
+    default_port = PORT
+    driver_name = "redis"
+    tls = False
+
+    def driver_version(self) -> str:
+        return redis.__version__
+
+    def open_engine(self, options: Options) -> Engine:
+        engine = RedisEngine(self._place(options), options)
+        engine.open()
+        return engine
+
+    def _place(self, options: Options) -> Place:
+        client, extra = self.client, dict(options.extra)
+        path = str(extra.pop("socket", ""))
+        tls = client.ssl if isinstance(client.ssl, dict) else {}
+        tls |= {name: extra.pop(name) for name in list(extra) if name.startswith("ssl_")}
+        if extra:
+            raise EngineError(f"the Redis transport has no option {', '.join(sorted(extra))}")
+        return Place(
+            host=client.hostname or "localhost",
+            port=client.port or PORT,
+            db=self._database(),
+            username=client.userid or None,
+            password=client.password or None,
+            socket=path,
+            tls=tls if self.tls or client.ssl else None,
+            connect_timeout=client.connect_timeout or None,
+        )
+
+    def _database(self) -> int:
+        name = str(self.client.virtual_host or "").strip("/") or "0"
+        if not name.isdecimal():
+            raise EngineError(f"a Redis database is a number, not {name!r}; write for example kq-redis://host/0")
+        return int(name)
+
+
+class SSLTransport(Transport):
+    """kq-rediss://…, the same over TLS."""
+
+    tls = True
 
 
 class Pulse(threading.Thread):

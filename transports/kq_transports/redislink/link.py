@@ -75,6 +75,10 @@ class Link:
             raise explained(error, self.place, sent=True) from error
         return True
 
+    def open(self) -> None:
+        """Get in now; raises as run()."""
+        self._open()
+
     def close(self) -> None:
         """Let go of the socket; the next call opens another one."""
         connection, self._connection = self._connection, None

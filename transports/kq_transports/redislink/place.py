@@ -19,6 +19,7 @@ class Place:
 
     socket: the path of a UNIX socket; instead of host and port.
     tls: None for none, else redis-py's ssl_… options, such as ssl_ca_certs.
+    connect_timeout: seconds to get in; None: as long as any other answer may take.
     """
 
     host: str = "localhost"
@@ -28,6 +29,7 @@ class Place:
     password: str | None = field(default=None, repr=False)
     socket: str = ""
     tls: Mapping[str, Any] | None = None
+    connect_timeout: float | None = None
 
     @classmethod
     def of(cls, url: str, **more: object) -> Place:
@@ -55,7 +57,7 @@ class Place:
             "username": self.username,
             "password": self.password,
             "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
+            "socket_connect_timeout": self.connect_timeout or timeout,
             "protocol": 2,
             # Each layer above knows better what may be repeated.
             "retry": Retry(NoBackoff(), 0),

@@ -30,7 +30,7 @@ local function bury(connection)
     end
   until cursor == '0' or #numbers >= BATCH
   give_back(connection, numbers, entries, 1)
-  if cursor ~= '0' then
+  if redis.call('HLEN', at(connection, 'held')) > 0 then
     return false
   end
   for _, queue in ipairs(redis.call('SMEMBERS', at(connection, 'queues'))) do
