@@ -47,6 +47,7 @@ class Database:
         self._timeout = timeout
         self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
         self._synchronous = ""
+        self._patience = int(timeout * 1000)
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._closed = False
@@ -201,15 +202,13 @@ class Database:
         if synchronous != self._synchronous:
             self._connection.executescript(f"PRAGMA synchronous = {synchronous}")
             self._synchronous = synchronous
-        if waited < 0.01:
-            self._connection.execute("BEGIN IMMEDIATE")
-            return
         # Somebody who does not use the lock file (a shell, a backup) may hold SQLite's own lock.
-        self._connection.executescript(f"PRAGMA busy_timeout = {max(1, int((self._timeout - waited) * 1000))}")
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        finally:
-            self._connection.executescript(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
+        patience = int(self._timeout * 1000) if waited < 0.01 else max(1, int((self._timeout - waited) * 1000))
+        if patience != self._patience:
+            self._connection.executescript(f"PRAGMA busy_timeout = {patience}")
+            self._patience = patience
+        # Nothing by executescript() from here on: it commits what is open first.
+        self._connection.execute("BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         try:
