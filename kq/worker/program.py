@@ -91,7 +91,7 @@ class Worker:
 
     def start(self) -> None:
         """Work in a thread of this program. Returns when the application is imported; raises KqError when it is not."""
-        self.supervisor.on_start = self._ready.set  # type: ignore[method-assign]
+        self.supervisor.on_ready = self._ready.set
         self._thread = threading.Thread(target=self._run_in_thread, name="kq-worker", daemon=True)
         self._thread.start()
         self._ready.wait()

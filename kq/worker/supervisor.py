@@ -106,6 +106,8 @@ class Supervisor:
     ) -> None:
         self.plan = plan
         self.pool = make_pool(self._ended)
+        #: Called when the application is imported and the executors are born.
+        self.on_ready: Callable[[], None] | None = None
         self._broker = broker
         self._store = store
         self._clock = clock
@@ -178,16 +180,14 @@ class Supervisor:
         self.pool.start()
         if not self._queues:
             self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
-        self.on_start()
+        if self.on_ready is not None:
+            self.on_ready()
         self._guard.start()
         try:
             while not self._over():
                 self.tick()
         finally:
             self._end()
-
-    def on_start(self) -> None:
-        """Called when the application is imported: for programs that announce readiness."""
 
     def _over(self) -> bool:
         return self._stop_by is not None and not self.pool.tasks() and not self._finished and not self._arrived
