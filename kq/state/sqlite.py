@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from kq.clock import SYSTEM
 from kq.state.store import Store, StoreUnreachable, Write
-from kq_transports.engine import EngineError
+from kq_transports.engine import EngineError, sleep_on
 from kq_transports.hostfile import Bell, Database
 
 _SCHEMA = """
@@ -52,8 +50,8 @@ class SqliteStore(Store):
         self.timeout = timeout
         self._synchronous = synchronous
         self._path = path
-        self._closed = False
-        self._open()
+        self._pid = os.getpid()
+        self._opened = self._open()
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         with self._using() as database:
@@ -81,7 +79,7 @@ class SqliteStore(Store):
             return value
         with self._listening(key) as bell:
             while (value := self._settled(key)) is None and (left := until - SYSTEM.monotonic()) > 0:
-                select.select([bell.descriptor], [], [], left)
+                sleep_on([bell.descriptor], left)
                 bell.quiet()
         return value
 
@@ -90,30 +88,24 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         with suppress(StoreUnreachable), self._using() as database:
-            self._closed = True
             database.close()
 
-    def _open(self) -> None:
-        self._pid = os.getpid()
-        self._mutex = threading.Lock()
+    def _open(self) -> Database:
         try:
-            self._opened = Database(self._path, _SCHEMA, timeout=self.timeout, synchronous=self._synchronous)
+            return Database(self._path, _SCHEMA, timeout=self.timeout)
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error
 
     @contextmanager
     def _using(self) -> Iterator[Database]:
-        """The database, for this thread alone; its errors become the store's."""
+        """The database, opened by this process; its errors become the store's."""
         if os.getpid() != self._pid:
             _inherited.append(self._opened)
-            self._open()
-        with self._mutex:
-            if self._closed:
-                raise StoreUnreachable(f"the state store {self._path} was closed")
-            try:
-                yield self._opened
-            except EngineError as error:
-                raise StoreUnreachable(str(error)) from error
+            self._opened, self._pid = self._open(), os.getpid()
+        try:
+            yield self._opened
+        except EngineError as error:
+            raise StoreUnreachable(str(error)) from error
 
     @contextmanager
     def _listening(self, key: str) -> Iterator[Bell]:

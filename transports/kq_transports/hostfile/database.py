@@ -46,7 +46,7 @@ class Database:
         self.path = _usable(path)
         self._timeout = timeout
         self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
-        self._synchronous = ""
+        self._settings: dict[str, str | int] = {}
         self._patience = int(timeout * 1000)
         self._pid = os.getpid()
         self._mutex = threading.Lock()
@@ -197,18 +197,21 @@ class Database:
         self._mutex.release()
 
     def _begin(self, synchronous: str, waited: float) -> None:
-        # executescript(), for these run while they are compiled: from sqlite3's cache of compiled
-        # statements they would do nothing the second time.
-        if synchronous != self._synchronous:
-            self._connection.executescript(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
-        # Somebody who does not use the lock file (a shell, a backup) may hold SQLite's own lock.
-        patience = int(self._timeout * 1000) if waited < 0.01 else max(1, int((self._timeout - waited) * 1000))
-        if patience != self._patience:
-            self._connection.executescript(f"PRAGMA busy_timeout = {patience}")
-            self._patience = patience
-        # Nothing by executescript() from here on: it commits what is open first.
+        # SQLite's own lock may be held by somebody who does not use the lock file: a shell, a backup.
+        patience = max(1, int((self._timeout - waited) * 1000)) if waited > 0.01 else int(self._timeout * 1000)
+        self._set("synchronous", synchronous)
+        self._set("busy_timeout", patience)
         self._connection.execute("BEGIN IMMEDIATE")
+
+    def _set(self, pragma: str, value: str | int) -> None:
+        """Change a setting of the connection; outside of a transaction, for executescript() ends one.
+
+        Not execute(): these pragmas act while they are compiled, so from sqlite3's cache of compiled statements
+        they would do nothing the second time.
+        """
+        if self._settings.get(pragma) != value:
+            self._connection.executescript(f"PRAGMA {pragma} = {value}")
+            self._settings[pragma] = value
 
     def _commit(self) -> None:
         try:

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ from kq_transports.sqlite.work import Queue, Work, work_on
 _CHECKPOINT_AFTER = 200
 
 
+TRAITS = Traits("sqlite")
+
+
 class SqliteEngine(Engine):
     """A connection to the broker in the file at path, which is created when it is missing.
 
@@ -49,7 +53,7 @@ class SqliteEngine(Engine):
         "normal" (it survives the death of every process, and a commit does not wait for the disk).
     """
 
-    traits = Traits("sqlite")
+    traits = TRAITS
 
     def __init__(self, path: str, options: Options | None = None) -> None:
         self.options = options or Options()
@@ -212,6 +216,15 @@ class SqliteEngine(Engine):
     def leases(self) -> list[Lease]:
         return look.leases(self._database)
 
+    def facts(self) -> dict[str, str]:
+        ((pages, size),) = self._database.read("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size")
+        return {
+            "version": sqlite3.sqlite_version,
+            "file": str(self._database.path),
+            "synchronous": _synchronous(self.options.extra),
+            "bytes": str(pages * size),
+        }
+
     def expel(self, connection: str) -> bool:
         with self._work() as work:
             lease = leases.find(work, connection)
@@ -345,6 +358,9 @@ def _keep_alive(connection: weakref.ref[SqliteEngine], closed: threading.Event, 
 
 
 def _synchronous(extra: Mapping[str, object]) -> str:
+    unknown = sorted(extra.keys() - {"synchronous"})
+    if unknown:
+        raise EngineError(f"the SQLite transport has no option {', '.join(unknown)}")
     value = str(extra.get("synchronous", "full")).lower()
     if value not in ("full", "normal"):
         raise EngineError(f"synchronous must be full or normal, not {value!r}")

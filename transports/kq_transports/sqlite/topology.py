@@ -14,7 +14,7 @@ _PORTION = 5000
 
 
 def declare(work: Work, name: str, arguments: Arguments, owner: int | None) -> None:
-    """Create a queue unless it exists. owner: the lease that it ends with."""
+    """Create a queue unless it exists. owner: the lease that it ends with, the latest if there are several."""
     text = _text(name, arguments)
     row = work.execute("SELECT number, arguments FROM kq_queue WHERE name = ?", (name,)).fetchone()
     if row is None:
@@ -23,6 +23,8 @@ def declare(work: Work, name: str, arguments: Arguments, owner: int | None) -> N
         raise Mismatch(f"the queue {name!r} exists with arguments {row[1]}, not {text}; delete it or use another name")
     else:
         use(work, row[0])
+        if owner is not None:
+            work.execute("UPDATE kq_queue SET owner = ? WHERE number = ? AND owner IS NOT NULL", (owner, row[0]))
 
 
 def _create(work: Work, name: str, text: str, arguments: Arguments, owner: int | None) -> None:
