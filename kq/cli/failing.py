@@ -2,7 +2,7 @@
 
 0 done; 1 the answer is no (doctor found something, the job failed); 2 wrong usage; 65 data that can't be used;
 69 broker or worker not available; 70 a bug in kq; 75 the time was over; 77 refused; 78 wrong settings;
-130, 141, 143 signals.
+130, 143 signals.
 The numbers from 64 on are those of BSD's sysexits.h.
 """
 

@@ -183,11 +183,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     seen = Flags(json="--json" in arguments)
     try:
         code = Root().main(arguments, "kq", standalone_mode=False, obj=seen)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has left, as in `kq jobs ls | head`. Nothing more can be said to stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except click.exceptions.NoArgsIsHelpError as help:
         click.echo(help.format_message(), err=True)
         return USAGE

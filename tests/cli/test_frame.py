@@ -103,7 +103,7 @@ def test_with_json_an_error_is_json_on_stderr(place: Place, arguments: tuple[str
     ("arguments", "hint"),
     [
         (("wroker",), "there is no verb 'wroker'. Did you mean 'worker'?"),
-        (("zzz",), "There are init, doctor"),
+        (("zzz",), "There are demo, init, doctor"),
         (("jobs", "shwo", "1"), "Did you mean 'show'?"),
         (("jobs", "ls", "--sate", "buried"), "No such option"),
         (("jobs", "show"), "Missing argument"),

@@ -1,0 +1,350 @@
+"""The verbs against a real broker and a real worker: what people see, and the forms that scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Place, Said
+
+JOBS = '''
+import os
+import kq
+
+app = kq.App("shop")
+
+
+@app.job
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.job(queue="mail", priority=7)
+def shout(text: str, times: int = 1) -> str:
+    return text.upper() * times
+
+
+@app.job
+def boom(what: str) -> None:
+    raise kq.BadJob(what)
+
+
+@app.job
+def wait_for(path: str) -> None:
+    """Until the other end of the FIFO at path is opened."""
+    with open(path):
+        pass
+'''
+
+READY = "ready: app shop"
+
+
+@pytest.fixture
+def shop(place: Place) -> Place:
+    """A folder with an application on an SQLite file."""
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
+    return place
+
+
+@contextmanager
+def worker(shop: Place, *arguments: str, count: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """`kq worker` in shop, with count supervisors that are ready; told to end afterwards, and expected to end well."""
+    command = shop.command("worker", "--grace", "5s", *arguments)
+    process = subprocess.Popen(
+        command, cwd=shop.folder, env=shop.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said: list[str] = []
+    with process.stderr:
+        try:
+            while sum(READY in line for line in said) < count:
+                line = process.stderr.readline()
+                assert line, "".join(said)
+                said.append(line)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said += process.stderr.readlines()
+            assert process.wait(30) == 0, "".join(said)
+
+
+def eventually(look: Callable[[], list[Any]], count: int) -> list[Any]:
+    """What look() returns, once it has count elements. Each look is a process, so this is no busy loop."""
+    until = time.monotonic() + 20
+    while len(found := look()) < count and time.monotonic() < until:
+        pass
+    assert len(found) == count, found
+    return found
+
+
+def jobs(shop: Place, state: str, count: int = 1) -> list[Any]:
+    """The jobs in state, once there are count."""
+    return eventually(lambda: list(shop.kq("jobs", "ls", "--state", state, "--json").json), count)
+
+
+def workers(shop: Place, health: str, count: int = 1) -> list[Any]:
+    """The workers of that health, once there are count."""
+    return eventually(lambda: [w for w in shop.kq("workers", "ls", "--json").json if w["health"] == health], count)
+
+
+def ended(said: Said) -> tuple[int, list[str]]:
+    return said.code, said.out.splitlines()
+
+
+# submit
+
+
+def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
+    said = shop.kq("submit", "add", "1", "2")
+    (id,) = said.out.split()
+    assert said.code == 0
+    assert shop.kq("jobs", "ls", "--json").json == [
+        {"id": id, "type": "jobs.add", "queue": "default", "state": "ready", "attempt": 0, "error": None}
+    ]
+    (default, mail) = shop.kq("--json", "queues", "ls").json
+    assert default == {"name": "default", "ready": 1, "delayed": 0, "running": 0, "buried": 0, "workers": 0}
+    assert (mail["name"], mail["ready"]) == ("mail", 0)
+
+
+def test_arguments_are_json_but_text_where_the_parameter_is_text(shop: Place) -> None:
+    id = shop.kq("submit", "shout", "42", "3").out.strip()
+    shown = shop.kq("jobs", "show", id, "--json").json
+    assert (shown["args"], shown["kwargs"], shown["queue"], shown["priority"]) == (["42", 3], {}, "mail", 7)
+
+
+def test_named_arguments_are_a_json_object(shop: Place) -> None:
+    id = shop.kq("submit", "add", "--kwargs", '{"a": 1, "b": 2}').out.strip()
+    assert shop.kq("jobs", "show", id, "--json").json["kwargs"] == {"a": 1, "b": 2}
+
+
+def test_queue_priority_and_delay_are_those_that_were_said(shop: Place) -> None:
+    said = shop.kq("submit", "add", "1", "2", "--queue", "slow", "--priority", "9", "--delay", "1h", "--json").json
+    assert said["queue"] == "slow"
+    shown = shop.kq("jobs", "show", said["id"], "--json").json
+    assert (shown["queue"], shown["priority"], shown["state"]) == ("slow", 9, "delayed")
+    assert shown["due"] == pytest.approx(time.time() + 3600, abs=60)
+    assert re.search(r"delayed +0  due in 59m|delayed +0  due in 1h00m", shop.kq("jobs").out)
+
+
+def test_a_unique_job_is_submitted_once(shop: Place) -> None:
+    first = shop.kq("submit", "add", "1", "2", "--unique", "sum").out
+    assert shop.kq("submit", "add", "1", "2", "--unique", "sum").out == first
+    assert len(shop.kq("jobs", "--json").json) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("ad", "1"), 2, "app 'shop' has no job type 'ad'. Did you mean 'add'?"),
+        (("add", "1"), 65, "KQ202 jobs.add"),
+        (("add", "1", "x"), 65, "KQ202 jobs.add: argument 'b'"),
+        (("add", "1", "2", "3"), 65, "KQ202 jobs.add"),
+        (("add", "--kwargs", '{"a": 1, "bb": 2}'), 65, "did you mean 'b'?"),
+    ],
+)
+def test_what_does_not_fit_is_refused_here_and_stored_nowhere(
+    shop: Place, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    refused = shop.kq("submit", *arguments)
+    assert (refused.code, refused.out) == (code, "")
+    assert said in refused.err
+    assert len(refused.err.splitlines()) <= 2
+    assert shop.kq("jobs", "--json").json == []
+
+
+def test_a_job_type_of_another_program_goes_to_the_queue_that_is_named(shop: Place) -> None:
+    assert shop.kq("submit", "other.render", "1", "--queue", "render").code == 0
+    (job,) = shop.kq("jobs", "ls", "--queue", "render", "--json").json
+    assert (job["type"], job["queue"]) == ("other.render", "render")
+
+
+# worker
+
+
+def test_a_worker_runs_jobs_and_submit_waits_for_the_result(shop: Place) -> None:
+    with worker(shop, "--pool", "thread", "-c", "2"):
+        assert ended(shop.kq("submit", "add", "1", "2", "--wait")) == (0, ["3"])
+        assert ended(shop.kq("submit", "shout", "hey", "--wait")) == (0, ["HEY"])
+        done = shop.kq("submit", "add", "1", "2", "--wait", "--json").json
+        assert (done["state"], done["result"]) == ("completed", 3)
+        shown = shop.kq("jobs", "show", done["id"])
+        assert "completed" in shown.out
+        assert "result  3" in shown.out
+
+
+def test_a_job_that_was_buried_is_told_with_1_and_kept_with_its_error(shop: Place) -> None:
+    with worker(shop, "--pool", "thread", "-c", "1"):
+        failed = shop.kq("submit", "boom", "row 7 has no date", "--wait")
+        assert (failed.code, failed.out) == (1, "")
+        assert failed.err.startswith("KQ212 job ")
+        assert "row 7 has no date" in failed.err
+    (job,) = shop.kq("jobs", "ls", "--state", "buried", "--json").json
+    assert (job["type"], job["attempt"], job["state"]) == ("jobs.boom", 1, "buried")
+    assert "row 7 has no date" in job["error"]
+    shown = shop.kq("jobs", "show", job["id"], "--json").json
+    assert [attempt["outcome"] for attempt in shown["history"]] == ["raised"]
+    assert "boom" in shown["traceback"]
+    assert shop.kq("queues", "--json").json[0]["buried"] == 1
+
+
+def test_who_waits_too_short_is_told_that_the_job_goes_on(shop: Place) -> None:
+    said = shop.kq("submit", "add", "1", "2", "--wait", "--timeout", "50ms")
+    assert said.code == 75
+    assert "has not ended yet\n  It goes on" in said.err
+
+
+def test_workers_are_listed_with_health_lease_and_what_they_run(shop: Place) -> None:
+    fifo = shop.folder / "fifo"
+    os.mkfifo(fifo)
+    with worker(shop, "--pool", "process", "-c", "1", "-Q", "default:1,mail") as process:
+        shop.kq("submit", "wait_for", str(fifo))
+        jobs(shop, "reserved")
+        (seen,) = workers(shop, "alive")
+        assert (seen["health"], seen["pid"], seen["pool"]) == ("alive", process.pid, "process")
+        assert set(seen["queues"]) == {"default", "mail"}
+        assert 0 < seen["lease_left"] <= seen["lease"] == 15.0
+        assert seen["name"] in shop.kq("workers").out
+        with fifo.open("w"):
+            pass
+
+
+def test_a_worker_that_says_nothing_any_more_is_told_as_dead(shop: Place) -> None:
+    shop.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nlease: {length: 3s}\n")
+    with worker(shop, "--pool", "thread", "-c", "1") as process:
+        workers(shop, "alive")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            (seen,) = workers(shop, "dead")
+            assert seen["lease_left"] == 0
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_several_workers_may_run_side_by_side(shop: Place) -> None:
+    with worker(shop, "--pool", "thread", "-c", "1", "--processes", "2", count=2):
+        assert len(workers(shop, "alive", 2)) == 2
+    assert shop.kq("workers", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--pool", "fibre"), "'fibre' is not one of"),
+        (("-c", "0"), "0 is not in the range"),
+        (("--grace", "soon"), "'soon' is no duration"),
+    ],
+)
+def test_a_worker_with_wrong_options_does_not_start(shop: Place, arguments: tuple[str, ...], said: str) -> None:
+    refused = shop.kq("worker", *arguments)
+    assert refused.code == 2
+    assert said in refused.err
+
+
+def test_a_worker_whose_application_does_not_import_ends_with_the_reason(shop: Place) -> None:
+    shop.write("jobs.py", "1 / 0\n")
+    refused = shop.kq("worker")
+    assert refused.code == 78
+    assert "can't be imported: ZeroDivisionError" in refused.err
+    assert "jobs.py" in refused.err
+
+
+# looking
+
+
+def test_a_job_that_nobody_knows_is_told_with_1(shop: Place) -> None:
+    said = shop.kq("jobs", "show", "0000")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("KQ502 no job '0000' is known")
+
+
+def test_an_empty_place_says_so_and_is_empty_as_json(shop: Place) -> None:
+    assert "There are no jobs" in shop.kq("jobs").out
+    assert "Start one: kq worker" in shop.kq("workers").out
+    assert shop.kq("jobs", "--json").json == []
+    assert shop.kq("workers", "--json").json == []
+
+
+def test_a_broker_is_looked_at_without_importing_a_broken_application(shop: Place) -> None:
+    shop.kq("submit", "add", "1", "2")
+    shop.write("jobs.py", "1 / 0\n")
+    assert shop.kq("queues").code == 78
+    assert [queue["ready"] for queue in shop.kq("queues", "--url", "sqlite:///kq.db", "--json").json] == [1]
+
+
+def test_output_may_be_cut_by_who_reads_it(shop: Place) -> None:
+    pipe, cut = os.pipe()
+    os.close(pipe)
+    done = subprocess.run(
+        shop.command("queues"), cwd=shop.folder, env=shop.environment(), stdout=cut, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(cut)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+# doctor
+
+
+def test_the_doctor_prints_settings_with_origins_and_finds_what_is_well(shop: Place) -> None:
+    said = shop.kq("doctor", KQ_WORKER_GRACE="1m")
+    assert said.code == 0, said.out
+    assert re.search(r"^url +sqlite:///.*kq\.db +kq\.yaml:1$", said.out, re.MULTILINE)
+    assert re.search(r"^worker\.grace +1m00s +KQ_WORKER_GRACE$", said.out, re.MULTILINE)
+    assert "submit, take and settle one job" in said.out
+    assert "jobs:app has 4 job types" in said.out
+    assert "none is alive" in said.out
+
+
+def test_the_doctor_speaks_json_too(shop: Place) -> None:
+    said = shop.kq("doctor", "--json").json
+    assert said["ok"] is True
+    assert {"key": "app", "value": "jobs:app", "origin": "kq.yaml:2"} in said["settings"]
+    assert {"ok", "warn"} == {finding["level"] for finding in said["findings"]}
+
+
+def test_the_doctor_puts_what_is_broken_last_and_ends_with_1(shop: Place) -> None:
+    shop.write("jobs.py", "1 / 0\n")
+    said = shop.kq("doctor")
+    assert said.code == 1
+    last = [line for line in said.out.splitlines() if not line.startswith(" ")][-1]
+    assert last.startswith("fail  application: jobs:app can't be imported: ZeroDivisionError")
+
+
+def test_the_doctor_tells_a_broker_that_is_not_there_without_its_password(shop: Place) -> None:
+    said = shop.kq("doctor", "--url", "redis://:hush@127.0.0.1:1/0")
+    assert said.code == 1
+    assert "fail  broker: redis://:***@127.0.0.1:1/0 does not answer" in said.out
+    assert "hush" not in said.out + said.err
+
+
+def test_the_doctor_notices_a_misspelt_variable_and_a_queue_without_a_worker(shop: Place) -> None:
+    shop.kq("submit", "shout", "x")
+    with worker(shop, "--pool", "thread", "-c", "1", "-Q", "default"):
+        workers(shop, "alive")
+        said = shop.kq("doctor", KQ_ULR="x")
+        assert "KQ_ULR is set but means nothing to kq\n      Did you mean KQ_URL?" in said.out
+        assert "queue mail has 1 jobs ready and no worker" in said.out
+        assert "workers: 1 alive" in said.out
+
+
+def test_the_doctor_warns_of_a_password_that_others_may_read(shop: Place) -> None:
+    path: Path = shop.write("kq.yaml", "url: redis://:hush@127.0.0.1:1/0\n")
+    path.chmod(0o644)
+    assert "kq.yaml holds a password and others may read it" in shop.kq("doctor").out
+    path.chmod(0o600)
+    assert "holds a password" not in shop.kq("doctor").out
+
+
+def test_the_doctor_says_that_state_beside_a_broker_stays_on_this_host(shop: Place) -> None:
+    said = shop.kq("doctor", "--url", "amqp://guest:hush@127.0.0.1:1//", XDG_STATE_HOME=str(shop.folder / "state"))
+    assert "results and worker records are kept in a file of this host" in said.out
+    assert "hush" not in said.out + said.err
