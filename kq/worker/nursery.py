@@ -8,6 +8,7 @@ stays as clean as it was after the import.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import signal
@@ -45,7 +46,8 @@ def main() -> None:
         sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
     sock.sendall(frame(Hello(entries=catalogue(app))))
-    _Nursery(app, sock).serve()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
+        _Nursery(app, sock).serve()
 
 
 def catalogue(app: App) -> list[Entry]:
