@@ -115,7 +115,7 @@ def encode_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     try:
         body = _encode({"args": args, "kwargs": kwargs})
     except (TypeError, ValueError, RecursionError) as error:
-        raise _blamed(args, kwargs) or TypeError(f"the arguments have no JSON form: {_one_line(error)}") from None
+        raise _blamed(args, kwargs) or TypeError(f"the arguments have no JSON form: {one_line(error)}") from None
     # The encoder writes null for NaN and knows no limit of depth; look closer only where either may be.
     if (b"null" in body or _brackets(body) > DEPTH_LIMIT) and (wrong := _blamed(args, kwargs)):
         raise wrong
@@ -130,7 +130,7 @@ def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
         raise MessageError(_TOO_DEEP) from None
     except (msgspec.MsgspecError, ValueError) as error:
         form = '{"args": [...], "kwargs": {...}}'
-        raise MessageError(f"the body is no JSON of the form {form}: {_one_line(error)}") from error
+        raise MessageError(f"the body is no JSON of the form {form}: {one_line(error)}") from error
     if _brackets(body) > DEPTH_LIMIT and _is_deep([decoded.args, decoded.kwargs], DEPTH_LIMIT - 1):
         raise MessageError(_TOO_DEEP)
     return decoded.args, decoded.kwargs
@@ -155,8 +155,14 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
         if head.retry_policy is not None:
             from_data(head.retry_policy)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        raise MessageError(f"a header is wrong: {_one_line(error)}") from error
+        raise MessageError(f"a header is wrong: {one_line(error)}") from error
     return head
+
+
+def one_line(text: object) -> str:
+    """str(text) on one line, cut to what fits a log and a header."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 400 else f"{line[:400]}…"
 
 
 class _Body(msgspec.Struct):
@@ -180,7 +186,7 @@ def _blamed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeError | None:
         except UnicodeEncodeError:
             return TypeError(f"argument {name!r} holds text that is not Unicode (half of a surrogate pair)")
         except (TypeError, ValueError) as error:
-            return TypeError(f"argument {name!r} has no JSON form: {_one_line(error)}")
+            return TypeError(f"argument {name!r} has no JSON form: {one_line(error)}")
         if b"null" in encoded and _has_nan(msgspec.to_builtins(value)):
             return TypeError(f"argument {name!r} holds NaN or infinity, which JSON does not have")
         if _brackets(encoded) > _ARGUMENT_DEPTH and _is_deep([msgspec.json.decode(encoded)], _ARGUMENT_DEPTH):
@@ -213,8 +219,3 @@ def _is_deep(values: list[Any], limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}…"

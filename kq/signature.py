@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from kq.message import decode_body, encode_body
+from kq.message import decode_body, encode_body, one_line
 
 
 class Signature:
@@ -53,7 +53,7 @@ class Signature:
         values = self._convert(self._bind(args, kwargs))
         if self._plain:
             return (), values
-        bound = inspect.BoundArguments(self._signature, values)  # type: ignore[arg-type]  # any mapping does
+        bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,10 +63,10 @@ class Signature:
             try:
                 named = self._signature.bind_partial(*args, **kwargs).arguments
             except TypeError as error:
-                raise self._misfit(str(error), hint=self._nearest(kwargs)) from None
+                raise self._misfit(f"{error}; {self._hint(kwargs)}") from None
         if not self._required <= named.keys():
             missing = [repr(name) for name in self._signature.parameters if name in self._required - named.keys()]
-            raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
+            raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}; {self._usage}")
         return named
 
     def _bind_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -87,14 +87,18 @@ class Signature:
             raise self._misfit(_with_name(error)) from None
         return values
 
-    def _misfit(self, reason: str, hint: str = "") -> TypeError:
-        names = ", ".join(str(p.replace(annotation=p.empty)) for p in self._signature.parameters.values())
-        return TypeError(" ".join(f"{self.name}({names}): {reason}{hint}".split()))
+    def _misfit(self, reason: str) -> TypeError:
+        return TypeError(one_line(f"{self.name}: {reason}"))
 
-    def _nearest(self, kwargs: Mapping[str, Any]) -> str:
+    def _hint(self, kwargs: Mapping[str, Any]) -> str:
         unknown = [name for name in kwargs if name not in self._known]
         near = difflib.get_close_matches(unknown[0], self._known, n=1) if unknown else []
-        return f"; did you mean {near[0]!r}?" if near else ""
+        return f"did you mean {near[0]!r}?" if near else self._usage
+
+    @property
+    def _usage(self) -> str:
+        bare = [p.replace(annotation=p.empty) for p in self._signature.parameters.values()]
+        return f"it takes {self._signature.replace(parameters=bare, return_annotation=Parameter.empty)}"
 
 
 def _takes_rest(parameter: Parameter) -> bool:
@@ -137,7 +141,12 @@ def _checkable(hint: Any) -> Any:
 
 
 def _with_name(error: msgspec.ValidationError) -> str:
-    """msgspec's message with the parameter's name instead of a JSON path."""
-    text, _, path = str(error).partition(" - at `$.")
-    ...
-    return f"argument {path.rstrip('`')!r}: {text}" if path else text
+    """msgspec's message with the parameter's name before it instead of a JSON path behind it."""
+    found = _PATH.fullmatch(str(error))
+    if found is None:
+        return str(error)
+    text, key, path = found.groups()
+    return f"argument {path!r}{', a key' if key else ''}: {text}"
+
+
+_PATH = re.compile(r"(.*) - at (`key` in )?`\$\.(.*)`", re.DOTALL)
