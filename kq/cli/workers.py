@@ -5,7 +5,7 @@ from __future__ import annotations
 from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
-from kq.control import Heartbeat
+from kq.control import Health, Heartbeat
 from kq.units import format_duration
 
 
@@ -35,7 +35,7 @@ def as_data(beat: Heartbeat) -> dict[str, object]:
         "health": beat.health.value,
         "beat_age": round(beat.age, 3),
         "lease": worker.lease,
-        "lease_left": round(max(0.0, worker.lease - beat.age), 3),
+        "lease_left": round(lease_left(beat), 3),
         "host": worker.host,
         "pid": worker.pid,
         "pool": worker.pool,
@@ -46,6 +46,11 @@ def as_data(beat: Heartbeat) -> dict[str, object]:
     }
 
 
+def lease_left(beat: Heartbeat) -> float:
+    """Seconds until the worker's jobs go to others, unless it beats before."""
+    return 0.0 if beat.health is Health.DEAD else max(0.0, beat.worker.lease - beat.age)
+
+
 def _row(beat: Heartbeat) -> list[str]:
     worker = beat.worker
     runs = ", ".join(f"{job.type} {job.id}" for job in worker.running)
@@ -54,7 +59,7 @@ def _row(beat: Heartbeat) -> list[str]:
         worker.name,
         health,
         format_duration(beat.age),
-        format_duration(max(0.0, worker.lease - beat.age)),
+        format_duration(lease_left(beat)),
         f"{len(worker.running)}/{worker.slots}",
         ", ".join(worker.queues),
         runs,
