@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
@@ -104,7 +105,10 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Executor:
-    """One child process as its supervisor sees it. tasks: by seq, in the order in which they start."""
+    """One child process as its supervisor sees it.
+
+    tasks: by seq, all that it was given; active: how many of them have a slot; queued: those that have none yet.
+    """
 
     number: int
     sock: socket.socket
@@ -114,19 +118,14 @@ class Executor:
     seq: int = 0
     finished: int = 0
     tasks: dict[int, Task] = field(default_factory=dict)
+    active: int = 0
+    queued: deque[Task] = field(default_factory=deque)
     frames: Frames = field(default_factory=Frames)
     unsent: bytearray = field(default_factory=bytearray)
     leaving: bool = False
     gone: bool = False  # its socket closed
     status: int | None = None  # its exit was reported
     on_readable: Callable[[], None] = field(default=lambda: None)
-
-    def running(self) -> Iterator[Task]:
-        """Tasks that have started, oldest first."""
-        for position, task in enumerate(self.tasks.values()):
-            if position >= self.slots:
-                return
-            yield task
 
 
 class Pool:
@@ -285,6 +284,7 @@ class Pool:
         if task is None:
             return
         executor.finished += 1
+        executor.active -= 1
         task.kind.took(ended.took)
         self._begin(executor)
         self._on_end(task, outcome_of(ended, task))
@@ -292,12 +292,14 @@ class Pool:
 
     def _begin(self, executor: Executor) -> None:
         """Note the start of those tasks of executor that have a slot now."""
-        now = 0.0
-        for task in executor.running():
-            if not task.started:
-                now = now or self._clock.monotonic()
-                task.started, task.began = now, self._clock.now()
-                self.next_due = min(self.next_due, task.due)
+        if not executor.queued or executor.active >= executor.slots:
+            return
+        now, instant = self._clock.monotonic(), self._clock.now()
+        while executor.queued and executor.active < executor.slots:
+            task = executor.queued.popleft()
+            task.started, task.began = now, instant
+            executor.active += 1
+            self.next_due = min(self.next_due, task.due)
 
     def _lost(self, executor: Executor) -> None:
         """Its socket closed: it is dead or dying. Its exit report tells how."""
@@ -363,6 +365,7 @@ class Pool:
             executor.seq += 1
             task.seq = executor.seq
             executor.tasks[task.seq] = task
+            executor.queued.append(task)
             delivery, head = task.delivery, task.head
             attempt = task.counters.attempts + 1
             runs.append(Run(task.seq, head.id, head.type, delivery.queue, delivery.body, attempt, task.timeout))
