@@ -56,7 +56,7 @@ class RetryPolicy(ABC):
         return 0
 
     def to_data(self) -> Data:
-        """Plain data that from_data() turns back into this policy."""
+        """Plain data, as JSON has it, that from_data() turns back into this policy."""
         return {"kind": self.kind, **asdict(self)}
 
 
@@ -147,6 +147,9 @@ class Delays(RetryPolicy):
 
     def delay_before(self, retry: int, chance: random.Random) -> float | None:
         return self.delays[retry - 1] if _checked(retry) <= len(self.delays) else None
+
+    def to_data(self) -> Data:
+        return {"kind": self.kind, "delays": list(self.delays)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,7 @@ def test_an_error_is_known_by_its_dotted_name(error: type[Exception] | str, name
 @given(policies())
 def test_a_policy_survives_its_way_through_json(policy: RetryPolicy) -> None:
     assert from_data(policy.to_data()) == policy
-    assert from_data(msgspec.json.decode(msgspec.json.encode(policy.to_data()))) == policy
+    assert msgspec.json.decode(msgspec.json.encode(policy.to_data())) == policy.to_data()
 
 
 def test_what_a_newer_version_says_besides_is_ignored() -> None:
