@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -22,7 +23,7 @@ from kq.jobtype import JobType
 @verb("submit")
 @click.argument("type_name", metavar="TYPE")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1)
-@click.option("--kwargs", metavar="JSON", help="Named arguments, as a JSON object.")
+@click.option("--kwargs", metavar="JSON", help="Named arguments, as a JSON object; - reads it from stdin.")
 @click.option("--queue", metavar="NAME", help="Its queue; with this also a job type that the app does not know.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (low) to 9 (high).")
 @click.option("--delay", type=Duration(), help="Run it later: 30, 5m, 1h30m.")
@@ -113,12 +114,14 @@ def _value(text: str) -> Any:
 def _object(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
+    if text == "-":
+        text = sys.stdin.read()
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no JSON: {error}", param_hint="--kwargs") from error
+        raise click.BadParameter(f"{text[:100]!r} is no JSON: {error}", param_hint="--kwargs") from error
     if not isinstance(found, dict):
-        raise click.BadParameter(f'{text} is no JSON object; write {{"width": 200}}', param_hint="--kwargs")
+        raise click.BadParameter(f'{text[:100]} is no JSON object; write {{"width": 200}}', param_hint="--kwargs")
     return found
 
 

@@ -42,13 +42,13 @@ class Place:
         path.write_text(text)
         return path
 
-    def kq(self, *arguments: str, **environment: str) -> Said:
+    def kq(self, *arguments: str, stdin: str = "", **environment: str) -> Said:
         """Run `kq arguments` here, without a terminal."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
             env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -57,11 +57,16 @@ def shop(place: Place) -> Place:
 
 
 @contextmanager
-def worker(shop: Place, *arguments: str, count: int = 1) -> Iterator[subprocess.Popen[str]]:
+def worker(shop: Place, *arguments: str, count: int = 1, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """`kq worker` in shop, with count supervisors that are ready; told to end afterwards, and expected to end well."""
     command = shop.command("worker", "--grace", "5s", *arguments)
     process = subprocess.Popen(
-        command, cwd=shop.folder, env=shop.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=shop.folder,
+        env=shop.environment(**environment),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     said: list[str] = []
@@ -125,6 +130,8 @@ def test_arguments_are_json_but_text_where_the_parameter_is_text(shop: Place) ->
 def test_named_arguments_are_a_json_object(shop: Place) -> None:
     id = shop.kq("submit", "add", "--kwargs", '{"a": 1, "b": 2}').out.strip()
     assert shop.kq("jobs", "show", id, "--json").json["kwargs"] == {"a": 1, "b": 2}
+    id = shop.kq("submit", "add", "--kwargs", "-", stdin='{"a": 3, "b": 4}').out.strip()
+    assert shop.kq("jobs", "show", id, "--json").json["kwargs"] == {"a": 3, "b": 4}
 
 
 def test_queue_priority_and_delay_are_those_that_were_said(shop: Place) -> None:
@@ -180,6 +187,18 @@ def test_a_worker_runs_jobs_and_submit_waits_for_the_result(shop: Place) -> None
         shown = shop.kq("jobs", "show", done["id"])
         assert "completed" in shown.out
         assert "result  3" in shown.out
+
+
+@pytest.mark.parametrize("broker", ["sqlite", "redis", "rabbit"])
+def test_another_broker_is_another_url_and_nothing_else(
+    shop: Place, broker: str, request: pytest.FixtureRequest, prefix: str
+) -> None:
+    url = "sqlite:///other.db" if broker == "sqlite" else request.getfixturevalue(f"{broker}_url")
+    place = {"KQ_URL": str(url), "XDG_STATE_HOME": str(shop.folder / "state")}
+    queue = f"{prefix}cli"
+    with worker(shop, "--pool", "thread", "-c", "1", "-Q", queue, **place):
+        said = shop.kq("submit", "add", "20", "22", "--queue", queue, "--wait", "--timeout", "20s", **place)
+        assert (said.code, said.out) == (0, "42\n"), said.err
 
 
 def test_a_job_that_was_buried_is_told_with_1_and_kept_with_its_error(shop: Place) -> None:
