@@ -7,12 +7,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Connection
 
 from tests.cli.conftest import Place, Said
 
@@ -57,13 +58,15 @@ def shop(place: Place) -> Place:
 
 
 @contextmanager
-def worker(shop: Place, *arguments: str, count: int = 1, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def worker(
+    shop: Place, *arguments: str, count: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """`kq worker` in shop, with count supervisors that are ready; told to end afterwards, and expected to end well."""
     command = shop.command("worker", "--grace", "5s", *arguments)
     process = subprocess.Popen(
         command,
         cwd=shop.folder,
-        env=shop.environment(**environment),
+        env=shop.environment(**(environment or {})),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,14 +192,27 @@ def test_a_worker_runs_jobs_and_submit_waits_for_the_result(shop: Place) -> None
         assert "result  3" in shown.out
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis", "rabbit"])
-def test_another_broker_is_another_url_and_nothing_else(
-    shop: Place, broker: str, request: pytest.FixtureRequest, prefix: str
-) -> None:
-    url = "sqlite:///other.db" if broker == "sqlite" else request.getfixturevalue(f"{broker}_url")
-    place = {"KQ_URL": str(url), "XDG_STATE_HOME": str(shop.folder / "state")}
-    queue = f"{prefix}cli"
-    with worker(shop, "--pool", "thread", "-c", "1", "-Q", queue, **place):
+@pytest.fixture(params=["sqlite", "redis", "rabbit"])
+def broker(request: pytest.FixtureRequest, queue: str) -> Iterator[str]:
+    """The URL of each broker that may be shared; queue is gone from it afterwards."""
+    if request.param == "sqlite":
+        yield "sqlite:///other.db"
+        return
+    url = str(request.getfixturevalue(f"{request.param}_url"))
+    yield url
+    if request.param == "rabbit":
+        with Connection(url) as connection:
+            connection.default_channel.queue_delete(queue)
+
+
+@pytest.fixture
+def queue(prefix: str) -> str:
+    return f"{prefix}cli"
+
+
+def test_another_broker_is_another_url_and_nothing_else(shop: Place, broker: str, queue: str) -> None:
+    place = {"KQ_URL": broker, "XDG_STATE_HOME": str(shop.folder / "state")}
+    with worker(shop, "--pool", "thread", "-c", "1", "-Q", queue, environment=place):
         said = shop.kq("submit", "add", "20", "22", "--queue", queue, "--wait", "--timeout", "20s", **place)
         assert (said.code, said.out) == (0, "42\n"), said.err
 
