@@ -4,14 +4,26 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# The first Python that is new enough; PYTHON names another.
+for python in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+  if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    break
+  fi
+  python=
+done
+if [ -z "$python" ]; then
+  echo "venv: kq needs Python 3.11 or newer; here is $(python3 --version 2>&1)" >&2
+  exit 1
+fi
+
 made() { [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys' 2>/dev/null; }
 
 new_venv() {
   if command -v uv >/dev/null; then
-    uv venv --quiet --seed .venv
+    uv venv --quiet --seed --python "$python" .venv
     return
   fi
-  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       echo "venv: python3-venv is missing, installing it" >&2
       apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
@@ -20,13 +32,9 @@ new_venv() {
       exit 1
     fi
   fi
-  python3 -m venv .venv
+  "$python" -m venv .venv
 }
 
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "venv: kq needs Python 3.11 or newer, python3 here is $(python3 --version 2>&1)" >&2
-  exit 1
-fi
 made || { rm -rf .venv; new_venv; }
 if [ "${1:-}" = dev ]; then
   .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' # the first that reads dependency groups
