@@ -21,10 +21,6 @@ from kq_transports.hostfile.trouble import explain, locked, read_only
 Row: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
-# Pages of the log after which a commit copies them into the file by itself (16 MB). SQLite's own
-# 1000 would make every few hundredth job pay for it; whoever is idle calls checkpoint() long before.
-_LOG_PAGES = 4000
-
 # Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
 # included (POSIX), so no thread may open the database while another one creates it.
 _creating = threading.Lock()
@@ -146,7 +142,6 @@ class Database:
         journal = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
             raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
-        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         # On macOS fsync() leaves the data in the disk's own memory; elsewhere these two do nothing.
         self._connection.execute(f"PRAGMA fullfsync = {self._durable == 'FULL'}")
         self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._durable == 'FULL'}")

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from kq_transports.engine import (
     Arguments,
@@ -40,7 +40,7 @@ from kq_transports.sqlite.schema import SCHEMA
 from kq_transports.sqlite.work import Queue, Work, work_on
 
 # Transactions of this connection after which an idle moment is used to empty the log.
-_CHECKPOINT_AFTER = 200
+_CHECKPOINT_AFTER = 100
 
 
 TRAITS = Traits("sqlite")
@@ -234,11 +234,9 @@ class SqliteEngine(Engine):
 
     # Transactions.
 
-    @contextmanager
-    def _work(self, *, durable: bool = True) -> Iterator[Work]:
+    def _work(self, *, durable: bool = True) -> AbstractContextManager[Work]:
         self._transactions += 1
-        with work_on(self._database, durable=durable) as work:
-            yield work
+        return work_on(self._database, durable=durable)
 
     @contextmanager
     def _own_work(self, *, durable: bool = True) -> Iterator[Work]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from kq_transports.engine import Action, Delivery, Full, Message, Verdict
@@ -19,10 +19,8 @@ LOWEST = 9  # the rank of priority 0
 _PROMOTED = 10_000
 
 _STORE = "INSERT OR IGNORE INTO kq_message (queue, id, rank, due, body) VALUES (?, ?, ?, ?, ?)"
-_NEW_READY = """INSERT INTO kq_ready (queue, rank, seq, count)
-    SELECT queue, rank, seq, 0 FROM kq_message WHERE seq > ? AND queue = ? AND due IS NULL"""
-_NEW_DELAYED = """INSERT INTO kq_delayed (queue, due, seq, rank)
-    SELECT queue, due, seq, rank FROM kq_message WHERE seq > ? AND queue = ? AND due IS NOT NULL"""
+_MAKE_READY = "INSERT INTO kq_ready (queue, seq, rank, count) VALUES (?, ?, ?, 0)"
+_MAKE_DELAYED = "INSERT INTO kq_delayed (queue, seq, rank, due) VALUES (?, ?, ?, ?)"
 
 _HOLD = """INSERT INTO kq_held (seq, lease, queue, rank, count)
     SELECT seq, ?, queue, rank, count FROM kq_ready WHERE queue = ? ORDER BY rank, seq LIMIT ?"""
@@ -42,45 +40,49 @@ _PROMOTED_NOW = """DELETE FROM kq_delayed WHERE (queue, due, seq) IN
 _FIRST_DUE = "SELECT min(due) FROM kq_delayed WHERE queue = ?"
 
 
-def store(work: Work, messages: Sequence[Message]) -> None:
+def store(work: Work, messages: Iterable[Message]) -> None:
     """Store messages behind all others, except those whose id their queue has. NotFound, Full: undo all."""
-    queues = {name: work.known_queue(name) for name in {message.queue for message in messages}}
-    (before,) = work.execute("SELECT coalesce(max(seq), 0) FROM kq_message").fetchone()
-    first = {queue.number: first_due(work, queue) for queue in queues.values()}
-    work.executemany(
-        _STORE,
-        [
-            (
-                queues[message.queue].number,
-                message.id,
-                LOWEST - message.priority,
-                work.steady + message.delay if message.delay > 0 else None,
-                message.body,
-            )
-            for message in messages
-        ],
-    )
-    for name, queue in queues.items():
-        _arrange(work, queue, name, before, first[queue.number])
+    ready: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    delayed: defaultdict[str, list[tuple[int, int, int, float]]] = defaultdict(list)
+    for message in messages:
+        queue, rank = work.known_queue(message.queue).number, LOWEST - message.priority
+        due = work.steady + message.delay if message.delay > 0 else None
+        stored = work.execute(_STORE, (queue, message.id, rank, due, message.body))
+        if not stored.rowcount:
+            continue
+        seq = stored.lastrowid or 0
+        if due is None:
+            ready[message.queue].append((queue, seq, rank))
+        else:
+            delayed[message.queue].append((queue, seq, rank, due))
+    for name, rows in ready.items():
+        _make_ready(work, work.known_queue(name), rows)
+    for name, later in delayed.items():
+        _make_delayed(work, work.known_queue(name), later)
+    for name in {*ready, *delayed}:
+        _check_room(work, work.known_queue(name), name, len(ready[name]) + len(delayed[name]))
 
 
-def _arrange(work: Work, queue: Queue, name: str, before: int, first: float | None) -> None:
-    """Make what was stored since `before` ready or delayed."""
-    ready = work.execute(_NEW_READY, (before, queue.number)).rowcount
-    delayed = work.execute(_NEW_DELAYED, (before, queue.number)).rowcount
-    work.count(queue.number, ready=ready, delayed=delayed)
-    if queue.length is not None:
-        _check_room(work, queue, name, ready + delayed)
-    if ready:
-        work.call(queue.number, ready)
-    if delayed and _first_due(work, queue.number) != first:
+def _make_ready(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int]]) -> None:
+    work.executemany(_MAKE_READY, rows)
+    work.count(queue.number, ready=len(rows))
+    work.call(queue.number, len(rows))
+
+
+def _make_delayed(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int, float]]) -> None:
+    first = _first_due(work, queue.number)
+    work.executemany(_MAKE_DELAYED, rows)
+    work.count(queue.number, delayed=len(rows))
+    if _first_due(work, queue.number) != first:
         # All of them: who keeps this moment in mind alone may get a job and stop looking.
         work.call(queue.number, EVERYBODY)
 
 
 def _check_room(work: Work, queue: Queue, name: str, added: int) -> None:
+    if queue.length is None:
+        return
     (waiting,) = work.execute("SELECT ready + delayed FROM kq_queue WHERE number = ?", (queue.number,)).fetchone()
-    if added and waiting + added > (queue.length or 0):
+    if waiting + added > queue.length:
         raise Full(f"the queue {name!r} has x-max-length {queue.length} and is full; let it drain or allow more")
 
 

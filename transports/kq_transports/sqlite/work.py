@@ -10,7 +10,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kq_transports.engine import NotFound
 from kq_transports.hostfile import Database
@@ -24,8 +24,7 @@ _SLEEPERS = """SELECT bell FROM kq_waiter JOIN kq_queue ON number = queue
 EVERYBODY = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """A queue's row at the beginning of the transaction.
 
     length, expires (seconds): None without such an argument. seat: the lease that has it.
@@ -57,7 +56,7 @@ class Work:
         """The queue of that name, None when there is none."""
         if name not in self._queues:
             row = self.execute(_QUEUE, (name,)).fetchone()
-            self._queues[name] = None if row is None else Queue(*row)
+            self._queues[name] = None if row is None else Queue._make(row)
         return self._queues[name]
 
     def known_queue(self, name: str) -> Queue:
