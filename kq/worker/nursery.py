@@ -1,8 +1,8 @@
 """The nursery: a process that imports the application once and forks executors from it.
 
-`python -m kq.worker.nursery DESCRIPTOR APP URL STATE`. Its memory is shared by its children as long as nobody
-writes to it, and a fork takes milliseconds where an import takes seconds. It runs no job, so it
-stays as clean as it was after the import.
+`python -m kq.worker.nursery DESCRIPTOR APP PARENT`, with KQ_URL and KQ_STATE in its environment. Its memory is
+shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
+seconds. It runs no job, so it stays as clean as it was after the import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
 
 def main() -> None:
-    descriptor, where, url, state, parent = sys.argv[1:6]
+    descriptor, where, parent = sys.argv[1:4]
     die_with(int(parent))
     sock = socket.socket(fileno=int(descriptor))
     # The supervisor decides when we end.
@@ -38,7 +38,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         app = load_app(where)
-        app.configure(url=url, state=state)
+        app.configure(url=os.environ["KQ_URL"], state=os.environ["KQ_STATE"])
     except KqError as error:
         sock.sendall(frame(Hello(error=str(error))))
         return

@@ -77,12 +77,13 @@ class Kind:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A delivery on its way through this worker."""
+    """A delivery on its way through this worker. arrival: counts the deliveries to it, in their order."""
 
     delivery: Delivery
     head: Head
     kind: Kind
     counters: Counters
+    arrival: int = 0
     holder: str = ""  # under which its start was recorded; "" when it was not
     starts: int = 0  # how many starts were recorded of it, this one included
     seq: int = 0
@@ -184,12 +185,16 @@ class Pool:
                 "kq.worker.nursery",
                 str(theirs.fileno()),
                 self._where,
-                self._url,
-                self._state,
                 str(os.getpid()),
             ],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+            # Not as arguments: every user of the host can read those, and a URL may hold a password.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+                "KQ_URL": self._url,
+                "KQ_STATE": self._state,
+            },
             start_new_session=True,
         )
         theirs.close()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: Seconds that one command may take.
 PATIENCE = 60
+#: What a worker logs when it has imported its application.
+READY = "ready: app "
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,32 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@contextmanager
+def worker(
+    shop: Place, *arguments: str, count: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`kq worker` in shop, with count supervisors that are ready; told to end afterwards, and expected to end well."""
+    command = shop.command("worker", "--grace", "5s", *arguments)
+    process = subprocess.Popen(
+        command,
+        cwd=shop.folder,
+        env=shop.environment(**(environment or {})),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said: list[str] = []
+    with process.stderr:
+        try:
+            while sum(READY in line for line in said) < count:
+                line = process.stderr.readline()
+                assert line, "".join(said)
+                said.append(line)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said += process.stderr.readlines()
+            assert process.wait(30) == 0, "".join(said)

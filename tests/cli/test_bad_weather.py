@@ -7,10 +7,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import redis
 
-from tests.cli.conftest import Place, Said
+from tests.cli.conftest import Place, Said, worker
 from tests.conftest import available
 from tests.servers import RedisServer, free_port
 
@@ -82,6 +83,15 @@ def test_a_wrong_password(shop: Place, server: RedisServer, setting: redis.Redis
     assert "refuses this user" in said.err
     assert "check user and password" in said.err
     assert "wrong" not in said.err
+
+
+def test_a_password_is_no_argument_of_any_process(shop: Place, server: RedisServer, setting: redis.Redis) -> None:
+    setting.config_set("requirepass", "hush")
+    url = server.url.replace("redis://", "redis://:hush@")
+    with worker(shop, "--pool", "process", "-c", "1", environment={"KQ_URL": url}) as process:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        assert len(family) >= 3
+        assert not [each for each in family if "hush" in " ".join(each.cmdline())]
 
 
 def test_a_database_that_the_server_does_not_have(shop: Place, server: RedisServer) -> None:

@@ -7,15 +7,14 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kombu import Connection
 
-from tests.cli.conftest import Place, Said
+from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
 import os
@@ -46,8 +45,6 @@ def wait_for(path: str) -> None:
         pass
 '''
 
-READY = "ready: app shop"
-
 
 @pytest.fixture
 def shop(place: Place) -> Place:
@@ -55,35 +52,6 @@ def shop(place: Place) -> Place:
     place.write("jobs.py", JOBS)
     place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
     return place
-
-
-@contextmanager
-def worker(
-    shop: Place, *arguments: str, count: int = 1, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """`kq worker` in shop, with count supervisors that are ready; told to end afterwards, and expected to end well."""
-    command = shop.command("worker", "--grace", "5s", *arguments)
-    process = subprocess.Popen(
-        command,
-        cwd=shop.folder,
-        env=shop.environment(**(environment or {})),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    said: list[str] = []
-    with process.stderr:
-        try:
-            while sum(READY in line for line in said) < count:
-                line = process.stderr.readline()
-                assert line, "".join(said)
-                said.append(line)
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            said += process.stderr.readlines()
-            assert process.wait(30) == 0, "".join(said)
 
 
 def eventually(look: Callable[[], list[Any]], count: int) -> list[Any]:
