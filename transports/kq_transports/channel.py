@@ -265,7 +265,7 @@ class Channel(base.StdChannel):
     @property
     def credit(self) -> int:
         """How many more deliveries this channel may have."""
-        return (self.prefetch_count or UNLIMITED) - len(self._unsettled)
+        return self.prefetch_count - len(self._unsettled) if self.prefetch_count else UNLIMITED
 
     def wants(self) -> list[Want]:
         """What to reserve for this channel. Its queues take turns at being the first."""
@@ -399,7 +399,7 @@ class Channel(base.StdChannel):
         if link is None:
             return
         try:
-            if link.connected:
+            if link.alive:
                 for tag in list(self._consumers):
                     self.basic_cancel(tag)
                 self.settle(list(self._unsettled), Action.GIVE_BACK)

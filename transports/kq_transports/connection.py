@@ -92,8 +92,17 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether it may still be of use; False when only a new connection can help."""
+        """Whether it was neither closed nor left behind by a fork: Kombu silently replaces one that was.
+
+        True for one that lost its lease, so that whoever uses it is told so and does not drain, for ever, a new
+        connection on which nothing consumes.
+        """
         return self._open and self._process == os.getpid()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a point in speaking to the broker."""
+        return self.connected and self._lost is None
 
     def ask(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Carry out one verb of the engine, while no other thread does."""
@@ -115,7 +124,7 @@ class Connection:
         try:
             return verb(*args, **kwargs)
         except LeaseLost as error:
-            self._open, self._lost = False, error
+            self._lost = error
             raise
         except NotFound as error:
             raise QueueMissing(str(error)) from error
@@ -126,6 +135,7 @@ class Connection:
 
     def beat(self) -> None:
         """Renew the lease, unless that was just done."""
+        self._check()
         now = time.monotonic()
         if now - self._beaten >= self.engine.options.lease * BEAT_AFTER:
             self.ask(self.engine.beat)
@@ -271,12 +281,12 @@ class Connection:
 
     def close(self) -> None:
         """Give back all that is held. May be repeated. In a forked child: not a word, it is the parent's."""
-        if self.connected:
+        if self.alive:
             with suppress(Exception):  # what was not said in time is delivered again
                 self.flush()
-        if self.on_close is not None:
-            self.on_close()
         if self._process == os.getpid():
+            if self.on_close is not None:
+                self.on_close()
             with self._lock:
                 self.engine.close()
         self._forget()

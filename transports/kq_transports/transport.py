@@ -67,6 +67,11 @@ class EngineTransport(base.Transport):
         asynchronous=True, batch_publish=True, exchange_type=KINDS, heartbeats=True
     )
 
+    def __init__(self, client: Any, **_: Any) -> None:
+        self.client = client
+        #: Kombu forgets a connection that it replaces.
+        self._last: Connection | None = None
+
     def open_engine(self, options: Options) -> Engine:
         """A new connection to the broker that self.client (a kombu.Connection) names.
 
@@ -76,8 +81,11 @@ class EngineTransport(base.Transport):
         raise NotImplementedError
 
     def establish_connection(self) -> Connection:
+        if self._last is not None:
+            self._last.close()
         options = self._options()
-        return Connection(self.client, self.open_engine(options), beats=not options.keep_alive)
+        self._last = Connection(self.client, self.open_engine(options), beats=not options.keep_alive)
+        return self._last
 
     def _options(self) -> Options:
         given = {key: value for key, value in self.client.transport_options.items() if key not in _KOMBUS}

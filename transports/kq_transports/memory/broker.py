@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 from kq_transports.engine import (
     Action,
+    Arguments,
     Binding,
     Full,
     Message,
@@ -73,6 +74,7 @@ class MemoryBroker:
         self.clock = clock or SystemClock()
         self.lock = threading.Lock()
         self.queues: dict[str, Queue] = {}
+        self.expiring: set[Queue] = set()
         self.exchanges: dict[str, Exchange] = {}
         self.holders: dict[str, Holder] = {}
         self.sleepers: dict[str, set[Sleeper]] = {}
@@ -110,6 +112,13 @@ class MemoryBroker:
         queue.promote(self.clock.now())
         return queue
 
+    def create(self, name: str, arguments: Arguments) -> Queue:
+        """A new queue."""
+        queue = self.queues[name] = Queue(name, arguments)
+        if queue.expires is not None:
+            self.expiring.add(queue)
+        return queue
+
     def exchange(self, name: str) -> Exchange:
         try:
             return self.exchanges[name]
@@ -119,6 +128,8 @@ class MemoryBroker:
     def delete(self, name: str) -> int:
         """End a queue and its bindings; returns how many messages went."""
         queue = self.queues.pop(name, None)
+        if queue is not None:
+            self.expiring.discard(queue)
         for exchange in self.exchanges.values():
             exchange.bindings = {each: None for each in exchange.bindings if each.queue != name}
         return len(queue.entries) if queue else 0
@@ -172,8 +183,10 @@ class MemoryBroker:
         self._next_end = min(self._next_end, holder.until)
 
     def reap(self) -> None:
-        """End the leases that are over."""
+        """End the leases that are over, and the queues that nobody used for as long as they said."""
         now = self.clock.now()
+        for name in [queue.name for queue in self.expiring if queue.is_over(now) and not self.sleepers.get(queue.name)]:
+            self.delete(name)
         if now < self._next_end:
             return
         for holder in [holder for holder in self.holders.values() if holder.until <= now]:

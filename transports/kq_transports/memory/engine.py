@@ -50,10 +50,10 @@ class MemoryEngine(Engine):
 
     def declare(self, queue: str, arguments: Arguments, *, mortal: bool = False) -> None:
         with self._broker.lock:
-            found = self._broker.queues.get(queue)
-            if found is None:
-                found = self._broker.queues[queue] = Queue(queue, arguments, "")
-            elif found.arguments != dict(arguments):
+            self._broker.reap()
+            found = self._broker.queues.get(queue) or self._broker.create(queue, arguments)
+            found.used = self._broker.clock.now()
+            if found.arguments != dict(arguments):
                 raise Mismatch(f"queue {queue!r} has the arguments {found.arguments}, not {dict(arguments)}")
             if mortal:
                 found.owner = self.options.name
@@ -159,12 +159,14 @@ class MemoryEngine(Engine):
         return math.inf if self.options.keep_alive else self._broker.clock.now() + self.options.lease
 
     def _take(self, holder: Holder, want: Want) -> list[Delivery]:
+        now = self._broker.clock.now()
         deliveries: list[Delivery] = []
         for name in want.queues:
             queue = self._broker.queues.get(name)
             if queue is None or not self._may_sit(holder, queue):
                 continue
-            queue.promote(self._broker.clock.now())
+            queue.used = now
+            queue.promote(now)
             for entry in queue.take(want.limit - len(deliveries), holder.name, self._broker.deliveries):
                 receipt = str(entry.delivery)
                 holder.held[receipt] = entry

@@ -82,13 +82,17 @@ class Queue:
     """The messages of one queue by id, by order and by time.
 
     owner: the connection with which it ends, or "". seat: the connection that alone may consume it, or "".
+    expires: seconds after its last use at which it ends, or None. used: when that was.
     """
 
-    def __init__(self, name: str, arguments: Arguments, owner: str) -> None:
+    def __init__(self, name: str, arguments: Arguments) -> None:
         self.name = name
         self.arguments = dict(arguments)
-        self.owner = owner
+        self.owner = ""
         self.seat = ""
+        self.used = 0.0
+        expires = _number(arguments.get("x-expires"))
+        self.expires = None if expires is None else expires / 1000
         self.single = bool(arguments.get("x-single-active-consumer"))
         self.limit = _number(arguments.get("x-max-length"))
         self.entries: dict[str, Entry] = {}
@@ -111,6 +115,11 @@ class Queue:
 
     def counts(self) -> Counts:
         return Counts(self.ready, self.delayed, len(self.entries) - self.ready - self.delayed)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nobody used it for as long as it was to live unused."""
+        held = len(self.entries) - self.ready - self.delayed
+        return self.expires is not None and not held and now >= self.used + self.expires
 
     def has_room(self, more: int) -> bool:
         """Whether so many more messages may wait here."""
