@@ -73,8 +73,10 @@ WORKER_KEEP = 3600.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
-#: Seconds before the end of the lease at which executors are killed, so that none outlives it.
+#: Seconds before the end of the lease at which executors are killed, so that none outlives it; of a short lease,
+#: a part of it, so that there is time for a second beat when the first is late.
 MARGIN = 1.0
+MARGIN_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Supervisor:
         self._failures = 0
         self._drain_now = False
         self._watched: tuple[int, float | None] | None = None
+        self._arrivals = 0
+        self._margin = min(MARGIN, plan.lease * MARGIN_PART)
         self._started = clock.now()
         self._stop_by: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -146,7 +150,7 @@ class Supervisor:
         self.wake()
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # it has enough to wake up for, or it has ended
             self._mouth.send(b"!")
 
     @property
@@ -201,7 +205,7 @@ class Supervisor:
         now = self._clock.monotonic()
         try:
             self._keep_session(now)
-            if self._session is not None and self._clock.monotonic() >= self._session.safe_until - MARGIN:
+            if self._session is not None and self._clock.monotonic() >= self._session.safe_until - self._margin:
                 raise LeaseLost("the broker was not heard for as long as the lease")
             self._take()
             self._settle()
@@ -216,14 +220,14 @@ class Supervisor:
 
     def _latest(self) -> float:
         """When a job is to be interrupted or killed, or all of them because the lease ends."""
-        lease = float("inf") if self._session is None else self._session.safe_until - MARGIN
+        lease = float("inf") if self._session is None else self._session.safe_until - self._margin
         return min(lease, self.pool.next_due)
 
     def _act_in_time(self, now: float) -> None:
         """The guard's part, while the loop waits for an answer: no job outlives its limit or our lease."""
         self.pool.enforce()
         session = self._session
-        if session is not None and now >= session.safe_until - MARGIN:
+        if session is not None and now >= session.safe_until - self._margin:
             for _, task in self.pool.tasks():
                 task.abandoned = True
             self.pool.kill_all()
@@ -235,7 +239,7 @@ class Supervisor:
         if self._session is None:
             moments.append(self._next_try)
         else:
-            moments += [self._next_beat, self._session.safe_until - MARGIN]
+            moments += [self._next_beat, self._session.safe_until - self._margin]
             if self._finished:
                 moments.append(max(self._next_try, now))
             if self._drain_now:
@@ -410,7 +414,8 @@ class Supervisor:
             log.warning("buried %s from %s: %s", delivery.id, delivery.queue, error.reason)
             self._settle_unread(delivery, error.reason)
             return
-        task = Task(delivery, head, self.pool.kinds[head.type], head.counters)
+        self._arrivals += 1
+        task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals)
         if head.deadline is not None and self._clock.now() > head.deadline:
             self._ended(task, Expired())
         elif delivery.redelivered or not self._indexed or task.kind.rules.on_lost == "bury":
@@ -455,9 +460,8 @@ class Supervisor:
                 self._finish(task, *verdict)
                 continue
             task.holder = f"{self._name}/{task.delivery.queue}/{task.delivery.tag}"
-            before = decode_start(start).starts if start is not None else 0
+            task.starts = 1 + (0 if start is None else decode_start(start).starts)
             key = start_key(_start_of(task))
-            task.starts = before + 1
             writes.append(Write(key, encode(Start(task.holder, task.starts)), START_KEEP, must=(key, start)))
             admitted.append(task)
         made = self._store.write(writes) if writes else []
@@ -469,21 +473,24 @@ class Supervisor:
                 task.holder = ""
                 self._arrived.append(task)  # somebody else recorded meanwhile: look again
                 self._drain_now = True
+        # Jobs that came after them may be in line already (promise C5).
+        self._ready = deque(sorted(self._ready, key=lambda task: task.arrival))
 
     def _seen_before(self, task: Task, start: bytes | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
         """What to do with a delivery whose job has ended, runs elsewhere or has killed enough workers; else None."""
         if record is not None and decode_record(record).state in ENDED:
             return Drop(), GivenBack()
-        known = 0 if start is None else decode_start(start).starts
+        last = Start("", 0) if start is None else decode_start(start)
+        known = last.starts
         if not task.delivery.redelivered:
             return (Drop(), GivenBack()) if known and not self._indexed else None
         rules = task.kind.rules
-        if rules.on_lost == "bury" and known:
-            return self._judged(task, Died("with its worker"))
-        if known and task.counters.lost + known >= rules.max_lost:
-            task.counters = replace(task.counters, lost=task.counters.lost + known - 1)
-            return self._judged(task, Died("with its worker"))
-        return None
+        if not known or (rules.on_lost == "retry" and task.counters.lost + known < rules.max_lost):
+            return None
+        # It ends here without another start, so in the name of the last one (promise C4).
+        task.holder, task.starts = last.holder, last.starts
+        task.counters = replace(task.counters, lost=task.counters.lost + known - 1)
+        return self._judged(task, Died("with its worker"))
 
     # Giving jobs out.
 
