@@ -113,15 +113,22 @@ def examine(loaded: Loaded) -> list[Finding]:
         findings.append(_failed("application", error))
         app = App("kq", flags().url)
     try:
-        if _extend(findings, "URL", lambda: _address(app)):
-            reached = _extend(findings, "broker", lambda: _broker(app))
-            if reached or app.address.state_stays_here:
-                kept = _extend(findings, "state", lambda: _state(app))
-                if reached and kept:
-                    _extend(findings, "workers", lambda: _workers(app))
+        _follow(app, findings)
     finally:
         app.close()
     return findings
+
+
+def _follow(app: App, findings: list[Finding]) -> None:
+    """Follow a job's way from the URL to the workers, as far as it goes."""
+    if not _extend(findings, "URL", lambda: _address(app)):
+        return
+    reached = _extend(findings, "broker", lambda: _broker(app))
+    if not reached and not app.address.state_stays_here:
+        return
+    kept = _extend(findings, "state", lambda: _state(app))
+    if reached and kept:
+        _extend(findings, "workers", lambda: _workers(app))
 
 
 def _extend(findings: list[Finding], about: str, check: Callable[[], Iterator[Finding]]) -> bool:
