@@ -16,14 +16,16 @@ from contextlib import contextmanager, suppress
 from kq.clock import SYSTEM
 from kq.state.store import Store, StoreUnreachable, Write
 from kq_transports.engine import EngineError, sleep_on
-from kq_transports.hostfile import Bell, Database
+from kq_transports.hostfile import Bell, Database, Schema
 
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL);
 CREATE INDEX IF NOT EXISTS state_fact_ends ON state_fact (ends) WHERE ends IS NOT NULL;
 CREATE TABLE IF NOT EXISTS state_waiter (key TEXT, bell TEXT, PRIMARY KEY (key, bell)) WITHOUT ROWID
 """
 _GET = "SELECT value FROM state_fact WHERE key = ? AND (ends IS NULL OR ends > ?)"
+_SCHEMA = Schema("state", 1, _TABLES)
+
 _GET_MANY = """SELECT key, value FROM state_fact
     WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
 _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
@@ -92,9 +94,11 @@ class SqliteStore(Store):
 
     def _open(self) -> Database:
         try:
-            return Database(self._path, _SCHEMA, timeout=self.timeout)
+            database = Database(self._path, _SCHEMA, timeout=self.timeout)
+            _forget_killed(database)
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error
+        return database
 
     @contextmanager
     def _using(self) -> Iterator[Database]:
@@ -157,3 +161,12 @@ def _wake(database: Database, connection: sqlite3.Connection, keys: list[str]) -
     for (bell,) in connection.execute(_LISTENERS, (json.dumps(keys),)).fetchall():
         if not database.ring(bell):
             connection.execute("DELETE FROM state_waiter WHERE bell = ?", (bell,))
+
+
+def _forget_killed(database: Database) -> None:
+    """Take those off the list of waiters who were killed while they waited."""
+    with database.turn(durable=False) as connection:
+        connection.execute(
+            "DELETE FROM state_waiter WHERE bell NOT IN (SELECT value FROM json_each(?))",
+            (json.dumps(database.bells()),),
+        )

@@ -9,8 +9,8 @@ trouble.py says in a sentence what went wrong.
 
 from __future__ import annotations
 
-from kq_transports.hostfile.bell import Bell, ring
+from kq_transports.hostfile.bell import Bell
 from kq_transports.hostfile.clock import HostClock
-from kq_transports.hostfile.database import Database
+from kq_transports.hostfile.database import Database, Schema
 
-__all__ = ["Bell", "Database", "HostClock", "ring"]
+__all__ = ["Bell", "Database", "HostClock", "Schema"]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +27,18 @@ Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 _creating = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one user of the file. tables: CREATE … IF NOT EXISTS, separated by semicolons.
+
+    version: rises when a change of the tables would mislead an older program, which then refuses the file.
+    """
+
+    user: str
+    version: int
+    tables: str
+
+
 class Database:
     """The file at path, created for its owner only when it is missing.
 
@@ -38,7 +51,7 @@ class Database:
 
     clock: HostClock
 
-    def __init__(self, path: str, schema: str, *, timeout: float, synchronous: str = "full") -> None:
+    def __init__(self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full") -> None:
         self.path = _usable(path)
         self._timeout = timeout
         self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
@@ -105,6 +118,10 @@ class Database:
         """Ring the bell of that name; False when its owner is gone."""
         return ring(self._bells, bell)
 
+    def bells(self) -> list[str]:
+        """The names of all bells, those of processes that have just been killed included."""
+        return os.listdir(self._bells)
+
     def close(self) -> None:
         """Let go of the file. May be repeated. In a forked child it stays the parent's."""
         if self._closed or os.getpid() != self._pid:
@@ -120,7 +137,7 @@ class Database:
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
-    def _connect(self, schema: str) -> None:
+    def _connect(self, schema: Schema) -> None:
         self._file = _identity(self.path)
         if not self._lock.acquire(self._timeout):
             raise locked(self.path)
@@ -138,7 +155,7 @@ class Database:
         finally:
             self._lock.release()
 
-    def _prepare(self, schema: str) -> None:
+    def _prepare(self, schema: Schema) -> None:
         journal = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
             raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
@@ -146,10 +163,20 @@ class Database:
         self._connection.execute(f"PRAGMA fullfsync = {self._durable == 'FULL'}")
         self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._durable == 'FULL'}")
         self._connection.execute("BEGIN IMMEDIATE")
-        for statement in filter(str.strip, schema.split(";")):
-            self._connection.execute(statement)
+        self._make_tables(schema)
         self.clock = HostClock(self._connection)
         self._connection.execute("COMMIT")
+
+    def _make_tables(self, schema: Schema) -> None:
+        self._connection.execute("CREATE TABLE IF NOT EXISTS host_user (name TEXT PRIMARY KEY, version INTEGER)")
+        row = self._connection.execute("SELECT version FROM host_user WHERE name = ?", (schema.user,)).fetchone()
+        if row is not None and row[0] > schema.version:
+            raise EngineError(
+                f"{self.path} was written by a newer version of kq, which keeps its {schema.user} otherwise; upgrade"
+            )
+        self._connection.execute("INSERT OR REPLACE INTO host_user VALUES (?, ?)", (schema.user, schema.version))
+        for statement in filter(str.strip, schema.tables.split(";")):
+            self._connection.execute(statement)
 
     def _make_bells(self) -> None:
         """The folder of bells; who may read a file may list and enter the folder."""

@@ -11,7 +11,9 @@ The numbers of a queue's messages in each state are kept in its row, and change 
 
 from __future__ import annotations
 
-SCHEMA = """
+from kq_transports.hostfile import Schema
+
+_TABLES = """
 CREATE TABLE IF NOT EXISTS kq_lease (
     number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, until REAL);
 CREATE TABLE IF NOT EXISTS kq_queue (
@@ -34,3 +36,5 @@ CREATE TABLE IF NOT EXISTS kq_held (
 CREATE TABLE IF NOT EXISTS kq_waiter (
     queue INTEGER, bell TEXT, lease INTEGER, PRIMARY KEY (queue, bell)) WITHOUT ROWID
 """
+
+SCHEMA = Schema("queues", 1, _TABLES)
