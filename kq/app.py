@@ -21,7 +21,7 @@ from kq.errors import ConfigError, MessageError
 from kq.handle import Handle
 from kq.job import Job, Settings
 from kq.jobtype import AsyncJobType, JobType
-from kq.message import Envelope, Head, encode_body, encode_head
+from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import RetryPolicy, error_name
 from kq.record import unique_key
@@ -37,8 +37,6 @@ DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
 #: Seconds that an attempt may take when nobody says.
 DEFAULT_TIMEOUT = 1800.0
-#: A body larger than this is refused where it is submitted, and buried where it arrives.
-BODY_LIMIT = 1024 * 1024
 #: Seconds that a unique key is held for a job whose submit has not ended. It must outlast a submit.
 PENDING = 30.0
 

@@ -25,6 +25,9 @@ CONTENT_TYPE = "application/json"
 #: A job's history has at most so many lines: its first attempt and the latest.
 HISTORY_LIMIT = 30
 
+#: A body larger than this, in bytes, is refused where it is submitted, and buried where it arrives.
+BODY_LIMIT = 1024 * 1024
+
 #: A body nested deeper than this, its own braces included, is refused: not every reader of JSON survives it.
 DEPTH_LIMIT = 64
 
@@ -159,6 +162,21 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
     return head
 
 
+def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:
+    """Headers for a message that goes round once more: head, and those that came along and are not kq's.
+
+    What begins with x- belongs to one delivery and ends with it.
+    """
+    others = {name: value for name, value in headers.items() if name not in _OURS and not name.startswith("x-")}
+    return {**others, **encode_head(head)}
+
+
+def set_aside(headers: Mapping[str, Any], *, error: str, buried: float, queue: str) -> dict[str, Any]:
+    """Headers for a message that cannot be read, to be buried: as they came, and why (see Head)."""
+    came = {name: value for name, value in headers.items() if not name.startswith("x-")}
+    return {**came, "error": error, "buried": buried, "queue": queue}
+
+
 def one_line(text: object) -> str:
     """str(text) on one line, cut to what fits a log and a header."""
     line = " ".join(str(text).split())
@@ -170,6 +188,7 @@ class _Body(msgspec.Struct):
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+_OURS = frozenset(Head.__struct_fields__)
 _encode = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _ARGUMENT_DEPTH = DEPTH_LIMIT - 2

@@ -24,7 +24,7 @@ from kq.broker import BURIED, Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, LeaseLost, MessageError
 from kq.job import ENDED, Counters, State
-from kq.message import CONTENT_TYPE, Attempt, Envelope, Head, decode_head, encode_head
+from kq.message import BODY_LIMIT, CONTENT_TYPE, Attempt, Envelope, Head, again, decode_head, set_aside
 from kq.outcome import (
     Bury,
     Complete,
@@ -62,8 +62,6 @@ from kq.worker.pool import Executor, Kind, Pool, Task
 
 log = logging.getLogger("kq.worker")
 
-#: A body larger than this is buried unread.
-BODY_LIMIT = 1024 * 1024
 #: Seconds that start records are kept when nobody removes them.
 START_KEEP = 7 * 86400.0
 #: Seconds during which a second copy of a message is recognised, where the broker can't.
@@ -648,29 +646,30 @@ class Supervisor:
 
     def _follow_ups(self, task: Task, verdict: Verdict, outcome: Outcome) -> tuple[Envelope, ...]:
         """What is stored together with the job's ack."""
+        queue = task.delivery.queue
         if isinstance(verdict, Retry):
             head = task.head.counting(verdict.counters).after(self._attempt(task, verdict.failure, outcome))
-            return (self._again(task, head, task.delivery.queue, delay=verdict.delay),)
+            return (self._envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
-            head = task.head.counting(verdict.counters)
-            if not isinstance(outcome, Unusable):
-                head = head.after(self._attempt(task, verdict.failure, outcome))
-            head = msgspec.structs.replace(
-                head,
-                error=str(verdict.failure),
-                traceback=verdict.failure.traceback or None,
-                buried=self._clock.now(),
-                queue=task.delivery.queue,
-            )
-            return (self._again(task, head, task.delivery.queue + BURIED),)
+            return (self._envelope(task, self._buried(task, verdict, outcome), queue + BURIED),)
         return ()
 
-    def _again(self, task: Task, head: Head, queue: str, delay: float = 0.0) -> Envelope:
-        """The job's message with another head; headers that are not kq's stay."""
+    def _buried(self, task: Task, verdict: Bury, outcome: Outcome) -> Mapping[str, Any]:
+        """The headers of a job that is set aside."""
+        queue, now, error = task.delivery.queue, self._clock.now(), str(verdict.failure)
+        if task.kind is _NO_KIND:
+            return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
+        head = task.head.counting(verdict.counters)
+        if not isinstance(outcome, Unusable):
+            head = head.after(self._attempt(task, verdict.failure, outcome))
+        traceback = verdict.failure.traceback or None
+        head = msgspec.structs.replace(head, error=error, traceback=traceback, buried=now, queue=queue)
+        return again(task.delivery.headers, head)
+
+    def _envelope(self, task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:
+        """The job's message once more, under other headers."""
         delivery = task.delivery
-        headers = {key: value for key, value in delivery.headers.items() if not key.startswith("x-")}
-        headers.update(encode_head(head))
-        return Envelope(delivery.id or head.id, queue, delivery.body, headers, delivery.priority, delay)
+        return Envelope(delivery.id or task.head.id, queue, delivery.body, headers, delivery.priority, delay)
 
     def _attempt(self, task: Task, failure: Failure, outcome: Outcome) -> Attempt:
         how = {TimedOut: "timed out", Died: "died"}.get(type(outcome), "raised")
