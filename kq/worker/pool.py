@@ -95,6 +95,11 @@ class Task:
     abandoned: bool = False  # it belongs to another worker by now
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in line."""
+        return -self.delivery.priority, self.arrival
+
+    @property
     def timeout(self) -> float:
         return self.head.timeout or self.kind.timeout
 

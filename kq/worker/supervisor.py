@@ -7,6 +7,7 @@ broker is told, so that a crash between the two repeats the telling and never lo
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import os
@@ -419,6 +420,13 @@ class Supervisor:
         elif delivery.redelivered or not self._indexed or task.kind.rules.on_lost == "bury":
             self._arrived.append(task)
         else:
+            self._line_up(task)
+
+    def _line_up(self, task: Task) -> None:
+        """Put task in line: priority 9 first, equals in order of arrival (promise C5)."""
+        if self._ready and self._ready[-1].place > task.place:
+            bisect.insort(self._ready, task, key=lambda other: other.place)
+        else:
             self._ready.append(task)
 
     def _readable(self, delivery: Delivery) -> Head:
@@ -466,13 +474,11 @@ class Supervisor:
         self._arrived = []
         for task, done in zip(admitted, made, strict=True):
             if done:
-                self._ready.append(task)
+                self._line_up(task)
             else:
                 task.holder = ""
                 self._arrived.append(task)  # somebody else recorded meanwhile: look again
                 self._drain_now = True
-        # Jobs that came after them may be in line already (promise C5).
-        self._ready = deque(sorted(self._ready, key=lambda task: task.arrival))
 
     def _seen_before(self, task: Task, start: bytes | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
         """What to do with a delivery whose job has ended, runs elsewhere or has killed enough workers; else None."""
@@ -547,7 +553,7 @@ class Supervisor:
             # Its executor died before it started: it is still ours, and first in line.
             task.started = 0.0
             task.interrupted = task.killed = False
-            self._ready.appendleft(task)
+            self._line_up(task)
             return
         if isinstance(outcome, GivenBack | Died) and task.recalled:
             started = isinstance(outcome, Died)
