@@ -27,6 +27,7 @@ class Bell:
         self.name = secrets.token_hex(8)
         self._path = folder / self.name
         os.mkfifo(self._path, mode)
+        self._path.chmod(mode)  # whatever the umask left of it
         self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         # A writer of its own: without one, select() would report the end of the file for ever
         # after the first ringer had closed.
@@ -60,7 +61,10 @@ class Bell:
 
 def ring(folder: Path, name: str) -> bool:
     """Ring the bell of that name in folder; False when its owner is gone."""
-    descriptor = _reach(folder / name)
+    try:
+        descriptor = _reach(folder / name)
+    except PermissionError:  # another user's, made before the file was opened to this one
+        return False
     if descriptor is None:
         return False
     try:
@@ -78,7 +82,7 @@ def sweep(folder: Path) -> None:
     """Remove the bells of killed processes from folder."""
     old = time.time() - _YOUNG
     for entry in os.scandir(folder):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             if entry.stat().st_mtime < old and not _has_owner(Path(entry)):
                 os.unlink(entry)
 
@@ -94,8 +98,8 @@ def _reach(bell: Path) -> int | None:
     """A descriptor to ring bell with, None when nobody listens any more."""
     try:
         return os.open(bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return None  # taken down; or another user's, who shares the database but not the bell
+    except FileNotFoundError:  # taken down
+        return None
     except OSError as error:
         if error.errno == errno.ENXIO:  # nobody reads
             return None

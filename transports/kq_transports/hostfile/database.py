@@ -179,9 +179,11 @@ class Database:
             self._connection.execute(statement)
 
     def _make_bells(self) -> None:
-        """The folder of bells; who may read a file may list and enter the folder."""
+        """The folder of bells; who may use the file may hang up bells there and ring them."""
         mode = 0o700 | self._bell_mode | (self._bell_mode & 0o444) >> 2
-        self._bells.mkdir(mode=mode, exist_ok=True)
+        self._bells.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # it is another user's, who took care of that
+            self._bells.chmod(mode)
         sweep(self._bells)
 
     # A transaction.

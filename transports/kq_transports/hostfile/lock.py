@@ -9,17 +9,20 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from kq_transports.hostfile.inherit import forget_in_children
 
 
 class FileLock:
-    """A flock on path, which is created with mode when it is missing. Not for two threads at once."""
+    """A flock on path, which is created when it is missing and gets mode. Not for two threads at once."""
 
     def __init__(self, path: Path, mode: int) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+        with suppress(PermissionError):  # it is another user's, who took care of that
+            os.fchmod(self._descriptor, mode)  # whatever the umask left of it
         forget_in_children(self)
 
     def acquire(self, timeout: float) -> bool:
@@ -43,7 +46,7 @@ class FileLock:
 
     def _queue_up(self, timeout: float) -> bool:
         """Wait in the kernel's queue: flock() knows no deadline, so a thread waits and is left behind."""
-        attempt = _Attempt(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        attempt = _Attempt(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
         threading.Thread(target=attempt.run, name="kq-lock", daemon=True).start()
         if not attempt.wait(timeout):
             return False
