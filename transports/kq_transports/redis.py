@@ -53,7 +53,7 @@ from kq_transports.transport import EngineTransport
 
 MICRO = 1_000_000  # Lua reckons in microseconds
 PORT = 6379
-PLACES = 2**48  # of one priority; as in lua/parts/keys.lua
+ZERO = ord("0")  # a ticket begins with the digit of the priority
 
 
 def _load() -> dict[str, Script]:
@@ -307,14 +307,15 @@ class RedisEngine(Engine):
         self.due = None if microseconds < 0 else microseconds / MICRO
 
     def _deliveries(
-        self, queue: bytes, first: int, popped: list[bytes], bodies: list[bytes], counts: list[bytes | None]
+        self, queue: bytes, first: int, ids: list[bytes], jobs: list[bytes], counts: list[bytes | None]
     ) -> Iterable[Delivery]:
-        """The deliveries of one queue; popped is ids and places, alternating."""
-        name, ids = queue.decode(), popped[::2]
+        """The deliveries of one queue; jobs are tickets and bodies."""
+        name = queue.decode()
         self._seen = max(self._seen, first + len(ids) - 1)
         known = [int(count or 0) for count in counts] or [0] * len(ids)
-        for number, (id, place, body, count) in enumerate(zip(ids, popped[1::2], bodies, known, strict=True), first):
-            yield Delivery(str(number), id.decode(), name, body, _priority(place), count)
+        for number, (id, job, count) in enumerate(zip(ids, jobs, known, strict=True), first):
+            ticket, _, body = job.partition(b" ")
+            yield Delivery(str(number), id.decode(), name, body, ticket[0] - ZERO, count)
 
 
 class Transport(EngineTransport):
@@ -414,19 +415,15 @@ def _seen(queue: str, reply: list[bytes]) -> list[Seen]:
         Seen(
             id=id.decode(),
             queue=queue,
-            body=body,
-            priority=_priority(place),
+            body=body.partition(b" ")[2],
+            priority=body[0] - ZERO,
             state=cast(State, state.decode()),
             count=int(count),
             due=float(due) / MICRO if due else None,
             holder=holder.decode(),
         )
-        for id, body, place, state, count, due, holder in _grouped(reply, 7)
+        for id, body, state, count, due, holder in _grouped(reply, 6)
     ]
-
-
-def _priority(place: bytes) -> int:
-    return 9 - int(float(place)) // PLACES
 
 
 def _grouped(reply: list[bytes], size: int) -> Iterable[tuple[Reply, ...]]:

@@ -1,4 +1,4 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- ARGV: socket, connection, length of the lease, and the same or '' (as in enter()).
 local connection, length = ARGV[2], ARGV[3]
 although_full(connection)

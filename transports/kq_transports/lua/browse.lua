@@ -1,7 +1,7 @@
--- parts: keys wake moves connections describe
+-- parts: keys wake line inline moves connections describe
 -- ARGV: socket, queue, state, limit, offset. Returns messages as in find, in the order of delivery (held: oldest first).
 local queue, state, limit, offset = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-tidy()
+reclaim()
 promote(queue)
 
 local function held_ids()
@@ -22,8 +22,10 @@ end
 local ids
 if state == 'held' then
   ids = held_ids()
+elseif state == 'ready' then
+  ids = ready_ids(queue, offset, limit)
 else
-  ids = redis.call('ZRANGE', of(queue, state), offset, offset + limit - 1)
+  ids = redis.call('ZRANGE', of(queue, 'delayed'), offset, offset + limit - 1)
 end
 local reply = {}
 for _, id in ipairs(ids) do

@@ -1,4 +1,4 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- ARGV: socket, connection. Returns 0 as long as there is more to give back: call again.
 local connection = ARGV[2]
 if redis.call('ZSCORE', 'kq:leases', connection) then

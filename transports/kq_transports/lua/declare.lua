@@ -1,8 +1,9 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- ARGV: socket, queue, arguments as JSON, single ('1' or ''), longest or '', unused or '',
 -- owner or '', lease or ''. Returns 1, or the arguments that it exists with.
 local queue, arguments, owner = ARGV[2], ARGV[3], ARGV[7]
-tidy()
+reclaim()
+expire()
 local existing = redis.call('HGET', 'kq:queues', queue)
 if existing then
   touch(queue)

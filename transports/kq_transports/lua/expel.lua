@@ -1,4 +1,4 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- ARGV: socket, name. Returns -1 when no connection has that name, else as close.
 local connection = redis.call('HGET', 'kq:names', ARGV[2])
 if not connection then

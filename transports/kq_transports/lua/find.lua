@@ -1,7 +1,7 @@
--- parts: keys wake moves connections describe
--- ARGV: socket, queue, ids. Returns for each that is there: id, body, place, state, count, due or '', holder or ''.
+-- parts: keys wake line moves connections describe
+-- ARGV: socket, queue, ids. Returns for each that is there: id, "ticket body", state, count, due or '', holder or ''.
 local queue = ARGV[2]
-tidy()
+reclaim()
 promote(queue)
 local reply = {}
 for i = 3, #ARGV do

@@ -4,8 +4,9 @@ local connection = ARGV[2]
 if ARGV[3] == '1' then
   redis.call('RPUSH', at(connection, 'wake'), 1)
 end
-local queues = {}
+local due = nil
 for i = 4, #ARGV do
-  queues[i - 3] = ARGV[i]
+  local first = first_due(ARGV[i])
+  due = due and first and math.min(due, first) or due or first
 end
-return until_due(connection, queues)
+return until_due(connection, due)

@@ -1,4 +1,4 @@
--- parts: keys wake messages
+-- parts: keys wake line messages
 -- ARGV: socket, then for each message queue, id, body, priority, delay.
 local queues, refusal = read_messages(2, {})
 if refusal then

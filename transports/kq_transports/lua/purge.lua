@@ -4,9 +4,7 @@ local queue = ARGV[2]
 local ids = redis.call('HKEYS', of(queue, 'held'))
 local bodies = values('HMGET', of(queue, 'jobs'), ids)
 local purged = redis.call('HLEN', of(queue, 'jobs')) - #ids
-for _, part in ipairs({'jobs', 'ready', 'delayed', 'places', 'counts', 'wake'}) do
-  redis.call('UNLINK', of(queue, part))
-end
+unlink(queue, {'jobs', 'beside', 'delayed', 'tickets', 'counts', 'wake'})
 local kept = {}
 for i, id in ipairs(ids) do
   kept[2 * i - 1], kept[2 * i] = id, bodies[i]

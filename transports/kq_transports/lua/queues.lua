@@ -1,4 +1,5 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- Returns each queue and its arguments as JSON.
-tidy()
+reclaim()
+expire()
 return redis.call('HGETALL', 'kq:queues')

@@ -1,4 +1,4 @@
--- parts: keys wake moves connections
+-- parts: keys wake line moves connections
 -- ARGV: socket, connection, queues.
 for i = 3, #ARGV do
   free(ARGV[i], ARGV[2])

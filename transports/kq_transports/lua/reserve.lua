@@ -1,8 +1,8 @@
--- parts: keys wake moves connections messages
+-- parts: keys wake line moves connections verdicts
 -- ARGV: socket, connection, lease or '', seen, asleep, number of verdicts, each number and action,
 -- then for each want its limit, number of queues and their names.
 -- Returns microseconds until something is due (or -1), then for each queue that gave something:
--- name, first number, {id, place, id, place, …}, bodies, {} or counts.
+-- name, first number, ids, "ticket body" of each, {} or counts.
 local connection, lease, seen, asleep = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 although_full(connection)
 if not enter(connection, lease) then
@@ -23,7 +23,7 @@ if verdicts > 0 then
   finish(connection, done[1], done[2])
   give_back(connection, back[1], back[2], 1)
 end
-tidy()
+reclaim()
 
 -- Whether this connection may take from queue, by sitting down where nobody sits.
 local function has_seat(queue)
@@ -36,13 +36,9 @@ local function has_seat(queue)
   return seat == connection
 end
 
--- Up to limit messages, marked as held by this connection; nil when nothing is ready.
-local function take(queue, limit)
-  local popped = redis.call('ZPOPMIN', of(queue, 'ready'), limit)
-  local ids = {}
-  for i = 1, #popped, 2 do
-    table.insert(ids, popped[i])
-  end
+-- Up to limit messages from those lines, marked as held by this connection; nil when nothing is ready.
+local function take(queue, limit, lines)
+  local ids, tickets = pop(queue, limit, lines)
   if #ids == 0 then
     return nil
   end
@@ -56,48 +52,52 @@ local function take(queue, limit)
   for i, id in ipairs(ids) do
     local number = first + i - 1
     held[2 * i - 1] = id
-    held[2 * i] = number .. ' ' .. popped[2 * i] .. ' ' .. (counts[i] or 0) .. ' ' .. connection
+    held[2 * i] = number .. ' ' .. tickets[i] .. ' ' .. (counts[i] or 0) .. ' ' .. connection
     entries[2 * i - 1], entries[2 * i] = number, pair(queue, id)
   end
   each('HSET', of(queue, 'held'), held)
   each('HSET', at(connection, 'held'), entries)
-  return {queue, first, popped, values('HMGET', of(queue, 'jobs'), ids), counts}
+  return {queue, first, ids, values('HMGET', of(queue, 'jobs'), ids), counts}
 end
 
 -- Tokens that were put before this look are used up by it. One goes back for what it left, and for
 -- what is due so soon that the others, who look once a second, might not know of it.
-local function pass_on(queue, took)
-  if redis.call('ZCARD', of(queue, 'ready')) > 0 then
+local function pass_on(queue, took, limit, due)
+  if took == limit and ready_count(queue) > 0 then
     return wake(queue, 1)
   end
   redis.call('DEL', of(queue, 'wake'))
-  local due = took and first_due(queue)
-  if due and due < now + 1000000 then
+  if took > 0 and due and due < now + 1000000 then
     wake(queue, 1)
   end
 end
 
-local queues, reply, index = {}, {0}, 7 + 2 * verdicts
+-- Serve one queue; returns how many messages were taken, and when the next one is due.
+local function serve(queue, limit, reply)
+  local declared = redis.call('HMGET', of(queue, 'queue'), 'single', 'unused', 'lines')
+  if declared[2] then
+    touch(queue)
+  end
+  local due = promote(queue)
+  if limit == 0 or declared[1] and not has_seat(queue) then
+    return 0, due
+  end
+  local taken = take(queue, limit, declared[3] or '')
+  local took = taken and #taken[3] or 0
+  table.insert(reply, taken)
+  pass_on(queue, took, limit, due)
+  return took, due
+end
+
+local reply, index, due = {0}, 7 + 2 * verdicts, nil
 while index <= #ARGV do
   local left, last = tonumber(ARGV[index]), index + 1 + ARGV[index + 1]
   for i = index + 2, last do
-    local queue = ARGV[i]
-    local declared = redis.call('HMGET', of(queue, 'queue'), 'single', 'unused')
-    if declared[2] then
-      touch(queue)
-    end
-    promote(queue)
-    if left > 0 and (not declared[1] or has_seat(queue)) then
-      local taken = take(queue, left)
-      if taken then
-        left = left - #taken[3] / 2
-        table.insert(reply, taken)
-      end
-      pass_on(queue, taken)
-    end
-    table.insert(queues, queue)
+    local took, first = serve(ARGV[i], left, reply)
+    left = left - took
+    due = due and first and math.min(due, first) or due or first
   end
   index = last + 1
 end
-reply[1] = until_due(connection, queues)
+reply[1] = until_due(connection, due)
 return reply

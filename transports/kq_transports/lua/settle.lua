@@ -1,4 +1,4 @@
--- parts: keys wake moves connections messages
+-- parts: keys wake line moves connections verdicts messages
 -- ARGV: socket, connection, seen, call, number of verdicts, each number and action, then messages
 -- as in publish. Returns the stale numbers. call counts the client's settles: the repeat of one
 -- whose answer was lost gets that answer.

@@ -54,13 +54,17 @@ local function touch(queue)
   end
 end
 
--- What time has ended: dead connections, queues that nobody used.
-local function tidy()
+-- Take from the dead what they held.
+local function reclaim()
   for _, connection in ipairs(redis.call('ZRANGEBYSCORE', 'kq:leases', '-inf', now, 'LIMIT', 0, 10)) do
     if not bury(connection) then
       return
     end
   end
+end
+
+-- End the queues that nobody used. Only those who look at queues mind.
+local function expire()
   for _, queue in ipairs(redis.call('ZRANGEBYSCORE', 'kq:expiring', '-inf', now, 'LIMIT', 0, 10)) do
     if redis.call('HLEN', of(queue, 'held')) > 0 then
       touch(queue)

@@ -5,16 +5,17 @@
 -- replies that begin with KQ; redislink/link.py knows them.
 --
 -- Keys of a queue share a hash tag:
---   kq:{q}:queue      hash   sequence, and single, longest, unused, owner where declared so
---   kq:{q}:jobs       hash   id -> body, of every message that the queue has
---   kq:{q}:ready      zset   id -> place
---   kq:{q}:delayed    zset   id -> when it is due; its place waits in kq:{q}:places (hash)
---   kq:{q}:held       hash   id -> "number place count connection"
+--   kq:{q}:queue      hash   sequence, lines, and single, longest, unused, owner where declared so
+--   kq:{q}:jobs       hash   id -> "ticket body", of every message that the queue has
+--   kq:{q}:line:<p>   list   "ticket id", ready messages of priority p; "ticket" of removed ones
+--   kq:{q}:beside     zset   id -> place, ready messages that are not in a line; see line.lua
+--   kq:{q}:delayed    zset   id -> when it is due; kq:{q}:tickets (hash) id -> ticket
+--   kq:{q}:held       hash   id -> "number ticket count connection"
 --   kq:{q}:counts     hash   id -> deliveries so far, of ready ones that were delivered before
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
 --   kq:{q}:seat       string the connection that a single-active-consumer queue gives to
 --   kq:{q}:exchanges  set    exchanges that the queue is bound to
--- An id is in jobs and in exactly one of ready, delayed and held.
+-- An id is in jobs and in exactly one of a line, beside, delayed and held.
 --
 -- Keys of a connection c:
 --   kq:leases         zset   c -> when its lease ends
@@ -28,13 +29,14 @@
 -- Redis Cluster a connection would keep its keys (lease included) once in each queue's slot, and
 -- reserve, settle and beat would be one call for each queue.
 --
--- A place sorts by priority, 9 first, then by order of submission, and a message keeps it for
--- life: that is how it is given back to where it was. All times are microseconds, by this server.
+-- A ticket is the digit of the priority and the number of the submission, and a message keeps it
+-- for life: that is how it is given back to where it was. All times are microseconds, by this server.
 
 local CHUNK = 1000 -- arguments of one command: Lua's stack has room for 8000
 local BATCH = 1000 -- messages that one call moves beyond those it was called for
 local TOKENS = 16  -- in a wake list
-local PLACES = 2 ^ 48
+local PLACES = 2 ^ 48 -- sequence numbers of a queue
+local QUEUE_PARTS = {'queue', 'jobs', 'beside', 'delayed', 'tickets', 'held', 'counts', 'wake', 'seat', 'exchanges'}
 
 local socket = tonumber(ARGV[1])
 local time = redis.call('TIME')
@@ -46,6 +48,16 @@ end
 
 local function at(connection, part)
   return 'kq:c:' .. connection .. ':' .. part
+end
+
+-- Forget those keys of a queue, and its lines, at once however much is in them.
+local function unlink(queue, parts)
+  for _, part in ipairs(parts) do
+    redis.call('UNLINK', of(queue, part))
+  end
+  for priority = 0, 9 do
+    redis.call('UNLINK', of(queue, 'line:' .. priority))
+  end
 end
 
 -- A queue and what follows it as one string, and back: names may contain anything.

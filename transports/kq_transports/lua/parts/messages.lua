@@ -1,29 +1,8 @@
--- Verdicts and messages as the client sends them.
-
--- Read `count` verdicts (number, action) from ARGV[first]; returns those that this connection
--- holds, as {numbers, entries} for each action, and the numbers that are stale.
-local function read_verdicts(connection, first, count)
-  local numbers = {}
-  for i = 1, count do
-    numbers[i] = ARGV[first + 2 * i - 2]
-  end
-  local entries = values('HMGET', at(connection, 'held'), numbers)
-  local done, back, stale, twice = {{}, {}}, {{}, {}}, {}, {}
-  for i, number in ipairs(numbers) do
-    if entries[i] and not twice[number] then
-      local which = ARGV[first + 2 * i - 1] == 'done' and done or back
-      table.insert(which[1], number)
-      table.insert(which[2], entries[i])
-      twice[number] = true
-    else
-      table.insert(stale, number)
-    end
-  end
-  return done, back, stale
-end
+-- Messages, as the client sends them.
 
 -- Read the messages (queue, id, body, priority, delay) from ARGV[first] on; returns for each queue
--- the indices of those that it does not have yet, or an error. ending: entries that are about to end.
+-- its lines and the indices of those that it does not have yet, or nil and an error.
+-- ending: entries that are about to end.
 local function read_messages(first, ending)
   local queues, ended = {}, {}
   for i = first, #ARGV, 5 do
@@ -34,7 +13,7 @@ local function read_messages(first, ending)
     ended[entry] = true
   end
   for queue, indices in pairs(queues) do
-    local declared = redis.call('HMGET', of(queue, 'queue'), 'sequence', 'longest')
+    local declared = redis.call('HMGET', of(queue, 'queue'), 'sequence', 'longest', 'lines')
     if not declared[1] then
       return nil, redis.error_reply('KQNOTFOUND ' .. queue)
     end
@@ -51,47 +30,77 @@ local function read_messages(first, ending)
       end
     end
     if declared[2] and #fresh > 0 then
-      local waiting = redis.call('ZCARD', of(queue, 'ready')) + redis.call('ZCARD', of(queue, 'delayed'))
+      local waiting = redis.call('HLEN', of(queue, 'jobs')) - redis.call('HLEN', of(queue, 'held'))
       if waiting + #fresh > tonumber(declared[2]) then
         return nil, redis.error_reply('KQFULL ' .. queue)
       end
     end
-    queues[queue] = fresh
+    queues[queue] = {declared[3] or '', fresh}
   end
   return queues
 end
 
+-- Put one message where it waits: lines collects entries by priority, the others arguments of
+-- commands. Returns 1 when it is ready.
+local function enqueue(id, ticket, delay, lines, delayed, tickets)
+  if delay > 0 then
+    table.insert(delayed, now + delay)
+    table.insert(delayed, id)
+    table.insert(tickets, id)
+    table.insert(tickets, ticket)
+    return 0
+  end
+  local priority = string.sub(ticket, 1, 1)
+  lines[priority] = lines[priority] or {}
+  table.insert(lines[priority], ticket .. ' ' .. id)
+  return 1
+end
+
+-- Remember which priorities a queue has had, so that reserve looks into no other line.
+local function note_lines(queue, known, lines)
+  local all = {}
+  for priority in string.gmatch(known, '.') do
+    table.insert(all, priority)
+  end
+  for priority in pairs(lines) do
+    if not string.find(known, priority, 1, true) then
+      table.insert(all, priority)
+    end
+  end
+  if #all > #known then
+    table.sort(all, function(a, b) return a > b end)
+    redis.call('HSET', of(queue, 'queue'), 'lines', table.concat(all))
+  end
+end
+
+local function store_in(queue, known, indices)
+  local jobs, lines, delayed, tickets, ready = {}, {}, {}, {}, 0
+  local sequence = redis.call('HINCRBY', of(queue, 'queue'), 'sequence', #indices) - #indices
+  for i, index in ipairs(indices) do
+    local id, ticket = ARGV[index + 1], ARGV[index + 3] .. (sequence + i)
+    jobs[2 * i - 1], jobs[2 * i] = id, ticket .. ' ' .. ARGV[index + 2]
+    ready = ready + enqueue(id, ticket, tonumber(ARGV[index + 4]), lines, delayed, tickets)
+  end
+  each('HSET', of(queue, 'jobs'), jobs)
+  for priority, entries in pairs(lines) do
+    each('RPUSH', line(queue, priority), entries)
+  end
+  note_lines(queue, known, lines)
+  local due = #delayed > 0 and first_due(queue)
+  each('ZADD', of(queue, 'delayed'), delayed)
+  each('HSET', of(queue, 'tickets'), tickets)
+  if ready > 0 then
+    wake(queue, ready)
+  end
+  if #delayed > 0 and first_due(queue) ~= due then
+    wake(queue, 1) -- somebody has to sleep for less than he thought
+  end
+end
+
 local function store(queues)
-  for queue, indices in pairs(queues) do
-    local jobs, ready, delayed, places = {}, {}, {}, {}
-    local sequence = 0
-    if #indices > 0 then
-      sequence = redis.call('HINCRBY', of(queue, 'queue'), 'sequence', #indices) - #indices
-    end
-    for i, index in ipairs(indices) do
-      local id, delay = ARGV[index + 1], tonumber(ARGV[index + 4])
-      local place = string.format('%.0f', (9 - ARGV[index + 3]) * PLACES + sequence + i)
-      jobs[2 * i - 1], jobs[2 * i] = id, ARGV[index + 2]
-      if delay > 0 then
-        table.insert(delayed, now + delay)
-        table.insert(delayed, id)
-        table.insert(places, id)
-        table.insert(places, place)
-      else
-        table.insert(ready, place)
-        table.insert(ready, id)
-      end
-    end
-    local due = #delayed > 0 and first_due(queue)
-    each('HSET', of(queue, 'jobs'), jobs)
-    each('ZADD', of(queue, 'ready'), ready)
-    each('ZADD', of(queue, 'delayed'), delayed)
-    each('HSET', of(queue, 'places'), places)
-    if #ready > 0 then
-      wake(queue, #ready / 2)
-    end
-    if #delayed > 0 and first_due(queue) ~= due then
-      wake(queue, 1) -- somebody has to sleep for less than he thought
+  for queue, batch in pairs(queues) do
+    if #batch[2] > 0 then
+      store_in(queue, batch[1], batch[2])
     end
   end
 end

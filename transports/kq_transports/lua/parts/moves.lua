@@ -1,19 +1,22 @@
 -- The moves of a message between ready, delayed, held and gone.
 
--- What is due by now becomes ready, at the place that it got when it was submitted.
+-- What is due by now becomes ready, at the place that it got when it was submitted. Returns when
+-- the next one is due, or nil.
 local function promote(queue)
-  local due = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'LIMIT', 0, BATCH)
-  if #due == 0 then
-    return
+  local first = first_due(queue)
+  if not first or first > now then
+    return first
   end
-  local places = values('HMGET', of(queue, 'places'), due)
+  local due = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'LIMIT', 0, BATCH)
+  local tickets = values('HMGET', of(queue, 'tickets'), due)
   local ready = {}
   for i, id in ipairs(due) do
-    ready[2 * i - 1], ready[2 * i] = places[i], id
+    ready[2 * i - 1], ready[2 * i] = place_of(tickets[i]), id
   end
   each('ZREM', of(queue, 'delayed'), due)
-  each('HDEL', of(queue, 'places'), due)
-  each('ZADD', of(queue, 'ready'), ready)
+  each('HDEL', of(queue, 'tickets'), due)
+  each('ZADD', of(queue, 'beside'), ready)
+  return first_due(queue)
 end
 
 -- Ids by queue, of entries of a connection's held hash.
@@ -33,9 +36,9 @@ local function give_back(connection, numbers, entries, step)
     local held = values('HMGET', of(queue, 'held'), ids)
     local ready, counts = {}, {}
     for i, id in ipairs(ids) do
-      local place, count = string.match(held[i] or '', '^%S+ (%S+) (%d+) ')
-      if place then
-        table.insert(ready, place)
+      local ticket, count = string.match(held[i] or '', '^%S+ (%S+) (%d+) ')
+      if ticket then
+        table.insert(ready, place_of(ticket))
         table.insert(ready, id)
         if count + step > 0 then
           table.insert(counts, id)
@@ -44,7 +47,7 @@ local function give_back(connection, numbers, entries, step)
       end
     end
     each('HDEL', of(queue, 'held'), ids)
-    each('ZADD', of(queue, 'ready'), ready)
+    each('ZADD', of(queue, 'beside'), ready)
     each('HSET', of(queue, 'counts'), counts)
     wake(queue, #ids)
   end
@@ -82,9 +85,7 @@ local function drop(queue)
   if owner then
     redis.call('SREM', at(owner, 'queues'), queue)
   end
-  for _, part in ipairs({'queue', 'jobs', 'ready', 'delayed', 'places', 'held', 'counts', 'wake', 'seat', 'exchanges'}) do
-    redis.call('UNLINK', of(queue, part))
-  end
+  unlink(queue, QUEUE_PARTS)
   redis.call('HDEL', 'kq:queues', queue)
   redis.call('ZREM', 'kq:expiring', queue)
   return lost

@@ -10,28 +10,20 @@ local function wake(queue, tokens)
   end
 end
 
+-- When the first delayed message of queue is due, or nil.
 local function first_due(queue)
   local first = redis.call('ZRANGE', of(queue, 'delayed'), 0, 0, 'WITHSCORES')
   return first[2] and tonumber(first[2])
 end
 
--- Microseconds until there may be something to take from queues without anybody saying so: the
--- first delayed message is due, or another connection dies. -1 when there is no such time.
-local function until_due(connection, queues)
-  local first = nil
-  for _, queue in ipairs(queues) do
-    local due = first_due(queue)
-    if due and (not first or due < first) then
-      first = due
-    end
-  end
+-- Microseconds until there may be something to take without anybody saying so: the first delayed
+-- message is due (due is when, or nil), or another connection dies. -1 when there is no such time.
+local function until_due(connection, due)
   local leases = redis.call('ZRANGE', 'kq:leases', 0, 1, 'WITHSCORES')
   local other = leases[2]
   if leases[1] == connection then
     other = leases[4]
   end
-  if other and (not first or tonumber(other) < first) then
-    first = tonumber(other)
-  end
-  return first and math.max(0, first - now) or -1
+  local first = math.min(due or math.huge, other and tonumber(other) or math.huge)
+  return first < math.huge and math.max(0, first - now) or -1
 end
