@@ -84,8 +84,9 @@ class Task:
     kind: Kind
     counters: Counters
     arrival: int = 0
-    holder: str = ""  # under which its start was recorded; "" when it was not
-    starts: int = 0  # how many starts were recorded of it, this one included
+    holder: str = ""  # who speaks for it, as recorded; "" when that is not
+    starts: int = 0  # how many starts of it were counted that nobody has told the end of
+    counted: bool = False  # the one that it is going to have is among them
     seq: int = 0
     started: float = 0.0  # monotonic; 0: not started
     began: float = 0.0  # the same as an instant, for its history
@@ -93,6 +94,11 @@ class Task:
     killed: bool = False
     recalled: bool = False  # stopped because its worker ends
     abandoned: bool = False  # it belongs to another worker by now
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its starts are counted beforehand: it may be killing its workers, or must not start twice."""
+        return self.delivery.redelivered or self.kind.rules.on_lost == "bury"
 
     @property
     def place(self) -> tuple[int, int]:
@@ -385,7 +391,7 @@ class Pool:
     def batch(self, task: Task, executor: Executor) -> int:
         """How many tasks like this one to give to executor at a time."""
         seconds = task.kind.seconds
-        if seconds is None or task.counters.lost or task.holder:
+        if seconds is None or task.counters.lost or task.suspect:
             return 1
         free = executor.slots - len(executor.tasks)
         return max(free, min(BATCH_LIMIT, int(BATCH_SECONDS / max(seconds, 1e-6))))

@@ -122,11 +122,13 @@ class Supervisor:
         self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
         self._ready: deque[Task] = deque()
+        self._suspects: list[Task] = []
         self._arrived: list[Task] = []
         self._finished: list[tuple[Task, Verdict, Outcome]] = []
         self._next_beat = 0.0
         self._next_try = 0.0
         self._failures = 0
+        self._welcome = False  # whether the broker ever took us in
         self._drain_now = False
         self._watched: tuple[int, float | None] | None = None
         self._arrivals = 0
@@ -208,6 +210,7 @@ class Supervisor:
                 raise LeaseLost("the broker was not heard for as long as the lease")
             self._take()
             self._settle()
+            self._count_starts()
         except LeaseLost as error:
             self._lose(error)
         except (BrokerError, StoreUnreachable) as error:
@@ -239,7 +242,7 @@ class Supervisor:
             moments.append(self._next_try)
         else:
             moments += [self._next_beat, self._session.safe_until - self._margin]
-            if self._finished:
+            if self._finished or self._suspects:
                 moments.append(max(self._next_try, now))
             if self._drain_now:
                 moments.append(max(self._next_try, now))
@@ -307,6 +310,7 @@ class Supervisor:
         if self._failures:
             log.warning("connected to %s again", self._broker.address.redacted)
         self._failures = 0
+        self._welcome = True
         self._drain_now = True
 
     def _beat(self, session: Session) -> None:
@@ -351,6 +355,7 @@ class Supervisor:
             task.abandoned = True
         self.pool.kill_all()
         self._ready.clear()
+        self._suspects.clear()
         self._arrived.clear()
         self._finished.clear()
         self._running.clear()
@@ -360,7 +365,12 @@ class Supervisor:
         self._next_try = self._clock.monotonic() + self._backoff()
 
     def _hindered(self, error: Exception) -> None:
-        """The broker or the store did not answer: try again while the lease lasts."""
+        """The broker or the store did not answer: try again while the lease lasts.
+
+        Raises error when it was refused from the first moment on: a wrong password is not mended by waiting.
+        """
+        if not self._welcome and not isinstance(error, BrokerUnreachable | StoreUnreachable):
+            raise error
         if self._failures == 0:
             log.warning("%s; trying again", str(error).splitlines()[0])
         self._next_try = self._clock.monotonic() + self._backoff()
@@ -417,7 +427,7 @@ class Supervisor:
         task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals)
         if head.deadline is not None and self._clock.now() > head.deadline:
             self._ended(task, Expired())
-        elif delivery.redelivered or not self._indexed or task.kind.rules.on_lost == "bury":
+        elif task.suspect or not self._indexed:
             self._arrived.append(task)
         else:
             self._line_up(task)
@@ -447,7 +457,7 @@ class Supervisor:
         )
 
     def _admit(self) -> None:
-        """Record the starts of jobs that may run elsewhere, or that may be killing their workers.
+        """Record who speaks for jobs that may run elsewhere too.
 
         Whoever is recorded last may speak for the job (promise C4). A job that started here and there
         and never ended counts as lost with each worker (promise C7). A second copy of a message, which a broker
@@ -461,12 +471,15 @@ class Supervisor:
         writes: list[Write] = []
         admitted: list[Task] = []
         for task, start, record in zip(tasks, starts, records, strict=True):
-            verdict = self._seen_before(task, start, record)
-            if verdict is not None:
+            holder = f"{self._name}/{task.delivery.queue}/{task.delivery.tag}"
+            last = None if start is None else decode_start(start)
+            if last is not None and last.holder == holder:
+                # Our own words: the answer to them was lost, and this is the second time that we say them.
+                task.counted = last.starts > task.starts
+            elif (verdict := self._seen_before(task, last, record)) is not None:
                 self._finish(task, *verdict)
                 continue
-            task.holder = f"{self._name}/{task.delivery.queue}/{task.delivery.tag}"
-            task.starts = 1 + (0 if start is None else decode_start(start).starts)
+            task.holder, task.starts = holder, 0 if last is None else last.starts
             key = start_key(_start_of(task))
             writes.append(Write(key, encode(Start(task.holder, task.starts)), START_KEEP, must=(key, start)))
             admitted.append(task)
@@ -480,21 +493,43 @@ class Supervisor:
                 self._arrived.append(task)  # somebody else recorded meanwhile: look again
                 self._drain_now = True
 
-    def _seen_before(self, task: Task, start: bytes | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
+    def _seen_before(self, task: Task, last: Start | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
         """What to do with a delivery whose job has ended, runs elsewhere or has killed enough workers; else None."""
         if record is not None and decode_record(record).state in ENDED:
             return Drop(), GivenBack()
-        last = Start("", 0) if start is None else decode_start(start)
-        known = last.starts
+        if last is None:
+            return None
         if not task.delivery.redelivered:
-            return (Drop(), GivenBack()) if known and not self._indexed else None
-        rules = task.kind.rules
+            return None if self._indexed else (Drop(), GivenBack())
+        rules, known = task.kind.rules, last.starts
         if not known or (rules.on_lost == "retry" and task.counters.lost + known < rules.max_lost):
             return None
         # It ends here without another start, so in the name of the last one (promise C4).
         task.holder, task.starts = last.holder, last.starts
         task.counters = replace(task.counters, lost=task.counters.lost + known - 1)
         return self._judged(task, Died("with its worker"))
+
+    def _count_starts(self) -> None:
+        """Count the starts of suspects that are about to start, and of no other job (promise C7)."""
+        suspects = self._suspects
+        if not suspects:
+            return
+        counted = [Start(task.holder, task.starts + 1) for task in suspects]
+        keys = [start_key(_start_of(task)) for task in suspects]
+        made = self._store.write(
+            [
+                Write(key, encode(start), START_KEEP, must=(key, encode(Start(task.holder, task.starts))))
+                for task, key, start in zip(suspects, keys, counted, strict=True)
+            ]
+        )
+        self._suspects = []
+        for task, start, done in zip(suspects, counted, made, strict=True):
+            if done:
+                task.starts, task.counted = start.starts, True
+                self._line_up(task)
+            else:
+                self._arrived.append(task)  # somebody else speaks for it, or we were not heard: look again
+                self._drain_now = True
 
     # Giving jobs out.
 
@@ -507,7 +542,13 @@ class Supervisor:
             tasks = self._batch(executor, len(rooms) + 1)
             if not tasks:
                 return
+            if tasks[0].suspect and not tasks[0].counted:
+                self._leave(tasks[0].delivery.queue)
+                self._suspects += tasks
+                continue
             self.pool.give(executor, tasks)
+            if len(executor.tasks) < executor.slots:
+                rooms.append(executor)
 
     def _batch(self, executor: Executor, rooms: int) -> list[Task]:
         """Ready jobs for one executor: several when they are short, but no more than its share."""
@@ -519,7 +560,7 @@ class Supervisor:
         if not self._limited:
             share = -(-(len(self._ready) + 1) // rooms)
             size = min(share, self.pool.batch(first, executor))
-        while len(tasks) < size and self._ready and not self._ready[0].holder and self._ready[0].kind is first.kind:
+        while len(tasks) < size and self._ready and not self._ready[0].suspect and self._ready[0].kind is first.kind:
             tasks.append(self._ready.popleft())
         return tasks
 
@@ -535,6 +576,10 @@ class Supervisor:
                 return task
         return None
 
+    def _leave(self, queue: str) -> None:
+        """One job of queue fewer runs."""
+        self._running[queue] = max(0, self._running.get(queue, 0) - 1)
+
     @property
     def _limited(self) -> bool:
         """Whether a queue may use fewer slots than there are."""
@@ -544,9 +589,8 @@ class Supervisor:
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """An execution is over, or did not take place."""
-        queue = task.delivery.queue
         if task.started:
-            self._running[queue] = max(0, self._running.get(queue, 0) - 1)
+            self._leave(task.delivery.queue)
         if task.abandoned:
             return
         if isinstance(outcome, GivenBack) and self._stop_by is None:
@@ -624,8 +668,9 @@ class Supervisor:
 
     def _forget_start(self, task: Task, key: str, mine: bytes, verdict: Verdict) -> Write:
         """Undo or end the start record of task, if it still is ours."""
-        if isinstance(verdict, GiveBack) and task.starts > 1:
-            return Write(key, encode(Start("", task.starts - 1)), START_KEEP, unless=(key, mine))
+        others = task.starts - task.counted
+        if isinstance(verdict, GiveBack) and others:
+            return Write(key, encode(Start("", others)), START_KEEP, unless=(key, mine))
         known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
         if self._indexed or known or isinstance(verdict, GiveBack):
             return Write(key, None, unless=(key, mine))
@@ -710,8 +755,9 @@ class Supervisor:
                         self._session.stop(queue)
         if self._session is None:
             self._finished.clear()  # nobody to tell: what we held is delivered to others
-        waiting, self._arrived = [*self._ready, *self._arrived], []
+        waiting, self._arrived = [*self._ready, *self._suspects, *self._arrived], []
         self._ready.clear()
+        self._suspects.clear()
         for task in waiting:
             self._finish(task, GiveBack(), GivenBack())
         if now >= self._stop_by:
