@@ -17,7 +17,7 @@ import pytest
 from tests.proxy import Proxy
 from tests.servers import LOG_THREAD, Missing, RabbitServer, RedisServer, Server
 
-pytest.register_assert_rewrite("kq_transports.conformance")
+pytest.register_assert_rewrite("kq.conformance", "kq_transports.conformance")
 
 S = TypeVar("S", bound=Server)
 

@@ -1,0 +1,21 @@
+"""ContractSuite: what kq promises to people, C1 to C20, asked of real workers on one broker.
+
+A broker's test module is a subclass that says where the broker is:
+
+    class TestContractOnMyBroker(ContractSuite):
+        def url(self, where: Path) -> str:
+            return f"mybroker://localhost/{where.name}"
+
+The tests are in the modules of this package, by subject. What differs between brokers is asked of their traits.
+`pytest -p kq.conformance.contract.page --contract-page FILE` writes down what was kept, with figures.
+"""
+
+from __future__ import annotations
+
+from kq.conformance.contract.counting import Counts, Retries
+from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
+from kq.conformance.contract.order import Delay, Priority
+
+
+class ContractSuite(AtLeastOnce, Lease, Fencing, Priority, Delay, Counts, Retries):
+    """Every promise, on a broker that stays well."""

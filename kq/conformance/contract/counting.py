@@ -1,0 +1,225 @@
+"""C7 counts and C8 retry: which failures are whose, how often a job is tried, and what is remembered of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome, requires
+from kq.control import Control
+from kq.errors import JobBuried
+from kq.handle import Handle
+from kq.job import State
+
+
+class Counts(ContractWorld):
+    """C7: attempts count starts, and each cause of a failure is counted apart."""
+
+    @keeps("C7")
+    def test_three_causes_have_three_counters(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.perform.submit(["raise RuntimeError", "signal 9", "storage", "bad"])
+        found = buried(control, job.queue, job)
+        assert found.attempt == len(diary.starts(job.id)) == 4
+        assert [each.outcome for each in found.history] == ["raised", "died", "raised", "raised"]
+        headers = headers_of(app, job)
+        assert [headers.get(name) for name in ("failed", "lost", "infra")] == [2, 1, 1]
+
+    @keeps("C7")
+    def test_a_job_that_kills_its_executors_is_buried_after_three_of_them_and_disturbs_nobody(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        worker = crew.worker(concurrency=2)
+        killers = [
+            jobs.perform.submit(["signal 9"]),
+            jobs.perform.submit(["signal 11"]),
+            jobs.perform.submit(["exit 3"]),
+        ]
+        innocents = [jobs.note.submit(str(number)) for number in range(40)]
+        assert [each.result(10) for each in innocents] == [str(number) for number in range(40)]
+        reasons = [buried(control, killer.queue, killer).error for killer in killers]
+        for killer, reason, how in zip(killers, reasons, ("SIGKILL", "SIGSEGV", "exit code 3"), strict=True):
+            assert len(diary.starts(killer.id)) == 3
+            assert how in reason
+        assert len(diary.starts(*(each.id for each in innocents))) == len(innocents)
+        assert worker.supervisor.is_running()
+        first = min(start.at for start in diary.starts(*(each.id for each in killers)))
+        last = max(end.at for end in diary.ends(*(each.id for each in innocents)))
+        measured(
+            f"{len(killers)} killers, 3 starts each; {len(innocents)} others done {ms(max(0.0, last - first))} later"
+        )
+
+    @keeps("C7")
+    def test_executors_that_died_on_several_workers_are_counted_together(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        requires(app, "shared")
+        crew.program()
+        crew.program()
+        job = jobs.perform.submit(["signal 9"])
+        assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 3
+
+    @keeps("C7")
+    def test_a_job_that_kills_whole_workers_is_buried_too(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        workers = [crew.program() for _ in range(5)]
+        job = jobs.kill_worker.submit()
+        assert "died" in buried(control, job.queue, job, within=6 * (self.lease + 2)).error
+        starts = len(diary.starts(job.id))
+        # Nobody lived to tell of the first start, so the first worker that dies may go uncounted.
+        assert 3 <= starts <= 4
+        assert sum(worker.process.poll() is None for worker in workers) == len(workers) - starts
+        measured(f"after {starts} workers")
+
+    @keeps("C7")
+    def test_jobs_behind_a_killer_in_the_same_executor_are_not_blamed(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        # Short jobs are handed to an executor several at a time.
+        for handle in app.submit_many(jobs.perform.job(["return"]) for _ in range(200)):
+            handle.result(10)
+        batch = app.submit_many([jobs.perform.job(["signal 9"]), *(jobs.perform.job(["return"]) for _ in range(30))])
+        assert [handle.result(10) for handle in batch[1:]] == [1] * 30
+        assert len(diary.starts(*(handle.id for handle in batch[1:]))) == 30
+        assert buried(control, batch[0].queue, batch[0]).attempt == 3
+
+    @keeps("C7")
+    def test_jobs_that_never_started_are_not_blamed_for_their_worker(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        deaths = 4
+        blocking = jobs.hold.options(priority=8).submit(gate.path)
+        innocent = jobs.note.options(priority=1).submit("innocent")
+        for number in range(deaths):
+            # While its jobs are short a worker takes them ahead: so it holds the last one while the first runs.
+            app.submit_many(jobs.note.options(priority=9).job() for _ in range(60))
+            worker = crew.program()
+            eventually(lambda goal=number: len(diary.starts(blocking.id)) > goal, "the first job runs")  # type: ignore[misc]
+            eventually(lambda: innocent.state() is State.RESERVED, "the last one is held")
+            worker.kill()
+        gate.open()
+        crew.worker()
+        assert innocent.result(20) == "innocent"
+        measured(f"delivered to {deaths} workers that were killed")
+
+    @keeps("C7")
+    def test_a_job_marked_on_lost_bury_starts_at_most_once(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        requires(app, "shared")
+        worker = crew.program()
+        job = jobs.hold_once.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        worker.kill()
+        crew.program()
+        assert isinstance(outcome(job), JobBuried)
+        assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
+
+
+class Retries(ContractWorld):
+    """C8: by policy, with the same id and the whole history."""
+
+    @keeps("C8")
+    @pytest.mark.parametrize(
+        ("kind", "waits"),
+        [("perform_fixed", [0.2, 0.2]), ("perform_list", [0.3, 0.1]), ("perform_growing", [0.1, 0.3])],
+    )
+    def test_retries_wait_as_the_policy_says_and_then_the_job_is_buried(
+        self,
+        control: Control,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        measured: Figures,
+        kind: str,
+        waits: list[float],
+    ) -> None:
+        crew.worker()
+        job = getattr(jobs, kind).submit(["raise RuntimeError"])
+        found = buried(control, job.queue, job)
+        starts = diary.starts(job.id)
+        waited = [after.at - before.at for before, after in pairwise(starts)]
+        assert len(waited) == len(waits)
+        assert all(wait <= real for wait, real in zip(waits, waited, strict=True))
+        assert found.id == job.id
+        assert [each.number for each in found.history] == [1, 2, 3]
+        assert [each.error for each in found.history] == ["RuntimeError: as asked"] * 3
+        assert all(each.worker and each.started <= each.ended for each in found.history)
+        late = max(real - wait for wait, real in zip(waits, waited, strict=True))
+        measured(f"late by at most {ms(late)}")
+
+    @keeps("C8")
+    def test_the_polynomial_waits_fifteen_seconds_before_the_first_of_its_retries(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.perform_patient.submit(["raise RuntimeError"])
+        eventually(lambda: job.state() is State.RETRYING, "it waits for its retry")
+        (found,) = control.jobs(job.queue, State.RETRYING)
+        assert (found.id, found.attempt) == (job.id, 1)
+        assert found.due is not None
+        assert 14.5 <= found.due - diary.starts(job.id)[0].at <= 16
+
+    @keeps("C8")
+    def test_what_a_second_run_cannot_mend_is_not_run_again(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        final = jobs.perform_plain.submit(["raise ValueError"])
+        passing = jobs.perform_plain.submit(["retry 0.05", "return"])
+        named = jobs.perform_by_error.submit(["raise OSError", "return"])
+        unnamed = jobs.perform_by_error.submit(["raise RuntimeError", "return"])
+        assert passing.result(10) == named.result(10) == 2
+        for job in (final, unnamed):
+            assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
+
+    @keeps("C8")
+    def test_a_policy_may_come_with_the_job(self, jobs: Jobs, crew: Crew) -> None:
+        from kq.policy import Exponential
+
+        crew.worker()
+        policy = Exponential(first=0.01, retries=3)
+        job = jobs.perform_plain.options(retry_policy=policy).submit(["raise RuntimeError"] * 3 + ["return"])
+        assert job.result(10) == 4
+
+    @keeps("C8")
+    def test_jitter_spreads_a_crowd_that_failed_together(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        from kq.policy import Exponential
+
+        crew.worker()
+        crowd = jobs.perform_plain.options(retry_policy=Exponential(first=1, retries=1))
+        handles = app.submit_many(crowd.job(["raise RuntimeError", "return"]) for _ in range(50))
+        assert all(handle.result(10) == 2 for handle in handles)
+        starts = [diary.starts(handle.id) for handle in random.Random(8).sample(handles, 50)]
+        waits = sorted(second.at - first.at for first, second in starts)
+        assert waits[25] - waits[0] > 0.1
+        assert waits[-1] - waits[25] > 0.1
+        measured(f"50 retries over {waits[-1] - waits[0]:.2f} s of 1 s")
+
+
+def headers_of(app: App, job: Handle[Any]) -> Mapping[str, Any]:
+    """The headers of a buried job."""
+    inspector = app.inspector()
+    try:
+        (seen,) = inspector.find(f"{job.queue}.buried", [job.id])
+        return seen.headers
+    finally:
+        inspector.close()

@@ -1,0 +1,261 @@
+"""Workers for tests: real programs that can be killed, stopped and looked into; a thread where nothing is shared."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from kq.app import App
+from kq.conformance.contract.jobs import WHERE
+from kq.conformance.contract.waiting import eventually
+from kq.control import Control
+from kq.worker import Worker
+from kq.worker.pool import PoolKind
+
+log = logging.getLogger("kq.conformance")
+
+#: Marks the environment of all that a crew starts, so that what is left behind is found.
+MARK = "KQ_CONTRACT_CREW"
+#: Seconds that a worker has to be ready, and to end.
+PATIENCE = 30.0
+
+
+class Hand(Protocol):
+    """One worker, as a program or as a thread."""
+
+    @property
+    def supervisor(self) -> psutil.Process: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Program:
+    """`kq worker` as people run it."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], arguments: Iterable[str]) -> None:
+        self.log = folder / f"worker-{uuid.uuid4().hex[:6]}.log"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kq", "-A", WHERE, "worker", *arguments],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.supervisor = psutil.Process(self.process.pid)
+
+    def ready(self, times: int = 1) -> Program:
+        """Wait until it takes jobs."""
+        eventually(lambda: self._is_ready(times), "the worker is ready", PATIENCE)
+        return self
+
+    def _is_ready(self, times: int) -> bool:
+        assert self.process.poll() is None, f"the worker ended: {self.said()}"
+        return self.said().count(" ready: ") >= times
+
+    def said(self) -> str:
+        """All that it and its executors have written."""
+        return self.log.read_text(errors="replace")
+
+    def tree(self) -> list[psutil.Process]:
+        """The supervisor, the nursery, the executors and what jobs started."""
+        return [self.supervisor, *self.supervisor.children(recursive=True)]
+
+    def executors(self) -> list[psutil.Process]:
+        """The processes that run jobs."""
+        return executors_of(self.supervisor)
+
+    def send(self, number: int) -> None:
+        """Send the supervisor a signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9 of the whole tree."""
+        for process in self.tree():
+            ended(process.kill)
+        self.process.wait(PATIENCE)
+
+    def pause(self) -> None:
+        """Stop the whole tree, as a machine that is suspended."""
+        for process in self.tree():
+            ended(process.suspend)
+
+    def resume(self) -> None:
+        """Undo pause()."""
+        for process in self.tree():
+            ended(process.resume)
+
+    def stop(self) -> None:
+        """TERM, and wait until it has ended."""
+        self.send(signal.SIGTERM)
+        self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End it without mercy."""
+        if self.process.poll() is None:
+            self.kill()
+        log.warning("%s:\n%s", self.log.name, self.said())
+
+
+class Thread:
+    """A worker in a thread of this program, with the same executors."""
+
+    def __init__(self, app: App, queues: list[str], concurrency: int, pool: PoolKind, grace: float) -> None:
+        before = set(nurseries(psutil.Process()))
+        self._worker = Worker(app, queues=queues, concurrency=concurrency, pool=pool, grace=grace, where=WHERE)
+        self._worker.start()
+        (self._nursery,) = set(nurseries(psutil.Process())) - before
+        self._over = False
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process()
+
+    def executors(self) -> list[psutil.Process]:
+        """The processes that run jobs."""
+        return children(self._nursery)
+
+    def stop(self) -> None:
+        """Finish what runs within the grace, and end."""
+        self._over = True
+        self._worker.stop(PATIENCE)
+
+    def close(self) -> None:
+        """End it at once."""
+        if not self._over:
+            self._worker.supervisor.ask(self._worker.supervisor.stop)
+            self.stop()
+
+
+def nurseries(parent: psutil.Process) -> list[psutil.Process]:
+    """The children of parent that fork executors."""
+    return [child for child in children(parent) if "kq.worker.nursery" in command_line(child)]
+
+
+def executors_of(supervisor: psutil.Process) -> list[psutil.Process]:
+    """The processes that run a supervisor's jobs."""
+    return [executor for nursery in nurseries(supervisor) for executor in children(nursery)]
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Its command, or nothing when it is gone."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process still runs."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def ended(act: Callable[[], object]) -> None:
+    """act(), which comes too late for a process that has ended."""
+    try:
+        act()
+    except psutil.NoSuchProcess:
+        return
+
+
+class Crew:
+    """Starts workers for one test and ends them after it."""
+
+    def __init__(self, app: App, queue: str, folder: Path, environment: dict[str, str]) -> None:
+        self._app, self._queue, self._folder = app, queue, folder
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, **environment, MARK: self._mark}
+        self._environment["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
+        self._hands: list[Program | Thread] = []
+
+    def worker(
+        self,
+        *arguments: str,
+        concurrency: int = 1,
+        pool: PoolKind = "process",
+        grace: float = 10.0,
+        queues: str = "",
+    ) -> Program | Thread:
+        """A worker that is ready: a program where other processes see the broker, else a thread of this one."""
+        if self._app.broker.traits.shared:
+            return self.program(*arguments, concurrency=concurrency, pool=pool, grace=grace, queues=queues)
+        hand = Thread(self._app, [queues or self._queue], concurrency, pool, grace)
+        self._hands.append(hand)
+        return hand
+
+    def program(
+        self,
+        *arguments: str,
+        concurrency: int = 1,
+        pool: PoolKind = "process",
+        grace: float = 10.0,
+        queues: str = "",
+        ready: bool = True,
+    ) -> Program:
+        """A worker that is a program. arguments: more for its command line."""
+        words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
+        program = Program(self._folder, self._environment, [*words, *arguments])
+        self._hands.append(program)
+        if ready:
+            program.ready()
+            eventually(lambda: program.process.pid in self._alive(), "the worker is listed", PATIENCE)
+        return program
+
+    def _alive(self) -> list[int]:
+        with Control(self._app) as control:
+            return [worker.pid for worker in control.workers()]
+
+    def start(self, code: str, *arguments: str) -> subprocess.Popen[str]:
+        """Another program, python code, whose output can be read."""
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Processes that this crew started and that still live."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return bool(process.environ().get(MARK) == self._mark) and lives(process)
+        except psutil.Error:
+            return False
+
+    def close(self) -> None:
+        """End all workers; fails when a process stays behind."""
+        for hand in self._hands:
+            hand.close()
+        until = time.monotonic() + 5.0
+        while left := self.left_behind():
+            if time.monotonic() > until:
+                for process in left:
+                    ended(process.kill)
+                raise AssertionError(f"processes left behind: {left}")
+            time.sleep(0.02)

@@ -1,0 +1,66 @@
+"""The diary: what jobs really did, written down outside of every broker.
+
+A promise is judged by it: a broker that loses a job, or runs it twice, can't be asked about that. One line of
+JSON for each event, appended in one write, so that a process that is killed leaves whole lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The environment variable that tells jobs where their diary is.
+VARIABLE = "KQ_CONTRACT_DIARY"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of a job. what: "start" or "end". at: seconds since the epoch; pid: the executor's."""
+
+    id: str
+    what: str
+    word: str
+    attempt: int
+    pid: int
+    at: float
+
+
+def write(id: str, what: str, word: str, attempt: int) -> None:
+    """Note an event in the diary that the environment names."""
+    line = json.dumps([id, what, word, attempt, os.getpid(), time.time()]) + "\n"
+    file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+class Diary:
+    """A diary as the test reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def entries(self, what: str | None = None, ids: Iterable[str] | None = None) -> list[Entry]:
+        """Events in the order in which they were written; all, or those of one kind and of some jobs."""
+        wanted = None if ids is None else set(ids)
+        with self._path.open() as lines:
+            entries = [Entry(*json.loads(line)) for line in lines if line.endswith("\n")]
+        return [
+            entry
+            for entry in entries
+            if (what is None or entry.what == what) and (wanted is None or entry.id in wanted)
+        ]
+
+    def starts(self, *ids: str) -> list[Entry]:
+        """The starts of jobs; of all without ids."""
+        return self.entries("start", ids or None)
+
+    def ends(self, *ids: str) -> list[Entry]:
+        """The ends of jobs; of all without ids."""
+        return self.entries("end", ids or None)

@@ -1,0 +1,184 @@
+"""The application that the contract's workers run: jobs that do what a test asks and keep a diary.
+
+Imported by workers as `kq.conformance.contract.jobs:app`; where its broker is comes from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from kq.app import App
+from kq.conformance.contract import diary
+from kq.context import current_job
+from kq.errors import BadJob, BadStorage, Bury, Retry
+from kq.policy import Delays, Exponential, Fixed, Polynomial, by_error
+
+WHERE = f"{__name__}:app"
+#: The environment variable that names the queue of all these jobs.
+QUEUE = "KQ_CONTRACT_QUEUE"
+
+#: How often a job that waits for a file looks for it, in seconds.
+LOOK = 0.005
+
+
+@contextmanager
+def noted(word: str) -> Iterator[int]:
+    """Write the start and the good end of this job into the diary; gives the attempt's number."""
+    job = current_job()
+    assert job is not None
+    diary.write(job.id, "start", word, job.attempt)
+    yield job.attempt
+    diary.write(job.id, "end", word, job.attempt)
+
+
+class Jobs:
+    """The job types, registered with an app."""
+
+    def __init__(self, app: App) -> None:
+        self.note = app.job(name="note")(note)
+        self.late = app.job(name="late", queue=f"{app.defaults.queue}.late")(note)
+        self.brief = app.job(name="brief", keep=1)(note)
+        self.note_async = app.job(name="note_async")(note_async)
+        self.add = app.job(name="add")(add)
+        self.nap = app.job(name="nap")(nap)
+        self.nap_async = app.job(name="nap_async")(nap_async)
+        self.hold = app.job(name="hold")(hold)
+        self.hold_async = app.job(name="hold_async")(hold_async)
+        self.hold_once = app.job(name="hold_once", on_lost="bury")(hold)
+        self.freeze = app.job(name="freeze")(freeze)
+        self.stubborn = app.job(name="stubborn", on_timeout="bury")(stubborn)
+        self.parent = app.job(name="parent", on_timeout="bury")(parent)
+        self.kill_worker = app.job(name="kill_worker")(kill_worker)
+        self.perform = app.job(name="perform", retry_policy=Fixed(delay=0, retries=9))(perform)
+        self.perform_fixed = app.job(name="perform_fixed", retry_policy=Fixed(delay=0.2, retries=2))(perform)
+        self.perform_list = app.job(name="perform_list", retry_policy=Delays(delays=(0.3, 0.1)))(perform)
+        self.perform_growing = app.job(
+            name="perform_growing", retry_policy=Exponential(first=0.1, factor=3, retries=2, jitter=False)
+        )(perform)
+        self.perform_patient = app.job(name="perform_patient", retry_policy=Polynomial())(perform)
+        self.perform_by_error = app.job(
+            name="perform_by_error", retry_policy=by_error({OSError: Fixed(delay=0.1, retries=1)})
+        )(perform)
+        self.perform_plain = app.job(name="perform_plain")(perform)
+
+
+def note(word: str = "") -> str:
+    with noted(word):
+        return word
+
+
+async def note_async(word: str = "") -> str:
+    with noted(word):
+        return word
+
+
+def add(left: int, right: int) -> int:
+    with noted(""):
+        return left + right
+
+
+def nap(seconds: float, word: str = "") -> int:
+    """Take so many seconds; returns the process that did it."""
+    with noted(word):
+        time.sleep(seconds)
+    return os.getpid()
+
+
+async def nap_async(seconds: float, word: str = "") -> int:
+    with noted(word):
+        await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+def hold(gate: str) -> int:
+    """Run until there is a file of that name; returns the process that did it."""
+    with noted(gate):
+        while not os.path.exists(gate):
+            time.sleep(LOOK)
+    return os.getpid()
+
+
+async def hold_async(gate: str) -> int:
+    with noted(gate):
+        while not os.path.exists(gate):
+            await asyncio.sleep(LOOK)
+    return os.getpid()
+
+
+def freeze(seconds: float) -> int:
+    """Hold the interpreter's lock in C code: no other thread of this process runs, no signal is handled."""
+    with noted(""):
+        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    return os.getpid()
+
+
+def stubborn() -> None:
+    """Refuse to be interrupted."""
+    with noted(""):
+        while True:
+            try:
+                while True:
+                    time.sleep(0.01)
+            except Exception:
+                continue
+
+
+def parent() -> None:
+    """Start a process that ignores TERM, and wait for it. Its pid is the word of the diary's line."""
+    command = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", command])
+    with noted(str(child.pid)):
+        while True:
+            try:
+                child.wait()
+            except Exception:
+                continue
+
+
+def kill_worker() -> None:
+    """Kill the supervisor of this executor; the kernel ends the rest of the tree."""
+    with noted(""):
+        os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
+def perform(acts: list[str]) -> int:
+    """Do what acts say, one for each attempt, the last one for all that follow; returns the attempt's number."""
+    with noted(",".join(acts)) as attempt:
+        act(acts[min(attempt, len(acts)) - 1])
+        return attempt
+
+
+def act(name: str) -> None:
+    match name.partition(" ")[::2]:
+        case "raise", kind:
+            raise {"RuntimeError": RuntimeError, "ValueError": ValueError, "OSError": OSError}[kind]("as asked")
+        case "signal", number:
+            os.kill(os.getpid(), int(number))
+            time.sleep(600)
+        case "exit", code:
+            os._exit(int(code))
+        case "storage", _:
+            raise BadStorage("the disk is full")
+        case "retry", delay:
+            raise Retry("as asked", delay=float(delay) if delay else None)
+        case "bad", _:
+            raise BadJob("row 7 has no date")
+        case "bury", _:
+            raise Bury("a human should look")
+        case _:
+            assert name == "return", name
+
+
+app = App("contract", queue=os.environ.get(QUEUE, "contract"))
+jobs = Jobs(app)

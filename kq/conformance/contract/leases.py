@@ -1,0 +1,192 @@
+"""C2 at least once, C3 lease, C4 fencing: whose job it is, and what becomes of it when its worker dies."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew, Program, lives
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
+from kq.control import Control, Health
+from kq.job import State
+
+
+class AtLeastOnce(ContractWorld):
+    """C2: a job leaves the broker only after its outcome is recorded."""
+
+    @keeps("C2")
+    def test_a_job_that_runs_is_still_in_the_broker(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        assert [each.id for each in control.jobs(job.queue)] == [job.id]
+        gate.open()
+        job.result(10)
+        eventually(lambda: not control.jobs(job.queue), "the job has left the broker")
+
+    @keeps("C2")
+    def test_killing_executors_at_random_loses_no_job(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        chance = random.Random(2)
+        worker = crew.worker(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.01) for _ in range(100))
+        for kills in range(8):
+            eventually(lambda goal=10 * kills: len(diary.starts()) >= goal, "jobs run")  # type: ignore[misc]
+            eventually(worker.executors, "there are executors")
+            chance.choice(worker.executors()).kill()
+        for handle in handles:
+            handle.result(20)
+        again = len(diary.starts()) - len(handles)
+        assert again <= 8
+        measured(f"8 executors killed over {len(handles)} jobs: 0 lost, {again} started again")
+
+
+class Lease(ContractWorld):
+    """C3: while a worker's heart beats its jobs are its own; when it stops they are redelivered."""
+
+    @keeps("C3")
+    def test_a_job_of_two_and_a_half_leases_runs_once(
+        self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        crew.worker(concurrency=2)  # one executor is idle all the time
+        others = crew.worker()
+        job = jobs.nap.submit(2.5 * self.lease)
+        assert job.result(4 * self.lease)
+        assert len(diary.starts(job.id)) == 1
+        assert others.supervisor.is_running()
+        measured(f"{len(diary.starts(job.id))} start in {2.5 * self.lease:g} s under a lease of {self.lease:g} s")
+
+    @keeps("C3")
+    def test_a_job_that_holds_the_interpreter_does_not_stop_the_heartbeats(
+        self, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker(pool="thread", concurrency=2)
+        job = jobs.freeze.submit(2 * self.lease)
+        assert job.result(4 * self.lease)
+        assert len(diary.starts(job.id)) == 1
+
+    @keeps("C3")
+    def test_a_job_whose_executor_dies_starts_again_within_a_second(
+        self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        worker = crew.worker()
+        job = jobs.perform.submit(["signal 9", "signal 11", "return"])
+        assert job.result(10) == 3
+        first, second, third = diary.starts(job.id)
+        late = max(second.at - first.at, third.at - second.at)
+        assert late <= 1.0
+        assert worker.supervisor.is_running()
+        measured(f"after {ms(late)}")
+
+    @keeps("C3")
+    def test_the_jobs_of_a_worker_that_was_killed_start_elsewhere_when_its_lease_is_over(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        victim = crew.program(concurrency=2)
+        held = [jobs.hold.submit(gate.path) for _ in range(2)]
+        eventually(lambda: len(diary.starts()) == 2, "both jobs run")
+        crew.program(concurrency=2)
+        killed = time.time()
+        victim.kill()
+        again = eventually(lambda: diary.starts()[2:4] if len(diary.starts()) == 4 else None, "both run again")
+        assert again is not None
+        gate.open()
+        assert all(job.result(10) for job in held)
+        late = max(start.at for start in again) - killed
+        assert late <= self.lease + 2
+        measured(f"after {late:.1f} s, lease {self.lease:g} s")
+
+
+class Fencing(ContractWorld):
+    """C4: what a worker says about a delivery that is no longer its own is refused."""
+
+    @keeps("C4")
+    def test_a_worker_that_slept_past_its_lease_is_not_believed_when_it_wakes(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        zombie = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        zombie.pause()
+        slept = time.monotonic()
+        heir = crew.program()
+        eventually(lambda: len(diary.starts(job.id)) == 2, "the job runs elsewhere")
+        taken = elapsed(slept)
+        gate.open()
+        result = job.result(10)
+        assert result == executor_of(heir)
+        zombie.resume()
+        eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")
+        eventually(lambda: job.state() is State.COMPLETED and not control.jobs(job.queue), "the job has ended")
+        assert job.result(1) == result
+        assert len(diary.starts(job.id)) == 2
+        measured(f"taken over after {taken:.1f} s, lease {self.lease:g} s; the late word was refused")
+
+    @keeps("C4")
+    def test_a_result_that_waited_for_a_sleeping_supervisor_is_refused(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        requires(app, "shared")
+        zombie = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        zombie.supervisor.suspend()
+        heir = crew.program()
+        eventually(lambda: len(diary.starts(job.id)) == 2, "the job runs elsewhere")
+        gate.open()
+        assert job.result(10) == executor_of(heir)
+        eventually(lambda: len(diary.ends(job.id)) == 2, "the sleeping supervisor's executor is done too")
+        zombie.supervisor.resume()
+        eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")
+        assert job.result(1) == executor_of(heir)
+        assert not control.jobs(job.queue)
+
+    @keeps("C4")
+    def test_a_worker_that_lost_its_lease_works_again(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        worker = crew.program()
+        worker.pause()
+        eventually(lambda: [each.health for each in control.heartbeat_check()] == [Health.DEAD], "its lease is over")
+        worker.resume()
+        woke = time.monotonic()
+        assert jobs.add.submit(1, 2).result(20) == 3
+        assert elapsed(woke) <= 2 * self.lease
+        measured(f"first job {elapsed(woke):.1f} s after it woke")
+
+    @keeps("C4")
+    def test_a_job_that_a_zombie_still_runs_is_stopped_within_a_second_of_its_waking(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        zombie = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (executor,) = zombie.executors()
+        zombie.pause()
+        crew.program()
+        eventually(lambda: len(diary.starts(job.id)) == 2, "the job runs elsewhere")
+        zombie.resume()
+        woke = time.monotonic()
+        eventually(lambda: not lives(executor), "the zombie's executor is killed")
+        measured(f"after {elapsed(woke):.2f} s")
+        assert elapsed(woke) <= 1.0
+        gate.open()
+        assert job.result(10)
+        assert len(diary.ends(job.id)) == 1
+
+
+def executor_of(worker: Program) -> int:
+    (executor,) = worker.executors()
+    return int(executor.pid)

@@ -1,0 +1,146 @@
+"""The world of the contract's tests: an app on an empty queue, its jobs, workers, a diary, and figures."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kq.app import App
+from kq.broker import BURIED
+from kq.conformance.contract.crew import Crew, Program, Thread
+from kq.conformance.contract.diary import VARIABLE, Diary
+from kq.conformance.contract.figures import Figures
+from kq.conformance.contract.jobs import QUEUE, Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.control import Control, JobInfo
+from kq.errors import JobError
+from kq.handle import Handle
+from kq.job import State
+
+LEASE = 2.0  # seconds: short, so that tests of what follows its end are
+
+
+class ContractWorld:
+    """What every part of ContractSuite stands on. A subclass says where the broker is."""
+
+    lease = LEASE
+
+    def url(self, where: Path) -> str:
+        """The URL of a broker. where: a folder of this test. The broker may be shared by many tests."""
+        raise NotImplementedError
+
+    def state(self, where: Path) -> str | None:
+        """The URL of the state store; None for the one that goes with the broker."""
+        return None
+
+    @pytest.fixture
+    def environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        """What the test's programs are told."""
+        state = self.state(tmp_path)
+        told = {
+            "KQ_URL": self.url(tmp_path),
+            **({} if state is None else {"KQ_STATE": state}),
+            "KQ_LEASE_LENGTH": str(self.lease),
+            QUEUE: f"contract-{uuid.uuid4().hex[:8]}",
+            VARIABLE: str(tmp_path / "diary"),
+        }
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        return told
+
+    @pytest.fixture
+    def app(self, environment: dict[str, str]) -> Iterator[App]:
+        """An app on an empty queue of its own, which is gone after the test."""
+        app = App("contract", queue=environment[QUEUE])
+        yield app
+        with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
+            for queue in (environment[QUEUE], f"{environment[QUEUE]}.late"):
+                channel.queue_delete(queue)
+                channel.queue_delete(queue + BURIED)
+        app.close()
+
+    @pytest.fixture
+    def queue(self, environment: dict[str, str]) -> str:
+        """The name of the queue of all jobs."""
+        return environment[QUEUE]
+
+    @pytest.fixture
+    def jobs(self, app: App) -> Jobs:
+        return Jobs(app)
+
+    @pytest.fixture
+    def diary(self, environment: dict[str, str]) -> Diary:
+        return Diary(Path(environment[VARIABLE]))
+
+    @pytest.fixture
+    def crew(self, app: App, queue: str, tmp_path: Path, diary: Diary, environment: dict[str, str]) -> Iterator[Crew]:
+        """Makes workers; they are ended after the test, and nothing may stay behind."""
+        crew = Crew(app, queue, tmp_path, environment)
+        yield crew
+        crew.close()
+
+    @pytest.fixture
+    def control(self, app: App) -> Iterator[Control]:
+        with Control(app) as control:
+            yield control
+
+    @pytest.fixture(autouse=True)
+    def measured(self, request: pytest.FixtureRequest, app: App) -> Figures:
+        """Takes down what the test measured."""
+        return Figures(request.node, app.broker.traits.name)
+
+    @pytest.fixture
+    def gate(self, tmp_path: Path) -> Gate:
+        """What jobs.hold waits for."""
+        return Gate(tmp_path / "gate")
+
+
+class Gate:
+    """A file that is not there until it opens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._path = path
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+def requires(app: App, trait: str) -> None:
+    """Skip a test that speaks of a trait which this broker says it hasn't got."""
+    if not getattr(app.broker.traits, trait):
+        pytest.skip(f"{app.broker.traits.name} is not {trait}, as its traits say")
+
+
+def buried(control: Control, queue: str, handle: Handle[Any], within: float = 20.0) -> JobInfo:
+    """A job as it lies among the buried ones of its queue."""
+
+    def look() -> JobInfo | None:
+        found = [job for job in control.jobs(queue, State.BURIED, limit=1000) if job.id == handle.id]
+        return found[0] if found else None
+
+    job = eventually(look, f"job {handle.id} is buried", within)
+    assert job is not None
+    return job
+
+
+def outcome(handle: Handle[Any], within: float = 20.0) -> object:
+    """What a job returned, or the error that says why it returned nothing."""
+    try:
+        return handle.result(within)
+    except JobError as error:
+        return error
+
+
+def elapsed(since: float) -> float:
+    """Seconds since an instant of the monotonic clock."""
+    return time.monotonic() - since
+
+
+__all__ = ["LEASE", "ContractWorld", "Crew", "Gate", "Program", "Thread", "buried", "elapsed", "outcome", "requires"]
