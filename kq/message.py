@@ -41,7 +41,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a job's history: an execution that did not complete it.
 
     number: 1 for the first start. started, ended: seconds since the epoch by the worker's clock.
-    outcome: "raised", "timed out", "died" or "refused"; error: one line.
+    outcome: "raised", "timed out" or "died"; error: one line.
     """
 
     number: Count
@@ -141,9 +141,7 @@ def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
 
 def encode_head(head: Head) -> dict[str, Any]:
     """Headers for the wire."""
-    headers: dict[str, Any] = msgspec.to_builtins(head)
-    headers["kq"] = head.kq
-    return headers
+    return {"kq": head.kq, **msgspec.to_builtins(head)}
 
 
 def decode_head(headers: Mapping[str, Any]) -> Head:

@@ -52,7 +52,7 @@ ATTEMPTS = some.builds(
     worker=TEXT,
     started=INSTANTS,
     ended=INSTANTS,
-    outcome=some.sampled_from(["raised", "timed out", "died", "refused"]),
+    outcome=some.sampled_from(["raised", "timed out", "died"]),
     error=TEXT,
 )
 HEADS = some.builds(
