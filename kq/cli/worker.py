@@ -63,7 +63,7 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
     def ready() -> None:
         log.info("ready: app %s at %s, pool %s", app.name, app.address.redacted, wish.pool)
 
-    worker.supervisor.on_ready = ready
+    worker.supervisor.on_connect = ready
     return worker
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from kq.broker import BURIED, Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
-from kq.errors import BrokerError, LeaseLost, MessageError
+from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError
 from kq.job import ENDED, Counters, State
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Attempt, Envelope, Head, again, decode_head, set_aside
 from kq.outcome import (
@@ -109,6 +109,8 @@ class Supervisor:
         self.pool = make_pool(self._ended)
         #: Called when the application is imported and the executors are born.
         self.on_ready: Callable[[], None] | None = None
+        #: Called whenever the broker took us in and jobs may come.
+        self.on_connect: Callable[[], None] | None = None
         self._broker = broker
         self._store = store
         self._clock = clock
@@ -311,6 +313,8 @@ class Supervisor:
             log.warning("connected to %s again", self._broker.address.redacted)
         self._failures = 0
         self._welcome = True
+        if self.on_connect is not None:
+            self.on_connect()
         self._drain_now = True
 
     def _beat(self, session: Session) -> None:
