@@ -23,6 +23,7 @@ from kq_transports.conformance.kombu.world import (
     publish,
     send,
 )
+from kq_transports.engine import Counts
 
 
 class Groups(KombuWorld):
@@ -158,6 +159,19 @@ class Threads(KombuWorld):
         sleeper.join(DEADLINE)
         assert not sleeper.is_alive()
 
+    def test_an_ack_from_another_thread_lets_the_next_message_come(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a", "b")
+        inbox = Inbox(connection, queue, prefetch=1)
+        (first,) = inbox.take()
+        sleeper = threading.Thread(target=drain, args=(connection, DEADLINE))
+        sleeper.start()
+        sleeper.join(0.05)  # let it fall asleep
+        first.ack()
+        sleeper.join(DEADLINE / 2)
+        assert bodies(inbox.messages) == "b"
+
 
 class EventLoops(KombuWorld):
     """An outer event loop sleeps on a descriptor: Transport.watch."""
@@ -221,6 +235,19 @@ class Looking(KombuWorld):
             return (counts.ready, counts.delayed, counts.held) == (2, 1, 1)
 
         eventually(counted, "2 ready, 1 delayed, 1 held")
+
+    def test_an_ack_inside_a_callback_is_carried_out_when_draining_ends(
+        self, manager: Any, connection: kombu.Connection, other: kombu.Connection, queue: str
+    ) -> None:
+        channel = other.channel()
+        entity = kombu.Queue(queue, durable=True, no_declare=True)
+        seen: list[None] = []
+        consumer = kombu.Consumer(channel, [entity], on_message=lambda m: seen.append(m.ack()), auto_declare=False)
+        consumer.consume()
+        publish(connection, queue, *"abc")
+        while len(seen) < 3:
+            assert drain(other, DEADLINE)
+        eventually(lambda: manager.count(queue) == Counts(), "nothing is left")
 
     def test_messages_are_browsed_in_the_order_in_which_they_come(
         self, manager: Any, connection: kombu.Connection, queue: str
