@@ -176,6 +176,22 @@ class TestSettling:
         connection.drain_events(timeout=1)
         assert [bodies_of(engine, "held"), bodies_of(engine, "ready")] == [["a"], ["b", "c"]]
 
+    def test_queues_of_one_channel_take_turns(self, connection: Connection) -> None:
+        channel = connection.default_channel
+        channel.queue_declare("other", auto_delete=False)
+        channel.basic_qos(0, 1, False)
+        put(channel, "q", "q")
+        put(channel, "other", "other", queue="other")
+        got, more = consume(channel), consume(channel, "other")
+        order = []
+        while drained(connection):
+            (message,) = got + more
+            order.append(bodies([message]))
+            message.ack()
+            got.clear()
+            more.clear()
+        assert sorted(order[:2]) == sorted(order[2:]) == ["other", "q"]
+
     def test_multiple_settles_all_before(self, connection: Connection, engine: Engine) -> None:
         channel = connection.default_channel
         put(channel, "a", "b", "c")
@@ -287,6 +303,12 @@ class TestTransactions:
         got = consume(channel, no_ack=True)
         connection.drain_events(timeout=1)
         assert (bodies(got), engine.count("q")) == ("a", Counts())
+
+    def test_acking_what_needs_no_ack_does_no_harm(self, connection: Connection) -> None:
+        put(connection.default_channel, "a")
+        got = consume(connection.default_channel, no_ack=True)
+        connection.drain_events(timeout=1)
+        got[0].ack()
 
     def test_a_batch_of_the_producer_is_stored_at_its_end(self, connection: Connection, engine: Engine) -> None:
         producer = kombu.Producer(connection.default_channel, serializer="json")
@@ -435,6 +457,23 @@ class TestEnds:
         channel.close()
         with pytest.raises(connection.connection_errors, match="the channel is closed"):
             put(channel, "a")
+
+    def test_a_drain_ends_when_another_thread_closes_its_connection(self, connection: Connection) -> None:
+        consume(connection.default_channel)
+        errors: list[BaseException] = []
+
+        def drain() -> None:
+            try:
+                connection.drain_events(timeout=DEADLINE)
+            except connection.connection_errors as error:
+                errors.append(error)
+
+        drainer = threading.Thread(target=drain)
+        drainer.start()
+        drainer.join(0.05)
+        connection.close()
+        drainer.join(DEADLINE / 2)
+        assert [str(error) for error in errors] == ["the connection is closed"]
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
     def test_a_forked_child_is_refused_and_does_its_parent_no_harm(

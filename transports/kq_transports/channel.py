@@ -60,6 +60,8 @@ class Channel(base.StdChannel):
         self.events: dict[str, set[Callable[..., object]]] = defaultdict(set)
         #: Delivery tags that the last commit could not end because they were no longer ours.
         self.refused: list[int] = []
+        #: Tags of consumers whose messages Kombu must not acknowledge.
+        self.no_ack_consumers: Any = set()
         self._flowing = True
         self._consumers: dict[str, Consumer] = {}
         self._queues: deque[str] = deque()
@@ -223,6 +225,8 @@ class Channel(base.StdChannel):
             self, consumer_tag or f"ctag-{os.urandom(6).hex()}", queue, callback or _ignore, bool(no_ack)
         )
         self._consumers[consumer.tag] = consumer
+        if no_ack:
+            self.no_ack_consumers.add(consumer.tag)
         if queue not in self._queues:
             self._queues.append(queue)
         link.subscribe(consumer)
@@ -267,15 +271,14 @@ class Channel(base.StdChannel):
         """How many more deliveries this channel may have."""
         return self.prefetch_count - len(self._unsettled) if self.prefetch_count else UNLIMITED
 
-    def wants(self) -> list[Want]:
+    def wanted(self) -> tuple[str, ...]:
+        """The queues that this channel may have something of."""
+        return tuple(self._queues) if self._flowing and self.credit > 0 else ()
+
+    def want(self) -> Want:
         """What to reserve for this channel. Its queues take turns at being the first."""
-        if not self._queues or not self._flowing:
-            return []
-        credit = self.credit
-        if credit <= 0:
-            return []
         self._queues.rotate(-1)
-        return [Want(tuple(self._queues), credit)]
+        return Want(tuple(self._queues), self.credit)
 
     def take(self, delivery: Delivery) -> int:
         """Count delivery as this channel's; returns its tag."""
@@ -287,9 +290,9 @@ class Channel(base.StdChannel):
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """End a delivery for good; multiple: and all before it (0: all)."""
-        tags = (
-            [tag for tag in self._unsettled if tag <= delivery_tag or not delivery_tag] if multiple else [delivery_tag]
-        )
+        tags = [delivery_tag]
+        if multiple:
+            tags = [tag for tag in list(self._unsettled) if tag <= delivery_tag or not delivery_tag]
         self._end(tags, Action.DONE)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:

@@ -28,7 +28,6 @@ from kq_transports.engine import (
     NotFound,
     Unreachable,
     Verdict,
-    Want,
     sleep_on,
 )
 
@@ -159,7 +158,7 @@ class Connection:
 
     def watch(self) -> tuple[int, float | None]:
         """A descriptor that becomes readable when there may be something to drain, and the longest to wait for it."""
-        queues = [queue for want in self._wants() for queue in want.queues]
+        queues = [queue for channel in self.channels for queue in channel.wanted()]
         descriptor = self.ask(self.engine.arm, queues)
         return descriptor, self.engine.due
 
@@ -168,14 +167,12 @@ class Connection:
         if due is not None:
             left = due if left is None else min(left, due)
         sleep_on((descriptor, self.alarm.descriptor), left)
-        self.alarm.quiet()
-
-    def _wants(self) -> list[Want]:
-        return [want for channel in self.channels for want in channel.wants()]
+        if self._open:  # it may have been closed by another thread meanwhile
+            self.alarm.quiet()
 
     def _fetch(self) -> bool:
         """Take what the channels have credit for, in one round trip; False when there was nothing."""
-        wants = self._wants()
+        wants = [channel.want() for channel in self.channels if channel.wanted()]
         if not wants:
             self.flush()
             return False
@@ -244,7 +241,11 @@ class Connection:
     # Settling.
 
     def settle(self, verdicts: Sequence[Verdict]) -> None:
-        """End deliveries; those of a batch of callbacks together."""
+        """End deliveries; those of a batch of callbacks together.
+
+        The last of a batch takes the others along at once and does not wait for its callback to return: that
+        one may begin with the ack and then work for an hour.
+        """
         self._verdicts.extend(verdicts)
         within = self._drainer == threading.get_ident() and self._arrived
         if not within or len(self._verdicts) >= MOST_VERDICTS:
@@ -294,6 +295,7 @@ class Connection:
     def _forget(self) -> None:
         """Let go of all that is on this side."""
         self._open = False
+        self.changed()
         for channel in self.channels:
             channel.connection = None
         self.channels.clear()

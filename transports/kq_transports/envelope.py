@@ -76,7 +76,7 @@ class Outgoing:
         body = self.body.encode() if isinstance(self.body, str) else self.body
         stored = b"%b\n%b" % (_encode(head), body)
         priority = min(9, max(0, properties.get("priority", self.priority) or 0))
-        id = properties.get("message_id") or os.urandom(12).hex()
+        id = str(properties.get("message_id") or os.urandom(12).hex())
         return [engine.Message(id, queue, stored, priority, delay) for queue in queues]
 
 
