@@ -54,9 +54,10 @@ class Database:
     def __init__(self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full") -> None:
         self.path = _usable(path)
         self._timeout = timeout
-        self._durable = {"full": "FULL", "normal": "NORMAL"}[synchronous]
+        if synchronous not in ("full", "normal"):
+            raise EngineError(f"synchronous must be full or normal, not {synchronous!r}")
+        self._durable = synchronous.upper()
         self._settings: dict[str, str | int] = {}
-        self._patience = int(timeout * 1000)
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._closed = False
@@ -265,12 +266,12 @@ def _usable(name: str) -> Path:
 
 
 def _create(path: Path) -> None:
-    with _creating, suppress(FileExistsError):
+    with _creating:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
-            if isinstance(error, FileExistsError):
-                raise
             raise EngineError(f"cannot create {path}: {error.strerror}") from error
 
 

@@ -65,7 +65,8 @@ class SqliteEngine(Engine):
         self._lease: int | None = None
         self._dead = False
         self._bell: Bell | None = None
-        self._armed = False
+        #: What this connection sleeps for, since the last arm(); None when it does not.
+        self._armed: Sequence[str] | None = None
         self._transactions = 0
         self._closed = threading.Event()
         self._sweep()
@@ -155,13 +156,11 @@ class SqliteEngine(Engine):
         return stale
 
     def release(self, queues: Iterable[str]) -> None:
-        if self._lease is None:
+        if self._lease is None and self._armed is None:
             return
         with self._work() as work:
             for name in queues:
-                queue = work.queue(name)
-                if queue is not None:
-                    topology.free_seat(work, queue.number, self._lease)
+                self._leave(work, name)
 
     def beat(self) -> None:
         with self._living_work(durable=False) as (work, lease):
@@ -174,7 +173,7 @@ class SqliteEngine(Engine):
     def arm(self, queues: Sequence[str]) -> int:
         bell = self._bell = self._bell or self._database.bell()
         with self._work(durable=False) as work:
-            self._armed = True
+            self._armed = tuple(queues)
             self.due = self._until_due(work, queues)
             if self.due == 0 or self._finds_something(work, queues):
                 bell.ring()
@@ -188,7 +187,8 @@ class SqliteEngine(Engine):
             return
         self._closed.set()
         with suppress(EngineError), self._work() as work:
-            self._wake_up(work)
+            for name in self._armed or ():
+                self._leave(work, name)
             if self._lease is not None:
                 leases.end(work, self._lease)
         with suppress(EngineError):
@@ -294,16 +294,28 @@ class SqliteEngine(Engine):
         """Be among those who are rung when queues have something."""
         found = [queue for name in queues if (queue := work.queue(name))]
         work.executemany(
-            "INSERT OR REPLACE INTO kq_waiter (queue, bell, lease) VALUES (?, ?, ?)",
-            [(queue.number, bell.name, self._lease) for queue in found],
+            "INSERT OR REPLACE INTO kq_waiter (queue, bell, lease, since) VALUES (?, ?, ?, ?)",
+            [(queue.number, bell.name, self._lease, work.awake) for queue in found],
         )
 
     def _wake_up(self, work: Work) -> None:
         """Be rung no more. In a transaction: whoever rings is in one too, so no late ring follows."""
-        if self._bell is not None and self._armed:
-            self._armed = False
+        if self._bell is not None and self._armed is not None:
+            self._armed = None
             self._bell.quiet()
             work.execute("DELETE FROM kq_waiter WHERE bell = ?", (self._bell.name,))
+
+    def _leave(self, work: Work, name: str) -> None:
+        """Be no consumer of a queue: let somebody else have its seat, and a ring that came for it."""
+        queue = work.queue(name)
+        if queue is None:
+            return
+        if self._lease is not None:
+            topology.free_seat(work, queue.number, self._lease)
+        if self._bell is not None:
+            work.execute("DELETE FROM kq_waiter WHERE queue = ? AND bell = ?", (queue.number, self._bell.name))
+        if moves.is_ready(work, queue.number):
+            work.call(queue.number, 1)
 
     def _rest(self) -> None:
         """Use an idle moment for what would else make somebody wait."""
@@ -359,7 +371,4 @@ def _synchronous(extra: Mapping[str, object]) -> str:
     unknown = sorted(extra.keys() - {"synchronous"})
     if unknown:
         raise EngineError(f"the SQLite transport has no option {', '.join(unknown)}")
-    value = str(extra.get("synchronous", "full")).lower()
-    if value not in ("full", "normal"):
-        raise EngineError(f"synchronous must be full or normal, not {value!r}")
-    return value
+    return str(extra.get("synchronous", "full")).lower()

@@ -28,8 +28,10 @@ _HELD_NOW = """SELECT ticket, id, body, kq_held.rank, count, seq FROM kq_held JO
     WHERE ticket > ? ORDER BY ticket"""
 _TAKEN = "DELETE FROM kq_ready WHERE queue = ? AND (rank, seq) <= (?, ?)"
 
-_END = """DELETE FROM kq_held WHERE ticket IN (SELECT value FROM json_each(?)) AND lease = ?
-    RETURNING ticket, queue, rank, seq, count"""
+# Not DELETE … RETURNING, which SQLite has from 3.35 on: Red Hat 9 and Debian 11 have 3.34.
+_HELD_BY = "SELECT ticket, queue, rank, seq, count FROM kq_held WHERE lease = ?"
+_THESE = "ticket IN (SELECT value FROM json_each(?))"
+_END = f"DELETE FROM kq_held WHERE {_THESE}"
 _FORGET = "DELETE FROM kq_message WHERE seq IN (SELECT value FROM json_each(?))"
 _READY_AGAIN = "INSERT INTO kq_ready (queue, rank, seq, count) VALUES (?, ?, ?, ?)"
 
@@ -88,9 +90,11 @@ def _check_room(work: Work, queue: Queue, name: str, added: int) -> None:
 
 def take(work: Work, lease: int, queue: Queue, name: str, limit: int) -> list[Delivery]:
     """Let lease hold up to limit ready messages of queue, the best first."""
+    if limit <= 0:
+        return []
     promote(work, queue)
     cursor = work.execute(_HOLD, (lease, queue.number, limit))
-    if limit == 0 or cursor.rowcount == 0:
+    if cursor.rowcount == 0:
         return []
     # Tickets are consecutive: nobody else writes meanwhile.
     last = cursor.lastrowid or 0
@@ -107,7 +111,8 @@ def settle(work: Work, lease: int | None, verdicts: Sequence[Verdict]) -> list[s
     """End deliveries that lease holds; returns the receipts of those that it does not."""
     actions = {verdict.receipt: verdict.action for verdict in reversed(verdicts)}
     tickets = [int(receipt) for receipt in actions if _is_ticket(receipt)]
-    ended: list[_Held] = work.execute(_END, (json.dumps(tickets), lease)).fetchall()
+    ended: list[_Held] = work.execute(f"{_HELD_BY} AND {_THESE}", (lease, json.dumps(tickets))).fetchall()
+    _release(work, ended)
     _finish(work, [held for held in ended if actions[str(held[0])] is Action.DONE])
     _give_back(work, [held for held in ended if actions[str(held[0])] is Action.GIVE_BACK])
     if len(ended) == len(verdicts):
@@ -118,8 +123,13 @@ def settle(work: Work, lease: int | None, verdicts: Sequence[Verdict]) -> list[s
 
 def give_back_all(work: Work, lease: int) -> None:
     """Make ready again whatever lease holds."""
-    rows = work.execute("DELETE FROM kq_held WHERE lease = ? RETURNING ticket, queue, rank, seq, count", (lease,))
-    _give_back(work, rows.fetchall())
+    held = work.execute(_HELD_BY, (lease,)).fetchall()
+    _release(work, held)
+    _give_back(work, held)
+
+
+def _release(work: Work, ended: Sequence[_Held]) -> None:
+    work.execute(_END, (json.dumps([held[0] for held in ended]),))
 
 
 def _is_ticket(receipt: str) -> bool:

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS kq_delayed (
 CREATE TABLE IF NOT EXISTS kq_held (
     ticket INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER, lease INTEGER, queue INTEGER, rank INTEGER, count INTEGER);
 CREATE TABLE IF NOT EXISTS kq_waiter (
-    queue INTEGER, bell TEXT, lease INTEGER, PRIMARY KEY (queue, bell)) WITHOUT ROWID
+    queue INTEGER, bell TEXT, lease INTEGER, since REAL, PRIMARY KEY (queue, bell)) WITHOUT ROWID
 """
 
 SCHEMA = Schema("queues", 1, _TABLES)

@@ -75,12 +75,11 @@ def drop_expired(work: Work) -> None:
 
 def drop(work: Work, queue: int) -> int:
     """End a queue at once; returns how many messages it had. Their rows go later: see sweep()."""
-    row = work.execute(
-        "DELETE FROM kq_queue WHERE number = ? RETURNING name, ready + delayed + held", (queue,)
-    ).fetchone()
+    row = work.execute("SELECT name, ready + delayed + held FROM kq_queue WHERE number = ?", (queue,)).fetchone()
     if row is None:
         return 0
     name, count = row
+    work.execute("DELETE FROM kq_queue WHERE number = ?", (queue,))
     work.execute("DELETE FROM kq_binding WHERE queue = ?", (name,))
     work.execute("DELETE FROM kq_held WHERE queue = ?", (queue,))
     work.execute("DELETE FROM kq_waiter WHERE queue = ?", (queue,))
@@ -107,11 +106,10 @@ def purge(work: Work, queue: int, last: int) -> int:
     """Remove a portion of what is ready or delayed in queue; returns how many. last: the seq of the latest to go."""
     removed = 0
     for state, key in (("ready", "queue, rank, seq"), ("delayed", "queue, due, seq")):
-        portion = f"SELECT {key} FROM kq_{state} WHERE queue = ? AND seq <= ? LIMIT {_PORTION - removed}"
-        gone = work.execute(
-            f"DELETE FROM kq_{state} WHERE ({key}) IN ({portion}) RETURNING seq", (queue, last)
-        ).fetchall()
-        work.executemany("DELETE FROM kq_message WHERE seq = ?", gone)
+        portion = f"SELECT {key} FROM kq_{state} WHERE queue = ? AND seq <= ? LIMIT ?"
+        gone = work.execute(portion, (queue, last, _PORTION - removed)).fetchall()
+        work.executemany(f"DELETE FROM kq_{state} WHERE ({key}) = (?, ?, ?)", gone)
+        work.executemany("DELETE FROM kq_message WHERE seq = ?", [(seq,) for _, _, seq in gone])
         work.count(queue, **{state: -len(gone)})
         removed += len(gone)
     return removed

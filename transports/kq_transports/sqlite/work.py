@@ -17,9 +17,10 @@ from kq_transports.hostfile import Database
 
 _QUEUE = "SELECT number, single, seat, length, expires, delayed FROM kq_queue WHERE name = ?"
 _COUNT = "UPDATE kq_queue SET ready = ready + ?, delayed = delayed + ?, held = held + ? WHERE number = ?"
-# On a queue with a seat, only who sits there can take anything.
+# On a queue with a seat, only who sits there can take anything. The last to fall asleep is rung first: somebody who
+# gave up waiting and does something else now, which nobody can know, has been on the list for longer.
 _SLEEPERS = """SELECT bell FROM kq_waiter JOIN kq_queue ON number = queue
-    WHERE queue = ? AND (seat IS NULL OR seat = lease)"""
+    WHERE queue = ? AND (seat IS NULL OR seat = lease) ORDER BY since DESC"""
 
 EVERYBODY = 1_000_000
 

@@ -1,0 +1,153 @@
+"""What is particular to one store: the clock of memory, the file of SQLite, and how stores are named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from kq.conformance.store import eventually
+from kq.state import Store, StoreUnreachable, Write, open_store
+from kq.state.memory import MemoryStore
+from kq_transports.engine import Message, Want
+from kq_transports.sqlite import SqliteEngine
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+class TestMemory:
+    def test_what_is_kept_for_days_vanishes_when_the_clock_says_so(self) -> None:
+        clock = Hand()
+        store = MemoryStore("days", clock=clock)
+        store.write([Write("job:1", b"x", keep=3 * 86_400)])
+        clock.time += 3 * 86_400 - 1
+        assert store.get(["job:1"]) == [b"x"]
+        clock.time += 1
+        assert (store.get(["job:1"]), store.scan("job:")) == ([None], [])
+
+    def test_stores_of_a_name_share_facts_and_clock_and_others_do_not(self) -> None:
+        one, same, other = MemoryStore("one", clock=Hand()), open_store("memory://one"), open_store("memory://other")
+        one.write([Write("a", b"x")])
+        assert (same.get(["a"]), other.get(["a"])) == ([b"x"], [None])
+        assert (same.now(), other.now() > 1e9) == (1000.0, True)
+
+
+class TestSqlite:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return tmp_path / "kq.db"
+
+    @pytest.fixture
+    def store(self, path: Path) -> Iterator[Store]:
+        store = open_store(f"sqlite:///{path}")
+        yield store
+        store.close()
+
+    def test_facts_outlive_every_process(self, store: Store, path: Path) -> None:
+        store.write([Write("job:1", b"x", keep=3600)])
+        store.close()
+        again = open_store(f"sqlite:///{path}")
+        assert again.get(["job:1"]) == [b"x"]
+        again.close()
+
+    def test_it_may_be_the_file_of_the_broker(self, store: Store, path: Path) -> None:
+        engine = SqliteEngine(str(path))
+        engine.declare("jobs", {})
+        engine.publish([Message("a", "jobs", b"")])
+        store.write([Write("job:a", b"x")])
+        assert [delivery.id for delivery in engine.reserve([Want(("jobs",), 1)])] == ["a"]
+        assert store.get(["job:a"]) == [b"x"]
+        engine.close()
+
+    def test_a_write_in_another_process_wakes(self, store: Store, path: Path) -> None:
+        process = multiprocessing.get_context("spawn").Process(target=write_later, args=(str(path),))
+        process.start()
+        assert store.wait("job:1", 30) == b"x"
+        process.join()
+
+    def test_who_was_killed_while_waiting_is_forgotten(self, store: Store, path: Path) -> None:
+        process = multiprocessing.get_context("spawn").Process(target=wait_for_ever, args=(str(path),))
+        process.start()
+        eventually(lambda: waiters(path) == 1)
+        process.kill()
+        process.join()
+        (bell,) = (path.parent / "kq.db.wake").iterdir()
+        bell.unlink()  # as the next process to open the file does, some seconds later
+        open_store(f"sqlite:///{path}").close()
+        assert waiters(path) == 0
+
+    def test_who_stops_waiting_leaves_nothing_behind(self, store: Store, path: Path) -> None:
+        assert store.wait("job:1", 0.05) is None
+        assert (waiters(path), list((path.parent / "kq.db.wake").iterdir())) == (0, [])
+
+    def test_a_forked_child_opens_the_file_for_itself(self, store: Store) -> None:
+        def child(answer: Connection) -> None:
+            answer.send(store.get(["job:1"]))
+            store.write([Write("job:2", b"from the child")])
+            store.close()
+
+        store.write([Write("job:1", b"from the parent")])
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
+        process.start()
+        assert ours.recv() == [b"from the parent"]
+        process.join()
+        assert store.get(["job:2"]) == [b"from the child"]
+        assert store.write([Write("job:1", None)]) == [True]
+
+    def test_a_step_of_the_wall_clock_ends_nothing(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.write([Write("lease:w", b"", keep=15)])
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + 86_400)
+        assert store.write([Write("job:1", b"", alive="lease:w")]) == [True]
+
+    def test_a_file_that_is_no_database_is_refused_with_its_name(self, path: Path) -> None:
+        path.write_text("just some text\n" * 500)
+        with pytest.raises(StoreUnreachable, match=f"{path} is not an SQLite database"):
+            open_store(f"sqlite:///{path}")
+
+    def test_a_lock_that_others_keep_is_waited_for_and_no_longer(self, path: Path) -> None:
+        store = open_store(f"sqlite:///{path}", timeout=0.3)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnreachable, match="stayed locked"):
+            store.write([Write("a", b"")])
+        other.close()
+        assert store.write([Write("a", b"")]) == [True]
+        store.close()
+
+
+def waiters(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("SELECT count(*) FROM state_waiter").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def write_later(path: str) -> None:
+    store = open_store(f"sqlite:///{path}")
+    while not waiters(Path(path)):
+        time.sleep(0.01)
+    store.write([Write("job:1", b"x")])
+    store.close()
+
+
+def wait_for_ever(path: str) -> None:
+    open_store(f"sqlite:///{path}").wait("job:1", 3600)
