@@ -239,7 +239,8 @@ class Engine(ABC):
         Known arguments: x-max-priority, x-single-active-consumer, x-max-length (Full when
         reached), x-expires (ms unused), x-dead-letter-routing-key. Others are kept and compared.
         mortal: the queue ends with this connection (AMQP's exclusive and auto-delete). When
-            several have declared it mortal it ends with the last of them to do so.
+            several have declared it mortal it ends with the last of them to do so; a queue
+            that exists and lasts goes on lasting.
         Raises Mismatch when it exists with other arguments.
         """
 

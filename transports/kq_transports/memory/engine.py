@@ -51,11 +51,13 @@ class MemoryEngine(Engine):
     def declare(self, queue: str, arguments: Arguments, *, mortal: bool = False) -> None:
         with self._broker.lock:
             self._broker.reap()
-            found = self._broker.queues.get(queue) or self._broker.create(queue, arguments)
+            found = self._broker.queues.get(queue)
+            lasts = found is not None and not found.owner
+            found = found or self._broker.create(queue, arguments)
             found.used = self._broker.clock.now()
             if found.arguments != dict(arguments):
                 raise Mismatch(f"queue {queue!r} has the arguments {found.arguments}, not {dict(arguments)}")
-            if mortal:
+            if mortal and not lasts:
                 found.owner = self.options.name
 
     def queues(self) -> dict[str, Arguments]:

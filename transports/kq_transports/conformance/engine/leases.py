@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kq_transports.conformance.engine.world import (
+    ARGUMENTS,
     QUEUE,
     SHORT,
     Connect,
@@ -276,3 +277,15 @@ class Mortal(EngineWorld):
         owner.close()
         kind, bindings = engine.bindings("all")
         assert (kind, list(bindings)) == ("fanout", [])
+
+    def test_it_ends_with_the_last_that_declared_it(self, owner: Engine, engine: Engine, other: Engine) -> None:
+        other.declare("mine", {}, mortal=True)
+        owner.close()
+        assert "mine" in engine.queues()
+        other.close()
+        assert "mine" not in engine.queues()
+
+    def test_a_queue_that_lasts_goes_on_lasting(self, owner: Engine, engine: Engine) -> None:
+        owner.declare(QUEUE, ARGUMENTS, mortal=True)
+        owner.close()
+        assert QUEUE in engine.queues()
