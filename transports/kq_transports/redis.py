@@ -326,7 +326,7 @@ class Transport(EngineTransport):
     """
 
     traits = TRAITS
-    default_port = PORT
+    default_port = PORT  # type: ignore[assignment]
     driver_name = "redis"
     tls = False
 
