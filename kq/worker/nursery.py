@@ -96,6 +96,8 @@ class _Nursery:
                 reader.recv(4096)
                 self._reap()
             if self._sock in readable and not self._read():
+                # An executor that ends after us must not make Python write to a descriptor that is closed by then.
+                signal.set_wakeup_fd(-1)
                 return
 
     def _read(self) -> bool:
