@@ -147,7 +147,7 @@ def encode_head(head: Head) -> dict[str, Any]:
 def decode_head(headers: Mapping[str, Any]) -> Head:
     """The head in a message's headers. Raises MessageError when they are not those of version 1."""
     version = headers.get("kq")
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         what = "it has no header kq" if version is None else f"its version is {reprlib.repr(version)}"
         raise MessageError(f"not a kq message of version {VERSION}: {what}")
     try:

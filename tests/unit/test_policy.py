@@ -135,13 +135,15 @@ def test_every_other_policy_is_the_same_for_every_error() -> None:
 
 def test_policies_by_error_may_not_stand_deeper_than_anybody_needs() -> None:
     policy: RetryPolicy = Never()
-    for _ in range(NESTING):
-        policy = ByError(policies={}, otherwise=policy)
+    for level in range(NESTING):
+        policy = ByError(policies={"KeyError": policy}) if level % 2 else ByError(policies={}, otherwise=policy)
     assert from_data(policy.to_data()) == policy
     with pytest.raises(ValueError, match="9 deep inside each other; 8 are enough"):
         ByError(policies={}, otherwise=policy)
-    with pytest.raises(ValueError, match="more than 8 deep"):
-        from_data({"kind": "by error", "policies": {}, "otherwise": policy.to_data()})
+    never, deepest = Never().to_data(), policy.to_data()
+    for named, otherwise in (({}, deepest), ({"KeyError": deepest}, never)):
+        with pytest.raises(ValueError, match="more than 8 deep"):
+            from_data({"kind": "by error", "policies": named, "otherwise": otherwise})
 
 
 @pytest.mark.parametrize(
