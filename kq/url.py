@@ -276,7 +276,8 @@ def _file(part: SplitResult, url: str) -> str:
 
 def _bare(part: SplitResult) -> str:
     """The URL without its options; the database of a Redis socket is one of its options and stays."""
-    query = f"?{part.query}" if part.scheme == "unix" and part.query else ""
+    database = dict(parse_qsl(part.query)).get("db") if part.scheme == "unix" else None
+    query = f"?db={database}" if database else ""
     return f"{part.scheme}://{part.netloc}{part.path}{query}"
 
 
