@@ -17,7 +17,7 @@ import pytest
 from kombu import Connection
 
 import kq_transports  # noqa: F401 -- the schemes
-from kq_transports.conformance.engine.world import done, message, messages, take
+from kq_transports.conformance.engine.world import done, message, messages, readable, take
 from kq_transports.engine import Counts, Engine, EngineError, Full, LeaseLost, Message, Options, Unreachable
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import file_system, parse_mount, parse_proc
@@ -370,6 +370,18 @@ class TestTime:
         (seen,) = other.browse("jobs", "delayed")
         assert seen.due is not None
         assert 3590 < seen.due - time.time() <= 3600  # told by the clock that people see now
+
+    def test_a_machine_that_slept_wakes_the_sleeper_with_its_next_beat(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine.publish([message("later", delay=3600)])
+        assert take(engine) == []
+        descriptor = engine.arm(["jobs"])
+        right = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: right(clock) + 3601)
+        engine.beat()
+        assert readable(descriptor, within=5)
+        assert [delivery.id for delivery in take(engine)] == ["later"]
 
     @pytest.mark.parametrize(("slept", "got"), [(3500.0, []), (3700.0, ["later"])])
     def test_delays_go_on_over_a_reboot(

@@ -35,9 +35,10 @@ class Bell:
         forget_in_children(self)
 
     def ring(self) -> None:
-        """Make the descriptor readable."""
+        """Make the descriptor readable. Nothing happens once it was taken down."""
         with suppress(BlockingIOError):  # full: it is readable
-            os.write(self._writer, b"!")
+            if self._writer >= 0:
+                os.write(self._writer, b"!")
 
     def quiet(self) -> None:
         """Forget that it was rung."""

@@ -30,7 +30,6 @@ from kq_transports.engine import (
     Seen,
     State,
     Traits,
-    Unreachable,
     Verdict,
     Want,
 )
@@ -67,6 +66,7 @@ class SqliteEngine(Engine):
         self._bell: Bell | None = None
         #: What this connection sleeps for, since the last arm(); None when it does not.
         self._armed: Sequence[str] | None = None
+        self._due_at: float | None = None
         self._transactions = 0
         self._closed = threading.Event()
         self._sweep()
@@ -166,6 +166,7 @@ class SqliteEngine(Engine):
         with self._living_work(durable=False) as (work, lease):
             leases.renew(work, lease, self.options.lease)
             self._database.clock.note(work.connection)
+        self._ring_if_late()
         self._rest()
 
     # Waiting.
@@ -175,6 +176,7 @@ class SqliteEngine(Engine):
         with self._work(durable=False) as work:
             self._armed = tuple(queues)
             self.due = self._until_due(work, queues)
+            self._due_at = None if self.due is None else work.steady + self.due
             if self.due == 0 or self._finds_something(work, queues):
                 bell.ring()
             else:
@@ -339,7 +341,16 @@ class SqliteEngine(Engine):
             alive = leases.is_alive(work, lease)
             if alive:
                 leases.renew(work, lease, self.options.lease)
+        self._ring_if_late()
         return alive
+
+    def _ring_if_late(self) -> None:
+        """Wake the sleeper for what fell due while the machine slept, which its own sleep does not count."""
+        bell, due_at = self._bell, self._due_at
+        if bell is None or due_at is None or self._armed is None:
+            return
+        if self._database.clock.steady() > due_at:
+            bell.ring()
 
 
 class _StaleReceipts(Exception):
@@ -361,7 +372,7 @@ def _keep_alive(connection: weakref.ref[SqliteEngine], closed: threading.Event, 
         engine = connection()
         if engine is None:
             return
-        with suppress(Unreachable):  # the next beat may get through
+        with suppress(EngineError):  # the next beat may get through
             if not engine._renew():
                 return
         del engine
