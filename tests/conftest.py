@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import psutil
 import pytest
 
@@ -18,6 +19,12 @@ from tests.proxy import Proxy
 from tests.servers import LOG_THREAD, Missing, RabbitServer, RedisServer, Server
 
 pytest.register_assert_rewrite("kq.conformance", "kq_transports.conformance")
+
+# A busy machine is no reason to fail; how long a test may take is pytest's to say.
+hypothesis.settings.register_profile(
+    "kq", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("kq")
 
 S = TypeVar("S", bound=Server)
 
