@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import kombu
 from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ConnectionError as KombuConnectionError
 
 import kq_transports
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored
@@ -156,6 +157,7 @@ class Publisher:
                 self._discard()
                 if _stored(error) != "no":
                     stored = "unknown"
+                    envelopes = [envelope.again() for envelope in envelopes]
                 wait = next(waits, None)
                 if wait is None or time.monotonic() + wait >= until:
                     raise BrokerUnreachable(
@@ -330,28 +332,31 @@ class Session:
                 for settlement in group:
                     say(channel, settlement)
                 channel.tx_commit()
+                return self._matching(group, channel.refused)
             except engine.Stale as stale:
                 return self._settle_apart(channel, group, stale)
             except BaseException:
                 # Whoever calls again says all of it again.
                 quietly(channel.tx_rollback)
                 raise
-        return []
 
     def _settle_apart(self, channel: Any, group: list[Settlement], stale: engine.Stale) -> list[Settlement]:
         """Nothing of the group was done because some of it is stale: do the rest."""
-        tags = set(stale.tags)
-        refused = [settlement for settlement in group if settlement.delivery.tag in tags]
-        rest = [settlement for settlement in group if settlement.delivery.tag not in tags]
-        return refused + (self._settle(channel, rest) if rest and refused else [])
+        refused = self._matching(group, stale.tags)
+        rest = [settlement for settlement in group if settlement not in refused]
+        if len(rest) == len(group):
+            raise stale
+        return refused + (self._settle(channel, rest) if rest else [])
+
+    @staticmethod
+    def _matching(group: list[Settlement], tags: Iterable[int]) -> list[Settlement]:
+        wanted = set(tags)
+        return [settlement for settlement in group if settlement.delivery.tag in wanted] if wanted else []
 
     @property
     def connected(self) -> bool:
         """Whether this connection may still be alive; False when only a new one can help."""
         return bool(self._transport.verify_connection(self._established))
-
-    def fileno(self) -> int:
-        return self.watch()[0]
 
     def close(self) -> None:
         """Give back all that is held and end the lease. Never raises."""
@@ -448,7 +453,7 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     engine.Unreachable,
     engine.NotFound,
     OperationalError,
-    ConnectionError,
+    KombuConnectionError,
     OSError,
 )
 
@@ -490,7 +495,7 @@ def translated(broker: Broker) -> Iterator[None]:
         raise LeaseLost(f"the lease at {broker.address.redacted} is lost: {_one_line(error)}") from error
     except engine.Full as error:
         raise BrokerFull(f"{broker.address.redacted} refuses to store more: {error}") from error
-    except (engine.Unreachable, OperationalError, OSError) as error:
+    except (engine.Unreachable, OperationalError, KombuConnectionError, OSError) as error:
         message = f"{broker.address.redacted} does not answer: {_one_line(error)}"
         raise BrokerUnreachable(message, stored=_stored(error)) from error
     except (engine.EngineError, ChannelError) as error:

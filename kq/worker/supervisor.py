@@ -82,7 +82,8 @@ MARGIN_PART = 0.25
 class Plan:
     """What a supervisor is to do. queues: names and how many jobs of each may run at a time.
 
-    grace: seconds that running jobs get to finish when the worker is stopped.
+    grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
+    how a job of no known type ended.
     """
 
     app: str
@@ -90,6 +91,7 @@ class Plan:
     slots: int
     lease: float
     grace: float = 30.0
+    keep: float = 3600.0
 
 
 class Supervisor:
@@ -133,12 +135,15 @@ class Supervisor:
         self._welcome = False  # whether the broker ever took us in
         self._drain_now = False
         self._watched: tuple[int, float | None] | None = None
+        self._no_kind = Kind("", Rules(), 0.0, plan.keep)
         self._arrivals = 0
         self._margin = min(MARGIN, plan.lease * MARGIN_PART)
         self._started = clock.now()
         self._stop_by: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._shape: tuple[int, int] | None = None
+        self._version = -1  # of the pool, as the selector knows it
+        self._registered = -1  # the broker's descriptor, as the selector knows it
+        self._rearmed = False
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
@@ -265,21 +270,27 @@ class Supervisor:
         """Let the selector watch what there is to watch now."""
         for executor in self.pool.unsent():
             self.pool.flush(executor)
-        broker = -1
-        if self._session is not None and self._watched is not None and self._has_room():
-            broker = self._watched[0]
-        shape = (self.pool.version, broker)
-        if shape == self._shape:
+        if self._version != self.pool.version:
+            self._version = self.pool.version
+            # Built anew, because a closed descriptor's number may come back as another's.
+            self._selector.close()
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._ears, selectors.EVENT_READ, self._hear)
+            for descriptor, call in self.pool.descriptors().items():
+                self._selector.register(descriptor, selectors.EVENT_READ, call)
+            self._registered = -1
+        self._listen(self._watched[0] if self._watched is not None and self._has_room() else -1)
+
+    def _listen(self, broker: int) -> None:
+        """Watch the broker's descriptor, -1 for none. After each watch() anew: it may be another socket by now."""
+        if broker == self._registered and not self._rearmed:
             return
-        self._shape = shape
-        # Built anew, because a closed descriptor's number may come back as another's.
-        self._selector.close()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._ears, selectors.EVENT_READ, self._hear)
-        for descriptor, call in self.pool.descriptors().items():
-            self._selector.register(descriptor, selectors.EVENT_READ, call)
+        if self._registered >= 0:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(self._registered)
         if broker >= 0:
             self._selector.register(broker, selectors.EVENT_READ, self._called)
+        self._registered, self._rearmed = broker, False
 
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -410,6 +421,7 @@ class Supervisor:
             self._drain_now = True
         if not self._drain_now:
             descriptor, due = session.watch()
+            self._rearmed = True
             self._watched = descriptor, None if due is None else self._clock.monotonic() + due
         self._failures = 0
 
@@ -431,7 +443,7 @@ class Supervisor:
         task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals)
         if head.deadline is not None and self._clock.now() > head.deadline:
             self._ended(task, Expired())
-        elif task.suspect or not self._indexed:
+        elif task.suspect or head.again or not self._indexed:
             self._arrived.append(task)
         else:
             self._line_up(task)
@@ -455,10 +467,8 @@ class Supervisor:
 
     def _settle_unread(self, delivery: Delivery, reason: str) -> None:
         head = Head(id=delivery.id or new_id(), type=str(delivery.headers.get("type") or ""))
-        task = Task(delivery, head, _NO_KIND, Counters())
-        self._finished.append(
-            (task, verdict_after(Unusable(reason), task.counters, _NO_KIND.rules, self._chance), Unusable(reason))
-        )
+        task = Task(delivery, head, self._no_kind, Counters())
+        self._finished.append((task, *self._judged(task, Unusable(reason))))
 
     def _admit(self) -> None:
         """Record who speaks for jobs that may run elsewhere too.
@@ -712,7 +722,7 @@ class Supervisor:
     def _buried(self, task: Task, verdict: Bury, outcome: Outcome) -> Mapping[str, Any]:
         """The headers of a job that is set aside."""
         queue, now, error = task.delivery.queue, self._clock.now(), str(verdict.failure)
-        if task.kind is _NO_KIND:
+        if task.kind is self._no_kind:
             return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
         head = task.head.counting(verdict.counters)
         if not isinstance(outcome, Unusable):
@@ -781,9 +791,6 @@ class Supervisor:
         self._selector.close()
         self._ears.close()
         self._mouth.close()
-
-
-_NO_KIND = Kind("", Rules(), 0.0, 0.0)
 
 
 def _start_of(task: Task) -> str:
