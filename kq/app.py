@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 import msgspec
 
 from kq.broker import Broker, Inspector, Publishes, PublishPolicy
-from kq.clock import new_id
+from kq.clock import age, new_id
 from kq.config import Config, load
 from kq.errors import ConfigError, MessageError
 from kq.handle import Handle
@@ -37,6 +37,8 @@ DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
 #: Seconds that an attempt may take when nobody says.
 DEFAULT_TIMEOUT = 1800.0
+#: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
+FRESH = 1.0
 #: Seconds that a unique key is held for a job whose submit has not ended. It must outlast a submit.
 PENDING = 30.0
 
@@ -318,6 +320,7 @@ class App:
             id=job.id,
             type=job.type,
             submitted=now,
+            again=age(job.id, now) > FRESH,
             timeout=job.settings.timeout,
             deadline=settings.deadline,
             unique=settings.unique,
@@ -342,6 +345,8 @@ class App:
             key = unique_key(job.settings.unique or "")
             while not self.store.add(key, job.id.encode(), PENDING):
                 holder = self.store.get([key])[0]
+                if holder == job.id.encode():
+                    break  # taken by an earlier submit of this job, which may not have stored it
                 if holder is not None:
                     held[job.id] = holder.decode()
                     break

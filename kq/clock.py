@@ -36,6 +36,14 @@ SYSTEM = SystemClock()
 RANDOM = random.Random()
 
 
+def age(id: str, now: float) -> float:
+    """Seconds since an id was made by new_id(); infinity for one of another make."""
+    try:
+        return now - int(id[:12], 16) / 1000 if len(id) == 28 else float("inf")
+    except ValueError:
+        return float("inf")
+
+
 def new_id() -> str:
     """A fresh id of 28 hex digits: milliseconds since the epoch, then 64 random bits.
 

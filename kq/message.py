@@ -59,6 +59,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: Name
     type: Name
     submitted: Instant = 0.0
+    again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
     failed: Count = 0
     lost: Count = 0
     infra: Count = 0
@@ -103,6 +104,10 @@ class Envelope:
     headers: Mapping[str, Any] = field(default_factory=dict)
     priority: int = 0
     delay: float = 0.0
+
+    def again(self) -> Envelope:
+        """The same message, told apart from one that was never submitted before."""
+        return replace(self, headers={**self.headers, "again": True})
 
     def to(self, queue: str) -> Envelope:
         """The same message for another queue."""

@@ -80,7 +80,7 @@ class Worker:
                 relay=None if app.broker.traits.shared else partial(answer_calls, app),
             )
 
-        plan = Plan(app.name, limits, size, app.lease, grace)
+        plan = Plan(app.name, limits, size, app.lease, grace, app.keep)
         self.supervisor = Supervisor(plan, app.broker, app.store, make_pool)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()

@@ -60,6 +60,7 @@ HEADS = some.builds(
     id=NAMES,
     type=NAMES,
     submitted=INSTANTS,
+    again=some.booleans(),
     failed=COUNTS,
     lost=COUNTS,
     infra=COUNTS,
