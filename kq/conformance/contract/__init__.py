@@ -13,9 +13,15 @@ The tests are in the modules of this package, by subject. What differs between b
 from __future__ import annotations
 
 from kq.conformance.contract.counting import Counts, Retries
+from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.order import Delay, Priority
+from kq.conformance.contract.quiet import Bounded, Quiet
+from kq.conformance.contract.results import Results
+from kq.conformance.contract.storing import Atomic, Kept
 
 
-class ContractSuite(AtLeastOnce, Lease, Fencing, Priority, Delay, Counts, Retries):
+class ContractSuite(
+    Kept, AtLeastOnce, Lease, Fencing, Priority, Delay, Counts, Retries, Results, Atomic, Quiet, Hygiene, Bounded
+):
     """Every promise, on a broker that stays well."""

@@ -46,9 +46,10 @@ class Jobs:
 
     def __init__(self, app: App) -> None:
         self.note = app.job(name="note")(note)
-        self.late = app.job(name="late", queue=f"{app.defaults.queue}.late")(note)
         self.brief = app.job(name="brief", keep=1)(note)
         self.note_async = app.job(name="note_async")(note_async)
+        self.breed = app.job(name="breed")(breed)
+        self.unspeakable = app.job(name="unspeakable")(unspeakable)
         self.add = app.job(name="add")(add)
         self.nap = app.job(name="nap")(nap)
         self.nap_async = app.job(name="nap_async")(nap_async)
@@ -85,6 +86,16 @@ async def note_async(word: str = "") -> str:
 def add(left: int, right: int) -> int:
     with noted(""):
         return left + right
+
+
+def breed(word: str) -> str:
+    """Submit another job; returns its id."""
+    return jobs.note.submit(word).id
+
+
+def unspeakable() -> object:
+    """Return what JSON cannot carry."""
+    return object()
 
 
 def nap(seconds: float, word: str = "") -> int:

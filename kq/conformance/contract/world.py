@@ -60,9 +60,8 @@ class ContractWorld:
         app = App("contract", queue=environment[QUEUE])
         yield app
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
-            for queue in (environment[QUEUE], f"{environment[QUEUE]}.late"):
+            for queue in (environment[QUEUE], environment[QUEUE] + BURIED):
                 channel.queue_delete(queue)
-                channel.queue_delete(queue + BURIED)
         app.close()
 
     @pytest.fixture

@@ -1,0 +1,114 @@
+"""C19 hygiene: what can't be used is set aside with the reason, and the worker goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from kq.app import App
+from kq.broker import BURIED, declare_missing
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.world import ContractWorld, elapsed, outcome
+from kq.errors import JobBuried
+from kq.job import Job
+from kq.message import BODY_LIMIT
+
+JSON = "application/json"
+GOOD: Mapping[str, Any] = {"kq": 1, "id": "g", "type": "note", "submitted": 1.0}
+BODY = b'{"args": [], "kwargs": {}}'
+#: Name: headers, body, content type, and a word of the reason.
+GARBAGE: dict[str, tuple[Mapping[str, Any], bytes, str, str]] = {
+    "bytes": (GOOD, b"\x00\xff\xfe", JSON, "JSON"),
+    "nothing": (GOOD, b"", JSON, "JSON"),
+    "a list": (GOOD, b"[1, 2, 3]", JSON, "JSON"),
+    "a number": (GOOD, b"7", JSON, "JSON"),
+    "half a body": (GOOD, b'{"args": [1', JSON, "JSON"),
+    "args that are no list": (GOOD, b'{"args": "abc"}', JSON, "JSON"),
+    "deep nesting": (GOOD, b"[" * 100_000, JSON, "JSON"),
+    "deep arguments": (GOOD, b'{"args": [' + b"[" * 5000 + b"]" * 5000 + b"]}", JSON, "deep"),
+    "an oversized body": (GOOD, b'{"args": ["' + b"x" * (BODY_LIMIT + 1) + b'"]}', JSON, "bytes"),
+    "another content type": (GOOD, BODY, "application/x-python-serialize", "content type"),
+    "no headers": ({}, BODY, JSON, "header"),
+    "a later version": ({**GOOD, "kq": 2}, BODY, JSON, "version"),
+    "a version that is text": ({**GOOD, "kq": "1"}, BODY, JSON, "version"),
+    "an unknown type": ({**GOOD, "type": "os.system"}, BODY, JSON, "os.system"),
+    "no type": ({"kq": 1, "id": "g"}, BODY, JSON, "type"),
+    "a type that is a number": ({**GOOD, "type": 7}, BODY, JSON, "header"),
+    "a counter that is text": ({**GOOD, "failed": "many"}, BODY, JSON, "header"),
+    "a counter below zero": ({**GOOD, "failed": -5}, BODY, JSON, "header"),
+    "a timeout below zero": ({**GOOD, "timeout": -1}, BODY, JSON, "header"),
+    "a policy that is none": ({**GOOD, "retry_policy": {"kind": "sometimes"}}, BODY, JSON, "polic"),
+    "a history that is none": ({**GOOD, "history": [1, 2]}, BODY, JSON, "header"),
+    "too many arguments": (GOOD, b'{"args": [1, 2, 3]}', JSON, "argument"),
+    "an unknown argument": (GOOD, b'{"kwargs": {"colour": 1}}', JSON, "colour"),
+    "an argument of the wrong type": ({**GOOD, "type": "add"}, b'{"args": ["one", 2]}', JSON, "int"),
+}
+
+
+class Hygiene(ContractWorld):
+    """C19: buried with the reason, neither dropped nor fatal."""
+
+    @keeps("C19")
+    def test_garbage_is_buried_with_the_reason_and_the_next_job_runs_at_once(
+        self, app: App, queue: str, jobs: Jobs, crew: Crew, measured: Figures
+    ) -> None:
+        worker = crew.worker()
+        executors = worker.executors()
+        jobs.add.submit(1, 2).result(10)
+        slowest = 0.0
+        for number, (headers, body, content_type, _) in enumerate(GARBAGE.values()):
+            put(app, queue, f"garbage-{number}", headers, body, content_type)
+            began = time.monotonic()
+            assert jobs.add.submit(1, 2).result(10) == 3
+            slowest = max(slowest, elapsed(began))
+        inspector = app.inspector()
+        found = {seen.id: seen for seen in inspector.browse(queue + BURIED, "ready", 1000)}
+        inspector.close()
+        for number, (name, (_, body, _, reason)) in enumerate(GARBAGE.items()):
+            seen = found[f"garbage-{number}"]
+            assert reason in str(seen.headers["error"]), name
+            assert seen.body == body, name
+        assert len(found) == len(GARBAGE)
+        assert worker.supervisor.is_running()
+        assert worker.executors() == executors
+        assert slowest < 0.5
+        measured(f"{len(GARBAGE)} kinds; the next job was done after {ms(slowest)} at most")
+
+    @keeps("C19")
+    def test_a_result_that_json_cannot_carry_is_the_jobs_own_error(self, jobs: Jobs, crew: Crew) -> None:
+        crew.worker()
+        error = outcome(jobs.unspeakable.submit())
+        assert isinstance(error, JobBuried)
+        assert "JSON" in error.error
+
+    @keeps("C19")
+    def test_what_is_wrong_is_refused_in_the_callers_line(self, app: App, queue: str, jobs: Jobs) -> None:
+        with pytest.raises(TypeError, match="widht"):
+            jobs.add.submit(1, 2, widht=3)  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            jobs.add.submit("one", 2)  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="bytes"):
+            jobs.note.submit("x" * (BODY_LIMIT + 1))
+        inspector = app.inspector()
+        assert inspector.count(queue).ready == 0
+        inspector.close()
+
+    @keeps("C19")
+    def test_a_job_type_that_a_worker_does_not_know_is_named(self, app: App, crew: Crew) -> None:
+        crew.worker()
+        error = outcome(app.submit(Job("unknown-1", "shop.forgotten")))
+        assert isinstance(error, JobBuried)
+        assert "shop.forgotten" in error.error
+
+
+def put(app: App, queue: str, id: str, headers: Mapping[str, Any], body: bytes, content_type: str) -> None:
+    """Publish a message as somebody who does not use kq would."""
+    with app.broker.connection() as connection, connection.channel() as channel:
+        declare_missing(channel, [queue], set())
+        message = channel.prepare_message(body, 5, content_type, "utf-8", dict(headers), {"message_id": id})
+        channel.basic_publish(message, exchange="", routing_key=queue)

@@ -1,0 +1,141 @@
+"""C17 quiet and C20 bounded: what idleness, waiting and a long queue cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import psutil
+
+from kq.app import App
+from kq.broker import Delivery, Session, Settlement
+from kq.conformance.contract.crew import Crew, Program, Thread
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps, ms, percentile
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, elapsed
+from kq.control import Control
+
+ROUNDS = 4  # of a measurement of which the best counts: other programs disturb this machine
+MIB = 1024 * 1024
+
+
+class Quiet(ContractWorld):
+    """C17: nobody polls, and yet a job starts at once."""
+
+    @keeps("C17")
+    def test_an_idle_worker_uses_less_than_a_hundredth_of_a_core(
+        self, jobs: Jobs, crew: Crew, measured: Figures
+    ) -> None:
+        worker = crew.worker(concurrency=4)
+        assert jobs.add.submit(1, 2).result(10) == 3
+        processes = [worker.supervisor, *worker.supervisor.children(recursive=True)]
+        before, began = cpu(processes), time.monotonic()
+        time.sleep(4.0)
+        share = (cpu(processes) - before) / elapsed(began)
+        measured(f"{share:.2%} of a core, {len(processes)} processes")
+        assert share < 0.01
+
+    @keeps("C17")
+    def test_a_job_submitted_to_an_idle_worker_starts_within_five_milliseconds(
+        self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        crew.worker()
+        jobs.note.submit().result(10)
+        best = min((self._latencies(jobs, diary) for _ in range(ROUNDS)), key=lambda each: percentile(each, 0.99))
+        p50, p99 = percentile(best, 0.5), percentile(best, 0.99)
+        measured(f"p50 {ms(p50)}, p99 {ms(p99)} from the call of submit to the first line of the job")
+        assert p50 <= 0.005
+        assert p99 <= 0.05
+
+    def _latencies(self, jobs: Jobs, diary: Diary) -> list[float]:
+        asked = {}
+        for _ in range(100):
+            now = time.time()
+            job = jobs.note.submit()
+            asked[job.id] = now
+            job.result(10)
+        return [start.at - asked[start.id] for start in diary.starts(*asked)]
+
+
+class Bounded(ContractWorld):
+    """C20: costs and memory do not grow with the backlog, nor with time."""
+
+    #: How many jobs wait; `make contract BACKLOG=1000000` asks for the whole promise.
+    backlog = 20_000
+
+    @keeps("C20")
+    def test_submit_reserve_and_settle_cost_the_same_whatever_waits(
+        self, app: App, jobs: Jobs, measured: Figures
+    ) -> None:
+        empty = [self._costs(app, jobs) for _ in range(ROUNDS)]
+        fill(app, jobs, self.backlog)
+        full = [self._costs(app, jobs) for _ in range(ROUNDS)]
+        growth = {name: min(each[name] for each in full) / min(each[name] for each in empty) for name in full[0]}
+        measured(
+            ", ".join(
+                f"{name} {min(each[name] for each in full) * 1e6:.0f} µs ({factor - 1:+.0%})"
+                for name, factor in growth.items()
+            )
+            + f" with {self.backlog:,} waiting"
+        )
+        assert max(growth.values()) < 1.5
+
+    def _costs(self, app: App, jobs: Jobs) -> dict[str, float]:
+        """Seconds for each of three acts on jobs that go before the backlog."""
+        count = 200
+        urgent = jobs.note.options(priority=9)
+        submit = median(took(urgent.submit) for _ in range(count))
+        arrived: list[Delivery] = []
+        session = Session(
+            app.broker, f"costs-{time.monotonic_ns()}", 15, {app.defaults.queue or "": 50}, arrived.append
+        )
+        reserve = settle = 0.0
+        for _ in range(count // 50):
+            reserve += took(lambda: eventually(session.drain, "jobs come"))
+            eventually(lambda: session.drain() or len(arrived) >= 50, "fifty jobs come")
+            settlements = [Settlement(delivery) for delivery in arrived]
+            arrived.clear()
+            settle += took(lambda settlements=settlements: session.settle(settlements))  # type: ignore[misc]
+        session.close()
+        return {"submit": submit, "reserve": reserve / count, "settle": settle / count}
+
+    @keeps("C20")
+    def test_a_workers_memory_grows_neither_with_the_backlog_nor_with_time(
+        self, app: App, jobs: Jobs, crew: Crew, control: Control, queue: str, measured: Figures
+    ) -> None:
+        worker = crew.worker(concurrency=2)
+        warm = app.submit_many(jobs.add.job(number, 1) for number in range(2000))
+        warm[-1].result(20)
+        before = memory(worker)
+        fill(app, jobs, self.backlog // 4)
+        eventually(lambda: not control.jobs(queue, limit=1), "all have run", within=60)
+        grown = memory(worker) - before
+        measured(f"{grown / MIB:+.1f} MiB after {self.backlog // 4:,} more jobs")
+        assert grown < 8 * MIB
+
+
+def fill(app: App, jobs: Jobs, count: int) -> None:
+    """Submit count jobs of the lowest priority."""
+    low = jobs.note.options(priority=0)
+    for _ in range(count // 1000):
+        app.submit_many(low.job() for _ in range(1000))
+
+
+def took(act: Callable[[], object]) -> float:
+    """Seconds that act() takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def cpu(processes: list[psutil.Process]) -> float:
+    """Seconds of CPU that processes have used."""
+    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
+
+
+def memory(worker: Program | Thread) -> int:
+    """Resident bytes of a worker's supervisor."""
+    return int(worker.supervisor.memory_info().rss)

@@ -1,0 +1,198 @@
+"""C1 kept and C16 atomic: what submitting promises, also to a producer that dies in the midst of it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from collections import Counter
+from itertools import chain
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, Gate, requires
+from kq.control import Control
+from kq.job import Job, State
+from kq.record import unique_key
+
+ALL = 100_000  # more jobs than a test submits
+
+#: Submits one job after the other for ever; a line before and after each.
+ONE_BY_ONE = """
+from kq.conformance.contract.jobs import app, jobs
+while True:
+    job = jobs.note.job()
+    print("try", job.id, flush=True)
+    app.submit(job)
+    print("ok", job.id, flush=True)
+"""
+#: Submits groups of SIZE jobs, all or nothing, for ever; a line after each.
+SIZE = 40
+IN_GROUPS = f"""
+import sys
+from itertools import count
+from kq.conformance.contract.jobs import app, jobs
+for number in count():
+    app.submit_many(jobs.note.job(f"{{sys.argv[1]}}.{{number}}") for _ in range({SIZE}))
+    print("ok", f"{{sys.argv[1]}}.{{number}}", flush=True)
+"""
+
+
+class Kept(ContractWorld):
+    """C1: when submit returns the job is stored, once."""
+
+    @keeps("C1")
+    def test_what_was_submitted_is_stored_although_the_producer_is_killed_at_once(
+        self, app: App, control: Control, queue: str, crew: Crew, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        chance = random.Random(1)
+        kills = 4
+        lines = list(chain.from_iterable(said_before_death(crew.start(ONE_BY_ONE), chance) for _ in range(kills)))
+        tried, acknowledged = ({id for word, id in lines if word == kind} for kind in ("try", "ok"))
+        stored = [job.id for job in control.jobs(queue, limit=ALL)]
+        assert len(stored) == len(set(stored))
+        assert acknowledged <= set(stored) <= tried
+        unsaid = len(set(stored) - acknowledged)
+        assert unsaid <= kills
+        measured(f"{kills} kill -9 over {len(acknowledged)} submits: 0 lost, 0 twice, {unsaid} stored unsaid")
+
+    @keeps("C1")
+    def test_a_job_that_waits_and_is_submitted_again_is_stored_once(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        job, delayed = jobs.note.job("x"), jobs.note.options(delay=0.3).job("y")
+        for each in (job, delayed, job, delayed):
+            handle = app.submit(each)
+        crew.worker()
+        handle.result(10)
+        assert not eventually_more_than(2, diary)
+        assert not control.jobs(handle.queue)
+
+    @keeps("C1")
+    def test_a_job_that_runs_and_is_submitted_again_is_stored_once(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker(concurrency=2)
+        job = jobs.hold.job(gate.path)
+        handle = app.submit(job)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        app.submit(job)
+        assert not eventually_more_than(1, diary)
+        gate.open()
+        handle.result(10)
+
+    @keeps("C1")
+    def test_a_job_that_has_ended_and_is_submitted_again_a_second_later_does_not_run_again(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job: Job[str] = Job("0000" + jobs.note.job().id[4:], "note", ("x",))  # an id of 1970: made long ago
+        assert app.submit(job).result(10) == "x"
+        again = app.submit(job)
+        assert again.result(10) == "x"
+        eventually(lambda: not control.jobs(again.queue), "it has left the broker")
+        assert len(diary.starts(job.id)) == 1
+
+    @keeps("C1")
+    def test_a_unique_job_whose_submit_failed_half_way_is_stored_by_the_second(
+        self, app: App, control: Control, jobs: Jobs
+    ) -> None:
+        job = jobs.note.options(unique="x").job("x")
+        assert app.store.add(unique_key("x"), job.id.encode(), keep=30)  # as far as the first submit came
+        handle = app.submit(job)
+        assert [each.id for each in control.jobs(handle.queue)] == [handle.id] == [job.id]
+        assert jobs.note.options(unique="x").submit("y") == handle
+
+    @keeps("C1")
+    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    def test_a_job_may_submit_jobs(self, jobs: Jobs, crew: Crew, diary: Diary, pool: str) -> None:
+        crew.worker(pool=pool)  # type: ignore[arg-type]
+        child = jobs.breed.submit("child").result(10)
+        eventually(lambda: diary.ends(child), "the job that a job submitted runs")
+
+
+class Atomic(ContractWorld):
+    """C16: a group is stored as a whole or not at all, and so is what a job's end leads to."""
+
+    @keeps("C16")
+    def test_a_group_of_which_one_job_is_wrong_is_not_stored(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        wrong: Job[str] = Job("1", "note", (object(),))
+        with pytest.raises(TypeError):
+            app.submit_many([jobs.note.job("a"), wrong, jobs.note.job("b")])
+        assert not control.jobs(queue)
+
+    @keeps("C16")
+    def test_a_transaction_that_raises_stores_nothing(self, app: App, control: Control, queue: str, jobs: Jobs) -> None:
+        with pytest.raises(ZeroDivisionError), app.transaction():  # noqa: PT012 - the block is what is tested
+            jobs.note.submit("a")
+            jobs.note.submit("b")
+            raise ZeroDivisionError
+        assert not control.jobs(queue)
+        with app.transaction():
+            jobs.note.submit("c")
+            jobs.note.submit("d")
+            assert not control.jobs(queue)
+        assert [job.args for job in control.jobs(queue, State.READY)] == [["c"], ["d"]]
+
+    @keeps("C16")
+    def test_groups_of_a_producer_that_is_killed_are_stored_whole_or_not_at_all(
+        self, app: App, control: Control, queue: str, crew: Crew, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        chance = random.Random(16)
+        kills = 4
+        said = [said_before_death(crew.start(IN_GROUPS, str(number)), chance) for number in range(kills)]
+        acknowledged = {group for lines in said for _, group in lines}
+        stored = Counter(str(job.args[0]) for job in control.jobs(queue, limit=ALL))
+        assert set(stored.values()) == {SIZE}
+        assert acknowledged <= set(stored)
+        measured(f"{kills} kill -9 over {len(stored)} groups of {SIZE}: 0 torn")
+
+    @keeps("C16")
+    def test_the_end_of_an_attempt_and_the_retry_are_one_step_when_workers_are_killed(
+        self, app: App, control: Control, queue: str, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        acts = ["retry 0", "retry 0", "return"]
+        handles = app.submit_many(jobs.perform.job(acts) for _ in range(120))
+        kills = 3
+        for number in range(kills):
+            worker = crew.program(concurrency=2)
+            eventually(lambda goal=100 * (number + 1): len(diary.starts()) > goal, "jobs run")  # type: ignore[misc]
+            worker.kill()
+        crew.program(concurrency=2)
+        assert [handle.result(30) for handle in handles] == [3] * len(handles)
+        eventually(lambda: not control.jobs(queue), "nothing is left")
+        attempts = Counter((start.id, start.attempt) for start in diary.starts())
+        assert set(attempts) == {(handle.id, number) for handle in handles for number in (1, 2, 3)}
+        again = sum(attempts.values()) - len(attempts)
+        measured(f"{kills} workers killed over {len(attempts)} attempts: 0 skipped, {again} started again")
+
+
+def said_before_death(producer: subprocess.Popen[str], chance: random.Random) -> list[list[str]]:
+    """Kill a producer after some of its lines; returns the words of all that it said."""
+    assert producer.stdout is not None
+    with producer.stdout as lines:
+        said = [lines.readline() for _ in range(chance.randrange(20, 80))]
+        producer.send_signal(signal.SIGKILL)
+        said += [line for line in lines if line.endswith("\n")]
+    assert producer.wait(10) == -signal.SIGKILL, "".join(said)
+    return [line.split() for line in said]
+
+
+def eventually_more_than(count: int, diary: Diary) -> bool:
+    """Whether more jobs than count start within a short while."""
+    try:
+        eventually(lambda: len(diary.starts()) > count, "more start", within=0.5)
+    except AssertionError:
+        return False
+    return True
