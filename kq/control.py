@@ -181,22 +181,18 @@ class Control:
 
     def job(self, id: str) -> JobInfo | None:
         """What is known of a job: where it waits, who runs it, or how it ended; None when nothing is."""
-        for worker in self.workers():
-            for running in worker.running:
-                if running.id == id:
-                    seen = next(iter(self._inspector.find(running.queue, [id])), None)
-                    if seen is not None:
-                        return _replaced(info_of(seen), State.RUNNING, worker.name)
-                    return JobInfo(id, running.type, running.queue, State.RUNNING, worker=worker.name)
-        for queue in self.queues():
-            for name in (queue.name, queue.name + BURIED):
-                for seen in self._inspector.find(name, [id]):
-                    return info_of(seen)
+        # Its end is recorded before the broker lets go of it and before its worker says that it runs no more. What ended
+        # between the two looks is found by the second.
+        return self._ended(id) or self._running(id) or self._waiting(id) or self._ended(id)
+
+    def _ended(self, id: str) -> JobInfo | None:
         found = self._app.store.get([job_key(id)])[0]
         if found is None:
             return None
         record = decode_record(found)
-        result = msgspec.json.decode(record.value)
+        if record.state is State.BURIED:
+            for seen in self._inspector.find(record.queue + BURIED, [id]):
+                return info_of(seen)
         return JobInfo(
             id,
             record.type,
@@ -205,9 +201,26 @@ class Control:
             record.attempts,
             error=record.error,
             traceback=record.traceback,
-            result=result,
+            result=msgspec.json.decode(record.value),
             worker=record.worker,
         )
+
+    def _running(self, id: str) -> JobInfo | None:
+        for worker in self.workers():
+            for running in worker.running:
+                if running.id == id:
+                    seen = next(iter(self._inspector.find(running.queue, [id])), None)
+                    if seen is not None:
+                        return _replaced(info_of(seen), State.RUNNING, worker.name)
+                    return JobInfo(id, running.type, running.queue, State.RUNNING, worker=worker.name)
+        return None
+
+    def _waiting(self, id: str) -> JobInfo | None:
+        for queue in self.queues():
+            for name in (queue.name, queue.name + BURIED):
+                for seen in self._inspector.find(name, [id]):
+                    return info_of(seen)
+        return None
 
     def state(self, id: str, queue: str) -> State:
         """Where a job of queue is."""

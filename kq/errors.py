@@ -89,11 +89,11 @@ class JobFailed(JobError):
 
 
 class JobBuried(JobError):
-    """It was set aside for a human, whole, and can be kicked back."""
+    """It was set aside for a human, whole: it can be looked at and is not lost."""
 
     code = "KQ212"
     _fact = "was buried"
-    _fix = "kq jobs show {job} tells why; kq jobs kick {job} runs it again."
+    _fix = "kq jobs show {job} tells why, with its arguments and history."
 
 
 class JobRevoked(JobError):
