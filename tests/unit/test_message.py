@@ -121,6 +121,12 @@ def test_what_can_not_be_read_is_buried_with_its_headers_as_they_came() -> None:
     }
 
 
+def test_a_repeated_submit_says_that_it_is_one() -> None:
+    envelope = Envelope(ID, "mail", b"{}", encode_head(Head(id=ID, type="t")))
+    assert decode_head(envelope.again().headers) == Head(id=ID, type="t", again=True)
+    assert not decode_head(envelope.headers).again
+
+
 # Limits.
 
 

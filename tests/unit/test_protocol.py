@@ -106,6 +106,11 @@ MEANINGS = {
         ["cat.png"],
         {"width": 200},
     ),
+    "again": Meaning(
+        Head(id="019b76daa87d0123456789abcdef", type="shop.jobs.resize", submitted=1767225602.5, again=True),
+        ["cat.png"],
+        {"width": 200},
+    ),
     "settings": Meaning(
         Head(
             id="019b76daa87efedcba9876543210",
