@@ -5,13 +5,14 @@
 
 Without --folder it reads what every Python brings along: its licence and its own modules' documentation.
 Nothing is needed beside it: the worker runs inside this program. To see it apart, start one in another terminal
-on the same URL first: `kq worker -A examples/report.py`.
+on the same URL first: `kq -A examples/report.py worker`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import sysconfig
 from collections import Counter
@@ -21,11 +22,12 @@ import msgspec
 
 import kq
 
-app = kq.App("report")
+app = kq.App("report", queue="report", timeout=30)
 
 #: At most so many documents: enough to be real, few enough to be quick.
 LIMIT = 120
 DEFAULT_TERMS = ("copyright", "error", "file", "thread", "queue")
+KINDS = (".py", ".txt", ".md", ".rst")
 
 
 class Findings(msgspec.Struct):
@@ -36,29 +38,35 @@ class Findings(msgspec.Struct):
     counts: dict[str, int]
 
 
-@app.job(timeout=30)
+@app.job
 def search(folder: str) -> list[str]:
-    """The documents in folder, by name."""
-    root = Path(folder)
-    found = [path for path in root.rglob("*") if path.suffix in {".py", ".txt", ".md", ".rst"} and path.is_file()]
-    return sorted(str(path.relative_to(root)) for path in found)[:LIMIT]
+    """The first LIMIT documents in folder and below: those of a folder by name, then its folders by name."""
+    found: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        # A name that is no text, as some file systems have, could not travel in a message.
+        documents = [name for name in sorted(names) if name.endswith(KINDS) and name.isprintable()]
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in documents]
+        if len(found) >= LIMIT:
+            break
+    return found[:LIMIT]
 
 
-@app.job(timeout=30)
+@app.job
 def analyse(folder: str, document: str, terms: list[str]) -> Findings:
     """Count words and terms in one document."""
-    words = re.findall(r"[a-z]+", text_of(Path(folder) / document).lower())
+    words = re.findall(r"\w+", text_of(Path(folder) / document).lower())
     counted = Counter(words)
     return Findings(document, len(words), {term: counted[term.lower()] for term in terms})
 
 
-@app.job(timeout=30)
+@app.job
 def summarise(findings: list[Findings], terms: list[str]) -> str:
     """The report: for each term how often it occurs, and the document that has it most."""
     lines = [f"{len(findings)} documents, {sum(each.words for each in findings):,} words"]
     for term in terms:
-        best = max(findings, key=lambda each: (each.counts[term], each.document), default=None)
         total = sum(each.counts[term] for each in findings)
+        best = max(findings, key=lambda each: each.counts[term], default=None)
         where = f"most in {best.document} ({best.counts[term]})" if best and total else "nowhere"
         lines.append(f"  {term:<12} {total:>6}  {where}")
     return "\n".join(lines)
@@ -78,11 +86,16 @@ def text_of(path: Path) -> str:
 
 
 def report(folder: str, terms: list[str]) -> str:
-    """The whole flow: search, then analyse each document in a job of its own, then summarise."""
+    """The whole flow: search, then analyse each document in a job of its own, then summarise what could be read."""
     documents = search.submit(folder).result(timeout=60)
     handles = app.submit_many(analyse.job(folder, document, terms) for document in documents)
-    findings = [msgspec.convert(handle.result(timeout=60), Findings) for handle in handles]
-    return summarise.submit(findings, terms).result(timeout=60)
+    findings, notes = [], []
+    for document, handle in zip(documents, handles, strict=True):
+        try:
+            findings.append(msgspec.convert(handle.result(timeout=60), Findings))
+        except kq.JobBuried as buried:  # it waits for a human: kq jobs ls --state buried
+            notes.append(f"  left out: {document}, {buried.error}")
+    return "\n".join([summarise.submit(findings, terms).result(timeout=60), *notes])
 
 
 def main() -> None:
@@ -91,13 +104,21 @@ def main() -> None:
     parser.add_argument("--folder", default=sysconfig.get_path("stdlib"), help="where the documents are")
     parser.add_argument("--term", action="append", help="what to look for; may be repeated")
     arguments = parser.parse_args()
+    folder = Path(arguments.folder).expanduser().resolve()
+    if not folder.is_dir():
+        parser.error(f"there is no folder {folder}")
     app.configure(url=arguments.url)
     with kq.Worker(app, concurrency=2):
-        print(report(arguments.folder, arguments.term or list(DEFAULT_TERMS)))
+        print(report(str(folder), arguments.term or list(DEFAULT_TERMS)))
     app.close()
 
 
 if __name__ == "__main__":
     main()
 
-# prints: 120 documents, 24,301 words
+# prints: 120 documents, … words
+# prints:   copyright    … most in …
+# prints:   error        … most in …
+# prints:   file         … most in …
+# prints:   thread       … most in …
+# prints:   queue        … most in …

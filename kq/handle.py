@@ -15,7 +15,7 @@ from kq.message import decode_head
 from kq.record import Record, decode_record, encode, job_key, unique_key
 from kq.state.store import Store, Write
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 #: Seconds that result() waits when it is not told how long.
 PATIENCE = 3600.0
@@ -33,7 +33,7 @@ class Looks(Protocol):
     def keep(self) -> float: ...
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """A submitted job, seen from outside. Two handles with the same id are the same job."""
 
     __slots__ = ("_app", "id", "queue")
@@ -52,7 +52,7 @@ class Handle(Generic[R]):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> R_co:
         """What the job returned, as JSON values; waits for it without polling.
 
         timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
@@ -61,10 +61,10 @@ class Handle(Generic[R]):
         found = self._app.store.wait(job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
             raise ResultTimeout(self.id)
-        value: R = value_of(self.id, decode_record(found))
+        value: R_co = value_of(self.id, decode_record(found))
         return value
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         return asyncio.to_thread(self.result).__await__()
 
     def state(self) -> State:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from kq.policy import YEAR, RetryPolicy
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class State(StrEnum):
@@ -100,7 +100,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[R]):
+class Job(Generic[R_co]):
     """One unit of work: a job type's name, arguments for it, and settings. Submit it with `app.submit`."""
 
     id: str
