@@ -23,7 +23,7 @@ from kq.job import Job, Settings
 from kq.jobtype import AsyncJobType, JobType
 from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
 from kq.outcome import OnLost, OnTimeout, Rules
-from kq.policy import RetryPolicy, error_name
+from kq.policy import YEAR, RetryPolicy, error_name
 from kq.record import unique_key
 from kq.state import open_store
 from kq.state.store import Store, Write
@@ -327,6 +327,8 @@ class App:
             retry_policy=None if policy is None else policy.to_data(),
         )
         delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
+        if delay is not None and delay > YEAR:
+            raise ValueError(f"at {settings.at} is more than a year away; submit it later")
         return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay or 0.0)
 
     def _queue(self, job: Job[Any]) -> str:

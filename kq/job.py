@@ -90,6 +90,10 @@ class Settings:
                 raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
         if self.queue == "" or self.unique == "":
             raise ValueError(f"{'queue' if self.queue == '' else 'unique'} is empty; leave it out or give it a name")
+        if self.queue is not None and (self.queue.startswith(("kq.", "amq.")) or self.queue.endswith(".buried")):
+            raise ValueError(
+                f"queue {self.queue!r} is not free: names kq.…, amq.… and ….buried are the brokers' and kq's"
+            )
 
     def over(self, other: Settings) -> Settings:
         """These settings, and other's where these say nothing."""

@@ -119,3 +119,9 @@ def test_a_buried_job_leaves_only_by_the_hand_of_a_human() -> None:
 @given(COUNTERS)
 def test_every_attempt_that_ended_is_counted_once(counters: Counters) -> None:
     assert counters.attempts == counters.failed + counters.lost + counters.infrastructure
+
+
+@pytest.mark.parametrize("name", ["kq.events", "amq.topic", "mail.buried"])
+def test_a_queue_may_not_have_a_name_that_means_something_else(name: str) -> None:
+    with pytest.raises(ValueError, match="is not free"):
+        Settings(queue=name)
