@@ -4,10 +4,10 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 JOBS ?= 2
 
-.PHONY: help demo test unit check format chaos bench clean
+.PHONY: help demo test unit check format chaos bench transport-report clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .venv/.kq: pyproject.toml scripts/venv.sh
 	@scripts/venv.sh
@@ -44,6 +44,11 @@ chaos: .venv/.dev  ## 200 random kills over 5 000 jobs on each broker (minutes)
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh
 	@$(PY) -m benchmarks $(ARGS)
+
+transport-report: .venv/.dev  ## what kq's transports and Kombu's own keep: writes docs/kombu-transports.md (minutes)
+	@scripts/servers.sh
+	@$(PY) -m pip install --quiet sqlalchemy
+	@PYTHONPATH=.:transports $(PY) -m tests.transports.report $(ARGS)
 
 clean:  ## remove what make and the tools made
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,10 @@ class TestMemory(KombuSuite):
 
 
 class TestSqlalchemy(KombuSuite):
+    @pytest.fixture(autouse=True)
+    def _driver(self) -> None:
+        pytest.importorskip("sqlalchemy")
+
     def url(self, where: Path) -> str:
         return f"sqla+sqlite:///{where / 'kombu.db'}"
 

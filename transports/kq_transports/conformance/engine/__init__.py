@@ -19,6 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from kq_transports.conformance.engine.faults import Faults
 from kq_transports.conformance.engine.leases import Fencing, Leases, Mortal, SingleActive
 from kq_transports.conformance.engine.life import Delay, FollowUps, GiveBack, Order, Publish, Settle
+from kq_transports.conformance.engine.load import Load
 from kq_transports.conformance.engine.topology import Exchanges, Looking, Queues
 from kq_transports.conformance.engine.waiting import Waiting
 from kq_transports.conformance.engine.world import Connect, requires
@@ -61,6 +62,7 @@ class EngineSuite(
     Queues,
     Exchanges,
     Looking,
+    Load,
     Random,
 ):
     """Every promise of the seam."""

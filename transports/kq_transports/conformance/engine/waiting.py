@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 
 from kq_transports.conformance.engine.world import (
     DEADLINE,
@@ -21,9 +23,11 @@ from kq_transports.conformance.engine.world import (
     message,
     messages,
     readable,
+    requires,
     take,
 )
-from kq_transports.engine import Binding, Delivery, Engine, Want
+from kq_transports.conformance.peer import peer
+from kq_transports.engine import Binding, Delivery, Engine, Options, Want
 
 PROMPT = 0.25  # seconds; far below the second after which a safety net would wake the sleeper anyway
 
@@ -123,6 +127,15 @@ class Waiting(EngineWorld):
         ((id, when),) = got
         assert (id, when - published < PROMPT) == ("a", True)
 
+    def test_a_publish_by_another_process_wakes(self, tmp_path: Path, engine: Engine) -> None:
+        requires(engine.traits, "shared")
+        take(engine)
+        with peer(publish_when_told, self, tmp_path, Options()) as process:
+            process.receive()
+            assert self.woken_by(engine, lambda: process.send("now")) < PROMPT
+            process.join()
+        assert ids(take(engine)) == "a"
+
     def test_a_delayed_message_comes_on_time(self, engine: Engine) -> None:
         begin = time.time()
         engine.publish([message("a", delay=0.2)])
@@ -168,3 +181,12 @@ class Waiting(EngineWorld):
                 return got[0]
             engine.wait([queue], give_up - time.monotonic())
         raise AssertionError(f"no message came within {DEADLINE} s")
+
+
+def publish_when_told(pipe: Pipe, world: EngineWorld, where: Path, options: Options) -> None:
+    """The life of another process: publish one message when told to."""
+    engine = world.open(where, options)
+    pipe.send("ready")
+    pipe.recv()
+    engine.publish(messages("a"))
+    engine.close()
