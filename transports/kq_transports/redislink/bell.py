@@ -12,7 +12,6 @@ import time
 
 from redis.connection import Connection
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as NothingYet
 
 from kq_transports.redislink.link import explained
 from kq_transports.redislink.place import Place
@@ -35,9 +34,9 @@ class Bell:
         if self._asked_at is None or self._connection is None:
             return False
         try:
-            self._connection.read_response(timeout=0, disconnect_on_error=False)
-        except NothingYet:
-            return True
+            if not self._connection.can_read():
+                return True
+            self._connection.read_response()
         except (RedisError, OSError):
             self.close()
         self._asked_at = None

@@ -5,6 +5,7 @@ Not for threads: its owner uses it in one at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -67,13 +68,13 @@ class Link:
         """Whether something comes within timeout seconds from a server that was told to send by itself."""
         connection = self._open()
         try:
-            connection.read_response(timeout=max(0.0, timeout), disconnect_on_error=False)
-        except TooLate:
-            return False
-        except (Broken, ResponseError, InvalidResponse, OSError) as error:
+            heard = bool(connection.can_read(max(0.0, timeout)))
+            if heard:
+                connection.read_response()
+        except (Broken, TooLate, ResponseError, InvalidResponse, OSError) as error:
             self.close()
             raise explained(error, self.place, sent=True) from error
-        return True
+        return heard
 
     def open(self) -> None:
         """Get in now; raises as run()."""
@@ -153,22 +154,48 @@ class Link:
 def explained(error: Exception, place: Place, *, sent: bool) -> EngineError | Refused:
     """What redis-py raised, as an error of the seam that names the next step. Holds no password."""
     answer = str(error)
-    match error:
-        case AuthenticationError() | NoPermissionError():
+    match _code(error):
+        case "NOAUTH" | "NOPERM":
             return EngineError(f"Redis at {place} refuses this user: {answer}; check user and password in the URL")
-        case ReadOnlyError():
+        case "READONLY":
             return EngineError(f"Redis at {place} is a read-only replica; use the URL of its primary")
-        case ClusterError() | MovedError():
+        case "CLUSTER":
             return EngineError(f"Redis at {place} is part of a cluster; kq needs a single server")
-        case OutOfMemoryError():
+        case "OOM":
             return Full(f"Redis at {place} has no memory left; raise its maxmemory or wait until jobs are done")
-        case ResponseError() if answer.startswith("MISCONF"):
+        case "MISCONF":
             return Full(f"Redis at {place} can't save to its disk and refuses to store: {answer}")
-        case ResponseError() if answer.startswith("KQ"):
-            return Refused(answer)
-        case ResponseError() if answer.startswith("BUSY"):
+        case "BUSY":
             return Unreachable(f"Redis at {place} is busy with somebody's script", sent=False)
-        case ResponseError():
-            return EngineError(f"Redis at {place} answers: {answer}")
-    why = "did not answer in time" if isinstance(error, TooLate) else f"can't be reached: {answer}"
-    return Unreachable(f"Redis at {place} {why}", sent=sent)
+        case "SILENT":
+            return Unreachable(f"Redis at {place} did not answer in time", sent=sent)
+        case "BROKEN":
+            return Unreachable(f"Redis at {place} can't be reached: {answer}", sent=sent)
+        case code if code.startswith("KQ"):
+            return Refused(answer)
+    return EngineError(f"Redis at {place} answers: {answer}")
+
+
+def _code(error: Exception) -> str:
+    """The word that a Redis error begins with, or our own for what redis-py has classes for."""
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code
+    # Redis 6.2 puts words of its own before the error of a command in a script.
+    found = re.search(r"(?:^|: -)([A-Z]+)\b", str(error))
+    return found[1] if found else ""
+
+
+# From the special to the general: to redis-py a wrong password is a broken connection.
+_CODES = {
+    AuthenticationError: "NOAUTH",
+    NoPermissionError: "NOPERM",
+    ReadOnlyError: "READONLY",
+    ClusterError: "CLUSTER",
+    MovedError: "CLUSTER",
+    OutOfMemoryError: "OOM",
+    TooLate: "SILENT",
+    Broken: "BROKEN",
+    InvalidResponse: "BROKEN",
+    OSError: "BROKEN",
+}
