@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 JOBS ?= 2
 
-.PHONY: help demo test unit check format chaos bench transport-report clean
+.PHONY: help demo test unit check format chaos bench transport-report reference clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -49,6 +49,9 @@ transport-report: .venv/.dev  ## what kq's transports and Kombu's own keep: writ
 	@scripts/servers.sh
 	@$(PY) -m pip install --quiet sqlalchemy
 	@PYTHONPATH=.:transports $(PY) -m tests.transports.report $(ARGS)
+
+reference: .venv/.dev  ## write docs/reference.md from the code
+	@PYTHONPATH=. $(PY) scripts/reference.py
 
 clean:  ## remove what make and the tools made
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

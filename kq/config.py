@@ -54,10 +54,11 @@ class Lease(msgspec.Struct, frozen=True):
 class Worker(msgspec.Struct, frozen=True):
     """How `kq worker` runs.
 
-    queues: what it takes jobs from; none named: the queues of the app's job types. pool: what its executors are
-    made of. concurrency: jobs at once, None for the pool's own default. processes: supervisors. grace: seconds
-    that running jobs are given when it is told to end.
-    max_jobs, max_rss: an executor that ran so many jobs, or holds so many bytes, is replaced.
+    queues: what it takes jobs from, and how many of each at once; none named: the queues of the app's job types.
+    pool: what its executors are made of. concurrency: jobs at once, None for one per CPU, 10 threads or 100 coroutines.
+    processes: supervisors, each with executors of its own. grace: seconds that running jobs are given when it is told
+    to end.
+    max_jobs: an executor that ran so many jobs is replaced. max_rss: one that holds so many bytes is, too.
     """
 
     queues: Queues = msgspec.field(default_factory=Queues)
@@ -70,7 +71,11 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class PublishRetryPolicy(msgspec.Struct, frozen=True):
-    """How a submit that the broker did not take is repeated: Kombu's retry_policy, within submit_timeout."""
+    """How a submit that the broker did not take is repeated: Kombu's retry_policy, within submit_timeout.
+
+    max_retries: how often at most. interval_start: seconds before the first time. interval_step: seconds by which each
+    further wait is longer. interval_max: seconds that the longest wait takes.
+    """
 
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = 50
     interval_start: Seconds = Seconds(0.05)
@@ -147,7 +152,7 @@ def load(
 def misspelt(environ: Environ) -> dict[str, str]:
     """Names in environ that look like a setting of kq but are none, and what was probably meant."""
     names = (
-        {_variable(key): key for key in SCHEMA} | {f"{_variable(key)}_FILE": key for key in SECRET} | {"KQ_CONFIG": ""}
+        {variable(key): key for key in SCHEMA} | {f"{variable(key)}_FILE": key for key in SECRET} | {"KQ_CONFIG": ""}
     )
     strange = (name for name in environ if name.startswith("KQ_") and name not in names)
     near = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.8) for name in strange}
@@ -266,11 +271,12 @@ def _filled(one: Given, value: object, environ: Environ) -> object:
 def _from_environ(environ: Environ, folder: Path) -> list[Given]:
     keys = [*SCHEMA, *(f"{key}_file" for key in SECRET)]
     # An empty variable is as good as none: that is how a shell or a compose file takes one away.
-    found = [Given(key, environ[_variable(key)], _variable(key)) for key in keys if environ.get(_variable(key))]
+    found = [Given(key, environ[variable(key)], variable(key)) for key in keys if environ.get(variable(key))]
     return _with_secrets(found, folder)
 
 
-def _variable(key: str) -> str:
+def variable(key: str) -> str:
+    """The environment variable of a setting."""
     return "KQ_" + key.upper().replace(".", "_")
 
 

@@ -119,6 +119,7 @@ class Control:
         self.close()
 
     def close(self) -> None:
+        """End the connection to the broker."""
         self._inspector.close()
 
     # Workers.

@@ -1,8 +1,5 @@
 """How a command ends when it can't do what was asked: one or two lines on stderr, and an exit code that scripts know.
 
-0 done; 1 the answer is no (doctor found something, the job failed); 2 wrong usage; 65 data that can't be used;
-69 broker or worker not available; 70 a bug in kq; 75 the time was over; 77 refused; 78 wrong settings;
-130, 143 signals.
 The numbers from 64 on are those of BSD's sysexits.h.
 """
 
@@ -26,7 +23,21 @@ from kq.errors import (
 
 LOOK = "kq doctor looks at the whole way there."
 
-NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG = 1, 2, 65, 69, 70, 75, 77, 78
+DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
+
+#: What each exit code says.
+MEANING = {
+    DONE: "done",
+    NO: "the answer is no: doctor found something broken, the job failed, there is no such job",
+    USAGE: "wrong usage",
+    DATA: "arguments or data that can't be used",
+    UNAVAILABLE: "the broker is not available",
+    BUG: "a bug in kq",
+    LATE: "the time to wait was over",
+    REFUSED: "kq refuses, as it would destroy something",
+    CONFIG: "wrong settings, or no such application",
+    INTERRUPTED: "interrupted by ctrl-C",
+}
 
 
 class Refused(KqError):

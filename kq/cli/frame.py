@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from kq import __version__
-from kq.cli.failing import USAGE, exit_code_of, report
+from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.units import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -187,8 +187,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo(help.format_message(), err=True)
         return USAGE
     except (KeyboardInterrupt, click.Abort):
-        return 130
+        return INTERRUPTED
     except Exception as error:
         report(error, as_json=seen.json, verbose=seen.verbose > 0, color=wants_color(seen.no_color))
         return exit_code_of(error)
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else DONE
