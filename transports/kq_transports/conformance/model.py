@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Literal, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kq_transports.conformance.engine.world import Connect
 from kq_transports.engine import Action, Delivery, Engine, LeaseLost, Message, Verdict, Want
@@ -19,6 +19,8 @@ from kq_transports.engine import Action, Delivery, Engine, LeaseLost, Message, V
 SOON = 0.01  # seconds: a delay that is over after an `advance`
 LATE = 3600.0  # seconds: a delay that is never over here
 DYING = 0.03  # seconds: the lease of one that is going to lose it
+
+T = TypeVar("T")
 
 ZOMBIE = 2  # the seat of a third connection, which dies
 
@@ -28,6 +30,9 @@ priorities = st.integers(0, 9)
 delays: st.SearchStrategy[Waits] = st.sampled_from(["now", "now", "soon", "late"])
 actions = st.sampled_from(Action)
 seats = st.integers(0, 1)
+#: Which of those that there are, counted round: what is drawn must not depend on what happened, because what
+#: happened depends on time.
+picks = st.lists(st.integers(0, 11), min_size=1, max_size=4)
 
 
 @dataclass(slots=True)
@@ -45,6 +50,11 @@ class Entry:
     @property
     def rank(self) -> tuple[int, int]:
         return (-self.priority, self.place)
+
+
+def picked(which: list[int], those: list[T]) -> list[T]:
+    """Some of those, each once."""
+    return [those[i] for i in dict.fromkeys(n % len(those) for n in which)] if those else []
 
 
 class EngineModel(RuleBasedStateMachine):
@@ -76,50 +86,42 @@ class EngineModel(RuleBasedStateMachine):
     def publish(self, priority: int, waits: Waits, amount: int) -> None:
         self.engines[0].publish([self._new(f"m{next(self._names)}", priority, waits) for _ in range(amount)])
 
-    @precondition(lambda self: self.entries)
-    @rule(data=st.data(), priority=priorities)
-    def publish_again(self, data: st.DataObject, priority: int) -> None:
-        id = data.draw(st.sampled_from(sorted(self.entries)))
-        self.engines[1].publish([Message(id, self.queue, b"again", priority)])
+    @rule(which=picks, priority=priorities)
+    def publish_again(self, which: list[int], priority: int) -> None:
+        known = picked(which, sorted(self.entries))
+        self.engines[1].publish([Message(id, self.queue, b"again", priority) for id in known])
 
     @rule(seat=seats, limit=st.integers(1, 4))
     def reserve(self, seat: int, limit: int) -> None:
         self._taken(seat, limit, self.engines[seat].reserve([Want((self.queue,), limit)]))
 
-    @precondition(lambda self: self._held(0))
-    @rule(data=st.data(), action=actions, limit=st.integers(1, 4))
-    def settle_and_reserve(self, data: st.DataObject, action: Action, limit: int) -> None:
-        chosen = self._choose(data, 0)
-        verdicts = self._end(chosen, action)
+    @rule(which=picks, action=actions, limit=st.integers(1, 4))
+    def settle_and_reserve(self, which: list[int], action: Action, limit: int) -> None:
+        verdicts = self._end(picked(which, self._held(0)), action)
         self._taken(0, limit, self.engines[0].reserve([Want((self.queue,), limit)], verdicts))
 
-    @precondition(lambda self: self._held(0))
-    @rule(data=st.data(), action=actions)
-    def settle(self, data: st.DataObject, action: Action) -> None:
-        chosen = self._choose(data, 0)
-        assert self.engines[0].settle(self._end(chosen, action)) == []
+    @rule(which=picks, action=actions)
+    def settle(self, which: list[int], action: Action) -> None:
+        assert self.engines[0].settle(self._end(picked(which, self._held(0)), action)) == []
 
-    @precondition(lambda self: self._held(1))
-    @rule(data=st.data(), priority=priorities, waits=delays)
-    def finish_with_a_follow_up(self, data: st.DataObject, priority: int, waits: Waits) -> None:
-        chosen = self._choose(data, 1)
-        verdicts = self._end(chosen, Action.DONE)
+    @rule(which=picks, priority=priorities, waits=delays)
+    def finish_with_a_follow_up(self, which: list[int], priority: int, waits: Waits) -> None:
+        verdicts = self._end(picked(which, self._held(1)), Action.DONE)
         follow_up = self._new(f"m{next(self._names)}", priority, waits)
         assert self.engines[1].settle(verdicts, [follow_up]) == []
 
-    @precondition(lambda self: self._held(1))
-    @rule(data=st.data(), priority=priorities, waits=delays)
-    def finish_and_publish_it_anew(self, data: st.DataObject, priority: int, waits: Waits) -> None:
-        entry = self._choose(data, 1)[0]
-        verdicts = self._end([entry], Action.DONE)
-        assert self.engines[1].settle(verdicts, [self._new(entry.id, priority, waits)]) == []
+    @rule(which=picks, priority=priorities, waits=delays)
+    def finish_and_publish_it_anew(self, which: list[int], priority: int, waits: Waits) -> None:
+        chosen = picked(which, self._held(1))
+        verdicts = self._end(chosen, Action.DONE)
+        assert self.engines[1].settle(verdicts, [self._new(entry.id, priority, waits) for entry in chosen]) == []
 
-    @precondition(lambda self: self.old_receipts)
-    @rule(data=st.data(), seat=seats, action=actions)
-    def settle_what_is_over(self, data: st.DataObject, seat: int, action: Action) -> None:
-        receipt = data.draw(st.sampled_from(self.old_receipts))
-        stale = self.engines[seat].settle([Verdict(receipt, action)], [Message("never", self.queue, b"")])
-        assert stale == [receipt]
+    @rule(which=picks, seat=seats, action=actions)
+    def settle_what_is_over(self, which: list[int], seat: int, action: Action) -> None:
+        receipts = picked(which, self.old_receipts)
+        follow_ups = [Message("never", self.queue, b"")] if receipts else []
+        stale = self.engines[seat].settle([Verdict(receipt, action) for receipt in receipts], follow_ups)
+        assert stale == receipts
 
     @rule(seat=seats, limit=st.integers(1, 3), how=st.sampled_from(["expel", "close", "lapse"]))
     def lose_a_connection(self, seat: int, limit: int, how: str) -> None:
@@ -135,10 +137,9 @@ class EngineModel(RuleBasedStateMachine):
         self._give_back(self._held(seat))
         self.engines[seat] = self._fresh()
 
-    @precondition(lambda self: self.entries)
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(sorted(self.entries)), min_size=1, max_size=3, unique=True))
+    @rule(which=picks)
+    def remove(self, which: list[int]) -> None:
+        chosen = picked(which, sorted(self.entries))
         removable = {id for id in chosen if self.entries[id].holder is None}
         assert set(self.engines[0].remove(self.queue, chosen)) == removable
         for id in removable:
@@ -184,11 +185,6 @@ class EngineModel(RuleBasedStateMachine):
 
     def _held(self, seat: int) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.holder == seat]
-
-    def _choose(self, data: st.DataObject, seat: int) -> list[Entry]:
-        held = self._held(seat)
-        ids = data.draw(st.lists(st.sampled_from([e.id for e in held]), min_size=1, unique=True))
-        return [self.entries[id] for id in ids]
 
     def _waiting(self, soon: Iterable[str]) -> list[Entry]:
         """What is ready for certain, and those of soon that may be."""
