@@ -1,0 +1,200 @@
+"""Documentation does not drift: its code runs, its commands and links exist, and what there is has its place in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import kq
+from kq import config
+from kq.cli.frame import VERBS, Root
+from kq.errors import all_errors
+from scripts import reference
+from tests.docs.pages import ALL, ROOT, Page
+
+PATIENCE = 60
+README = Page(ROOT / "README.md")
+REFERENCE = Page(ROOT / "docs" / "reference.md")
+
+of_each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of a program which knows kq and nothing of this machine's settings."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("KQ_")}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "transports")])
+    return {**plain, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(folder / "state")}
+
+
+def python(folder: Path, *arguments: str) -> str:
+    """What a Python program prints in folder."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def named(text: str) -> str:
+    """The module that a block says it is, in a first line like "# shop.py"; "" when it says none."""
+    match = re.match(r"# (\w+)\.py$", text.partition("\n")[0])
+    return match[1] if match else ""
+
+
+@of_each_page
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: Page, tmp_path: Path) -> None:
+    texts = [block.text for block in page.blocks("python")]
+    for text in texts:
+        if named(text):
+            (tmp_path / f"{named(text)}.py").write_text(text)
+            python(tmp_path, "-c", f"import {named(text)}")
+    rest = "\n".join(text for text in texts if not named(text))
+    if rest:
+        (tmp_path / "page.py").write_text(rest)
+        python(tmp_path, "page.py")
+
+
+@of_each_page
+def test_the_python_that_is_not_run_compiles(page: Page) -> None:
+    for block in page.blocks("python notest"):
+        compile(block.text, page.name, "exec")
+
+
+@of_each_page
+def test_the_settings_of_a_page_are_settings(page: Page, tmp_path: Path) -> None:
+    for block in page.blocks("yaml"):
+        (tmp_path / "kq.yaml").write_text(block.text)
+        config.load(file=tmp_path / "kq.yaml", environ={}, folder=tmp_path)
+
+
+@of_each_page
+def test_the_json_of_a_page_is_json(page: Page) -> None:
+    for block in page.blocks("json"):
+        json.loads(block.text)
+
+
+@of_each_page
+def test_each_command_that_a_page_names_exists_with_its_options(page: Page) -> None:
+    for command in page.commands("kq"):
+        parse(command)
+
+
+def parse(command: str) -> None:
+    """Understand a command line of kq without carrying it out; raises click.UsageError for what kq does not know."""
+    words = [word for word in shlex.split(command)[1:] if word not in ("&", "…") and not word.startswith("[")]
+    group: click.Command = Root()
+    context: click.Context | None = None
+    while isinstance(group, click.Group):
+        if not words or words == ["--help"]:
+            return
+        context = group.make_context("kq", words, parent=context)
+        rest = [*context._protected_args, *context.args]
+        if not rest:
+            return
+        name, found, words = group.resolve_command(context, rest)
+        assert name is not None
+        assert found is not None
+        group = found
+    with contextlib.suppress(click.MissingParameter):  # `kq submit` speaks of the verb, not of a job
+        group.make_context(name, words, parent=context)
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    for wrong in (
+        "kq frobnicate",
+        "kq jobs polish 5",
+        "kq worker --polish",
+        "kq --polish jobs ls",
+        "kq -A x:y demo --no",
+    ):
+        with pytest.raises(click.UsageError):
+            parse(wrong)
+
+
+@of_each_page
+def test_each_make_target_that_a_page_names_exists(page: Page) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {command.split()[1] for command in page.commands("make") if command != "make"} <= targets
+
+
+@of_each_page
+def test_links_lead_somewhere(page: Page) -> None:
+    for path, anchor in page.links():
+        assert path.exists(), f"{page.name} links to {path}, which does not exist"
+        if anchor:
+            assert anchor in Page(path).anchors(), f"{page.name} links to {path.name}#{anchor}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = Page(ROOT / "docs" / "README.md")
+    linked = {path for path, _ in index.links()}
+    missing = [page.name for page in ALL if page.path.parent.name == "docs" and page.path not in {*linked, index.path}]
+    assert not missing
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert REFERENCE.text == reference.page(), "run `make reference`"
+
+
+def test_what_is_public_has_its_place_in_the_reference() -> None:
+    text = REFERENCE.text
+    errors = [kind.code for kind in all_errors() if kind.__module__.startswith("kq.")]
+    wanted = (
+        [f"`kq.{name}`" for name in kq.__all__] + [f"`{key}`" for key in config.SCHEMA] + [f"| {e} |" for e in errors]
+    )
+    wanted += [f"### `kq {verb}" for verb in VERBS]
+    assert [each for each in wanted if each not in text] == []
+
+
+def test_no_message_names_a_command_that_is_not_there() -> None:
+    for path in (ROOT / "kq").rglob("*.py"):
+        for command in re.findall(r"\bkq (?:jobs|queues|workers) [a-z]+", path.read_text()):
+            parse(command)
+
+
+def test_the_first_example_of_the_readme_is_the_first_of_the_examples() -> None:
+    (shop,) = [block.text for block in README.blocks("python") if named(block.text) == "shop"]
+    hello = {code(line) for line in (ROOT / "examples" / "hello.py").read_text().splitlines()}
+    lines = [code(line) for line in shop.splitlines() if not line.startswith(("app = ", "    ..."))]
+    assert [line for line in lines if line not in hello] == []
+
+
+def code(line: str) -> str:
+    """A line without its comment and indentation."""
+    return line.partition("#")[0].strip()
+
+
+def test_the_first_commands_of_the_readme_do_what_they_show(tmp_path: Path) -> None:
+    (shop,) = [block.text for block in README.blocks("python") if named(block.text) == "shop"]
+    (tmp_path / "shop.py").write_text(shop)
+    (shown,) = [block.text for block in README.blocks("") if "python shop.py" in block.text]
+    worker, script, listing = [line.removeprefix("$ ").partition("#")[0] for line in re.findall(r"^\$.*", shown, re.M)]
+    background = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(worker.replace("&", ""))],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        printed = python(tmp_path, *shlex.split(script)[1:])
+        assert printed in shown
+        assert "default" in python(tmp_path, "-m", *shlex.split(listing))
+    finally:
+        background.send_signal(signal.SIGTERM)
+        assert background.wait(PATIENCE) == 0
