@@ -38,7 +38,7 @@ from kq_transports.routing import KINDS
 LEASE = 15.0
 
 #: Transport options that Kombu reads itself, or writes there when a publish is retried.
-_KOMBUS = frozenset(
+KOMBUS = frozenset(
     {"callback", "connect_retries_timeout", "errback"}
     | {"interval_max", "interval_start", "interval_step", "max_retries", "retry_errors"}
 )
@@ -88,7 +88,7 @@ class EngineTransport(base.Transport):
         return self._last
 
     def _options(self) -> Options:
-        given = {key: value for key, value in self.client.transport_options.items() if key not in _KOMBUS}
+        given = {key: value for key, value in self.client.transport_options.items() if key not in KOMBUS}
         heartbeat = self.client.heartbeat or 0.0
         lease = float(given.pop("lease", LEASE))
         return Options(
