@@ -137,11 +137,15 @@ class App:
     @cached_property
     def store(self) -> Store:
         """The state store: results and other small facts."""
+        return self.open_store(self.submit_timeout)
+
+    def open_store(self, timeout: float) -> Store:
+        """A connection of one's own to the state store. timeout: seconds that each of its verbs may take."""
         address = self.address
         try:
             return open_store(
                 address.state,
-                timeout=self.submit_timeout,
+                timeout=timeout,
                 make_folder=address.state_stays_here,
                 **address.state_options,
             )

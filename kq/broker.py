@@ -84,13 +84,20 @@ class Broker:
         traits: engine.Traits = self.connection().get_transport_cls().traits
         return traits
 
-    def connection(self, *, lease: float | None = None, **options: Any) -> kombu.Connection:
-        """A Kombu connection, not yet established. lease: seconds; None for one that holds nothing."""
+    def connection(
+        self, *, timeout: float | None = None, lease: float | None = None, **options: Any
+    ) -> kombu.Connection:
+        """A Kombu connection, not yet established.
+
+        timeout: seconds that connecting, and each verb, may take; submit_timeout by default. lease: seconds; None for
+        one that holds nothing.
+        """
+        timeout = timeout or self.submit_timeout
         return kombu.Connection(
             self.address.kombu,
             heartbeat=lease or 0,
-            connect_timeout=self.submit_timeout,
-            transport_options={"timeout": self.submit_timeout, **self.address.options, **options},
+            connect_timeout=timeout,
+            transport_options={"timeout": timeout, **self.address.options, **options},
         )
 
     def publisher(self) -> Publisher:
@@ -149,7 +156,7 @@ class Publisher:
         waits = self._broker.publishing.waits()
         while True:
             try:
-                self._attempt(envelopes)
+                self._attempt(envelopes, until)
                 return
             except engine.Full as error:
                 raise BrokerFull(f"{self._where} refuses to store more: {error}; nothing was stored") from error
@@ -169,8 +176,8 @@ class Publisher:
                 self._discard()
                 raise BrokerError(f"could not submit to {self._where}: {_one_line(error)}") from error
 
-    def _attempt(self, envelopes: Sequence[Envelope]) -> None:
-        channel = self._open()
+    def _attempt(self, envelopes: Sequence[Envelope], until: float) -> None:
+        channel = self._open(until)
         declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared)
         try:
             for envelope in envelopes:
@@ -181,13 +188,14 @@ class Publisher:
             self._declared.clear()
             raise
 
-    def _open(self) -> Any:
+    def _open(self, until: float) -> Any:
         if self._process != os.getpid():
             # A forked child must not speak on its parent's socket; it forgets it and makes its own.
             self._process, self._connection, self._channel = os.getpid(), None, None
         if self._channel is None:
-            self._connection = self._broker.connection()
-            self._connection.connect()
+            # Half of the time that is left for connecting, half for publishing.
+            self._connection = self._broker.connection(timeout=max(0.05, (until - time.monotonic()) / 2))
+            establish(self._connection)
             self._channel = self._connection.channel()
             self._channel.tx_select()
             self._declared.clear()
@@ -219,9 +227,9 @@ class Session:
         self.name = name
         self.lease = lease
         with translated(broker):
-            self._connection = broker.connection(lease=lease, name=name)
+            self._connection = broker.connection(timeout=answer_time(broker, lease), lease=lease, name=name)
             sent = time.monotonic()
-            self._connection.connect()
+            establish(self._connection)
             self._established = self._connection.connection
             self._transport = self._connection.transport
             self._declared: set[str] = set()
@@ -374,7 +382,7 @@ class Inspector:
     def _manager(self) -> Any:
         if self._connection is None:
             self._connection = self._broker.connection()
-            self._connection.connect()
+            establish(self._connection)
         return self._connection.manager
 
     def queues(self) -> list[str]:
@@ -456,6 +464,19 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     KombuConnectionError,
     OSError,
 )
+
+
+def answer_time(broker: Broker, lease: float) -> float:
+    """Seconds that a worker waits for one answer: a part of its lease, so that it can ask again while that lasts."""
+    return min(broker.submit_timeout, lease / 4)
+
+
+def establish(connection: kombu.Connection) -> None:
+    """Connect, trying each of the connection's URLs once. Kombu's connect() sleeps for two seconds and tries again."""
+    tries = max(1, len(connection.alt))
+    connection.ensure_connection(
+        max_retries=tries - 1, interval_start=0, interval_step=0, interval_max=0, reraise_as_library_errors=False
+    )
 
 
 def declare_missing(channel: Any, queues: Iterable[str], declared: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Generator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,12 +14,14 @@ from kq.errors import JobBuried, JobFailed, JobRevoked, MessageError, ResultTime
 from kq.job import State
 from kq.message import decode_head
 from kq.record import Record, decode_record, encode, job_key, unique_key
-from kq.state.store import Store, Write
+from kq.state.store import Store, StoreUnreachable, Write
 
 R_co = TypeVar("R_co", covariant=True)
 
 #: Seconds that result() waits when it is not told how long.
 PATIENCE = 3600.0
+#: Seconds between two attempts to wait at a state store that does not answer.
+PAUSE = 0.2
 
 
 class Looks(Protocol):
@@ -58,7 +61,7 @@ class Handle(Generic[R_co]):
         timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
         JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result.
         """
-        found = self._app.store.wait(job_key(self.id), PATIENCE if timeout is None else timeout)
+        found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
             raise ResultTimeout(self.id)
         value: R_co = value_of(self.id, decode_record(found))
@@ -82,6 +85,18 @@ class Handle(Generic[R_co]):
             return revoke(self.id, self.queue, self._app.store, inspector, self._app.keep)
         finally:
             inspector.close()
+
+
+def wait(store: Store, key: str, timeout: float) -> bytes | None:
+    """store.wait() that outlives an outage (promise C18). Raises StoreUnreachable when that lasts to the end."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            return store.wait(key, max(0.0, until - time.monotonic()))
+        except StoreUnreachable:
+            if time.monotonic() + PAUSE >= until:
+                raise
+            time.sleep(PAUSE)
 
 
 def value_of(job: str, record: Record) -> Any:

@@ -14,6 +14,7 @@ from functools import partial
 from types import FrameType, TracebackType
 
 from kq.app import App
+from kq.broker import answer_time
 from kq.clock import SYSTEM
 from kq.errors import ConfigError, KqError
 from kq.loading import whereabouts
@@ -81,7 +82,8 @@ class Worker:
             )
 
         plan = Plan(app.name, limits, size, app.lease, grace, app.keep)
-        self.supervisor = Supervisor(plan, app.broker, app.store, make_pool)
+        self._store = app.open_store(answer_time(app.broker, app.lease))
+        self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._error: BaseException | None = None
@@ -111,9 +113,15 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _run_in_thread(self) -> None:
+    def _work(self) -> None:
         try:
             self.supervisor.run()
+        finally:
+            self._store.close()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self._work()
         except BaseException as error:
             self._error = error
             if self._ready.is_set():
@@ -145,7 +153,7 @@ class Worker:
             signal.signal(number, on_signal)
         signal.set_wakeup_fd(supervisor.wakeup, warn_on_full_buffer=False)
         try:
-            supervisor.run()
+            self._work()
         finally:
             signal.set_wakeup_fd(-1)
         if self._reload:
