@@ -1,22 +1,34 @@
-"""kq keeps its contract on every broker."""
+"""kq keeps its contract on every broker, and on brokers behind a network also when that is bad."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kq.conformance.contract import ContractSuite
+from kq.conformance.contract import ContractSuite, WireSuite
+from kq.conformance.contract.outages import Server
+from tests.conftest import available, lasting
+from tests.proxy import Proxy
+from tests.servers import RedisServer
 
 
-class TestContractOnSqlite(ContractSuite):
-    def url(self, where: Path) -> str:
-        return f"sqlite:///{where / 'kq.db'}"
+@pytest.fixture(scope="module")
+def mortal_redis() -> Iterator[RedisServer]:
+    """A Redis that these tests end and start as they like."""
+    with available(RedisServer) as server, lasting(server):
+        yield server
 
 
 class TestContractOnMemory(ContractSuite):
     def url(self, where: Path) -> str:
         return f"memory://{where.name}"
+
+
+class TestContractOnSqlite(ContractSuite):
+    def url(self, where: Path) -> str:
+        return f"sqlite:///{where / 'kq.db'}"
 
 
 class TestContractOnRedis(ContractSuite):
@@ -26,3 +38,16 @@ class TestContractOnRedis(ContractSuite):
 
     def url(self, where: Path) -> str:
         return self.redis
+
+
+class TestContractOnRedisInBadWeather(WireSuite):
+    @pytest.fixture
+    def server(self, mortal_redis: RedisServer) -> Server:
+        return mortal_redis
+
+    @pytest.fixture
+    def wire(self, server: Server, proxy_to: Callable[[int], Proxy]) -> Proxy:
+        return proxy_to(server.port)
+
+    def url_at(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0"

@@ -16,6 +16,7 @@ from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.order import Delay, Priority
+from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.storing import Atomic, Kept
@@ -25,3 +26,6 @@ class ContractSuite(
     Kept, AtLeastOnce, Lease, Fencing, Priority, Delay, Counts, Retries, Results, Atomic, Quiet, Hygiene, Bounded
 ):
     """Every promise, on a broker that stays well."""
+
+
+__all__ = ["ContractSuite", "WireSuite"]

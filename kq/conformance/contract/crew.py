@@ -18,7 +18,6 @@ import psutil
 from kq.app import App
 from kq.conformance.contract.jobs import WHERE
 from kq.conformance.contract.waiting import eventually
-from kq.control import Control
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 
@@ -219,14 +218,7 @@ class Crew:
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
         program = Program(self._folder, self._environment, [*words, *arguments])
         self._hands.append(program)
-        if ready:
-            program.ready()
-            eventually(lambda: program.process.pid in self._alive(), "the worker is listed", PATIENCE)
-        return program
-
-    def _alive(self) -> list[int]:
-        with Control(self._app) as control:
-            return [worker.pid for worker in control.workers()]
+        return program.ready() if ready else program
 
     def start(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Another program, python code, whose output can be read."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
 
 import psutil
 
@@ -19,6 +18,7 @@ from kq.conformance.contract.world import ContractWorld, elapsed
 from kq.control import Control
 
 ROUNDS = 4  # of a measurement of which the best counts: other programs disturb this machine
+BATCH = 50  # jobs that are taken and settled at a time
 MIB = 1024 * 1024
 
 
@@ -70,37 +70,36 @@ class Bounded(ContractWorld):
     def test_submit_reserve_and_settle_cost_the_same_whatever_waits(
         self, app: App, jobs: Jobs, measured: Figures
     ) -> None:
-        empty = [self._costs(app, jobs) for _ in range(ROUNDS)]
+        empty = self._costs(app, jobs)
         fill(app, jobs, self.backlog)
-        full = [self._costs(app, jobs) for _ in range(ROUNDS)]
-        growth = {name: min(each[name] for each in full) / min(each[name] for each in empty) for name in full[0]}
-        measured(
-            ", ".join(
-                f"{name} {min(each[name] for each in full) * 1e6:.0f} µs ({factor - 1:+.0%})"
-                for name, factor in growth.items()
-            )
-            + f" with {self.backlog:,} waiting"
-        )
-        assert max(growth.values()) < 1.5
+        full = self._costs(app, jobs)
+        growth = {name: full[name] / empty[name] - 1 for name in full}
+        for _ in range(ROUNDS):
+            if max(growth.values()) >= 0.2:
+                full = {name: min(cost, full[name]) for name, cost in self._costs(app, jobs).items()}
+                growth = {name: full[name] / empty[name] - 1 for name in full}
+        costs = (f"{name} {full[name] * 1e6:.0f} µs ({growth[name]:+.0%})" for name in full)
+        measured(f"{', '.join(costs)} with {self.backlog:,} waiting")
+        assert max(growth.values()) < 0.2
 
     def _costs(self, app: App, jobs: Jobs) -> dict[str, float]:
-        """Seconds for each of three acts on jobs that go before the backlog."""
-        count = 200
+        """Seconds for each of three acts on one job that goes before the backlog; the best of many."""
         urgent = jobs.note.options(priority=9)
-        submit = median(took(urgent.submit) for _ in range(count))
+        took: dict[str, list[float]] = {"submit": [], "reserve": [], "settle": []}
         arrived: list[Delivery] = []
         session = Session(
-            app.broker, f"costs-{time.monotonic_ns()}", 15, {app.defaults.queue or "": 50}, arrived.append
+            app.broker, f"costs-{time.monotonic_ns()}", 60, {app.defaults.queue or "": BATCH}, arrived.append
         )
-        reserve = settle = 0.0
-        for _ in range(count // 50):
-            reserve += took(lambda: eventually(session.drain, "jobs come"))
-            eventually(lambda: session.drain() or len(arrived) >= 50, "fifty jobs come")
+        for _ in range(ROUNDS * 10):
+            for _ in range(BATCH):
+                took["submit"].append(seconds(urgent.submit))
+            took["reserve"].append(seconds(lambda: eventually(session.drain, "jobs come")) / BATCH)
+            eventually(lambda: session.drain() or len(arrived) == BATCH, "all come")
             settlements = [Settlement(delivery) for delivery in arrived]
             arrived.clear()
-            settle += took(lambda settlements=settlements: session.settle(settlements))  # type: ignore[misc]
+            took["settle"].append(seconds(lambda settlements=settlements: session.settle(settlements)) / BATCH)  # type: ignore[misc]
         session.close()
-        return {"submit": submit, "reserve": reserve / count, "settle": settle / count}
+        return {act: percentile(each, 0.1) for act, each in took.items()}
 
     @keeps("C20")
     def test_a_workers_memory_grows_neither_with_the_backlog_nor_with_time(
@@ -124,7 +123,7 @@ def fill(app: App, jobs: Jobs, count: int) -> None:
         app.submit_many(low.job() for _ in range(1000))
 
 
-def took(act: Callable[[], object]) -> float:
+def seconds(act: Callable[[], object]) -> float:
     """Seconds that act() takes."""
     began = time.perf_counter()
     act()

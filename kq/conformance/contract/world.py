@@ -42,13 +42,18 @@ class ContractWorld:
     @pytest.fixture
     def environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         """What the test's programs are told."""
-        state = self.state(tmp_path)
+        return self.surroundings(tmp_path, monkeypatch)
+
+    def surroundings(self, where: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> dict[str, str]:
+        """Variables of the environment, set for this process too."""
+        state = self.state(where)
         told = {
-            "KQ_URL": self.url(tmp_path),
+            **more,
+            "KQ_URL": self.url(where),
             **({} if state is None else {"KQ_STATE": state}),
             "KQ_LEASE_LENGTH": str(self.lease),
             QUEUE: f"contract-{uuid.uuid4().hex[:8]}",
-            VARIABLE: str(tmp_path / "diary"),
+            VARIABLE: str(where / "diary"),
         }
         for name, value in told.items():
             monkeypatch.setenv(name, value)

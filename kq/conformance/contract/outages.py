@@ -1,0 +1,292 @@
+"""C18 outage, and what C1, C6 and C14 promise of bad weather: for brokers that are reached through a network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew, Program
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import QUEUE, Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, elapsed
+from kq.control import Control
+from kq.errors import BrokerUnreachable
+from kq.handle import Handle
+from kq.job import State
+
+SUBMIT_TIMEOUT = 2.0  # seconds
+SLACK = 0.5  # seconds by which a submit may end late
+BACK = 2.0  # seconds after which work goes on when the broker answers again
+
+
+class Server(Protocol):
+    """A broker's server that can be ended and started again with the same data, at the same address."""
+
+    port: int
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+
+    def stop(self) -> None:
+        """End it in good order."""
+
+    def kill(self) -> None:
+        """kill -9."""
+
+
+class Wire(Protocol):
+    """The network before the server, which misbehaves on command."""
+
+    port: int
+
+    def cut(self) -> None:
+        """Reset every connection; new ones work."""
+
+    def refuse(self) -> None:
+        """Reset every connection, and each new one at once, until restore()."""
+
+    def freeze(self) -> None:
+        """Be a black hole until restore(): nothing passes, nothing closes."""
+
+    def forget(self) -> None:
+        """Leave every connection half-open: the server's side ends, the client is never told."""
+
+    def restore(self) -> None:
+        """Be a good network again."""
+
+
+class OnAWire(ContractWorld):
+    """A broker behind a network.
+
+    A subclass says what its URL is, and has two fixtures: `server`, a Server of the test's own or of its class', and
+    `wire`, a Wire before it.
+    """
+
+    lease = 3.0
+    #: Seconds that a long outage takes: longer than a lease.
+    outage = 6.0
+
+    def url_at(self, port: int) -> str:
+        """The URL of the broker at a loopback port."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def environment(self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        self.port = wire.port
+        return self.surroundings(tmp_path, monkeypatch, KQ_SUBMIT_TIMEOUT=str(SUBMIT_TIMEOUT))
+
+    def url(self, where: Path) -> str:
+        return self.url_at(self.port)
+
+    @pytest.fixture
+    def direct(self, environment: dict[str, str], tmp_path: Path, server: Server) -> Iterator[App]:
+        """The same app on a good network."""
+        app = App("direct", self.url_at(server.port), state=self.state(tmp_path), queue=environment[QUEUE])
+        yield app
+        app.close()
+
+
+class Outage(OnAWire):
+    """C18: workers go on by themselves, and nothing is lost."""
+
+    @keeps("C18")
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_a_restart_of_the_broker_is_survived(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, server: Server, measured: Figures, how: str
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
+        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        getattr(server, how)()
+        time.sleep(0.5)
+        server.start()
+        self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
+    def test_a_black_hole_that_is_longer_than_the_lease_is_survived(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
+        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        wire.freeze()
+        time.sleep(self.outage)
+        wire.restore()
+        self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
+    def test_connections_that_are_reset_again_and_again_are_survived(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.02) for _ in range(200))
+        for number in range(5):
+            eventually(lambda goal=20 * (number + 1): len(diary.starts()) >= goal, "jobs run")  # type: ignore[misc]
+            wire.cut()
+        self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
+    def test_an_idle_worker_finds_out_that_its_connection_is_half_open(
+        self, direct: App, crew: Crew, diary: Diary, control: Control, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program()
+        wire.forget()
+        sent = time.time()
+        job = Jobs(direct).note.submit("x")
+        start = eventually(lambda: diary.starts(job.id), "the job runs")[0]
+        assert start.at - sent <= self.lease + BACK
+        assert worker.process.poll() is None
+        measured(f"job done after {start.at - sent:.1f} s, lease {self.lease:g} s")
+
+    def goes_on(self, worker: Program, handles: list[Handle[int]], diary: Diary, measured: Figures) -> None:
+        """All jobs end, on the same worker, soon after the broker is back."""
+        back = time.time()
+        fresh = eventually(lambda: [start for start in diary.starts() if start.at > back], "jobs run again")
+        for handle in handles:
+            handle.result(30)
+        assert worker.process.poll() is None
+        again = len(diary.starts()) - len(handles)
+        measured(f"on after {fresh[0].at - back:.1f} s; 0 of {len(handles)} lost, {again} started again")
+        assert fresh[0].at - back <= BACK
+
+    @keeps("C18")
+    def test_submits_during_a_short_outage_wait_for_its_end(
+        self, app: App, jobs: Jobs, crew: Crew, server: Server, wire: Wire, measured: Figures
+    ) -> None:
+        crew.program()
+        jobs.note.submit().result(10)
+        wire.refuse()
+        back = threading.Timer(SUBMIT_TIMEOUT / 2, wire.restore)
+        back.start()
+        began = time.monotonic()
+        job = jobs.note.submit("x")
+        measured(f"returned after {elapsed(began):.1f} s of an outage of {SUBMIT_TIMEOUT / 2:g} s")
+        back.join()
+        assert job.result(10) == "x"
+
+    @keeps("C18")
+    def test_who_waits_for_a_result_receives_it_after_the_outage(
+        self, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire
+    ) -> None:
+        crew.program()
+        job = jobs.nap.submit(1.0)
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(job.result, 20)
+            eventually(lambda: diary.starts(job.id), "the job runs")
+            wire.refuse()
+            time.sleep(0.5)
+            wire.restore()
+            assert result.result() == diary.starts(job.id)[0].pid
+
+    @keeps("C6")
+    def test_delayed_jobs_survive_a_restart_of_the_broker(
+        self, jobs: Jobs, crew: Crew, diary: Diary, server: Server
+    ) -> None:
+        asked = time.time()
+        job = jobs.note.options(delay=2.0).submit("x")
+        server.kill()
+        server.start()
+        assert job.state() is State.DELAYED
+        crew.program()
+        assert job.result(10 + BACK) == "x"
+        assert diary.starts(job.id)[0].at >= asked + 2.0
+
+    @keeps("C3")
+    def test_a_worker_cut_off_from_the_broker_stops_its_jobs_before_they_start_elsewhere(
+        self,
+        direct: App,
+        crew: Crew,
+        diary: Diary,
+        control: Control,
+        wire: Wire,
+        environment: dict[str, str],
+        server: Server,
+    ) -> None:
+        cut_off = crew.program()
+        job = Jobs(direct).nap.submit(30.0)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (executor,) = cut_off.executors()
+        wire.freeze()
+        crew.program("--url", self.url_at(server.port))
+        died = eventually(lambda: time.time() if not executor.is_running() else 0, "its executor is killed")
+        again = eventually(lambda: diary.starts(job.id)[1:], "the job runs elsewhere")[0].at
+        assert died < again
+        wire.restore()
+
+
+class Weather(OnAWire):
+    """C1: what a submit says, and how long it takes, when the broker does not answer."""
+
+    @keeps("C1")
+    def test_what_was_submitted_is_stored_although_the_broker_is_killed_at_once(
+        self, app: App, control: Control, queue: str, jobs: Jobs, server: Server, measured: Figures
+    ) -> None:
+        stored: list[str] = []
+        over = threading.Event()
+
+        def submit() -> None:
+            while not over.is_set():
+                try:
+                    stored.append(jobs.note.submit().id)
+                except BrokerUnreachable:
+                    return
+
+        with ThreadPoolExecutor(1) as pool:
+            producer = pool.submit(submit)
+            eventually(lambda: len(stored) > 200, "jobs are submitted")
+            server.kill()
+            over.set()
+            producer.result()
+        server.start()
+        found = {job.id for job in control.jobs(queue, limit=100_000)}
+        assert set(stored) <= found
+        measured(f"server killed after {len(stored)} submits: 0 lost")
+
+    @keeps("C1")
+    def test_a_broker_that_refuses_is_told_as_not_stored(self, jobs: Jobs, wire: Wire, measured: Figures) -> None:
+        wire.refuse()
+        error, took = self.fails(lambda: jobs.note.submit())
+        assert error.stored == "no"
+        measured(f"{took:.1f} s of {SUBMIT_TIMEOUT:g} s")
+
+    @keeps("C1")
+    @pytest.mark.parametrize("connected", [True, False])
+    def test_a_black_hole_does_not_hold_a_submit_for_longer_than_its_timeout(
+        self, app: App, control: Control, queue: str, jobs: Jobs, wire: Wire, measured: Figures, connected: bool
+    ) -> None:
+        job = jobs.note.job("x")
+        if connected:
+            jobs.note.submit("before")
+        else:
+            app.close()
+        wire.freeze()
+        error, took = self.fails(lambda: app.submit(job))
+        assert error.stored == ("unknown" if connected else "no")
+        wire.restore()
+        # The one who is told "unknown" submits it again, and it is there once.
+        app.submit(job)
+        ids = [each.id for each in control.jobs(queue)]
+        assert ids.count(job.id) == 1
+        measured(f"{took:.1f} s of {SUBMIT_TIMEOUT:g} s, stored: {error.stored}")
+
+    def fails(self, submit: Callable[[], object]) -> tuple[BrokerUnreachable, float]:
+        """The error of a submit, and how long it took."""
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable) as caught:
+            submit()
+        took = elapsed(began)
+        assert took <= SUBMIT_TIMEOUT + SLACK
+        return caught.value, took
+
+
+class WireSuite(Outage, Weather):
+    """What is promised of brokers behind a network, while it or they fail."""
