@@ -22,7 +22,7 @@ BROKERS = ["memory", "sqlite", "redis", "rabbitmq"]
 #: As they stand they run on SQLite.
 OTHERS = ["memory", "redis", "rabbitmq"]
 #: Those that use the transports without kq, and the brokers they are for.
-KOMBU = {"plain_kombu": BROKERS, "celery_app": ["sqlite", "redis"]}
+KOMBU = {"plain_kombu": BROKERS, "celery_app": ["sqlite", "redis", "rabbitmq"]}
 KQ = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in KOMBU)
 
 
