@@ -1,0 +1,470 @@
+"""A channel of RabbitMQ: Kombu's verbs, with every publish confirmed and no delivery mistaken for another."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import amqp
+from amqp import exceptions, spec
+from amqp.protocol import queue_declare_ok_t
+from kombu.transport import base
+from kombu.utils.text import version_string_as_tuple
+
+from kq_transports.amqp.errors import refusal
+from kq_transports.amqp.frames import Method, ack_frame, drop_frame, give_back_frame
+from kq_transports.amqp.message import Arrival, Message, arrival, delay_of, packed, priority_of
+from kq_transports.amqp.outlet import Publishing, missing
+from kq_transports.amqp.question import Asking
+from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
+from kq_transports.connection import QueueMissing
+from kq_transports.engine import Arguments, EngineError
+from kq_transports.envelope import Outgoing
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.connection import Connection
+
+#: How many messages an unlimited consumer may have unsettled.
+UNLIMITED = 1000
+#: From this version on RabbitMQ refuses one credit for all consumers of a channel.
+OWN_CREDITS = (4, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A subscription to a queue. callback: called with each Message."""
+
+    queue: str
+    callback: Callable[[Message], object]
+    no_ack: bool
+    exclusive: bool
+    arguments: dict[str, Any] | None
+    on_cancel: Callable[[str], object] | None
+
+
+class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
+    """One conversation on a connection: its consumers, its credit, and what it has not settled yet.
+
+    When the broker closes it the whole connection is over: its deliveries belong to others then.
+    """
+
+    connection: Connection | None
+    no_ack_consumers: set[str]
+
+    def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
+        #: Delivery tags that the last commit could not end. None ever: what is not ours is refused before.
+        self.refused: list[int] = []
+        #: The queue of each delivery that is ours.
+        self.unsettled: dict[int, str] = {}
+        self._consumers: dict[str, Consumer] = {}
+        self._prefetch = 0
+        self._transaction: Transaction | None = None
+        self._settling = threading.Lock()
+        #: Ends that the broker was not told of yet.
+        self._ended: list[tuple[int, End]] = []
+        #: All deliveries up to this tag have ended, and these beyond.
+        self._floor = 0
+        self._beyond: set[int] = set()
+        super().__init__(connection, channel_id, auto_decode=False, on_open=on_open)
+        self._callbacks[spec.Basic.RecoverOk] = self._recovered
+
+    # Queues and exchanges.
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = True,
+        nowait: bool = False,
+        arguments: Arguments | None = None,
+        **_: Any,
+    ) -> queue_declare_ok_t:
+        """Create queue, or find it (passive)."""
+        topology = self._checked.topology
+        if passive:
+            return topology.find(queue)
+        return topology.queue(queue, arguments or {}, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+
+    def queue_delete(self, queue: str = "", if_unused: bool = False, if_empty: bool = False, **_: Any) -> int:
+        """End queue; returns how many messages it had."""
+        return self._checked.topology.delete(queue, if_unused=if_unused, if_empty=if_empty)
+
+    def queue_purge(self, queue: str = "", **_: Any) -> int:
+        """Remove what waits in queue; returns how many messages that was."""
+        return self._checked.topology.purge(queue)
+
+    def exchange_declare(
+        self,
+        exchange: str = "",
+        type: str = "direct",
+        passive: bool = False,
+        durable: bool = False,
+        auto_delete: bool = True,
+        arguments: Arguments | None = None,
+        **_: Any,
+    ) -> None:
+        """Create exchange, or find it (passive)."""
+        side = self._checked.topology.side
+        side.exchange_declare(exchange, type, passive, durable, auto_delete, arguments=dict(arguments or {}))
+
+    def exchange_delete(self, exchange: str = "", if_unused: bool = False, **_: Any) -> None:
+        """End exchange and its bindings."""
+        self._checked.topology.side.exchange_delete(exchange, if_unused)
+
+    def queue_bind(
+        self, queue: str = "", exchange: str = "", routing_key: str = "", arguments: Any = None, **_: Any
+    ) -> None:
+        """Let queue receive from exchange. Every queue is bound to the default exchange by its name already."""
+        if exchange:
+            self._checked.topology.side.queue_bind(queue, exchange, routing_key or "", arguments=arguments)
+
+    def queue_unbind(
+        self, queue: str = "", exchange: str = "", routing_key: str = "", arguments: Any = None, **_: Any
+    ) -> None:
+        """Undo queue_bind()."""
+        self._checked.topology.side.queue_unbind(queue, exchange, routing_key or "", arguments=arguments)
+
+    def exchange_bind(
+        self, destination: str = "", source: str = "", routing_key: str = "", arguments: Any = None, **_: Any
+    ) -> None:
+        """Let one exchange receive from another."""
+        self._checked.topology.side.exchange_bind(destination, source, routing_key or "", arguments=arguments)
+
+    def exchange_unbind(
+        self, destination: str = "", source: str = "", routing_key: str = "", arguments: Any = None, **_: Any
+    ) -> None:
+        """Undo exchange_bind()."""
+        self._checked.topology.side.exchange_unbind(destination, source, routing_key or "", arguments=arguments)
+
+    def prepare_queue_arguments(self, arguments: Arguments, **options: Any) -> Arguments:
+        prepared: Arguments = base.to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
+    @property
+    def _checked(self) -> Connection:
+        """The connection, after a look whether it is of any use."""
+        link = self.link
+        link.check()
+        return link
+
+    # Publishing.
+
+    def prepare_message(
+        self,
+        body: bytes | str,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> Outgoing:
+        """A message ready for basic_publish()."""
+        return Outgoing(body, priority, content_type, content_encoding, headers, properties)
+
+    def basic_publish(
+        self, message: Outgoing, exchange: str = "", routing_key: str = "", mandatory: bool = False, **_: Any
+    ) -> None:
+        """Let the broker store message; it has when this returns, unless in a transaction.
+
+        exchange "": straight to the queue named by routing_key, which must exist.
+        """
+        letter = Letter(message, exchange or "", routing_key or "", mandatory)
+        if self._transaction is not None:
+            self._transaction.letters.append(letter)
+        else:
+            self.store([letter])
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """What Kombu's Producer.batch() publishes through."""
+        return PublishBatch(self, max_size)
+
+    def store(self, letters: Sequence[Letter]) -> None:
+        """Publish letters and wait until the broker has them; when this raises, some of them may be stored."""
+        begin = time.monotonic()
+        returned = self._publish(letters, begin)
+        delayed = [letter for letter in returned if delay_of(letter.message)]
+        if delayed:
+            # Somebody took their ladder away, or the queue, which is found out now.
+            for letter in delayed:
+                self.link.delays.forget(letter.key)
+            returned = [letter for letter in returned if letter not in delayed] + self._publish(delayed, begin)
+        for letter in returned:
+            self._return(letter)
+
+    def _publish(self, letters: Sequence[Letter], begin: float) -> list[Letter]:
+        """Store letters; returns those that no queue wanted."""
+        link = self._checked
+        sent = [self._publishing(letter, begin) for letter in letters]
+        returned = link.publish(sent, begin + link.options.timeout)
+        if not returned:
+            return []
+        return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]
+
+    def _publishing(self, letter: Letter, begin: float) -> Publishing:
+        message, exchange, key = letter.message, letter.exchange, letter.key
+        if not message.properties.get("message_id"):
+            # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
+            message.properties["message_id"] = os.urandom(12).hex()
+        due = None
+        if delay := delay_of(message):
+            if exchange:
+                raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
+            due = int(time.time() * 1000) + delay
+            exchange, key = self.link.delays.route(key, priority_of(message), begin + delay / 1000)
+        properties, body = packed(message, due)
+        return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
+
+    def _return(self, letter: Letter) -> None:
+        error = missing(letter.exchange, letter.key)
+        callbacks = self.events.get("basic_return")
+        if not letter.exchange or not callbacks:
+            raise error
+        for callback in list(callbacks):
+            callback(error, letter.exchange, letter.key, letter.message)
+
+    # Consuming.
+
+    def basic_consume(
+        self,
+        queue: str = "",
+        consumer_tag: str = "",
+        no_local: bool = False,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        nowait: bool = False,
+        callback: Callable[[Message], object] | None = None,
+        arguments: dict[str, Any] | None = None,
+        on_cancel: Callable[[str], object] | None = None,
+        **_: Any,
+    ) -> str:
+        """Let callback have what comes to queue, in drain_events(). Returns the consumer's tag."""
+        link = self._checked
+        link.topology.find(queue)  # when there is none the broker would close this channel
+        if not no_ack:
+            link.present()
+        if not self._prefetch:
+            self.basic_qos()
+        tag = consumer_tag or f"ctag-{os.urandom(6).hex()}"
+        self._consumers[tag] = Consumer(queue, callback or _ignore, bool(no_ack), exclusive, arguments, on_cancel)
+        if no_ack:
+            self.no_ack_consumers.add(tag)
+        self._subscribe(tag)
+        return tag
+
+    def _subscribe(self, tag: str) -> None:
+        consumer = self._consumers[tag]
+        super().basic_consume(
+            consumer.queue, tag, False, consumer.no_ack, consumer.exclusive, arguments=consumer.arguments
+        )
+
+    def basic_cancel(self, consumer_tag: str, **_: Any) -> None:
+        """End a subscription; what it was handed stays ours, what still waits for it goes back."""
+        if consumer_tag not in self._consumers:
+            return
+        link = self._checked
+        super().basic_cancel(consumer_tag)
+        del self._consumers[consumer_tag]
+        waiting = link.recall(lambda arrived: arrived.channel is self and arrived.consumer == consumer_tag)
+        self._settle([(tag, End.GIVE_BACK) for tag in waiting])
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, a_global: bool = False, **_: Any) -> None:
+        """Let at most prefetch_count deliveries of this channel be unsettled; 0 means UNLIMITED."""
+        link = self._checked
+        self._prefetch = min(0xFFFF, prefetch_count or UNLIMITED)
+        shared = link.queue_type != "quorum" and version_string_as_tuple(link.version) < OWN_CREDITS
+        super().basic_qos(0, self._prefetch, shared)
+        if not shared:
+            # A credit of their own is given to consumers when they subscribe.
+            for tag in self._consumers:
+                super().basic_cancel(tag)
+                self._subscribe(tag)
+
+    def basic_get(self, queue: str = "", no_ack: bool = False, **_: Any) -> Message | None:
+        """One message of queue now, or None."""
+        link = self._checked
+        link.topology.find(queue)  # when there is none the broker would close this channel
+        if not no_ack:
+            link.present()
+        names = [spec.Basic.GetOk, spec.Basic.GetEmpty]
+        got = self.send_method(spec.Basic.Get, "Bsb", (0, queue, no_ack), wait=names, returns_tuple=True)
+        if len(got) < 2:
+            return None
+        tag, redelivered, exchange, key, _, method = got
+        if no_ack:
+            self._beyond.add(tag)
+        else:
+            self.unsettled[tag] = queue
+        return Message(queue, Arrival(self, "", tag, redelivered, exchange, key, method.header, method.body))
+
+    @property
+    def consumes(self) -> bool:
+        """Whether it has consumers."""
+        return bool(self._consumers)
+
+    def message_to_python(self, raw_message: Message) -> Message:
+        return raw_message
+
+    def take(self, method: Method) -> None:
+        """What arrived for this channel."""
+        if method.name != spec.Basic.Deliver:
+            self.dispatch_method(method.name, method.payload, method if method.header else None)
+        elif not self.is_closing:
+            arrived = arrival(self, method)
+            if arrived.consumer in self.no_ack_consumers:
+                self._beyond.add(arrived.tag)
+            else:
+                self.unsettled[arrived.tag] = self._consumers[arrived.consumer].queue
+            self.link.deliver(arrived)
+
+    def hand_over(self, arrived: Arrival) -> None:
+        """Give one delivery to its consumer."""
+        consumer = self._consumers.get(arrived.consumer)
+        if arrived.tag == CANCELLED:
+            self._cancelled(arrived.consumer)
+        elif consumer is not None:
+            consumer.callback(Message(consumer.queue, arrived))
+
+    def _on_basic_cancel(self, consumer_tag: str) -> None:
+        """The broker ended a subscription: its queue is gone. Told in drain_events(), in its turn."""
+        self.link.deliver(Arrival(self, consumer_tag, CANCELLED, False, "", "", b"", b""))
+
+    def _cancelled(self, tag: str) -> None:
+        consumer = self._consumers.pop(tag, None)
+        if consumer is None:
+            return
+        if consumer.on_cancel is None:
+            raise QueueMissing(f"queue {consumer.queue!r} was deleted while it was consumed")
+        consumer.on_cancel(tag)
+
+    # Settling.
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False, **_: Any) -> None:
+        """End a delivery for good; multiple: and all that were handed over before it (0: all)."""
+        self._end(self._handed(delivery_tag) if multiple else [delivery_tag], End.DONE)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = False, **_: Any) -> None:
+        """Give a delivery back, or drop it: into its queue's dead letters if it has any."""
+        self._end([delivery_tag], End.GIVE_BACK if requeue else End.DROP)
+
+    def basic_recover(self, requeue: bool = False) -> None:
+        """Give back all that is not settled, whether it was handed over or still waits."""
+        self._checked.flush()
+        self.send_method(spec.Basic.Recover, "b", (True,), wait=spec.Basic.RecoverOk)
+
+    def _recovered(self) -> None:
+        """All that was delivered up to here is the broker's again."""
+        self.link.recall(lambda arrived: arrived.channel is self and arrived.tag != CANCELLED)
+        with self._settling:
+            self._beyond.update(self.unsettled)
+            self.unsettled.clear()
+
+    def _handed(self, last: int) -> list[int]:
+        """The tags up to last of what was handed over and is not settled."""
+        waiting = {arrived.tag for arrived in list(self.link.inbox) if arrived.channel is self}
+        if self._transaction is not None:
+            waiting.update(self._transaction.ends)
+        return [tag for tag in list(self.unsettled) if (tag <= last or not last) and tag not in waiting]
+
+    def _end(self, tags: Iterable[int], how: End) -> None:
+        for tag in tags:
+            self._known(tag)
+            if self._transaction is not None:
+                self._transaction.ends[tag] = how
+        if self._transaction is None:
+            self._settle([(tag, how) for tag in tags])
+
+    def _known(self, tag: int) -> None:
+        if tag not in self.unsettled or (self._transaction is not None and tag in self._transaction.ends):
+            self.link.check()
+            raise exceptions.PreconditionFailed(f"unknown delivery tag {tag}")
+
+    def _settle(self, ends: Sequence[tuple[int, End]]) -> None:
+        """End deliveries, whether the channel is in a transaction or not."""
+        if ends:
+            link = self._checked
+            for tag, _ in ends:
+                self.unsettled.pop(tag, None)
+            self._ended.extend(ends)
+            link.settled(self, len(self._ended))
+
+    def ends(self) -> bytes:
+        """The frames that tell the broker of what has ended."""
+        with self._settling:
+            ended, self._ended = self._ended, []
+            self._beyond.update(tag for tag, _ in ended)
+            while self._floor + 1 in self._beyond:
+                self._floor += 1
+                self._beyond.remove(self._floor)
+            done = [tag for tag, how in ended if how is End.DONE]
+            frames = [_FRAMES[how](self.channel_id, tag) for tag, how in ended if how is not End.DONE]
+            frames += [ack_frame(self.channel_id, tag, False) for tag in done if tag > self._floor]
+            if below := [tag for tag in done if tag <= self._floor]:
+                # One frame for all: nothing up to there is unsettled. The tag must be one that is being ended.
+                frames.append(ack_frame(self.channel_id, max(below), True))
+            return b"".join(frames)
+
+    # Transactions.
+
+    def tx_select(self) -> None:
+        """Gather publishes, acks and rejects from now on, until tx_commit() or tx_rollback()."""
+        if self._transaction is None:
+            self._transaction = Transaction()
+
+    def tx_commit(self) -> None:
+        """Store what was published; when the broker has all of it, end the deliveries.
+
+        When this raises no delivery has ended, but some of the publishes may be stored. They are forgotten here.
+        """
+        transaction = self._begun()
+        self._transaction = Transaction()
+        if transaction.letters:
+            self.store(transaction.letters)
+        self._settle(list(transaction.ends.items()))
+        self._checked.flush()
+
+    def tx_rollback(self) -> None:
+        """Forget what was gathered; the deliveries are unsettled as before."""
+        self._begun()
+        self._transaction = Transaction()
+
+    def _begun(self) -> Transaction:
+        if self._transaction is None:
+            raise exceptions.PreconditionFailed("the channel is not transactional: call tx_select() first")
+        return self._transaction
+
+    # The end.
+
+    def close(self, *_: Any) -> None:
+        """End the channel's consumers and give back what it has not settled. May be repeated."""
+        link = self.connection
+        if link is None:
+            return
+        try:
+            if link.alive:
+                link.flush()
+                super().close()
+        finally:
+            link.recall(lambda arrived: arrived.channel is self)
+            self.unsettled.clear()
+            self._consumers.clear()
+            self.collect()
+
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        self.link.fail(refusal(reply_code, reply_text, (class_id, method_id)))
+
+
+#: The tag of an Arrival that is none: the broker ended the subscription.
+CANCELLED = 0
+
+_FRAMES = {End.GIVE_BACK: give_back_frame, End.DROP: drop_frame}
+
+
+def _ignore(message: Message) -> None:
+    """The callback of a consumer that has none."""

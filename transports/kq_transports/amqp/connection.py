@@ -1,0 +1,221 @@
+"""A connection with all that hangs on it: channels, deliveries that were not handed over yet, acks that wait.
+
+Deliveries go to the inbox, whoever reads them, and are handed over by drain() and nowhere else: nothing that waits for
+an answer runs a consumer's callback.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kq_transports.amqp.channel import Channel
+from kq_transports.amqp.delay import Delays
+from kq_transports.amqp.line import NOW, Address, Line
+from kq_transports.amqp.outlet import Outlet, Publishing
+from kq_transports.amqp.presence import Holder, Presence
+from kq_transports.amqp.registry import Registry
+from kq_transports.amqp.topology import Topology
+from kq_transports.engine import EngineError, Full, LeaseLost, Options
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.message import Arrival
+
+#: So many acks may wait for the callbacks of one batch to end.
+MOST_ENDS = 64
+#: Seconds; after a callback that took longer, the acks that wait are sent before the next one begins.
+SLOW = 0.005
+
+_living: weakref.WeakSet[Connection] = weakref.WeakSet()
+_roll = threading.Lock()
+
+
+class Connection(Line):
+    """What Kombu calls a connection. client: the kombu.Connection that it belongs to.
+
+    queue_type: classic or quorum, for queues that do not say it themselves.
+    """
+
+    def __init__(self, client: Any, address: Address, options: Options, queue_type: str) -> None:
+        super().__init__(address, options)
+        self.client = client
+        self.queue_type = queue_type
+        self.inbox: deque[Arrival] = deque()
+        #: Called when something came into the inbox while nobody drains.
+        self.on_arrival: Callable[[], object] | None = None
+        self.registry, self.topology, self.delays = Registry(self), Topology(self), Delays(self)
+        self._outlet: Outlet | None = None
+        self._presence: Presence | None = None
+        self._drainer = 0
+        self._drains = 0
+        self._unsent: set[Channel] = set()
+        with _roll:
+            _living.add(self)
+
+    # Channels, and parts that are made when they are needed.
+
+    def channel(self, channel_id: int | None = None, callback: None = None) -> Channel:
+        """A new channel, open."""
+        self.check()
+        channel = Channel(self)
+        channel.open()
+        return channel
+
+    @property
+    def outlet(self) -> Outlet:
+        """The channel for publishes."""
+        with self._opening:
+            if self._outlet is None or not self._outlet.usable:
+                self._outlet = Outlet(self)
+            return self._outlet
+
+    def present(self) -> None:
+        """Be listed as a holder of messages, from now on."""
+        with self._opening:
+            if self._presence is not None:
+                return
+            try:
+                self._presence = Presence(self)
+            except EngineError as error:
+                if isinstance(error, ConnectionError):
+                    raise
+                # Somebody has that name; Kombu gives the options of one connection to its clones too.
+                self.name = f"{self.name}.{os.urandom(4).hex()}"
+                self._presence = Presence(self)
+
+    # Publishing.
+
+    def publish(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
+        """Store messages; returns those that no queue wanted. Raises as Outlet.store()."""
+        self.check()
+        self.look()
+        if self.blocked:
+            raise Full(f"{self.peer} takes no messages: {self.blocked}; nothing was stored")
+        return self.outlet.store(messages, until)
+
+    @property
+    def trouble(self) -> str:
+        """What is known to be wrong with the broker, as the end of a sentence."""
+        return f"; it said: {self.blocked}" if self.blocked else ""
+
+    # Delivering.
+
+    def deliver(self, arrived: Arrival) -> None:
+        """Keep what arrived until somebody drains."""
+        self.inbox.append(arrived)
+        if self.on_arrival is not None and not self._drains:
+            self.on_arrival()
+
+    def drain(self, timeout: float | None) -> None:
+        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds."""
+        self.check()
+        self._drains += 1
+        try:
+            until = None if timeout is None else time.monotonic() + timeout if timeout > 0 else NOW
+            if not self.wait_for(lambda: self.inbox, until):
+                raise TimeoutError("nothing was delivered in time")
+        finally:
+            self._drains -= 1
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        outer, self._drainer = self._drainer, threading.get_ident()
+        now = time.monotonic()
+        try:
+            for _ in range(len(self.inbox)):
+                arrived = self.inbox.popleft()
+                arrived.channel.hand_over(arrived)
+                before, now = now, time.monotonic()
+                if now - before > SLOW:
+                    self.flush()
+        finally:
+            self._drainer = outer
+            self.flush()
+
+    def watch(self) -> tuple[int, float | None]:
+        """A descriptor that becomes readable when there may be something to drain, and the longest to wait for it."""
+        self.check()
+        patience = 0.0 if self.inbox else max(0.0, self._silent_until() - time.monotonic())
+        return self._wire.sock.fileno(), patience
+
+    def recall(self, whose: Callable[[Arrival], bool]) -> list[int]:
+        """Take back what waits in the inbox; returns its tags."""
+        found = [arrived for arrived in list(self.inbox) if whose(arrived)]
+        for arrived in found:
+            with suppress(ValueError):
+                self.inbox.remove(arrived)
+        return [arrived.tag for arrived in found]
+
+    # Settling.
+
+    def settled(self, channel: Channel, waiting: int) -> None:
+        """A channel has so many ends to tell; those of a batch of callbacks go together."""
+        self._unsent.add(channel)
+        within = self._drainer == threading.get_ident() and self.inbox
+        if not within or waiting >= MOST_ENDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the acks that wait."""
+        if self._unsent:
+            self.check()
+            channels = [self._unsent.pop() for _ in range(len(self._unsent))]
+            frames = b"".join([channel.ends() for channel in channels])
+            if frames:
+                self.write(frames, time.monotonic() + self.options.timeout)
+
+    # Others.
+
+    def holder(self) -> Holder:
+        """What this connection holds."""
+        held: Counter[str] = Counter()
+        for channel in self._users():
+            held.update(list(channel.unsettled.values()))
+        return Holder(self.name, self.options.lease, dict(held))
+
+    @property
+    def held(self) -> bool:
+        return any(channel.consumes or channel.unsettled for channel in self._users())
+
+    def _users(self) -> list[Channel]:
+        return [channel for channel in list(self.channels.values()) if isinstance(channel, Channel)]
+
+    def siblings(self) -> list[Connection]:
+        """This process's connections to the same broker that hold messages."""
+        with _roll:
+            living = list(_living)
+        where = (self.address.host, self.address.port, self.address.virtual_host)
+        return [
+            one
+            for one in living
+            if one.alive
+            and one._presence is not None
+            and (one.address.host, one.address.port, one.address.virtual_host) == where
+        ]
+
+    # The end.
+
+    def fail(self, error: EngineError) -> EngineError:
+        super().fail(error)
+        self.inbox.clear()
+        return error
+
+    def close(self) -> None:
+        if self.alive:
+            with suppress(EngineError):  # what was not said in time is delivered again
+                self.flush()
+        super().close()
+
+    def end(self) -> None:
+        """End it at somebody else's wish."""
+        self.fail(LeaseLost("this connection was ended from outside"))
+
+    def collect(self) -> None:
+        super().collect()
+        self.inbox.clear()

@@ -1,0 +1,33 @@
+"""What RabbitMQ says no with, in the words of the seam."""
+
+from __future__ import annotations
+
+from amqp import exceptions, spec
+
+from kq_transports.connection import DeclaredOtherwise, QueueMissing
+from kq_transports.engine import EngineError
+
+
+class Refused(EngineError, exceptions.ChannelError):  # type: ignore[misc]
+    """The broker understood and said no; its own words tell why."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))
+
+
+def refusal(code: int, text: str, method: tuple[int, int]) -> EngineError:
+    """Why the broker closed a channel: code and text are its own, method is what it did not like."""
+    if code == 404:
+        return QueueMissing(text)
+    if code == 406 and method in (spec.Queue.Declare, spec.Exchange.Declare):
+        return DeclaredOtherwise(f"{text}; delete it or use another name")
+    return Refused(text)
+
+
+def rejection(code: int, text: str, user: str, place: str) -> EngineError | None:
+    """Why the broker let nobody in; None when that may pass. Holds no password."""
+    if code == 403:
+        return EngineError(f"RabbitMQ at {place} refuses user {user!r}: {text}; check user and password in the URL")
+    if code == 530:
+        return EngineError(f"RabbitMQ at {place} does not let user {user!r} in there: {text}")
+    return None

@@ -1,0 +1,134 @@
+"""A message as it is published, as it arrives, and as Kombu's consumers expect it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from kombu.compression import decompress
+from kombu.transport import base
+
+from kq_transports.amqp.frames import Method
+from kq_transports.amqp.values import packed_properties, unpacked_properties
+from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER, Outgoing
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.channel import Channel
+
+#: Exchanges and queues of this transport; what comes through them was delayed.
+OURS = "kq.delay."
+#: When a delayed message becomes ready: milliseconds since the epoch, for people who look at it.
+DUE_HEADER = "x-due"
+#: What dead-lettering leaves in the headers of a message that was delayed.
+_TRACES = {"x-death", DUE_HEADER, COUNT_HEADER} | {
+    f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")
+}
+_TAG = Struct(">QB")
+#: Where the properties begin in a header frame.
+_PROPERTIES = 12
+
+
+def delay_of(message: Outgoing) -> int:
+    """Milliseconds for which message is to wait."""
+    return max(0, int(message.headers.get(DELAY_HEADER) or 0))
+
+
+def priority_of(message: Outgoing) -> int:
+    """Its priority, 0 to 9."""
+    return min(9, max(0, message.properties.get("priority", message.priority) or 0))
+
+
+def packed(message: Outgoing, due: int | None) -> tuple[bytes, bytes]:
+    """Properties and body of message, as they are sent. due: milliseconds since the epoch, if it is delayed.
+
+    It is persistent unless it says otherwise and always has a priority: RabbitMQ's own default differs among queues.
+    """
+    headers, body = message.headers, message.body
+    if DELAY_HEADER in headers:
+        headers = {key: value for key, value in headers.items() if key != DELAY_HEADER}
+        if due is not None:
+            headers[DUE_HEADER] = due
+    properties = {
+        "delivery_mode": 2,
+        **message.properties,
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "application_headers": headers,
+        "priority": priority_of(message),
+    }
+    return packed_properties(properties), body.encode() if isinstance(body, str) else bytes(body)
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A delivery as it came: nothing of its properties is read yet."""
+
+    channel: Channel
+    consumer: str
+    tag: int
+    redelivered: bool
+    exchange: str
+    key: str
+    header: bytes
+    body: bytes
+
+
+def arrival(channel: Channel, method: Method) -> Arrival:
+    """What a Basic.Deliver says."""
+    payload = method.payload
+    at = 5 + payload[4]
+    consumer = payload[5:at].decode()
+    tag, redelivered = _TAG.unpack_from(payload, at)
+    end = at + 10 + payload[at + 9]
+    exchange = payload[at + 10 : end].decode()
+    key = payload[end + 1 : end + 1 + payload[end]].decode()
+    return Arrival(channel, consumer, tag, bool(redelivered), exchange, key, method.header, method.body)
+
+
+class Message(base.Message):
+    """A delivered message."""
+
+    __slots__ = ()
+
+    #: Kombu makes a list for each message; most never need one.
+    errors: Any = ()
+
+    def __init__(self, queue: str, arrived: Arrival) -> None:
+        exchange, key = arrived.exchange, arrived.key
+        waited = exchange.startswith(OURS)
+        properties = unpacked_properties(arrived.header, _PROPERTIES, _TRACES if waited else ())
+        if waited:
+            exchange, key = "", queue
+        self.channel = arrived.channel
+        self.delivery_tag = arrived.tag
+        self.body = arrived.body
+        self.content_type = properties.pop("content_type", None)
+        self.content_encoding = properties.pop("content_encoding", None)
+        self.headers = properties.pop("application_headers", None) or {}
+        if DUE_HEADER in self.headers:  # it was delayed on its way to an exchange
+            self.headers = {name: value for name, value in self.headers.items() if name not in _TRACES}
+        self.properties = properties
+        self.accept = None
+        self._decoded_cache = None
+        self._state = "RECEIVED"
+        if arrived.redelivered:
+            # Classic queues keep no count, but say that it was delivered; quorum queues count.
+            self.headers.setdefault(COUNT_HEADER, 1)
+        self.delivery_info = {
+            "consumer_tag": arrived.consumer,
+            "exchange": exchange,
+            "routing_key": key,
+            "priority": properties.get("priority", 0),
+            "queue": queue,
+            "redelivered": arrived.redelivered,
+        }
+        if "compression" in self.headers:
+            self._decompress(self.headers["compression"])
+
+    def _decompress(self, how: str) -> None:
+        try:
+            self.body = decompress(self.body, how)
+        except Exception:  # the codec's own errors; the consumer's on_decode_error gets them
+            self.errors = [sys.exc_info()]

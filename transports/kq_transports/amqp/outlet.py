@@ -1,0 +1,171 @@
+"""Publishing: everything is confirmed, and a confirm is matched with its publish by number.
+
+One channel of the connection is for publishes alone, of all threads and all of the user's channels: when the broker
+closes it (an exchange that does not exist, a message that is too large), deliveries and their leases go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from amqp import spec
+
+from kq_transports.amqp.frames import Method, message_frames
+from kq_transports.amqp.question import Side
+from kq_transports.connection import QueueMissing
+from kq_transports.engine import EngineError, Full, Unreachable
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.connection import Connection
+
+#: Bytes that are written before we look for confirms; more would fill both sockets when the broker is slow.
+PIECE = 262_144
+
+_CONFIRM = Struct(">QB")
+
+
+@dataclass(slots=True, eq=False)
+class Publishing:
+    """One message on its way. mandatory: an exchange that knows no queue for it is an error.
+
+    returned: whether that happened.
+    """
+
+    exchange: str
+    key: str
+    mandatory: bool
+    properties: bytes
+    body: bytes
+    returned: bool = False
+
+
+class Batch:
+    """Publishes that are waited for together. left: how many have no answer yet; refused: how many were refused."""
+
+    __slots__ = ("left", "messages", "refused")
+
+    def __init__(self, messages: Sequence[Publishing]) -> None:
+        self.messages = messages
+        self.left = len(messages)
+        self.refused = 0
+
+
+class Outlet(Side):
+    """The channel on which a connection publishes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._sending = threading.Lock()
+        self._number = 0
+        #: Up to here all is answered.
+        self._answered_to = 0
+        #: Publishes without an answer, by number.
+        self._waiting: dict[int, tuple[Batch, Publishing]] = {}
+        super().__init__(connection)
+        self.confirm_select()
+
+    def store(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
+        """Publish messages and wait, until an instant, for the broker to have all of them.
+
+        Returns those that no queue wanted. Raises Full for those that their queue refused, Unreachable when
+        not all was answered in time, and what the broker closed the channel for. Some may be stored then.
+        """
+        link, batch = self.link, Batch(messages)
+        with self._sending:
+            self._send(link, batch, until)
+        if not link.wait_for(lambda: not batch.left or self.fault is not None, until):
+            raise Unreachable(f"{link.peer} did not confirm in time{link.trouble}", sent=True)
+        if batch.left:
+            self.raise_fault()
+        if batch.refused:
+            raise Full(f"{batch.refused} of {len(messages)} messages were refused: their queue is full")
+        return [message for message in messages if message.returned]
+
+    def _send(self, link: Connection, batch: Batch, until: float) -> None:
+        sent = False
+        for part in _parts(batch.messages, self.channel_id, link.frame_max):
+            numbers = range(self._number + 1, self._number + 1 + len(part.messages))
+            self._waiting.update(
+                (number, (batch, message)) for number, message in zip(numbers, part.messages, strict=True)
+            )
+            try:
+                link.write(part.frames, until, self)
+            except EngineError as error:
+                for number in numbers:  # the broker did not count them
+                    del self._waiting[number]
+                if isinstance(error, Unreachable):
+                    error.sent = error.sent or sent
+                raise
+            self._number = numbers[-1]
+            if sent:
+                link.look()
+            sent = True
+
+    def take(self, method: Method) -> None:
+        if method.name == spec.Basic.Ack:
+            self._answered(method, refused=False)
+        elif method.name == spec.Basic.Nack:
+            self._answered(method, refused=True)
+        else:
+            super().take(method)
+
+    def _answered(self, method: Method, *, refused: bool) -> None:
+        number, multiple = _CONFIRM.unpack_from(method.payload, 4)
+        begin = self._answered_to + 1 if multiple & 1 else number
+        if begin == self._answered_to + 1:
+            self._answered_to = number
+        for each in range(begin, number + 1):
+            found = self._waiting.pop(each, None)
+            if found is not None:
+                found[0].left -= 1
+                found[0].refused += refused
+
+    def _on_basic_return(
+        self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Method
+    ) -> None:
+        """A message that no queue wanted; it is confirmed too, but later. It comes back without its number."""
+        for _, waiting in list(self._waiting.values()):
+            if (
+                not waiting.returned
+                and (waiting.exchange, waiting.key, waiting.body) == (exchange, routing_key, message.body)
+                and waiting.mandatory
+            ):
+                waiting.returned = True
+                return
+
+
+@dataclass(slots=True)
+class Part:
+    """Messages and the bytes that carry them."""
+
+    messages: list[Publishing]
+    frames: bytes
+
+
+def _parts(messages: Sequence[Publishing], channel: int, limit: int) -> Iterator[Part]:
+    """messages, in portions of about PIECE bytes."""
+    taken: list[Publishing] = []
+    frames: list[bytes] = []
+    size = 0
+    for message in messages:
+        frame = message_frames(
+            channel, message.exchange, message.key, message.mandatory, message.properties, message.body, limit
+        )
+        taken.append(message)
+        frames.append(frame)
+        size += len(frame)
+        if size >= PIECE:
+            yield Part(taken, b"".join(frames))
+            taken, frames, size = [], [], 0
+    if taken:
+        yield Part(taken, b"".join(frames))
+
+
+def missing(exchange: str, key: str) -> EngineError:
+    """The error for a message that no queue wanted."""
+    if not exchange:
+        return QueueMissing(f"there is no queue {key!r}; declare it before you publish to it")
+    return QueueMissing(f"no queue is bound to exchange {exchange!r} for {key!r}")

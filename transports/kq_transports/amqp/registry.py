@@ -1,0 +1,147 @@
+"""The names of things, kept in a queue: AMQP has no way to ask which queues there are.
+
+One message for each shared queue that was declared through this transport, and one for each ladder of delays
+(delay.py). Who reads takes all of them for a moment and gives them back; an exclusive consumer keeps two readers from
+seeing half each. Written before what it names is made, so that nothing exists that is not listed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kq_transports.amqp.frames import Method, ack_frame
+from kq_transports.amqp.message import arrival
+from kq_transports.amqp.outlet import Publishing
+from kq_transports.amqp.question import Side
+from kq_transports.amqp.values import packed_properties
+from kq_transports.engine import Arguments, EngineError, Unreachable
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.connection import Connection
+
+NAME = "kq.registry"
+_DURABLE = packed_properties({"delivery_mode": 2, "content_type": "application/json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The delays of a queue for one priority, up to a level."""
+
+    queue: str
+    priority: int
+    top: int
+
+
+class Registry:
+    """The names known at the broker of one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, queue: str, arguments: Arguments) -> None:
+        """Note that queue will be declared."""
+        self._write({"queue": queue, "arguments": dict(arguments)})
+
+    def add_ladder(self, ladder: Ladder) -> None:
+        """Note that ladder will be built."""
+        self._write({"ladder": ladder.queue, "priority": ladder.priority, "top": ladder.top})
+
+    def queues(self) -> dict[str, Arguments]:
+        """Each queue that was declared, and with what."""
+        with self._held() as entries:
+            return {entry["queue"]: entry["arguments"] for entry in entries if "queue" in entry}
+
+    def ladders(self, queue: str) -> list[Ladder]:
+        """The ladders of queue, each as high as it is."""
+        with self._held() as entries:
+            tops: dict[int, int] = {}
+            for entry in entries:
+                if entry.get("ladder") == queue:
+                    tops[entry["priority"]] = max(entry["top"], tops.get(entry["priority"], 0))
+        return [Ladder(queue, priority, top) for priority, top in sorted(tops.items())]
+
+    def forget(self, queue: str) -> None:
+        """Strike out queue and its ladders."""
+        with self._held(lambda entry: queue in (entry.get("queue"), entry.get("ladder"))):
+            pass
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._declare()
+        body = json.dumps(entry, sort_keys=True).encode()
+        until = time.monotonic() + self._connection.options.timeout
+        self._connection.outlet.store([Publishing("", NAME, True, _DURABLE, body)], until)
+
+    def _declare(self) -> int:
+        """How many entries there are."""
+        side = self._connection.topology.side
+        count: int = side.queue_declare(
+            NAME, durable=True, auto_delete=False, arguments={"x-queue-type": "classic"}
+        ).message_count
+        return count
+
+    @contextmanager
+    def _held(self, dropped: Callable[[dict[str, Any]], bool] = lambda entry: False) -> Iterator[list[dict[str, Any]]]:
+        """All entries, nobody else's for so long. Those that are there twice and those to be dropped end."""
+        reader = self._reader()
+        try:
+            yield reader.entries(dropped)
+        finally:
+            reader.close()
+
+    def _reader(self) -> Reader:
+        until = time.monotonic() + self._connection.options.timeout
+        while True:
+            reader = Reader(self._connection, self._declare())
+            try:
+                reader.read(until)
+                return reader
+            except Unreachable:
+                raise
+            except EngineError:  # somebody else reads
+                if time.monotonic() > until:
+                    raise
+                self._connection.wait_for(lambda: False, time.monotonic() + 0.01)
+
+
+class Reader(Side):
+    """A channel that holds all entries until it is closed."""
+
+    def __init__(self, connection: Connection, count: int) -> None:
+        self._count = count
+        self._read: dict[int, bytes] = {}
+        super().__init__(connection)
+
+    def read(self, until: float) -> None:
+        """Take all entries; raises when another reader has them."""
+        if not self._count:
+            return
+        self.basic_consume(NAME, exclusive=True)
+        if not self.link.wait_for(lambda: len(self._read) >= self._count or self.fault is not None, until):
+            raise Unreachable(f"{self.link.peer} did not tell the names of its queues in time", sent=True)
+        self.raise_fault()
+
+    def take(self, method: Method) -> None:
+        if method.header:
+            arrived = arrival(self, method)
+            self._read[arrived.tag] = arrived.body
+        else:
+            super().take(method)
+
+    def entries(self, dropped: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """What was read, without doubles and what is dropped; these are struck out."""
+        kept: dict[bytes, dict[str, Any]] = {}
+        ends = []
+        for tag, body in list(self._read.items()):
+            entry = json.loads(body)
+            if body in kept or dropped(entry):
+                ends.append(ack_frame(self.channel_id, tag, False))
+            else:
+                kept[body] = entry
+        if ends:
+            self.link.write(b"".join(ends), time.monotonic() + self.link.options.timeout, self)
+        return list(kept.values())

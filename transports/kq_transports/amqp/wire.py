@@ -1,0 +1,192 @@
+"""A socket to the broker on which every wait has a deadline: name look-up, connecting, TLS, reading and writing.
+
+One thread may read while another one writes. What is read comes in pieces as large as the system has them;
+py-amqp asks for each frame in three.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from math import ceil
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from amqp.transport import SSLTransport
+
+from kq_transports.engine import Unreachable
+
+#: Bytes read at once.
+PIECE = 65536
+#: Seconds after which the system may give up a connection whose bytes are not taken. py-amqp has one second: a
+#: broker that holds a fast publisher back for longer would cost it the connection. Heartbeats are quicker.
+PATIENCE = 60
+
+_Addresses = list[tuple[Any, Any, int, str, Any]]
+
+
+class Wire:
+    """A connected socket. Raises Unreachable, whose .sent is False as long as not one byte of a write went out."""
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.peer = peer
+        self.connected = True
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        # OpenSSL wants one thread at a time.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self._tls else nullcontext()
+        self._readable = _waiter(sock, select.POLLIN)
+        self._writable = _waiter(sock, select.POLLOUT)
+
+    def read(self, until: float | None) -> bytes:
+        """What arrived; b"" when nothing did before until (monotonic; None: no limit). A past until: no wait."""
+        if self._tls and self._tls.pending():
+            return self._read()
+        if until is not None and until <= time.monotonic():
+            return self._read()
+        return self._read() if self._readable(until) else b""
+
+    def _read(self) -> bytes:
+        try:
+            with self._turn:
+                data = self.sock.recv(PIECE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"the connection to {self.peer} broke: {error}", sent=True) from error
+        if not data:
+            raise Unreachable(f"{self.peer} hung up", sent=True)
+        return data
+
+    def write(self, data: bytes, until: float) -> None:
+        """Send all of data before until. After an error nothing more can be sent."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                with self._turn:
+                    rest = rest[self.sock.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if not self._writable(until):
+                    raise Unreachable(f"{self.peer} takes no data", sent=len(rest) < len(data)) from None
+            except (OSError, ValueError) as error:
+                sent = len(rest) < len(data)
+                raise Unreachable(f"the connection to {self.peer} broke: {error}", sent=sent) from error
+
+    def hang_up(self) -> None:
+        """End the connection and wake who waits for it; the descriptor stays until close()."""
+        self.connected = False
+        with suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the descriptor without a word. May be repeated."""
+        self.connected = False
+        self.sock.close()
+
+
+def dial(host: str, port: int, *, within: float, tls: Mapping[str, Any] | None) -> Wire:
+    """A connection to a port, made within so many seconds. tls: py-amqp's options, None for none."""
+    until, peer = time.monotonic() + within, f"{host}:{port}"
+    try:
+        sock = _connected(host, port, until)
+        return Wire(sock if tls is None else _secured(sock, tls, until), peer)
+    except ssl.SSLError as error:
+        raise Unreachable(f"no TLS with {peer}: {error}", sent=False) from error
+    except OSError as error:
+        why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
+        raise Unreachable(f"can't connect to {peer}: {why}", sent=False) from error
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """A socket to the first of the host's addresses that answers."""
+    trouble: OSError = ConnectionError("it has no address")
+    for family, kind, protocol, _, address in _resolved(host, port, until):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_left(until))
+            sock.connect(address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE * 1000)
+            return sock
+        except OSError as error:
+            sock.close()
+            trouble = error
+    raise trouble
+
+
+def _resolved(host: str, port: int, until: float) -> _Addresses:
+    """getaddrinfo() that gives up in time; the system's own may take minutes."""
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    answers: SimpleQueue[_Addresses | OSError] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
+    try:
+        answer = answers.get(timeout=_left(until))
+    except Empty:
+        raise TimeoutError(f"nobody knew the address of {host} in time") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+def _secured(sock: socket.socket, options: Mapping[str, Any], until: float) -> ssl.SSLSocket:
+    """sock under TLS, as py-amqp reads the options."""
+    try:
+        secure: ssl.SSLSocket = SSLTransport("")._wrap_socket(sock, **options)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        secure.setblocking(False)
+        _shake_hands(secure, until)
+    except BaseException:
+        secure.close()
+        raise
+    return secure
+
+
+def _shake_hands(secure: ssl.SSLSocket, until: float) -> None:
+    readable, writable = _waiter(secure, select.POLLIN), _waiter(secure, select.POLLOUT)
+    while True:
+        try:
+            secure.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            ready = readable(until)
+        except ssl.SSLWantWriteError:
+            ready = writable(until)
+        if not ready:
+            raise TimeoutError
+
+
+def _waiter(sock: socket.socket, event: int) -> Callable[[float | None], bool]:
+    """A function that waits for event until an instant (monotonic; None: no limit); False when that passed first."""
+    poll = select.poll()
+    poll.register(sock, event)
+
+    def wait(until: float | None) -> bool:
+        return bool(poll.poll(None if until is None else ceil(max(0.0, until - time.monotonic()) * 1000)))
+
+    return wait
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
