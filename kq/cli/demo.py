@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,9 +98,9 @@ class Show:
         self._control = control
         self._began = time.monotonic()
         self.lines = [
-            Line(fail_twice.submit(folder), "fail_twice", "raises ConnectionError twice"),
-            Line(hang.submit(), "hang", "sleeps; its timeout is 1 s"),
-            Line(lose_executor.submit(folder), "lose_executor", "its process dies by SIGKILL"),
+            Line(fail_twice.submit(folder), "fail_twice", "fails twice, then passes"),
+            Line(hang.submit(), "hang", "sleeps; timeout 1 s"),
+            Line(lose_executor.submit(folder), "lose_executor", "its process is killed -9"),
         ]
         found = find_documents.submit(sysconfig.get_path("stdlib"), documents).result(timeout=PATIENCE)
         self.reading = app.submit_many(read_document.job(path, TERM) for path in found)
@@ -137,8 +139,9 @@ class Show:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(f"documents read {done}/{total}", ProgressBar(total=max(1, total), completed=done, width=40))
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in ("JOB", "WHAT IT DOES", "STATE", "WHAT KQ SAW"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        for heading, width in (("JOB", 13), ("WHAT IT DOES", 24), ("STATE", 9)):
+            table.add_column(heading, min_width=width)
+        table.add_column("WHAT KQ SAW", no_wrap=True, overflow="ellipsis", ratio=1)
         for line in self.lines:
             table.add_row(line.name, line.about, Text(line.state, style=_color(line.state)), line.note)
         return Group(bar, Text(), table, Text())
@@ -146,13 +149,10 @@ class Show:
     def conclude(self, console: Console) -> int:
         """Say what was proven; 0 when all of it was."""
         took = time.monotonic() - self._began
-        words, hits = sum(each[0] for each in self.read), sum(each[1] for each in self.read)
+        words = sum(each[0] for each in self.read)
         fails, hangs, loses = self.lines
         proven = [
-            (
-                not self._waiting,
-                f"{len(self.read)} documents with {words:,} words were read in parallel jobs ({TERM!r} {hits:,} times)",
-            ),
+            (not self._waiting, f"{len(self.read)} documents with {words:,} words were read in parallel jobs"),
             (fails.state is State.COMPLETED, "a job that failed was retried by its policy, and passed"),
             (hangs.state is State.BURIED, "a job that hung was interrupted at its timeout, and kept for a human"),
             (loses.state is State.COMPLETED, "a job whose process was killed -9 ran again at once"),
@@ -160,7 +160,8 @@ class Show:
         for held, fact in proven:
             console.print(Text("  ✓ " if held else "  ✗ ", style="green" if held else "red") + Text(fact))
         console.print(f"\n  {took:.1f} s, nothing left behind.\n")
-        console.print("Now yours:  [bold]kq init[/]  writes jobs.py and kq.yaml;  [bold]kq worker[/]  runs them.")
+        kq = "kq" if shutil.which("kq") else os.path.relpath(sys.argv[0])
+        console.print(f"Next:  [bold]{kq} init[/]  writes a first application and says how to run it.")
         return 0 if all(held for held, _ in proven) else 1
 
 
