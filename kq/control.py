@@ -182,8 +182,8 @@ class Control:
 
     def job(self, id: str) -> JobInfo | None:
         """What is known of a job: where it waits, who runs it, or how it ended; None when nothing is."""
-        # Its end is recorded before the broker lets go of it and before its worker says that it runs no more. What ended
-        # between the two looks is found by the second.
+        # Its end is recorded before the broker lets go of it, and before its worker says that it runs no more. What
+        # ended between the first look and the last is found by the last.
         return self._ended(id) or self._running(id) or self._waiting(id) or self._ended(id)
 
     def _ended(self, id: str) -> JobInfo | None:
