@@ -141,11 +141,11 @@ def test_links_lead_somewhere(page: Page) -> None:
             assert anchor in Page(path).anchors(), f"{page.name} links to {path.name}#{anchor}"
 
 
-def test_every_page_is_in_the_index() -> None:
+def test_every_page_and_example_is_in_the_index() -> None:
     index = Page(ROOT / "docs" / "README.md")
     linked = {path for path, _ in index.links()}
-    missing = [page.name for page in ALL if page.path.parent.name == "docs" and page.path not in {*linked, index.path}]
-    assert not missing
+    wanted = {page.path for page in ALL if page.path.parent == index.path.parent} - {index.path}
+    assert wanted | set((ROOT / "examples").glob("*.py")) <= linked
 
 
 def test_the_reference_is_what_the_code_says() -> None:
