@@ -4,8 +4,8 @@
     CELERY_URL=kq-redis://localhost:6379/0 python examples/celery_app.py
 
 Needs Celery: `pip install celery`. It starts its workers itself (`python examples/celery_app.py worker` is one of them)
-and kills the first in the middle of a task. In a project of your own write `import kq_transports` beside `import celery`, and
-`broker="kq-sqlite:////var/lib/shop/jobs.db"`; the rest stays as it is.
+and kills the first in the middle of a task. In a project of your own write `import kq_transports` beside
+`import celery`, and `broker="kq-sqlite:////var/lib/shop/jobs.db"`; the rest stays as it is.
 """
 
 from __future__ import annotations
