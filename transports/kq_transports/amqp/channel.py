@@ -53,7 +53,7 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     """
 
     connection: Connection | None
-    no_ack_consumers: set[str]
+    no_ack_consumers: set[str]  # type: ignore[assignment]
 
     def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
         #: Delivery tags that the last commit could not end. None ever: what is not ours is refused before.

@@ -14,18 +14,20 @@ Why like this (measured on RabbitMQ 4.0.5, two cores):
   twice).
 * A quorum queue looks at the head of its higher priorities first, so each priority has a ladder of its own. Each queue
   too, so that its delayed messages are counted, looked at and removed without reading those of others.
-* A broker that is killed forgets the newest quorum queue, with all that is in it, for some 3 seconds after it was made.
-  So one rung more than is needed is made, last; that it exists also tells that all others do.
+* A broker that is killed forgets the newest quorum queue, with all that is in it, for some 3 seconds after it was
+  made, or until another one is made. So one more is made last, and deleted.
 
-A ladder is built up to the level that is needed, when it first is: 14 queues (60 KB each) and 30 ms for delays under a
-second, 50 for a quarter of an hour, 86 for a year. Never early; late by up to 20 ms, and about 2 ms for each rung.
+A ladder is built up to the level that is needed, when it first is: 13 queues (60 KB each) and 30 ms for delays under a
+second, 40 for a quarter of an hour, 85 and 200 ms for a year. Never early; late by up to 20 ms, and some 2 ms for each
+rung.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -35,16 +37,16 @@ from kq_transports.amqp.message import OURS
 from kq_transports.amqp.question import Request, ask_all, side_by_side
 from kq_transports.amqp.registry import Ladder
 from kq_transports.amqp.topology import NO_DELIVERY_LIMIT
-from kq_transports.engine import EngineError
+from kq_transports.engine import Arguments, EngineError
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
 
 #: Milliseconds that a message waits for one step of each level.
 UNITS = (20, *(10**exponent for exponent in range(2, 12)))
-#: The highest level that a delay uses; the one above is that of the last rung made.
+#: The highest level.
 HIGHEST = len(UNITS) - 2
-#: Milliseconds, three years.
+#: Milliseconds, three years: the rest of the digits.
 LONGEST = UNITS[-1] - UNITS[0]
 #: How many rungs are made at a time: the broker waits for its disk for each.
 WIDTH = 16
@@ -86,6 +88,11 @@ def rungs(ladder: Ladder) -> Iterator[tuple[int, int]]:
 def rung(ladder: Ladder, level: int, digit: int) -> str:
     """The name of a rung's queue."""
     return f"{OURS}{ladder.queue}.{ladder.priority}.{digit * UNITS[level]}ms"
+
+
+def mark(ladder: Ladder) -> str:
+    """The name of an empty queue: when it exists, so does all of ladder."""
+    return f"{OURS}{ladder.queue}.{ladder.priority}.{ladder.top}"
 
 
 def exchange(level: int) -> str:
@@ -152,10 +159,12 @@ class Delays:
         self.forget(queue)
         waiting = self.count(queue)
         ladders = self._connection.registry.ladders(queue)
-        names = [rung(ladder, *step) for ladder in ladders for step in (*rungs(ladder), (ladder.top + 1, 1))]
-        if names:
-            ended = [[(spec.Queue.Delete, "Bsbbb", (0, name, False, False, True))] for name in names]
-            side_by_side(self._connection, ended, WIDTH)
+        names = [rung(ladder, *step) for ladder in ladders for step in rungs(ladder)]
+        # The marks first: without them a ladder is built anew.
+        marks = [mark(replace(ladder, top=top)) for ladder in ladders for top in range(ladder.top + 1)]
+        for ended in (marks, names):
+            if ended:
+                side_by_side(self._connection, [[_deleted(name)] for name in ended], WIDTH)
         return waiting
 
     def _stand(self, ladder: Ladder) -> None:
@@ -164,13 +173,13 @@ class Delays:
         if self._standing.get(known, -1) >= ladder.top:
             return
         link = self._connection
-        if link.topology.has(rung(ladder, ladder.top + 1, 1)):
+        if link.topology.has(mark(ladder)):
             side_by_side(link, [list(_leads(ladder))], 1)
         else:
             side_by_side(link, [[*_exchanges(), *_leads(ladder)]], 1)
             link.registry.add_ladder(ladder)
             side_by_side(link, [_made(ladder, *step) for step in rungs(ladder)], WIDTH)
-            side_by_side(link, [_made(ladder, ladder.top + 1, 1)], 1)
+            side_by_side(link, [[*_last(), _declared(mark(ladder), {"x-queue-type": "classic"})]], 1)
         self._standing[known] = ladder.top
 
 
@@ -204,10 +213,21 @@ def _made(ladder: Ladder, level: int, digit: int) -> list[Request]:
     }
     digits = ("*",) * level + (str(digit),) + ("*",) * (HIGHEST - level)
     pattern = ".".join((*digits, str(ladder.priority), _words(ladder.queue)))
-    return [
-        (spec.Queue.Declare, "BsbbbbbF", (0, name, False, True, False, False, True, arguments)),
-        (spec.Queue.Bind, "BsssbF", (0, name, exchange(level), pattern, True, {})),
-    ]
+    return [_declared(name, arguments), (spec.Queue.Bind, "BsssbF", (0, name, exchange(level), pattern, True, {}))]
+
+
+def _last() -> list[Request]:
+    """Make the newest quorum queue, and end it."""
+    name = f"{OURS}last.{os.urandom(6).hex()}"
+    return [_declared(name, {"x-queue-type": "quorum", "x-expires": 60_000}), _deleted(name)]
+
+
+def _declared(queue: str, arguments: Arguments) -> Request:
+    return spec.Queue.Declare, "BsbbbbbF", (0, queue, False, True, False, False, True, arguments)
+
+
+def _deleted(queue: str) -> Request:
+    return spec.Queue.Delete, "Bsbbb", (0, queue, False, False, True)
 
 
 def _left(due: float) -> int:
