@@ -18,7 +18,7 @@ from kombu.exceptions import ChannelError, OperationalError
 from kombu.exceptions import ConnectionError as KombuConnectionError
 
 import kq_transports
-from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored
+from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
 from kq.message import CONTENT_TYPE, Envelope
 from kq.url import Address
 from kq_transports import engine
@@ -379,6 +379,11 @@ class Inspector:
         self._connection: kombu.Connection | None = None
 
     @property
+    def traits(self) -> engine.Traits:
+        """What this broker can do beyond the contract."""
+        return self._broker.traits
+
+    @property
     def _manager(self) -> Any:
         if self._connection is None:
             self._connection = self._broker.connection()
@@ -514,6 +519,8 @@ def translated(broker: Broker) -> Iterator[None]:
         yield
     except engine.LeaseLost as error:
         raise LeaseLost(f"the lease at {broker.address.redacted} is lost: {_one_line(error)}") from error
+    except engine.Unsupported as error:
+        raise Unsupported(f"{broker.address.redacted}: {_one_line(error)}") from error
     except engine.Full as error:
         raise BrokerFull(f"{broker.address.redacted} refuses to store more: {error}") from error
     except (engine.Unreachable, OperationalError, KombuConnectionError, OSError) as error:

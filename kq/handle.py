@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from kq.broker import BURIED, Inspector, Seen
-from kq.errors import JobBuried, JobFailed, JobRevoked, MessageError, ResultTimeout
+from kq.errors import BrokerError, JobBuried, JobFailed, JobRevoked, MessageError, ResultExpired, ResultTimeout
 from kq.job import State
 from kq.message import decode_head
 from kq.record import Record, decode_record, encode, job_key, unique_key
@@ -59,13 +59,27 @@ class Handle(Generic[R_co]):
         """What the job returned, as JSON values; waits for it without polling.
 
         timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
-        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result.
+        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result, ResultExpired when
+        it ended and its result is not kept any more.
         """
         found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
-            raise ResultTimeout(self.id)
+            raise ResultExpired(self.id) if self._is_gone() else ResultTimeout(self.id)
         value: R_co = value_of(self.id, decode_record(found))
         return value
+
+    def _is_gone(self) -> bool:
+        """Whether the job is certainly neither waiting nor running, although nothing is known of its end."""
+        inspector = self._app.inspector()
+        try:
+            if not inspector.traits.indexed:
+                return False  # such a broker does not show what its workers hold
+            known = any(inspector.find(queue, [self.id]) for queue in (self.queue, self.queue + BURIED))
+            return not known and self._app.store.get([job_key(self.id)])[0] is None
+        except BrokerError:
+            return False
+        finally:
+            inspector.close()
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return asyncio.to_thread(self.result).__await__()

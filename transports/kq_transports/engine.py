@@ -55,6 +55,10 @@ class Full(EngineError):
     """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
 
 
+class Unsupported(EngineError):
+    """A promise that this server cannot keep; the message says what to use instead."""
+
+
 class Stale(EngineError):
     """Deliveries that were to end together with a publish are no longer this connection's.
 

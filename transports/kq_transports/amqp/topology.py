@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from amqp.protocol import queue_declare_ok_t
 
 from kq_transports.amqp.question import Side
-from kq_transports.engine import Arguments, EngineError, NotFound
+from kq_transports.engine import Arguments, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -59,7 +59,7 @@ class Topology:
         added: dict[str, object] = {"x-queue-type": kind}
         if kind == "quorum":
             if "x-max-priority" in given:
-                raise EngineError(
+                raise Unsupported(
                     f"RabbitMQ {self._connection.version} keeps no strict priorities on quorum queues, or loses them "
                     "when a message is given back; use queue_type=classic, or declare queues without x-max-priority"
                 )
