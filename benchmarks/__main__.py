@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only redis] [--jobs 20000] [--runs 3] [--write]`: measure and print; --write renews the docs.
+"""`python -m benchmarks [--only redis] [--jobs 20000] [--runs 3] [--write]`: measure and print, or renew the docs.
 
 CPU is that of our processes (producer, or the whole tree of a worker), not of the broker's server.
 Medians over the runs. A ratio is to the loop by hand in the same run: figures of two machines differ, ratios less.
