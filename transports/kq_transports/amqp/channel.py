@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import amqp
 from amqp import exceptions, spec
@@ -52,7 +52,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     When the broker closes it the whole connection is over: its deliveries belong to others then.
     """
 
-    connection: Connection | None
     no_ack_consumers: set[str]  # type: ignore[assignment]
 
     def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
@@ -145,6 +144,12 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     def prepare_queue_arguments(self, arguments: Arguments, **options: Any) -> Arguments:
         prepared: Arguments = base.to_rabbitmq_queue_arguments(arguments, **options)
         return prepared
+
+    @property
+    def link(self) -> Connection:
+        """The connection; raises when the channel was closed."""
+        link: Any = super().link
+        return cast("Connection", link)
 
     @property
     def _checked(self) -> Connection:
@@ -443,9 +448,9 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
 
     def close(self, *_: Any) -> None:
         """End the channel's consumers and give back what it has not settled. May be repeated."""
-        link = self.connection
-        if link is None:
+        if self.connection is None:
             return
+        link = self.link
         try:
             if link.alive:
                 link.flush()

@@ -13,16 +13,19 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kq_transports.amqp.channel import Channel
 from kq_transports.amqp.delay import Delays
-from kq_transports.amqp.line import NOW, Address, Line
-from kq_transports.amqp.outlet import Outlet, Publishing
-from kq_transports.amqp.presence import Holder, Presence
+from kq_transports.amqp.line import NOW, Address
+from kq_transports.amqp.outlet import Publishing
+from kq_transports.amqp.presence import Holder, Presence, answer
+from kq_transports.amqp.publisher import Publisher
+from kq_transports.amqp.question import Side
 from kq_transports.amqp.registry import Registry
 from kq_transports.amqp.topology import Topology
-from kq_transports.engine import EngineError, Full, LeaseLost, Options
+from kq_transports.engine import EngineError, LeaseLost, Options
 
 if TYPE_CHECKING:
     from kq_transports.amqp.message import Arrival
@@ -36,10 +39,13 @@ _living: weakref.WeakSet[Connection] = weakref.WeakSet()
 _roll = threading.Lock()
 
 
-class Connection(Line):
+class Connection(Publisher):
     """What Kombu calls a connection. client: the kombu.Connection that it belongs to.
 
     queue_type: classic or quorum, for queues that do not say it themselves.
+
+    One that holds messages publishes on a second connection. A broker that is short of memory or disk stops listening
+    to those who publish, and must go on hearing acks and heartbeats, and that a process died.
     """
 
     def __init__(self, client: Any, address: Address, options: Options, queue_type: str) -> None:
@@ -50,8 +56,11 @@ class Connection(Line):
         #: Called when something came into the inbox while nobody drains.
         self.on_arrival: Callable[[], object] | None = None
         self.registry, self.topology, self.delays = Registry(self), Topology(self), Delays(self)
-        self._outlet: Outlet | None = None
         self._presence: Presence | None = None
+        self._second: Publisher | None = None
+        self._voice: Side | None = None
+        #: Where to send what this connection holds: somebody asked.
+        self.asked: deque[str] = deque()
         self._drainer = 0
         self._drains = 0
         self._unsent: set[Channel] = set()
@@ -67,13 +76,16 @@ class Connection(Line):
         channel.open()
         return channel
 
-    @property
-    def outlet(self) -> Outlet:
-        """The channel for publishes."""
+    def second(self) -> Publisher:
+        """Another connection, for publishes that must not stop this one."""
         with self._opening:
-            if self._outlet is None or not self._outlet.usable:
-                self._outlet = Outlet(self)
-            return self._outlet
+            if self._second is None or not self._second.alive:
+                if self._second is not None:
+                    self._second.collect()
+                second = Publisher(self.address, replace(self.options, name=f"{self.name}.publisher"))
+                second.connect()
+                self._second = second
+            return self._second
 
     def present(self) -> None:
         """Be listed as a holder of messages, from now on."""
@@ -92,17 +104,11 @@ class Connection(Line):
     # Publishing.
 
     def publish(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
-        """Store messages; returns those that no queue wanted. Raises as Outlet.store()."""
+        if self._presence is None:
+            return super().publish(messages, until)
         self.check()
-        self.look()
-        if self.blocked:
-            raise Full(f"{self.peer} takes no messages: {self.blocked}; nothing was stored")
-        return self.outlet.store(messages, until)
-
-    @property
-    def trouble(self) -> str:
-        """What is known to be wrong with the broker, as the end of a sentence."""
-        return f"; it said: {self.blocked}" if self.blocked else ""
+        self.look()  # what has lost its lease publishes nothing more
+        return self.second().publish(messages, until)
 
     # Delivering.
 
@@ -118,11 +124,12 @@ class Connection(Line):
         self._drains += 1
         try:
             until = None if timeout is None else time.monotonic() + timeout if timeout > 0 else NOW
-            if not self.wait_for(lambda: self.inbox, until):
+            if not self.wait_for(lambda: self.inbox or self.asked, until):
                 raise TimeoutError("nothing was delivered in time")
         finally:
             self._drains -= 1
         self._hand_over()
+        self._answer()
 
     def _hand_over(self) -> None:
         outer, self._drainer = self._drainer, threading.get_ident()
@@ -172,6 +179,26 @@ class Connection(Line):
 
     # Others.
 
+    def beat(self) -> None:
+        super().beat()
+        self._answer()
+        if self._second is not None:
+            with suppress(EngineError):  # the next publish makes another one
+                self._second.beat()
+
+    def _answer(self) -> None:
+        """Tell who asked what we hold. Not where the question is read: that is not the place to connect."""
+        while self.asked:
+            to = self.asked.popleft()
+            with suppress(EngineError):
+                answer(self.holder(), self._speaker(), to)
+
+    def _speaker(self) -> Side:
+        """A channel to publish on without waiting for a confirm."""
+        if self._voice is None or not self._voice.usable or not self._voice.link.alive:
+            self._voice = Side(self.second())
+        return self._voice
+
     def holder(self) -> Holder:
         """What this connection holds."""
         held: Counter[str] = Counter()
@@ -204,12 +231,16 @@ class Connection(Line):
     def fail(self, error: EngineError) -> EngineError:
         super().fail(error)
         self.inbox.clear()
+        if self._second is not None:
+            self._second.fail(error)
         return error
 
     def close(self) -> None:
         if self.alive:
             with suppress(EngineError):  # what was not said in time is delivered again
                 self.flush()
+            if self._second is not None:
+                self._second.close()
         super().close()
 
     def end(self) -> None:
@@ -219,3 +250,5 @@ class Connection(Line):
     def collect(self) -> None:
         super().collect()
         self.inbox.clear()
+        if self._second is not None:
+            self._second.collect()

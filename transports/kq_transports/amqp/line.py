@@ -88,7 +88,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         )
 
     @property
-    def link(self) -> Any:
+    def link(self) -> Line:
         return self
 
     # The beginning.
@@ -218,6 +218,11 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         """Whether there is a lease to lose: consumers or messages."""
         raise NotImplementedError
 
+    @property
+    def trouble(self) -> str:
+        """What is known to be wrong with the broker, as the end of a sentence."""
+        return f"; it said: {self.blocked}" if self.blocked else ""
+
     # The end.
 
     @property
@@ -278,19 +283,10 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
 
     def close(self) -> None:
         """Give back all that is held and let go. May be repeated. In a forked child: not a word, it is the parent's."""
-        self._stopped.set()
-        if self.alive:
-            self._closed = True  # whoever else waits gives up
-            with suppress(EngineError, exceptions.AMQPError, OSError):
-                self._say_goodbye()
+        if self.alive and not self.blocked:  # else it would not hear us
+            with suppress(EngineError, exceptions.AMQPError):
+                self.send_method(spec.Connection.Close, "BsBB", (200, "", 0, 0), wait=spec.Connection.CloseOk)
         self.collect()
-
-    def _say_goodbye(self) -> None:
-        self._closed = False
-        try:
-            self.send_method(spec.Connection.Close, "BsBB", (200, "", 0, 0), wait=spec.Connection.CloseOk)
-        finally:
-            self._closed = True
 
     def collect(self) -> None:
         """Let go of all that is on this side, without a word."""

@@ -18,7 +18,7 @@ from kombu.transport import base
 from kq_transports.amqp.connection import Connection
 from kq_transports.amqp.frames import ack_frame
 from kq_transports.amqp.message import DUE_HEADER, Arrival, Message
-from kq_transports.amqp.presence import Holder, RollCall, expel
+from kq_transports.amqp.presence import Holder, expel, roll_call
 from kq_transports.amqp.question import Request, Side, ask_all
 from kq_transports.amqp.values import unpacked_properties
 from kq_transports.engine import Arguments, Counts, EngineError, Lease, State
@@ -114,11 +114,7 @@ class Management(base.Management):
     def _holders(self) -> list[Holder]:
         link = self._link
         ours = [one.holder() for one in link.siblings()]
-        roll_call = RollCall(link)
-        try:
-            return ours + roll_call.holders({holder.name for holder in ours})
-        finally:
-            roll_call.close()
+        return ours + roll_call(link.second(), {holder.name for holder in ours})
 
     @contextmanager
     def _peek(self) -> Iterator[Peek]:
@@ -141,15 +137,19 @@ class Management(base.Management):
 class Peek(Side):
     """A channel that takes messages to look at them."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        super().__init__(connection)
+
     def ready(self, queue: str, limit: int) -> list[Held]:
         """The first messages of queue."""
-        number = min(limit, self.link.topology.find(queue).message_count)
+        number = min(limit, self._connection.topology.find(queue).message_count)
         return [self._held(queue, got, "ready") for got in self._got(queue, number)]
 
     def delayed(self, queue: str) -> list[Held]:
         """What waits for queue, the shortest waits first: a message that climbs meanwhile is met further up."""
-        delays = self.link.delays
-        self.link.topology.find(queue)
+        delays = self._connection.delays
+        self._connection.topology.find(queue)
         held: list[Held] = []
         # Again, until nothing is left that moved on to a rung we had passed.
         while (waiting := delays.waiting(queue)) and len(held) < MOST:

@@ -20,7 +20,7 @@ from kq_transports.connection import QueueMissing
 from kq_transports.engine import EngineError, Full, Unreachable
 
 if TYPE_CHECKING:
-    from kq_transports.amqp.connection import Connection
+    from kq_transports.amqp.line import Line
 
 #: Bytes that are written before we look for confirms; more would fill both sockets when the broker is slow.
 PIECE = 262_144
@@ -57,7 +57,7 @@ class Batch:
 class Outlet(Side):
     """The channel on which a connection publishes."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Line) -> None:
         self._sending = threading.Lock()
         self._number = 0
         #: Up to here all is answered.
@@ -84,7 +84,7 @@ class Outlet(Side):
             raise Full(f"{batch.refused} of {len(messages)} messages were refused: their queue is full")
         return [message for message in messages if message.returned]
 
-    def _send(self, link: Connection, batch: Batch, until: float) -> None:
+    def _send(self, link: Line, batch: Batch, until: float) -> None:
         sent = False
         for part in _parts(batch.messages, self.channel_id, link.frame_max):
             numbers = range(self._number + 1, self._number + 1 + len(part.messages))

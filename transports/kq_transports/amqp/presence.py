@@ -24,6 +24,7 @@ from kq_transports.engine import EngineError, LeaseLost
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
+    from kq_transports.amqp.line import Line
 
 MAILBOX = "kq.connection."
 ROLL_CALL = "kq.rollcall"
@@ -49,6 +50,7 @@ class Presence(Side):
     """The mailbox of a connection, under its name. Raises when there is one of that name."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         super().__init__(connection)
         mailbox = MAILBOX + connection.name
         self.queue_declare(mailbox, exclusive=True, auto_delete=True)
@@ -63,18 +65,20 @@ class Presence(Side):
         elif method.body == LEAVE:
             self.link.fail(LeaseLost("this connection was ended from outside"))
         elif method.body == WHO:
-            self._answer(unpacked_properties(method.header, 12)["reply_to"])
+            self._connection.asked.append(unpacked_properties(method.header, 12)["reply_to"])
 
-    def _answer(self, to: str) -> None:
-        holder = self.link.holder()
+
+def answer(holder: Holder, side: Side, to: str) -> None:
+    """Tell who asked, on side. Not on the mailbox's own line: publishes there may stop it when the broker is short."""
+    if not side.link.blocked:
         body = json.dumps({"name": holder.name, "lease": holder.lease, "held": holder.held}).encode()
-        _say(self, "", to, {}, body)
+        _say(side, "", to, {}, body)
 
 
 class RollCall(Side):
-    """Asks every mailbox who it is."""
+    """Asks every mailbox who it is, on a line for publishing."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Line) -> None:
         self._answers: dict[str, Holder] = {}
         super().__init__(connection)
         self.basic_consume(ANSWERS, no_ack=True)
@@ -96,6 +100,18 @@ class RollCall(Side):
             super().take(method)
 
 
+def roll_call(line: Line, known: Set[str]) -> list[Holder]:
+    """The connections that answer, without those that are known already. None when the broker takes no messages."""
+    if line.blocked:
+        line.look()
+        return []
+    caller = RollCall(line)
+    holders = caller.holders(known)
+    if not line.blocked:  # else it would not hear us
+        caller.close()
+    return holders
+
+
 def expel(connection: Connection, name: str) -> bool:
     """End the connection called name from outside, through connection; False when there is none.
 
@@ -115,7 +131,7 @@ def expel(connection: Connection, name: str) -> bool:
 
 def _put(connection: Connection, name: str, word: bytes, until: float) -> bool:
     """Put word into the mailbox of name; False when there is none."""
-    return not connection.outlet.store([Publishing("", MAILBOX + name, True, packed_properties({}), word)], until)
+    return not connection.second().publish([Publishing("", MAILBOX + name, True, packed_properties({}), word)], until)
 
 
 def _declare(side: Side) -> int:

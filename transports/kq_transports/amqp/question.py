@@ -18,7 +18,7 @@ from kq_transports.engine import EngineError, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kq_transports.amqp.connection import Connection
+    from kq_transports.amqp.line import Line
 
 
 class Answer:
@@ -38,7 +38,7 @@ class Answer:
 class Asking:
     """For py-amqp's channels and its connection, which is channel 0: how they send a method and wait for its answer."""
 
-    connection: Connection | None
+    connection: Line | None
     channel_id: int
     _pending: dict[tuple[int, int], Answer]
     #: Why the broker closed this channel.
@@ -70,7 +70,7 @@ class Asking:
             arguments = self._ask(link, frame, wait if isinstance(wait, list) else [wait], until)
         return arguments if returns_tuple else (arguments[0] if arguments else None)
 
-    def _ask(self, link: Connection, frame: bytes, names: list[tuple[int, int]], until: float) -> tuple[Any, ...]:
+    def _ask(self, link: Line, frame: bytes, names: list[tuple[int, int]], until: float) -> tuple[Any, ...]:
         answer = Answer()
         # Before the question is sent: another thread may be the one that reads the answer.
         self._pending.update(dict.fromkeys(names, answer))
@@ -92,7 +92,7 @@ class Asking:
         return lock
 
     @property
-    def link(self) -> Connection:
+    def link(self) -> Line:
         """The connection; raises when the channel was closed."""
         if self.connection is None:
             raise exceptions.RecoverableConnectionError("the channel is closed")
@@ -112,7 +112,7 @@ class Side(Asking, amqp.Channel):  # type: ignore[misc]
     that was not delivered to it.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Line) -> None:
         super().__init__(connection, auto_decode=False)
         self.open()
 
@@ -169,7 +169,7 @@ def ask_all(side: Side, requests: Sequence[Request], answers: Sequence[tuple[int
     return got
 
 
-def side_by_side(link: Connection, tasks: Sequence[Sequence[Request]], width: int) -> None:
+def side_by_side(link: Line, tasks: Sequence[Sequence[Request]], width: int) -> None:
     """Send requests that have no answer, on several channels, so that the broker works on width tasks at a time.
 
     The requests of one task are carried out in order. Returns when all is done; raises the first thing that the

@@ -74,7 +74,7 @@ class Registry:
         self._declare()
         body = json.dumps(entry, sort_keys=True).encode()
         until = time.monotonic() + self._connection.options.timeout
-        self._connection.outlet.store([Publishing("", NAME, True, _DURABLE, body)], until)
+        self._connection.publish([Publishing("", NAME, True, _DURABLE, body)], until)
 
     def _declare(self) -> int:
         """How many entries there are."""
