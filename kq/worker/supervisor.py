@@ -279,7 +279,9 @@ class Supervisor:
             for descriptor, call in self.pool.descriptors().items():
                 self._selector.register(descriptor, selectors.EVENT_READ, call)
             self._registered = -1
-        self._listen(self._watched[0] if self._watched is not None and self._has_room() else -1)
+        # What was said to the broker since the last watch() may have closed the descriptor; then a drain is due anyway.
+        listening = self._watched is not None and not self._drain_now and self._has_room()
+        self._listen(self._watched[0] if self._watched is not None and listening else -1)
 
     def _listen(self, broker: int) -> None:
         """Watch the broker's descriptor, -1 for none. After each watch() anew: it may be another socket by now."""
@@ -390,6 +392,7 @@ class Supervisor:
             log.warning("%s; trying again", str(error).splitlines()[0])
         self._next_try = self._clock.monotonic() + self._backoff()
         self._next_beat = max(self._next_beat, self._next_try)
+        self._watched, self._drain_now = None, True
         session = self._session
         if session is not None and not session.connected:
             self._lose(LeaseLost("the connection to the broker was lost, and the lease with it"))
