@@ -234,7 +234,7 @@ class Session:
             self._transport = self._connection.transport
             self._declared: set[str] = set()
             self._channels: dict[str, Any] = {}
-            self._consumers: dict[str, Any] = {}
+            self._consumers: dict[str, str] = {}
             for queue, limit in prefetch.items():
                 self._consume(queue, limit)
             self._connection.heartbeat_check()
@@ -254,21 +254,16 @@ class Session:
         if queue in self._consumers:
             return
         with translated(self._broker):
-            consumer = kombu.Consumer(
-                self._channels[queue],
-                [kombu.Queue(queue, durable=True, no_declare=True)],
-                on_message=self._on_message(queue),
-                auto_declare=False,
-            )
-            consumer.consume()
-        self._consumers[queue] = consumer
+            # Not Kombu's Consumer: it decompresses and decodes as a message's own headers say, and some would kill us.
+            tag = self._channels[queue].basic_consume(queue, callback=self._on_message(queue))
+        self._consumers[queue] = tag
 
     def stop(self, queue: str) -> None:
         """Take no more jobs from queue; what was delivered stays ours."""
-        consumer = self._consumers.pop(queue, None)
-        if consumer is not None:
+        tag = self._consumers.pop(queue, None)
+        if tag is not None:
             with translated(self._broker):
-                consumer.cancel()
+                self._channels[queue].basic_cancel(tag)
 
     def prefetch(self, queue: str, limit: int) -> None:
         """Let up to limit deliveries of queue be unsettled at a time."""

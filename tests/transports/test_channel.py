@@ -353,9 +353,23 @@ class TestPublishing:
     def test_compressed_bodies_come_out_as_they_went_in(self, connection: Connection) -> None:
         producer = kombu.Producer(connection.default_channel, serializer="json", compression="zlib")
         producer.publish({"a": 1}, routing_key="q")
-        got = consume(connection.default_channel)
+        got: list[Any] = []
+        with kombu.Consumer(
+            connection.default_channel,
+            [kombu.Queue("q", no_declare=True)],
+            callbacks=[lambda body, _: got.append(body)],
+        ):
+            connection.drain_events(timeout=1)
+        assert got == [{"a": 1}]
+
+    def test_a_body_is_what_was_stored_until_a_consumer_asks_for_more(self, connection: Connection) -> None:
+        channel = connection.default_channel
+        message = channel.prepare_message("no gzip", headers={"compression": "application/x-gzip"})
+        channel.basic_publish(message, routing_key="q")
+        got = consume(channel)
         connection.drain_events(timeout=1)
-        assert got[0].decode() == {"a": 1}
+        assert got[0].body == b"no gzip"
+        assert channel.message_to_python(got[0]).errors
 
     def test_what_no_queue_wants_is_returned_when_it_is_mandatory(self, connection: Connection) -> None:
         channel = connection.default_channel

@@ -21,7 +21,7 @@ from kombu.transport import base
 from kq_transports import engine
 from kq_transports.connection import Connection, QueueMissing
 from kq_transports.engine import Action, Binding, Delivery, Stale, Unreachable, Verdict, Want
-from kq_transports.envelope import Message, Outgoing
+from kq_transports.envelope import Message, Outgoing, decompressed
 from kq_transports.routing import KINDS, route
 from kq_transports.transaction import PublishBatch, Transaction
 
@@ -259,7 +259,8 @@ class Channel(base.StdChannel):
         return Message(self, tag, "", got[0])
 
     def message_to_python(self, raw_message: Message) -> Message:
-        return raw_message
+        """What Kombu's Consumer hands on: the body as it was before it was compressed."""
+        return decompressed(raw_message)
 
     def flow(self, active: bool) -> None:
         """Stop deliveries to this channel, or let them come again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from kq.message import BODY_LIMIT
 JSON = "application/json"
 GOOD: Mapping[str, Any] = {"kq": 1, "id": "g", "type": "note", "submitted": 1.0}
 BODY = b'{"args": [], "kwargs": {}}'
+#: Ten kB that would be ten MB.
+BOMB = zlib.compress(b" " * 10_000_000)
 #: Name: headers, body, content type, and a word of the reason.
 GARBAGE: dict[str, tuple[Mapping[str, Any], bytes, str, str]] = {
     "bytes": (GOOD, b"\x00\xff\xfe", JSON, "JSON"),
@@ -34,6 +37,8 @@ GARBAGE: dict[str, tuple[Mapping[str, Any], bytes, str, str]] = {
     "deep arguments": (GOOD, b'{"args": [' + b"[" * 5000 + b"]" * 5000 + b"]}", JSON, "deep"),
     "an oversized body": (GOOD, b'{"args": ["' + b"x" * (BODY_LIMIT + 1) + b'"]}', JSON, "bytes"),
     "another content type": (GOOD, BODY, "application/x-python-serialize", "content type"),
+    "a body that is no gzip": ({**GOOD, "compression": "application/x-gzip"}, b"\xff", JSON, "JSON"),
+    "a body that would grow": ({**GOOD, "compression": "application/x-gzip"}, BOMB, JSON, "JSON"),
     "no headers": ({}, BODY, JSON, "header"),
     "a later version": ({**GOOD, "kq": 2}, BODY, JSON, "version"),
     "a version that is text": ({**GOOD, "kq": "1"}, BODY, JSON, "version"),

@@ -23,7 +23,7 @@ from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
 from kq_transports.connection import QueueMissing
 from kq_transports.engine import Arguments, EngineError
-from kq_transports.envelope import Outgoing
+from kq_transports.envelope import Outgoing, decompressed
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -314,7 +314,8 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         return bool(self._consumers)
 
     def message_to_python(self, raw_message: Message) -> Message:
-        return raw_message
+        """What Kombu's Consumer hands on: the body as it was before it was compressed."""
+        return decompressed(raw_message)
 
     def take(self, method: Method) -> None:
         """What arrived for this channel."""

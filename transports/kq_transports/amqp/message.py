@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from kombu.compression import decompress
 from kombu.transport import base
 
 from kq_transports.amqp.frames import Method
@@ -124,11 +122,3 @@ class Message(base.Message):
             "queue": queue,
             "redelivered": arrived.redelivered,
         }
-        if "compression" in self.headers:
-            self._decompress(self.headers["compression"])
-
-    def _decompress(self, how: str) -> None:
-        try:
-            self.body = decompress(self.body, how)
-        except Exception:  # the codec's own errors; the consumer's on_decode_error gets them
-            self.errors = [sys.exc_info()]
