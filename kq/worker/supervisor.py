@@ -19,54 +19,38 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
-from kq.broker import BURIED, Broker, Delivery, Session, Settlement
+from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError
-from kq.job import ENDED, Counters, State
-from kq.message import BODY_LIMIT, CONTENT_TYPE, Attempt, Envelope, Head, again, decode_head, set_aside
+from kq.job import Counters
+from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head
 from kq.outcome import (
     Bury,
-    Complete,
     Died,
     Drop,
-    Expire,
     Expired,
-    Failure,
     GiveBack,
     GivenBack,
     Outcome,
     Retry,
-    Revoke,
     Rules,
-    TimedOut,
     Unusable,
     Verdict,
     verdict_after,
 )
 from kq.record import (
-    Record,
-    Start,
-    decode_record,
-    decode_start,
     encode,
-    job_key,
     lease_key,
-    start_key,
-    unique_key,
     worker_key,
 )
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.worker.guard import Guard
 from kq.worker.pool import Executor, Kind, Pool, Task
+from kq.worker.scribe import Scribe
+from kq.worker.starts import Starts
 
 log = logging.getLogger("kq.worker")
 
-#: Seconds that start records are kept when nobody removes them.
-START_KEEP = 7 * 86400.0
-#: Seconds during which a second copy of a message is recognised, where the broker can't.
-COPY_KEEP = 3600.0
 #: Seconds that a dead worker is still listed.
 WORKER_KEEP = 3600.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
@@ -121,6 +105,8 @@ class Supervisor:
         self._queues: dict[str, int] = dict(plan.queues)
         self._session: Session | None = None
         self._name = ""
+        self._scribe = Scribe("", self._indexed)
+        self._starts = Starts(store, "", self._indexed)
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._running: dict[str, int] = {}
@@ -312,6 +298,8 @@ class Supervisor:
 
     def _connect(self) -> None:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
+        self._scribe = Scribe(self._name, self._indexed)
+        self._starts = Starts(self._store, self._name, self._indexed)
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         session = Session(self._broker, self._name, self.plan.lease, self._limits, self._arrive)
@@ -474,79 +462,29 @@ class Supervisor:
         self._finished.append((task, *self._judged(task, Unusable(reason))))
 
     def _admit(self) -> None:
-        """Record who speaks for jobs that may run elsewhere too.
-
-        Whoever is recorded last may speak for the job (promise C4). A job that started here and there
-        and never ended counts as lost with each worker (promise C7). A second copy of a message, which a broker
-        that does not index its messages may hold, is recognised here and dropped (promise C1).
-        """
+        """Let those in line that may start here, and settle those that ended elsewhere."""
         if not self._arrived:
             return
-        tasks = self._arrived
-        starts = self._store.get([start_key(_start_of(task)) for task in tasks])
-        records = self._store.get([job_key(task.head.id) for task in tasks])
-        writes: list[Write] = []
-        admitted: list[Task] = []
-        for task, start, record in zip(tasks, starts, records, strict=True):
-            holder = f"{self._name}/{task.delivery.queue}/{task.delivery.tag}"
-            last = None if start is None else decode_start(start)
-            if last is not None and last.holder == holder:
-                # Our own words: the answer to them was lost, and this is the second time that we say them.
-                task.counted = last.starts > task.starts
-            elif (verdict := self._seen_before(task, last, record)) is not None:
-                self._finish(task, *verdict)
-                continue
-            task.holder, task.starts = holder, 0 if last is None else last.starts
-            key = start_key(_start_of(task))
-            writes.append(Write(key, encode(Start(task.holder, task.starts)), START_KEEP, must=(key, start)))
-            admitted.append(task)
-        made = self._store.write(writes) if writes else []
-        self._arrived = []
-        for task, done in zip(admitted, made, strict=True):
-            if done:
-                self._line_up(task)
-            else:
-                task.holder = ""
-                self._arrived.append(task)  # somebody else recorded meanwhile: look again
-                self._drain_now = True
-
-    def _seen_before(self, task: Task, last: Start | None, record: bytes | None) -> tuple[Verdict, Outcome] | None:
-        """What to do with a delivery whose job has ended, runs elsewhere or has killed enough workers; else None."""
-        if record is not None and decode_record(record).state in ENDED:
-            return Drop(), GivenBack()
-        if last is None:
-            return None
-        if not task.delivery.redelivered:
-            return None if self._indexed else (Drop(), GivenBack())
-        rules, known = task.kind.rules, last.starts
-        if not known or (rules.on_lost == "retry" and task.counters.lost + known < rules.max_lost):
-            return None
-        # It ends here without another start, so in the name of the last one (promise C4).
-        task.holder, task.starts = last.holder, last.starts
-        task.counters = replace(task.counters, lost=task.counters.lost + known - 1)
-        return self._judged(task, Died("with its worker"))
+        admitted = self._starts.admit(self._arrived)
+        self._arrived = admitted.unclear
+        self._drain_now = self._drain_now or bool(admitted.unclear)
+        for task in admitted.ready:
+            self._line_up(task)
+        for task in admitted.copies:
+            self._finish(task, Drop(), GivenBack())
+        for task in admitted.lost:
+            self._finish(task, *self._judged(task, Died("with its worker")))
 
     def _count_starts(self) -> None:
         """Count the starts of suspects that are about to start, and of no other job (promise C7)."""
-        suspects = self._suspects
-        if not suspects:
+        if not self._suspects:
             return
-        counted = [Start(task.holder, task.starts + 1) for task in suspects]
-        keys = [start_key(_start_of(task)) for task in suspects]
-        made = self._store.write(
-            [
-                Write(key, encode(start), START_KEEP, must=(key, encode(Start(task.holder, task.starts))))
-                for task, key, start in zip(suspects, keys, counted, strict=True)
-            ]
-        )
+        counted = self._starts.count(self._suspects)
         self._suspects = []
-        for task, start, done in zip(suspects, counted, made, strict=True):
-            if done:
-                task.starts, task.counted = start.starts, True
-                self._line_up(task)
-            else:
-                self._arrived.append(task)  # somebody else speaks for it, or we were not heard: look again
-                self._drain_now = True
+        for task in counted.ready:
+            self._line_up(task)
+        self._arrived += counted.unclear
+        self._drain_now = self._drain_now or bool(counted.unclear)
 
     # Giving jobs out.
 
@@ -640,17 +578,19 @@ class Supervisor:
         session = self._session
         if session is None or not self._finished or (self._clock.monotonic() < self._next_try and self._failures):
             return
-        finished = self._finished
+        finished, now = self._finished, self._clock.now()
         writes: list[Write] = []
         owners: list[int] = []
         for position, (task, verdict, _) in enumerate(finished):
-            for write in self._records(task, verdict):
+            for write in self._scribe.records(task, verdict, now):
                 writes.append(write)
                 owners.append(position)
         made = self._store.write(writes) if writes else []
         refused = {owner for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive}
         settlements = [
-            Settlement(task.delivery, self._follow_ups(task, verdict, outcome), isinstance(verdict, GiveBack))
+            Settlement(
+                task.delivery, self._scribe.follow_ups(task, verdict, outcome, now), isinstance(verdict, GiveBack)
+            )
             for position, (task, verdict, outcome) in enumerate(finished)
             if position not in refused
         ]
@@ -668,81 +608,6 @@ class Supervisor:
         self._look_ahead(session, {task.delivery.queue for task, _, _ in finished})
         self._failures = 0
         self._drain_now = True
-
-    def _records(self, task: Task, verdict: Verdict) -> Iterable[Write]:
-        """What the state store is to know of it, under the fence."""
-        record = self._record(task, verdict)
-        key = start_key(_start_of(task))
-        mine = encode(Start(task.holder, task.starts)) if task.holder else b""
-        if record is not None and task.kind.keep > 0:
-            value = encode(record)
-            yield Write(job_key(task.head.id), value, task.kind.keep, lease_key(self._name), (key, mine))
-        if mine:
-            yield self._forget_start(task, key, mine, verdict)
-        if task.head.unique and record is not None:
-            key = unique_key(task.head.unique)
-            yield Write(key, None, must=(key, task.head.id.encode()))
-
-    def _forget_start(self, task: Task, key: str, mine: bytes, verdict: Verdict) -> Write:
-        """Undo or end the start record of task, if it still is ours."""
-        others = task.starts - task.counted
-        if isinstance(verdict, GiveBack) and others:
-            return Write(key, encode(Start("", others)), START_KEEP, unless=(key, mine))
-        known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
-        if self._indexed or known or isinstance(verdict, GiveBack):
-            return Write(key, None, unless=(key, mine))
-        return Write(key, mine, COPY_KEEP, unless=(key, mine))
-
-    def _record(self, task: Task, verdict: Verdict) -> Record | None:
-        common: dict[str, Any] = {
-            "ended": self._clock.now(),
-            "worker": self._name,
-            "attempts": task.counters.attempts + 1,
-            "type": task.head.type,
-            "queue": task.delivery.queue,
-        }
-        match verdict:
-            case Complete(value):
-                return Record(State.COMPLETED, value=msgspec.Raw(value), **common)
-            case Bury(failure):
-                return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)
-            case Revoke(reason):
-                return Record(State.REVOKED, error=reason, **common)
-            case Expire():
-                return Record(State.EXPIRED, error="its deadline passed before it started", **common)
-        return None
-
-    def _follow_ups(self, task: Task, verdict: Verdict, outcome: Outcome) -> tuple[Envelope, ...]:
-        """What is stored together with the job's ack."""
-        queue = task.delivery.queue
-        if isinstance(verdict, Retry):
-            head = task.head.counting(verdict.counters).after(self._attempt(task, verdict.failure, outcome))
-            return (self._envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
-        if isinstance(verdict, Bury):
-            return (self._envelope(task, self._buried(task, verdict, outcome), queue + BURIED),)
-        return ()
-
-    def _buried(self, task: Task, verdict: Bury, outcome: Outcome) -> Mapping[str, Any]:
-        """The headers of a job that is set aside."""
-        queue, now, error = task.delivery.queue, self._clock.now(), str(verdict.failure)
-        if task.kind is self._no_kind:
-            return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
-        head = task.head.counting(verdict.counters)
-        if not isinstance(outcome, Unusable):
-            head = head.after(self._attempt(task, verdict.failure, outcome))
-        traceback = verdict.failure.traceback or None
-        head = msgspec.structs.replace(head, error=error, traceback=traceback, buried=now, queue=queue)
-        return again(task.delivery.headers, head)
-
-    def _envelope(self, task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:
-        """The job's message once more, under other headers."""
-        delivery = task.delivery
-        return Envelope(delivery.id or task.head.id, queue, delivery.body, headers, delivery.priority, delay)
-
-    def _attempt(self, task: Task, failure: Failure, outcome: Outcome) -> Attempt:
-        how = {TimedOut: "timed out", Died: "died"}.get(type(outcome), "raised")
-        number = task.counters.attempts + 1
-        return Attempt(number, self._name, task.began, self._clock.now(), how, str(failure)[:500])
 
     def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:
         """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
@@ -794,8 +659,3 @@ class Supervisor:
         self._selector.close()
         self._ears.close()
         self._mouth.close()
-
-
-def _start_of(task: Task) -> str:
-    """The start records of a job: one for each message of it, so for each submit or retry."""
-    return f"{task.head.id}.{task.head.counters.attempts}"

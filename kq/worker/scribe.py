@@ -1,0 +1,120 @@
+"""What is written down when a job ends: records for the state store, and follow-ups for the broker. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kq.broker import BURIED
+from kq.job import State
+from kq.message import Attempt, Envelope, again, set_aside
+from kq.outcome import (
+    Bury,
+    Complete,
+    Died,
+    Expire,
+    Failure,
+    GiveBack,
+    Outcome,
+    Retry,
+    Revoke,
+    TimedOut,
+    Unusable,
+    Verdict,
+)
+from kq.record import Record, Start, encode, job_key, lease_key, unique_key
+from kq.state.store import Write
+from kq.worker.pool import Task
+from kq.worker.starts import START_KEEP, key_of
+
+#: Seconds during which a second copy of a message is recognised, where the broker can't.
+COPY_KEEP = 3600.0
+#: Characters of an error in a job's history.
+ERROR_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Scribe:
+    """Writes in the name of one worker. indexed: whether the broker knows its messages by id."""
+
+    worker: str
+    indexed: bool
+
+    def records(self, task: Task, verdict: Verdict, now: float) -> Iterator[Write]:
+        """What the state store is to know of it, under the fence (promise C4)."""
+        record = self._record(task, verdict, now)
+        key = key_of(task)
+        mine = encode(Start(task.holder, task.starts)) if task.holder else b""
+        if record is not None and task.kind.keep > 0:
+            value = encode(record)
+            yield Write(job_key(task.head.id), value, task.kind.keep, lease_key(self.worker), (key, mine))
+        if mine:
+            yield self._forget_start(task, key, mine, verdict)
+        if task.head.unique and record is not None:
+            key = unique_key(task.head.unique)
+            yield Write(key, None, must=(key, task.head.id.encode()))
+
+    def follow_ups(self, task: Task, verdict: Verdict, outcome: Outcome, now: float) -> tuple[Envelope, ...]:
+        """What is stored together with the job's ack."""
+        queue = task.delivery.queue
+        if isinstance(verdict, Retry):
+            head = task.head.counting(verdict.counters).after(self._attempt(task, verdict.failure, outcome, now))
+            return (_envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
+        if isinstance(verdict, Bury):
+            return (_envelope(task, self._buried(task, verdict, outcome, now), queue + BURIED),)
+        return ()
+
+    def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
+        common: dict[str, Any] = {
+            "ended": now,
+            "worker": self.worker,
+            "attempts": task.counters.attempts + 1,
+            "type": task.head.type,
+            "queue": task.delivery.queue,
+        }
+        match verdict:
+            case Complete(value):
+                return Record(State.COMPLETED, value=msgspec.Raw(value), **common)
+            case Bury(failure):
+                return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)
+            case Revoke(reason):
+                return Record(State.REVOKED, error=reason, **common)
+            case Expire():
+                return Record(State.EXPIRED, error="its deadline passed before it started", **common)
+        return None
+
+    def _forget_start(self, task: Task, key: str, mine: bytes, verdict: Verdict) -> Write:
+        """Undo or end the start record of task, if it still is ours."""
+        others = task.starts - task.counted
+        if isinstance(verdict, GiveBack) and others:
+            return Write(key, encode(Start("", others)), START_KEEP, unless=(key, mine))
+        known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
+        if self.indexed or known or isinstance(verdict, GiveBack):
+            return Write(key, None, unless=(key, mine))
+        return Write(key, mine, COPY_KEEP, unless=(key, mine))
+
+    def _buried(self, task: Task, verdict: Bury, outcome: Outcome, now: float) -> Mapping[str, Any]:
+        """The headers of a job that is set aside."""
+        queue, error = task.delivery.queue, str(verdict.failure)
+        if not task.kind.name:  # it could not even be read
+            return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
+        head = task.head.counting(verdict.counters)
+        if not isinstance(outcome, Unusable):
+            head = head.after(self._attempt(task, verdict.failure, outcome, now))
+        traceback = verdict.failure.traceback or None
+        head = msgspec.structs.replace(head, error=error, traceback=traceback, buried=now, queue=queue)
+        return again(task.delivery.headers, head)
+
+    def _attempt(self, task: Task, failure: Failure, outcome: Outcome, now: float) -> Attempt:
+        how = {TimedOut: "timed out", Died: "died"}.get(type(outcome), "raised")
+        number = task.counters.attempts + 1
+        return Attempt(number, self.worker, task.began, now, how, str(failure)[:ERROR_LIMIT])
+
+
+def _envelope(task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:
+    """The job's message once more, under other headers."""
+    delivery = task.delivery
+    return Envelope(delivery.id or task.head.id, queue, delivery.body, headers, delivery.priority, delay)
