@@ -27,7 +27,7 @@ from kq_transports.redis import RedisEngine
 from kq_transports.redislink import Place
 from tests.conftest import available
 from tests.proxy import Proxy
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 R = TypeVar("R")
 
@@ -55,6 +55,18 @@ def engine(server: RedisServer) -> Iterator[RedisEngine]:
     engine.declare(QUEUE, {})
     yield engine
     engine.close()
+
+
+class ClusterNode(RedisServer):
+    """A node of a Redis Cluster that has no others yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        while self.port > 55535:  # the nodes talk to each other on the port 10,000 higher
+            self.port = free_port()
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--cluster-enabled", "yes"]
 
 
 class Lossy:
@@ -330,6 +342,13 @@ class TestForbiddingServer:
         admin.replicaof("127.0.0.1", "1")
         with pytest.raises(EngineError, match="primary"):
             engine.publish(messages("a"))
+
+    def test_a_cluster(self) -> None:
+        with available(ClusterNode) as node:
+            engine = RedisEngine(Place.of(node.url))
+            with pytest.raises(EngineError, match="single server"):
+                engine.declare(QUEUE, {})
+            engine.close()
 
     def test_a_queue_of_another_program_under_our_key(self, engine: RedisEngine, admin: redis.Redis) -> None:
         admin.set("kq:{theirs}:queue", "x")

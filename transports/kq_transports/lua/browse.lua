@@ -1,5 +1,6 @@
 -- parts: keys wake line inline moves connections describe
--- ARGV: socket, queue, state, limit, offset. Returns messages as in find, in the order of delivery (held: oldest first).
+-- ARGV: socket, queue, state, limit, offset. Returns messages as in find, in the order of delivery
+-- (held: oldest first).
 local queue, state, limit, offset = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 reclaim()
 promote(queue)

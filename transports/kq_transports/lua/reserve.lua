@@ -4,7 +4,8 @@
 -- Returns microseconds until something is due (or -1), then for each queue that gave something:
 -- name, first number, ids, "ticket body" of each, {} or counts.
 local connection, lease, seen, asleep = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-although_full(connection)
+-- What was put here before this look is used up by it. Also the write that although_full() is about.
+redis.call('DEL', at(connection, 'wake'))
 if not enter(connection, lease) then
   return redis.error_reply('KQLOST')
 end

@@ -3,7 +3,7 @@
 -- as in publish. Returns the stale numbers. call counts the client's settles: the repeat of one
 -- whose answer was lost gets that answer.
 local connection, seen, call = ARGV[2], ARGV[3], ARGV[4]
-although_full(connection)
+although_full()
 if not enter(connection, '') then
   return redis.error_reply('KQLOST')
 end

@@ -181,6 +181,8 @@ def _code(error: Exception) -> str:
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code
+    if isinstance(error, ResponseError) and re.search(r"\b(cluster|slot)\b", str(error)):
+        return "CLUSTER"  # what a script's command meets there has no word of its own
     # Redis 6.2 puts words of its own before the error of a command in a script.
     found = re.search(r"(?:^|: -)([A-Z]+)\b", str(error))
     return found[1] if found else ""

@@ -1,9 +1,9 @@
 -- Connections: their leases, their seats, and their end.
 
 -- A full Redis refuses a script's first command that may need memory, and none after another
--- write. What frees memory (settle, reserve, beat) must run then, so it begins with this one.
-local function although_full(connection)
-  redis.call('DEL', at(connection, 'wake'))
+-- write. What frees memory, or keeps a lease, must run then: it begins with a write of nothing.
+local function although_full()
+  redis.call('DEL', 'kq:none')
 end
 
 local function free(queue, connection)

@@ -43,10 +43,11 @@ end
 local function ready_ids(queue, offset, limit)
   local ids = {}
   for priority = 9, 0, -1 do
-    local list, first, last = line(queue, priority), (9 - priority) * PLACES, (10 - priority) * PLACES - 1
-    local length = redis.call('LLEN', list) + redis.call('ZCOUNT', of(queue, 'beside'), first, last)
+    local list, side = line(queue, priority), of(queue, 'beside')
+    local first, last = (9 - priority) * PLACES, (10 - priority) * PLACES - 1
+    local length = redis.call('LLEN', list) + redis.call('ZCOUNT', side, first, last)
     if limit > 0 and offset < length then
-      local beside = redis.call('ZRANGEBYSCORE', of(queue, 'beside'), first, last, 'WITHSCORES', 'LIMIT', 0, offset + limit)
+      local beside = redis.call('ZRANGEBYSCORE', side, first, last, 'WITHSCORES', 'LIMIT', 0, offset + limit)
       local page = merged(list, beside, offset, limit)
       for _, found in ipairs(page) do
         table.insert(ids, found[2])

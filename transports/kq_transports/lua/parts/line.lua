@@ -28,7 +28,8 @@ local function read_entry(entry)
 end
 
 local function ready_count(queue)
-  return redis.call('HLEN', of(queue, 'jobs')) - redis.call('ZCARD', of(queue, 'delayed')) - redis.call('HLEN', of(queue, 'held'))
+  local elsewhere = redis.call('ZCARD', of(queue, 'delayed')) + redis.call('HLEN', of(queue, 'held'))
+  return redis.call('HLEN', of(queue, 'jobs')) - elsewhere
 end
 
 -- Take from the head of a line up to limit messages, as far as they come before place (or nil).
