@@ -7,7 +7,7 @@ A broker's test module is a subclass that says where the broker is:
             return f"mybroker://localhost/{where.name}"
 
 The tests are in the modules of this package, by subject. What differs between brokers is asked of their traits.
-`pytest -p kq.conformance.contract.page --contract-page FILE` writes down what was kept, with figures.
+`page` makes a page of the docs of what was kept, with figures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
+from kq.conformance.contract.lottery import LotterySuite
 from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
@@ -28,4 +29,4 @@ class ContractSuite(
     """Every promise, on a broker that stays well."""
 
 
-__all__ = ["ContractSuite", "WireSuite"]
+__all__ = ["ContractSuite", "LotterySuite", "WireSuite"]

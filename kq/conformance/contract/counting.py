@@ -139,6 +139,7 @@ class Retries(ContractWorld):
     @pytest.mark.parametrize(
         ("kind", "waits"),
         [("perform_fixed", [0.2, 0.2]), ("perform_list", [0.3, 0.1]), ("perform_growing", [0.1, 0.3])],
+        ids=["fixed", "list", "exponential"],
     )
     def test_retries_wait_as_the_policy_says_and_then_the_job_is_buried(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class Jobs:
         self.breed = app.job(name="breed")(breed)
         self.unspeakable = app.job(name="unspeakable")(unspeakable)
         self.add = app.job(name="add")(add)
+        self.ticket = app.job(name="ticket", max_lost=1000)(ticket)
         self.nap = app.job(name="nap")(nap)
         self.nap_async = app.job(name="nap_async")(nap_async)
         self.hold = app.job(name="hold")(hold)
@@ -86,6 +88,14 @@ async def note_async(word: str = "") -> str:
 def add(left: int, right: int) -> int:
     with noted(""):
         return left + right
+
+
+def ticket(seconds: float) -> None:
+    """A job of the lottery: some ask for another run."""
+    with noted(""):
+        time.sleep(seconds)
+        if random.random() < 0.1:
+            raise Retry("once more", delay=0)
 
 
 def breed(word: str) -> str:

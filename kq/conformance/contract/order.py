@@ -103,7 +103,7 @@ class Delay(ContractWorld):
         )
 
     @keeps("C6")
-    @pytest.mark.parametrize("delay", [0.001, 1.0, 86400.0, YEAR])
+    @pytest.mark.parametrize("delay", [0.001, 1.0, YEAR], ids=["1 ms", "1 s", "1 year"])
     def test_a_delay_may_last_from_a_millisecond_to_a_year(self, control: Control, jobs: Jobs, delay: float) -> None:
         before = time.time()
         job = jobs.note.options(delay=delay).submit()

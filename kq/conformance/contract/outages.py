@@ -259,7 +259,7 @@ class Weather(OnAWire):
         measured(f"{took:.1f} s of {SUBMIT_TIMEOUT:g} s")
 
     @keeps("C1")
-    @pytest.mark.parametrize("connected", [True, False])
+    @pytest.mark.parametrize("connected", [True, False], ids=["connected", "not yet connected"])
     def test_a_black_hole_does_not_hold_a_submit_for_longer_than_its_timeout(
         self, app: App, control: Control, queue: str, jobs: Jobs, wire: Wire, measured: Figures, connected: bool
     ) -> None:

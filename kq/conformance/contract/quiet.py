@@ -39,7 +39,7 @@ class Quiet(ContractWorld):
         assert share < 0.01
 
     @keeps("C17")
-    def test_a_job_submitted_to_an_idle_worker_starts_within_five_milliseconds(
+    def test_a_job_submitted_to_an_idle_worker_starts_at_once(
         self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
         crew.worker()
@@ -48,7 +48,7 @@ class Quiet(ContractWorld):
         p50, p99 = percentile(best, 0.5), percentile(best, 0.99)
         measured(f"p50 {ms(p50)}, p99 {ms(p99)} from the call of submit to the first line of the job")
         assert p50 <= 0.005
-        assert p99 <= 0.05
+        assert p99 <= 0.02
 
     def _latencies(self, jobs: Jobs, diary: Diary) -> list[float]:
         asked = {}

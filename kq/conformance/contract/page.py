@@ -1,0 +1,98 @@
+"""A page of the docs from a run of ContractSuite: what is promised, and what was measured on which broker.
+
+Import pytest_configure into the conftest.py beside the tests, and run them with KQ_CONTRACT_PAGE=docs/contract.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kq.conformance.contract.figures import BROKER, FIGURE, PROMISE
+
+#: Promise: its name, and what it says.
+PROMISES = {
+    "C1": """kept: When `submit()` returns, the broker has stored the job. When it raises, it says whether it was
+stored, and the same job submitted again is stored once. It never takes longer than `submit_timeout`.""",
+    "C2": "at least once: A job leaves the broker only after its outcome is recorded: no kill -9 loses one.",
+    "C3": """lease: While its worker's heart beats, a job is never delivered to another, however long it runs. When
+the beats stop it is delivered again when the lease is over; within a second when only its executor died.""",
+    "C4": "fencing: What a worker says about a delivery after its lease is gone is refused.",
+    "C5": "priority: Strict among a queue's ready jobs, equals in order; a job that is given back keeps its place.",
+    "C6": "delay: Never early, late by at most 100 ms at p99; kept in the broker, from a millisecond to a year.",
+    "C7": "counts: Attempts count starts; causes of failure are counted apart, and the innocent is not blamed.",
+    "C8": "retry: By policy, with the same id and the whole history.",
+    "C14": "result: A result or an error is waited for without polling, until its time to live is over.",
+    "C16": "atomic: A group is stored whole or not at all; an end and what follows from it are one step.",
+    "C17": "quiet: An idle worker uses under 1 % of a core, and a job submitted to it starts within 5 ms.",
+    "C18": "outage: The broker may vanish: workers go on by themselves when it is back, and nothing is lost.",
+    "C19": "hygiene: What can't be used is buried with the reason, neither dropped nor fatal.",
+    "C20": "bounded: Costs and memory grow neither with the backlog (20 %) nor with time.",
+}
+
+HEAD = """\
+# The contract, measured
+
+What kq promises on every broker, and what a run of its suite measured. Each line is a test that ran with real
+workers on a real broker; *kept* means that it passed and has no figure, a dash that it does not apply: a broker
+within one process (memory) has no other process to kill, and no network. Leases of two and three seconds, to keep
+the run short. Measured with Python {python} on {cores} cores that other tests were busy on.
+`make contract` writes this page anew.
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = os.environ.get("KQ_CONTRACT_PAGE")
+    if path and not hasattr(config, "workerinput"):  # in a run over several processes, the one that gathers
+        config.pluginmanager.register(Page(Path(path)))
+
+
+@dataclass
+class Page:
+    """Gathers reports and writes the page at the end. cells: by promise, test and broker."""
+
+    path: Path
+    cells: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    brokers: list[str] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = report.user_properties
+        promise = str(dict(properties).get(PROMISE, ""))
+        if not promise or (report.when != "call" and not report.failed):
+            return
+        broker = str(dict(properties)[BROKER])
+        if broker not in self.brokers:
+            self.brokers.append(broker)
+        figures = "; ".join(str(value) for name, value in properties if name == FIGURE)
+        cell = "**broken**" if report.failed else "–" if report.skipped else figures or "kept"
+        row = self.cells.setdefault(promise, {}).setdefault(sentence(report.nodeid), {})
+        if row.get(broker) != "**broken**":
+            row[broker] = cell
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text("\n".join(self.lines()))
+
+    def lines(self) -> Iterator[str]:
+        """The page."""
+        yield HEAD.format(python=platform.python_version(), cores=os.cpu_count())
+        brokers = sorted(self.brokers)
+        for promise, text in PROMISES.items():
+            name, _, words = text.partition(": ")
+            yield f"## {promise} {name}\n\n{words}\n"
+            yield f"| | {' | '.join(brokers)} |"
+            yield "|---" * (len(brokers) + 1) + "|"
+            for test, row in sorted(self.cells.get(promise, {}).items()):
+                yield f"| {test} | {' | '.join(row.get(broker, '–') for broker in brokers)} |"
+            yield ""
+
+
+def sentence(node: str) -> str:
+    """A test's name as the sentence that it is."""
+    name, _, parameters = node.rpartition("::")[2].partition("[")
+    words = name.removeprefix("test_").replace("_", " ")
+    return f"{words} ({parameters.removesuffix(']')})" if parameters else words
