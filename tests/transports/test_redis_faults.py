@@ -19,6 +19,7 @@ from kq_transports.engine import (
     EngineError,
     Full,
     LeaseLost,
+    NotFound,
     Options,
     Unreachable,
     Want,
@@ -139,6 +140,21 @@ class TestLostAnswers:
         got = take(lossy.engine)
         assert lossy.lose_answer(lambda e: e.settle(done(got), messages("b c")), Counts(ready=2)) == []
         assert lossy.onlooker.count(QUEUE) == Counts(ready=2)
+
+    def test_a_first_reserve_whose_answer_never_came_holds_nothing_after_close(
+        self, server: RedisServer, engine: RedisEngine
+    ) -> None:
+        take(engine, 0)  # so that the server knows the script
+        engine.publish(messages("a"))
+        impatient = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
+        impatient.count(QUEUE)
+        server.pause()
+        with pytest.raises(Unreachable):
+            take(impatient)
+        server.resume()
+        eventually(lambda: engine.count(QUEUE) == Counts(held=1))
+        impatient.close()
+        assert ids(take(engine)) == "a"
 
     def test_what_can_not_be_repeated_says_that_nobody_knows(self, lossy: Lossy) -> None:
         lossy.onlooker.publish(messages("a b"))
@@ -295,7 +311,8 @@ class TestFullServer:
         with pytest.raises(Full, match="maxmemory"):
             engine.publish(messages("c"))
         admin.config_set("maxmemory", 0)
-        assert engine.count(QUEUE).ready + engine.count(QUEUE).delayed == 3
+        counts = engine.count(QUEUE)
+        assert counts.ready + counts.delayed == 3
 
     def test_jobs_are_reserved_settled_and_given_back(self, engine: RedisEngine) -> None:
         engine.beat()
@@ -349,6 +366,10 @@ class TestForbiddingServer:
             with pytest.raises(EngineError, match="single server"):
                 engine.declare(QUEUE, {})
             engine.close()
+
+    def test_a_queue_named_like_an_error_is_only_missing(self, engine: RedisEngine) -> None:
+        with pytest.raises(NotFound, match="no queue 'the cluster slot: -OOM'"):
+            engine.publish([message("a", queue="the cluster slot: -OOM")])
 
     def test_a_queue_of_another_program_under_our_key(self, engine: RedisEngine, admin: redis.Redis) -> None:
         admin.set("kq:{theirs}:queue", "x")

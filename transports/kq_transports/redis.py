@@ -92,6 +92,7 @@ class RedisEngine(Engine):
         self._bell = Bell(place, self.options.timeout)
         self._pulse: Pulse | None = None
         self._begun = self._lost = self._closed = False
+        self._asked = False  # for a lease: one may have begun whose answer was lost
         self._seen = 0  # the highest number of a delivery that reached us
         self._settles = 0
         self._unanswered: tuple[str | bytes | int, ...] | None = None  # a settle, as sent
@@ -222,7 +223,7 @@ class RedisEngine(Engine):
         if self._pulse is not None:
             self._pulse.stop()
         try:
-            while self._begun and not self._lost and not self._run("close", self._connection):
+            while self._asked and not self._lost and not self._run("close", self._connection):
                 pass
         except EngineError:
             pass  # the lease will end by itself
@@ -294,6 +295,7 @@ class RedisEngine(Engine):
 
     def _lease_to_begin(self) -> str:
         """What lets a script begin our lease; nothing once we had it, so that its loss is noticed."""
+        self._asked = True
         return "" if self._begun else str(self._length())
 
     def _begin(self) -> None:
@@ -342,7 +344,7 @@ class Transport(EngineTransport):
     def _place(self, options: Options) -> Place:
         client, extra = self.client, dict(options.extra)
         path = str(extra.pop("socket", ""))
-        tls = client.ssl if isinstance(client.ssl, dict) else {}
+        tls = dict(client.ssl) if isinstance(client.ssl, dict) else {}
         tls |= {name: extra.pop(name) for name in list(extra) if name.startswith("ssl_")}
         if extra:
             raise EngineError(f"the Redis transport has no option {', '.join(sorted(extra))}")

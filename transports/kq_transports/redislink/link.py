@@ -120,8 +120,8 @@ class Link:
         try:
             return self._exchange(connection, packed)
         except NoScriptError:
-            # A server that was restarted, or a SCRIPT FLUSH: nothing has run.
-            self._exchange(connection, connection.pack_command("SCRIPT", "LOAD", script.text))
+            # A server that was restarted, or a SCRIPT FLUSH: nothing has run. This also makes it known.
+            packed = connection.pack_command("EVAL", script.text, 0, self.opened, *arguments)
             return self._exchange(connection, packed)
 
     def _open(self) -> Connection:
@@ -181,11 +181,12 @@ def _code(error: Exception) -> str:
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code
-    if isinstance(error, ResponseError) and re.search(r"\b(cluster|slot)\b", str(error)):
-        return "CLUSTER"  # what a script's command meets there has no word of its own
     # Redis 6.2 puts words of its own before the error of a command in a script.
     found = re.search(r"(?:^|: -)([A-Z]+)\b", str(error))
-    return found[1] if found else ""
+    if found:
+        return found[1]
+    # What a command in a script meets in a cluster has no word of its own.
+    return "CLUSTER" if re.search(r"\b(cluster|slot)\b", str(error)) else ""
 
 
 # From the special to the general: to redis-py a wrong password is a broken connection.
