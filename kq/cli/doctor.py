@@ -16,6 +16,7 @@ from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.cli.failing import LOOK, NO, describe
 from kq.cli.frame import flags, verb
+from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.clock import new_id
@@ -98,9 +99,9 @@ def command() -> int:
 
 def _tell(finding: Finding) -> None:
     level = click.style(finding.level.ljust(4), fg=_COLORS[finding.level], bold=True)
-    click.echo(f"{level}  {finding.about}: {finding.message}")
+    click.echo(f"{level}  {finding.about}: {printable(finding.message)}")
     if finding.fix:
-        click.echo(f"      {finding.fix}")
+        click.echo(f"      {printable(finding.fix)}")
 
 
 def examine(loaded: Loaded) -> list[Finding]:

@@ -10,6 +10,7 @@ import traceback
 
 import click
 
+from kq.cli.plain import printable
 from kq.errors import (
     BrokerError,
     BrokerUnreachable,
@@ -86,9 +87,9 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
     if verbose:
         click.echo("".join(traceback.format_exception(error)), err=True)
     code = click.style(told["code"] or "kq:", fg="red", bold=True)
-    click.echo(f"{code} {told['message']}", err=True, color=color)
+    click.echo(f"{code} {printable(told['message'])}", err=True, color=color)
     for line in (*told["notes"].splitlines(), *told["fix"].splitlines()):
-        click.echo(f"  {line}", err=True, color=color)
+        click.echo(f"  {printable(line)}", err=True, color=color)
 
 
 def describe(error: Exception) -> dict[str, str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from kq.cli.failing import NotFound
 from kq.cli.frame import flags, noun
+from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
 from kq.control import JobInfo
@@ -52,7 +53,7 @@ def show(id: str) -> None:
         print_json(as_data(job) | more_data(job))
         return
     for name, text in _lines(job):
-        click.echo(f"{click.style(name.rjust(9), bold=True)}  {text}")
+        click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
 
 
 def as_data(job: JobInfo) -> dict[str, object]:

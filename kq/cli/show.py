@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import click
 import msgspec
 
+from kq.cli.plain import printable
+
 
 def print_json(data: object) -> None:
     """data as JSON on stdout."""
@@ -23,7 +25,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
     if not rows:
         click.echo(none)
         return
-    lines = [list(headings), *(list(row) for row in rows)]
+    lines = [list(headings), *(list(map(printable, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     numbers = set(right.split())
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -11,6 +11,7 @@ import click
 
 from kq.app import App
 from kq.cli.frame import Duration, flags, verb
+from kq.cli.plain import printable
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
 from kq.worker import Processes, Worker
@@ -75,6 +76,14 @@ def queues_of(wish: Wish) -> Mapping[str, int] | Sequence[str] | None:
     return {name: limit or size for name, limit in wish.queues.items()}
 
 
+class Lines(logging.Formatter):
+    """A line of text for each event, whatever a message that came in is called; a traceback below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name that logging calls)
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
 class JSONLines(logging.Formatter):
     """A line of JSON for each event."""
 
@@ -93,7 +102,7 @@ class JSONLines(logging.Formatter):
 def start_logging(*, verbose: bool, as_json: bool) -> None:
     """Let kq's log go to stderr. The application's own loggers are its own matter."""
     stream = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    plain = Lines("%(asctime)s %(levelname)-7s %(message)s")
     stream.setFormatter(JSONLines() if as_json else plain)
     root = logging.getLogger("kq")
     root.addHandler(stream)

@@ -284,6 +284,23 @@ def test_a_broker_is_looked_at_without_importing_a_broken_application(shop: Plac
     assert [queue["ready"] for queue in shop.kq("queues", "--url", "sqlite:///kq.db", "--json").json] == [1]
 
 
+def test_names_that_would_move_the_cursor_are_spelt_out(shop: Place) -> None:
+    id = shop.kq("submit", "evil\n\x1b]0;owned\x07\u202eli", "--queue", "default").out.strip()
+    shop.kq("submit", "boom", "\x1b[2Jgone")
+    with worker(shop, "--pool", "thread") as running:
+        waited = shop.kq("submit", "boom", "\x1b[2Jgone", "--wait")
+        jobs(shop, "buried", 3)
+        running.send_signal(signal.SIGTERM)
+        assert running.stderr is not None
+        log = running.stderr.read()
+    listed, shown = shop.kq("jobs", "ls").out, shop.kq("jobs", "show", id).out
+    for text in (listed, shown, log, waited.err):
+        assert not set("\x1b\x07\u202e") & set(text)
+        assert r"\x1b" in text
+    assert len(listed.splitlines()) == 4
+    assert r"arguments  evil\n\x1b]0;owned\x07\u202eli()" in shown
+
+
 def test_output_may_be_cut_by_who_reads_it(shop: Place) -> None:
     pipe, cut = os.pipe()
     os.close(pipe)
