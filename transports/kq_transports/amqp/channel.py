@@ -57,8 +57,8 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
         #: Delivery tags that the last commit could not end. None ever: what is not ours is refused before.
         self.refused: list[int] = []
-        #: The queue of each delivery that is ours.
-        self.unsettled: dict[int, str] = {}
+        #: The deliveries that are ours, by tag.
+        self.unsettled: dict[int, Arrival] = {}
         self._consumers: dict[str, Consumer] = {}
         self._prefetch = 0
         self._transaction: Transaction | None = None
@@ -253,7 +253,7 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         link = self._checked
         link.topology.find(queue)  # when there is none the broker would close this channel
         if not no_ack:
-            link.present()
+            link.hold()
         if not self._prefetch:
             self.basic_qos()
         tag = consumer_tag or f"ctag-{os.urandom(6).hex()}"
@@ -296,17 +296,18 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         link = self._checked
         link.topology.find(queue)  # when there is none the broker would close this channel
         if not no_ack:
-            link.present()
+            link.hold()
         names = [spec.Basic.GetOk, spec.Basic.GetEmpty]
         got = self.send_method(spec.Basic.Get, "Bsb", (0, queue, no_ack), wait=names, returns_tuple=True)
         if len(got) < 2:
             return None
         tag, redelivered, exchange, key, _, method = got
+        arrived = Arrival(self, queue, "", tag, redelivered, exchange, key, method.header, method.body)
         if no_ack:
             self._beyond.add(tag)
         else:
-            self.unsettled[tag] = queue
-        return Message(queue, Arrival(self, "", tag, redelivered, exchange, key, method.header, method.body))
+            self.unsettled[tag] = arrived
+        return Message(arrived)
 
     @property
     def consumes(self) -> bool:
@@ -323,10 +324,12 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
             self.dispatch_method(method.name, method.payload, method if method.header else None)
         elif not self.is_closing:
             arrived = arrival(self, method)
-            if arrived.consumer in self.no_ack_consumers:
+            consumer = self._consumers[arrived.consumer]
+            arrived.queue = consumer.queue
+            if consumer.no_ack:
                 self._beyond.add(arrived.tag)
             else:
-                self.unsettled[arrived.tag] = self._consumers[arrived.consumer].queue
+                self.unsettled[arrived.tag] = arrived
             self.link.deliver(arrived)
 
     def hand_over(self, arrived: Arrival) -> None:
@@ -335,11 +338,11 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         if arrived.tag == CANCELLED:
             self._cancelled(arrived.consumer)
         elif consumer is not None:
-            consumer.callback(Message(consumer.queue, arrived))
+            consumer.callback(Message(arrived))
 
     def _on_basic_cancel(self, consumer_tag: str) -> None:
         """The broker ended a subscription: its queue is gone. Told in drain_events(), in its turn."""
-        self.link.deliver(Arrival(self, consumer_tag, CANCELLED, False, "", "", b"", b""))
+        self.link.deliver(Arrival(self, "", consumer_tag, CANCELLED, False, "", "", b"", b""))
 
     def _cancelled(self, tag: str) -> None:
         consumer = self._consumers.pop(tag, None)

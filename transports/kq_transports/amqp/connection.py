@@ -6,24 +6,22 @@ an answer runs a consumer's callback.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kq_transports.amqp.channel import Channel
 from kq_transports.amqp.delay import Delays
 from kq_transports.amqp.line import NOW, Address
 from kq_transports.amqp.outlet import Publishing
-from kq_transports.amqp.presence import Holder, Presence, answer
+from kq_transports.amqp.presence import Holder
 from kq_transports.amqp.publisher import Publisher
-from kq_transports.amqp.question import Side
 from kq_transports.amqp.registry import Registry
+from kq_transports.amqp.second import Second
 from kq_transports.amqp.topology import Topology
 from kq_transports.engine import EngineError, LeaseLost, Options
 
@@ -44,8 +42,7 @@ class Connection(Publisher):
 
     queue_type: classic or quorum, for queues that do not say it themselves.
 
-    One that holds messages publishes on a second connection. A broker that is short of memory or disk stops listening
-    to those who publish, and must go on hearing acks and heartbeats, and that a process died.
+    One that holds messages publishes on its second line.
     """
 
     def __init__(self, client: Any, address: Address, options: Options, queue_type: str) -> None:
@@ -56,11 +53,9 @@ class Connection(Publisher):
         #: Called when something came into the inbox while nobody drains.
         self.on_arrival: Callable[[], object] | None = None
         self.registry, self.topology, self.delays = Registry(self), Topology(self), Delays(self)
-        self._presence: Presence | None = None
-        self._second: Publisher | None = None
-        self._voice: Side | None = None
-        #: Where to send what this connection holds: somebody asked.
-        self.asked: deque[str] = deque()
+        self._second: Second | None = None
+        #: Whether it holds messages, or may.
+        self.holds = False
         self._drainer = 0
         self._drains = 0
         self._unsent: set[Channel] = set()
@@ -76,35 +71,31 @@ class Connection(Publisher):
         channel.open()
         return channel
 
-    def second(self) -> Publisher:
-        """Another connection, for publishes that must not stop this one."""
+    def second(self) -> Second:
+        """The second line."""
         with self._opening:
-            if self._second is None or not self._second.alive:
-                if self._second is not None:
-                    self._second.collect()
-                second = Publisher(self.address, replace(self.options, name=f"{self.name}.publisher"))
-                second.connect()
-                self._second = second
-            return self._second
+            return self._have_second()
 
-    def present(self) -> None:
+    def hold(self) -> None:
         """Be listed as a holder of messages, from now on."""
         with self._opening:
-            if self._presence is not None:
-                return
-            try:
-                self._presence = Presence(self)
-            except EngineError as error:
-                if isinstance(error, ConnectionError):
-                    raise
-                # Somebody has that name; Kombu gives the options of one connection to its clones too.
-                self.name = f"{self.name}.{os.urandom(4).hex()}"
-                self._presence = Presence(self)
+            if not self.holds:
+                self._have_second().attend(self)
+                self.holds = True
+
+    def _have_second(self) -> Second:
+        if self._second is None or not self._second.alive:
+            if self._second is not None:
+                self._second.collect()
+            self._second = Second(self)
+            if self.holds:
+                self._second.attend(self)
+        return self._second
 
     # Publishing.
 
     def publish(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
-        if self._presence is None:
+        if not self.holds:
             return super().publish(messages, until)
         self.check()
         self.look()  # what has lost its lease publishes nothing more
@@ -124,12 +115,11 @@ class Connection(Publisher):
         self._drains += 1
         try:
             until = None if timeout is None else time.monotonic() + timeout if timeout > 0 else NOW
-            if not self.wait_for(lambda: self.inbox or self.asked, until):
+            if not self.wait_for(lambda: self.inbox, until):
                 raise TimeoutError("nothing was delivered in time")
         finally:
             self._drains -= 1
         self._hand_over()
-        self._answer()
 
     def _hand_over(self) -> None:
         outer, self._drainer = self._drainer, threading.get_ident()
@@ -181,30 +171,18 @@ class Connection(Publisher):
 
     def beat(self) -> None:
         super().beat()
-        self._answer()
-        if self._second is not None:
-            with suppress(EngineError):  # the next publish makes another one
+        if self._second is not None and not self.holds:
+            with suppress(EngineError):  # there will be another one
                 self._second.beat()
 
-    def _answer(self) -> None:
-        """Tell who asked what we hold. Not where the question is read: that is not the place to connect."""
-        while self.asked:
-            to = self.asked.popleft()
-            with suppress(EngineError):
-                answer(self.holder(), self._speaker(), to)
-
-    def _speaker(self) -> Side:
-        """A channel to publish on without waiting for a confirm."""
-        if self._voice is None or not self._voice.usable or not self._voice.link.alive:
-            self._voice = Side(self.second())
-        return self._voice
-
     def holder(self) -> Holder:
-        """What this connection holds."""
-        held: Counter[str] = Counter()
-        for channel in self._users():
-            held.update(list(channel.unsettled.values()))
+        """How much this connection holds."""
+        held = Counter(arrived.queue for arrived in self.holdings())
         return Holder(self.name, self.options.lease, dict(held))
+
+    def holdings(self) -> list[Arrival]:
+        """What this connection holds."""
+        return [arrived for channel in self._users() for arrived in list(channel.unsettled.values())]
 
     @property
     def held(self) -> bool:
@@ -221,9 +199,7 @@ class Connection(Publisher):
         return [
             one
             for one in living
-            if one.alive
-            and one._presence is not None
-            and (one.address.host, one.address.port, one.address.virtual_host) == where
+            if one.alive and one.holds and (one.address.host, one.address.port, one.address.virtual_host) == where
         ]
 
     # The end.

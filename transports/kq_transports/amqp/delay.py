@@ -37,7 +37,7 @@ from kq_transports.amqp.message import OURS
 from kq_transports.amqp.question import Request, ask_all, side_by_side
 from kq_transports.amqp.registry import Ladder
 from kq_transports.amqp.topology import NO_DELIVERY_LIMIT
-from kq_transports.engine import Arguments, EngineError
+from kq_transports.engine import Arguments, EngineError, NotFound
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -146,7 +146,11 @@ class Delays:
         passively: list[Request] = [
             (spec.Queue.Declare, "BsbbbbbF", (0, name, True, *(False,) * 4, {})) for name in names
         ]
-        found = ask_all(self._connection.topology.side, passively, [spec.Queue.DeclareOk])
+        topology = self._connection.topology
+        try:
+            found = ask_all(topology.side, passively, [spec.Queue.DeclareOk])
+        except NotFound:  # somebody builds that ladder now, or takes it down
+            return {name: topology.find(name).message_count for name in names if topology.has(name)}
         return {name: ready for name, ready, _ in found}
 
     def purge(self, queue: str) -> int:

@@ -75,7 +75,8 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         self._broken: EngineError | None = None
         self._held = False
         self._closed = False
-        self._stopped = threading.Event()
+        #: Set when it is not to be used any more.
+        self.stopped = threading.Event()
         self._heard = self._spoke = time.monotonic()
         super().__init__(
             host=str(address),
@@ -110,7 +111,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
                 raise Unreachable(str(error), sent=False) from error
             raise self._broken or error from None
         if self.options.keep_alive:
-            beats = threading.Thread(target=_keep_alive, args=(weakref.ref(self), self._stopped), daemon=True)
+            beats = threading.Thread(target=_keep_alive, args=(weakref.ref(self), self.stopped), daemon=True)
             beats.start()
 
     @property
@@ -291,7 +292,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
     def collect(self) -> None:
         """Let go of all that is on this side, without a word."""
         self._closed = True
-        self._stopped.set()
+        self.stopped.set()
         if self._process == os.getpid():
             self._wire.hang_up()
         for channel in [channel for channel in self.channels.values() if channel is not self]:

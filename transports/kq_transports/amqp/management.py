@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from amqp import spec
@@ -17,10 +17,9 @@ from kombu.transport import base
 
 from kq_transports.amqp.connection import Connection
 from kq_transports.amqp.frames import ack_frame
-from kq_transports.amqp.message import DUE_HEADER, Arrival, Message
-from kq_transports.amqp.presence import Holder, expel, roll_call
+from kq_transports.amqp.message import DUE_HEADER, Arrival, Message, properties_of
+from kq_transports.amqp.presence import HOLDER, Answer, Held, Question, chosen, expel, roll_call
 from kq_transports.amqp.question import Request, Side, ask_all
-from kq_transports.amqp.values import unpacked_properties
 from kq_transports.engine import Arguments, Counts, EngineError, Lease, State
 from kq_transports.envelope import COUNT_HEADER
 from kq_transports.management import Browsed
@@ -29,14 +28,6 @@ from kq_transports.management import Browsed
 MOST = 10_000
 #: So many are asked for at once.
 PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A message that we hold while we look at it. tag: its delivery's."""
-
-    tag: int
-    message: Browsed
 
 
 class Management(base.Management):
@@ -54,42 +45,50 @@ class Management(base.Management):
         """How many messages of queue are ready, delayed and held. Those that a frozen process holds are not seen."""
         link = self._link
         ready = link.topology.find(queue).message_count
-        held = sum(holder.held.get(queue, 0) for holder in self._holders())
+        held = sum(holder.held.get(queue, 0) for holder in self._ask(Question()).holders)
         return Counts(ready, link.delays.count(queue), held)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Browsed]:
         """Messages of queue in the order in which they will be delivered.
 
-        Of what is delayed, MOST are looked at. What others hold can't be seen: an empty list.
+        Of what is delayed, MOST are looked at. What a frozen process holds is not seen.
         """
         if state == "held":
             self._link.topology.find(queue)
-            return []
+            found = self._ask(Question(queue, offset + limit)).messages
+            return [browsed(held.arrived, queue, "held", held.holder) for held in found][offset : offset + limit]
         with self._peek() as peek:
             if state == "ready":
-                seen = [held.message for held in peek.ready(queue, min(MOST, offset + limit))]
-            else:
-                seen = sorted((held.message for held in peek.delayed(queue)), key=lambda each: each.due or 0)
-        return seen[offset : offset + limit]
+                return [browsed(each, queue) for each in peek.ready(queue, min(MOST, offset + limit))][offset:]
+            delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
+            return sorted(delayed, key=lambda each: each.due or 0)[offset : offset + limit]
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Browsed]:
-        """Those messages of queue that have one of ids and are ready or delayed."""
-        wanted = set(ids)
+        """Those messages of queue that have one of ids, in any state."""
+        found = [
+            browsed(held.arrived, queue, "held", held.holder) for held in self._ask(Question(queue, MOST, ids)).messages
+        ]
         with self._peek() as peek:
-            return [held.message for held in peek.all(queue) if held.message.id in wanted]
+            delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
+            ready = [browsed(each, queue) for each in peek.ready(queue, MOST)]
+        return found + [each for each in delayed + ready if each.id in set(ids)]
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take ready or delayed messages out for good; returns the ids of those that were."""
         wanted = set(ids)
         with self._peek() as peek:
-            found = [held for held in peek.all(queue) if held.message.id in wanted]
-            peek.end([held.tag for held in found])
-        return list(dict.fromkeys(held.message.id for held in found))
+            found = {each.tag: properties_of(each).get("message_id", "") for each in peek.all(queue)}
+            gone = {tag: id for tag, id in found.items() if id in wanted}
+            peek.end(list(gone))
+        return list(dict.fromkeys(gone.values()))
 
     def leases(self) -> list[Lease]:
         """Every connection that holds messages, or may, and answers."""
         now = time.time()
-        return [Lease(holder.name, now + holder.lease, sum(holder.held.values())) for holder in self._holders()]
+        return [
+            Lease(holder.name, now + holder.lease, sum(holder.held.values()))
+            for holder in self._ask(Question()).holders
+        ]
 
     def expel(self, name: str) -> bool:
         """End a connection from outside; what it held goes back. False when there is none of that name.
@@ -111,10 +110,13 @@ class Management(base.Management):
     def get_bindings(self, exchange: str = "") -> list[dict[str, str]]:
         raise EngineError("RabbitMQ does not tell bindings by AMQP; use rabbitmqctl list_bindings")
 
-    def _holders(self) -> list[Holder]:
+    def _ask(self, question: Question) -> Answer:
+        """What all connections say. Those of this process are asked in person: they may wait for this very thread."""
         link = self._link
-        ours = [one.holder() for one in link.siblings()]
-        return ours + roll_call(link.second(), {holder.name for holder in ours})
+        ours = link.siblings()
+        said = roll_call(link.second(), question, {one.name for one in ours})
+        held = [Held(one.name, arrived) for one in ours for arrived in chosen(question, one.holdings())]
+        return Answer([one.holder() for one in ours] + said.holders, held + said.messages)
 
     @contextmanager
     def _peek(self) -> Iterator[Peek]:
@@ -141,24 +143,23 @@ class Peek(Side):
         self._connection = connection
         super().__init__(connection)
 
-    def ready(self, queue: str, limit: int) -> list[Held]:
+    def ready(self, queue: str, limit: int) -> list[Arrival]:
         """The first messages of queue."""
         number = min(limit, self._connection.topology.find(queue).message_count)
-        return [self._held(queue, got, "ready") for got in self._got(queue, number)]
+        return list(self._got(queue, number))
 
-    def delayed(self, queue: str) -> list[Held]:
+    def delayed(self, queue: str) -> list[Arrival]:
         """What waits for queue, the shortest waits first: a message that climbs meanwhile is met further up."""
         delays = self._connection.delays
         self._connection.topology.find(queue)
-        held: list[Held] = []
+        found: list[Arrival] = []
         # Again, until nothing is left that moved on to a rung we had passed.
-        while (waiting := delays.waiting(queue)) and len(held) < MOST:
+        while (waiting := delays.waiting(queue)) and len(found) < MOST:
             for rung, number in waiting.items():
-                number = min(number, MOST - len(held))
-                held += [self._held(queue, got, "delayed") for got in self._got(rung, number)]
-        return held
+                found += self._got(rung, min(number, MOST - len(found)))
+        return found
 
-    def all(self, queue: str) -> list[Held]:
+    def all(self, queue: str) -> list[Arrival]:
         """What waits for queue, then what is ready in it."""
         return self.delayed(queue) + self.ready(queue, MOST)
 
@@ -167,36 +168,37 @@ class Peek(Side):
         frames = b"".join(ack_frame(self.channel_id, tag, False) for tag in tags)
         self.link.write(frames, time.monotonic() + self.link.options.timeout, self)
 
-    def _got(self, queue: str, number: int) -> Iterator[tuple[Any, ...]]:
-        """The first messages of queue, as the broker gave them."""
+    def _got(self, queue: str, number: int) -> Iterator[Arrival]:
+        """The first messages of queue."""
         answers = [spec.Basic.GetOk, spec.Basic.GetEmpty]
         ask: list[Request] = [(spec.Basic.Get, "Bsb", (0, queue, False))] * number
         for begin in range(0, number, PAGE):
             for got in ask_all(self, ask[begin : begin + PAGE], answers):
                 if len(got) > 1:
-                    yield got
+                    tag, redelivered, exchange, key, _, method = got
+                    yield Arrival(self, queue, "", tag, redelivered, exchange, key, method.header, method.body)
 
-    def _held(self, queue: str, got: tuple[Any, ...], state: State) -> Held:
-        tag, redelivered, exchange, key, _, method = got
-        message = Message(queue, Arrival(self, "", tag, redelivered, exchange, key, method.header, method.body))
-        headers, properties = message.headers, message.properties
-        due = None
-        if state == "delayed":
-            told = unpacked_properties(method.header, 12).get("application_headers", {})
-            due = told.get(DUE_HEADER, 0) / 1000
-        count = headers.pop(COUNT_HEADER, 0)
-        seen = Browsed(
-            id=properties.get("message_id", ""),
-            queue=queue,
-            body=message.body,
-            headers=headers,
-            properties=properties,
-            content_type=message.content_type or "",
-            content_encoding=message.content_encoding or "",
-            priority=properties.get("priority", 0),
-            state=state,
-            count=0 if state == "delayed" else count,
-            due=due,
-            holder="",
-        )
-        return Held(tag, seen)
+
+def browsed(arrived: Arrival, queue: str, state: State = "ready", holder: str = "") -> Browsed:
+    """What arrived, as somebody who looks at queue sees it."""
+    message = Message(arrived)
+    headers, properties = message.headers, message.properties
+    due = None
+    if state == "delayed":
+        due = properties_of(arrived).get("application_headers", {}).get(DUE_HEADER, 0) / 1000
+    headers.pop(HOLDER, None)
+    count = headers.pop(COUNT_HEADER, 0)
+    return Browsed(
+        id=properties.get("message_id", ""),
+        queue=queue,
+        body=message.body,
+        headers=headers,
+        properties=properties,
+        content_type=message.content_type or "",
+        content_encoding=message.content_encoding or "",
+        priority=properties.get("priority", 0),
+        state=state,
+        count=0 if state == "delayed" else count,
+        due=due,
+        holder=holder,
+    )

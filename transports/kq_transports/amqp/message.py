@@ -59,11 +59,17 @@ def packed(message: Outgoing, due: int | None) -> tuple[bytes, bytes]:
     return packed_properties(properties), body.encode() if isinstance(body, str) else bytes(body)
 
 
+def properties_of(arrived: Arrival) -> dict[str, Any]:
+    """All properties of a delivery as they came, headers among them as application_headers."""
+    return unpacked_properties(arrived.header, _PROPERTIES)
+
+
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """A delivery as it came: nothing of its properties is read yet."""
+    """A delivery as it came: nothing of its properties is read yet. queue: filled in by who knows it."""
 
     channel: Channel
+    queue: str
     consumer: str
     tag: int
     redelivered: bool
@@ -82,7 +88,7 @@ def arrival(channel: Channel, method: Method) -> Arrival:
     end = at + 10 + payload[at + 9]
     exchange = payload[at + 10 : end].decode()
     key = payload[end + 1 : end + 1 + payload[end]].decode()
-    return Arrival(channel, consumer, tag, bool(redelivered), exchange, key, method.header, method.body)
+    return Arrival(channel, "", consumer, tag, bool(redelivered), exchange, key, method.header, method.body)
 
 
 class Message(base.Message):
@@ -93,12 +99,12 @@ class Message(base.Message):
     #: Kombu makes a list for each message; most never need one.
     errors: Any = ()
 
-    def __init__(self, queue: str, arrived: Arrival) -> None:
+    def __init__(self, arrived: Arrival) -> None:
         exchange, key = arrived.exchange, arrived.key
         waited = exchange.startswith(OURS)
         properties = unpacked_properties(arrived.header, _PROPERTIES, _TRACES if waited else ())
         if waited:
-            exchange, key = "", queue
+            exchange, key = "", arrived.queue
         self.channel = arrived.channel
         self.delivery_tag = arrived.tag
         self.body = arrived.body
@@ -119,6 +125,6 @@ class Message(base.Message):
             "exchange": exchange,
             "routing_key": key,
             "priority": properties.get("priority", 0),
-            "queue": queue,
+            "queue": arrived.queue,
             "redelivered": arrived.redelivered,
         }

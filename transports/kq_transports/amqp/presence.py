@@ -1,4 +1,4 @@
-"""Who is there: connections that hold messages can be listed, and ended from outside.
+"""Who is there: connections that hold messages can be listed, looked into, and ended from outside.
 
 AMQP lets nobody ask about another connection. So each that consumes has a mailbox, an exclusive queue that is called
 after it. `leave` in the mailbox ends the connection, from inside; a roll call goes to all mailboxes, and they answer
@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Set
-from dataclasses import dataclass
+import weakref
+from collections.abc import Collection, Iterator, Set
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kq_transports.amqp.frames import Method, message_frames
+from kq_transports.amqp.message import Arrival, arrival, properties_of
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.question import Side
 from kq_transports.amqp.values import packed_properties, unpacked_properties
-from kq_transports.engine import EngineError, LeaseLost
+from kq_transports.engine import EngineError
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -31,10 +34,23 @@ ROLL_CALL = "kq.rollcall"
 PRESENT = "kq.present"
 #: RabbitMQ's own queue for answers to the channel that asked.
 ANSWERS = "amq.rabbitmq.reply-to"
-#: What a mailbox understands.
-LEAVE, WHO = b"leave", b"who"
+LEAVE = b"leave"
+#: In the headers of an answer that is a held message: who holds it.
+HOLDER = "x-holder"
 #: Seconds to wait for those who do not answer a roll call.
 PATIENCE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a roll call wants to see beside the numbers: held messages of queue, limit at most.
+
+    ids: only those with one of these; empty: any.
+    """
+
+    queue: str = ""
+    limit: int = 0
+    ids: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +62,28 @@ class Holder:
     held: dict[str, int]
 
 
-class Presence(Side):
-    """The mailbox of a connection, under its name. Raises when there is one of that name."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message that a connection holds."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        super().__init__(connection)
+    holder: str
+    arrived: Arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a roll call."""
+
+    holders: list[Holder]
+    messages: list[Held]
+
+
+class Presence(Side):
+    """The mailbox of a connection, under its name, on another line. Raises when there is one of that name."""
+
+    def __init__(self, line: Line, connection: Connection) -> None:
+        self._connection = weakref.ref(connection)
+        super().__init__(line)
         mailbox = MAILBOX + connection.name
         self.queue_declare(mailbox, exclusive=True, auto_delete=True)
         _declare(self)
@@ -60,56 +92,76 @@ class Presence(Side):
         self.basic_consume(PRESENT, no_ack=True)
 
     def take(self, method: Method) -> None:
+        connection = self._connection()
         if not method.header:
             super().take(method)
+        elif connection is None or not connection.alive:
+            return
         elif method.body == LEAVE:
-            self.link.fail(LeaseLost("this connection was ended from outside"))
-        elif method.body == WHO:
-            self._connection.asked.append(unpacked_properties(method.header, 12)["reply_to"])
+            connection.end()
+        elif method.body:
+            to = unpacked_properties(method.header, 12)["reply_to"]
+            self._answer(connection, Question(**json.loads(method.body)), to)
+
+    def _answer(self, connection: Connection, question: Question, to: str) -> None:
+        holder = connection.holder()
+        for arrived in chosen(question, connection.holdings()):
+            properties = properties_of(arrived)
+            properties["application_headers"] = {**properties.get("application_headers", {}), HOLDER: holder.name}
+            _say(self, "", to, properties, arrived.body)
+        _say(self, "", to, {}, json.dumps(asdict(holder)).encode())
 
 
-def answer(holder: Holder, side: Side, to: str) -> None:
-    """Tell who asked, on side. Not on the mailbox's own line: publishes there may stop it when the broker is short."""
-    if not side.link.blocked:
-        body = json.dumps({"name": holder.name, "lease": holder.lease, "held": holder.held}).encode()
-        _say(side, "", to, {}, body)
+def chosen(question: Question, held: list[Arrival]) -> Iterator[Arrival]:
+    """Those of held that question wants to see, the oldest first."""
+    of_queue = (arrived for arrived in held if arrived.queue == question.queue)
+    if question.ids:
+        of_queue = (arrived for arrived in of_queue if properties_of(arrived).get("message_id") in question.ids)
+    return islice(of_queue, question.limit)
 
 
 class RollCall(Side):
-    """Asks every mailbox who it is, on a line for publishing."""
+    """Asks every mailbox, on a line for publishing. An answer is the messages that are held, and last the numbers."""
 
-    def __init__(self, connection: Line) -> None:
-        self._answers: dict[str, Holder] = {}
-        super().__init__(connection)
+    def __init__(self, line: Line) -> None:
+        self._holders: dict[str, Holder] = {}
+        self._messages: list[Held] = []
+        super().__init__(line)
         self.basic_consume(ANSWERS, no_ack=True)
 
-    def holders(self, known: Set[str]) -> list[Holder]:
-        """The connections that answer, without those that are known already, by name."""
-        link, present = self.link, _declare(self)
+    def ask(self, question: Question, known: Set[str]) -> Answer:
+        """What the connections answer, but for those that are known already, by name."""
+        present = _declare(self)
         if present > len(known):
-            _say(self, ROLL_CALL, "", {"reply_to": ANSWERS}, WHO)
+            _say(self, ROLL_CALL, "", {"reply_to": ANSWERS}, json.dumps(asdict(question)).encode())
             until = time.monotonic() + PATIENCE
-            link.wait_for(lambda: len(known | self._answers.keys()) >= present or self.fault is not None, until)
-        return [holder for name, holder in list(self._answers.items()) if name not in known]
+            self.link.wait_for(lambda: len(known | self._holders.keys()) >= present or self.fault is not None, until)
+        holders = [holder for name, holder in list(self._holders.items()) if name not in known]
+        return Answer(holders, [held for held in list(self._messages) if held.holder not in known])
 
     def take(self, method: Method) -> None:
-        if method.header:
-            said = json.loads(method.body)
-            self._answers[said["name"]] = Holder(said["name"], said["lease"], said["held"])
-        else:
+        if not method.header:
             super().take(method)
+            return
+        arrived = arrival(self, method)
+        holder = properties_of(arrived).get("application_headers", {}).get(HOLDER)
+        if holder is None:
+            said = Holder(**json.loads(method.body))
+            self._holders[said.name] = said
+        else:
+            self._messages.append(Held(holder, arrived))
 
 
-def roll_call(line: Line, known: Set[str]) -> list[Holder]:
-    """The connections that answer, without those that are known already. None when the broker takes no messages."""
+def roll_call(line: Line, question: Question, known: Set[str]) -> Answer:
+    """The answer of all but those who are known already. Of nobody when the broker takes no messages."""
     if line.blocked:
         line.look()
-        return []
+        return Answer([], [])
     caller = RollCall(line)
-    holders = caller.holders(known)
+    said = caller.ask(question, known)
     if not line.blocked:  # else it would not hear us
         caller.close()
-    return holders
+    return said
 
 
 def expel(connection: Connection, name: str) -> bool:

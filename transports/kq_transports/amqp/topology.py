@@ -88,7 +88,9 @@ class Topology:
     def delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """End queue with all that is in it or was to come; returns how many messages were ready or delayed."""
         ended: int = self.side.queue_delete(queue, if_unused, if_empty)
-        return ended + self._connection.delays.end(queue)
+        waited = self._connection.delays.end(queue)
+        self._connection.registry.forget(queue)
+        return ended + waited
 
     def purge(self, queue: str) -> int:
         """Remove what is ready or delayed in queue; returns how many messages that was."""

@@ -1,0 +1,69 @@
+"""The second line of a connection: for publishes that must not stop the first, and for who asks about it.
+
+A broker that is short of memory or disk stops listening to those who publish; it must go on hearing the acks and
+heartbeats of those who hold messages, and that they died. And who asks what a connection holds, or wants it to end, is
+heard whatever its owner does: a thread attends to this line.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from amqp import exceptions
+
+from kq_transports.amqp.presence import Presence
+from kq_transports.amqp.publisher import Publisher
+from kq_transports.engine import EngineError
+
+if TYPE_CHECKING:
+    from kq_transports.amqp.connection import Connection
+
+#: Seconds between attempts to have a second line again.
+PAUSE = 1.0
+
+
+class Second(Publisher):
+    """The second line of first. Raises Unreachable."""
+
+    def __init__(self, first: Connection) -> None:
+        super().__init__(first.address, replace(first.options, name=f"{first.name}.second", keep_alive=False))
+        self.connect()
+
+    def attend(self, first: Connection) -> None:
+        """Let first be known, and hear what it is told, from now on."""
+        try:
+            Presence(self, first)
+        except EngineError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            # Somebody has that name; Kombu gives the options of one connection to its clones too.
+            first.name = f"{first.name}.{os.urandom(4).hex()}"
+            Presence(self, first)
+        given = (self, weakref.ref(first))
+        threading.Thread(target=_attend, args=given, name="kq-amqp attendant", daemon=True).start()
+
+    def hear(self) -> None:
+        """Read what comes until it is time for a heartbeat, and send that."""
+        self.wait_for(lambda: False, time.monotonic() + self.heartbeat / 2)
+        self.beat()
+
+
+def _attend(second: Second, reference: weakref.ref[Connection]) -> None:
+    """Hear what comes on second as long as its connection lives; have another one when it breaks alone."""
+    while (first := reference()) is not None and first.alive:
+        del first
+        try:
+            second.hear()
+        except (EngineError, exceptions.AMQPError):
+            break
+    while (first := reference()) is not None and first.alive and not second.stopped.wait(PAUSE):
+        with suppress(EngineError, exceptions.AMQPError):
+            first.second()
+            return
+    second.collect()
