@@ -1,4 +1,4 @@
-"""`make contract` makes a page of the docs of these tests."""
+"""`make contract` makes a page of the docs of what these tests measured."""
 
 from kq.conformance.contract.page import pytest_configure
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kq.conformance.contract import ContractSuite, WireSuite
 from kq.conformance.contract.outages import Server
+from tests.conformance.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
 from tests.conftest import available, lasting
-from tests.proxy import Proxy
 from tests.servers import RabbitServer, RedisServer
+
+
+class TestContractOnMemory(OnMemory, ContractSuite):
+    pass
+
+
+class TestContractOnSqlite(OnSqlite, ContractSuite):
+    pass
+
+
+class TestContractOnRedis(OnRedis, ContractSuite):
+    pass
+
+
+class TestContractOnRabbit(OnRabbit, ContractSuite):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -28,61 +44,23 @@ def mortal_rabbit() -> Iterator[RabbitServer]:
         yield server
 
 
-class TestContractOnMemory(ContractSuite):
-    def url(self, where: Path) -> str:
-        return f"memory://{where.name}"
-
-
-class TestContractOnSqlite(ContractSuite):
-    def url(self, where: Path) -> str:
-        return f"sqlite:///{where / 'kq.db'}"
-
-
-class TestContractOnRedis(ContractSuite):
-    @pytest.fixture(autouse=True)
-    def empty(self, redis_url: str) -> None:
-        self.redis = redis_url
-
-    def url(self, where: Path) -> str:
-        return self.redis
-
-
-class TestContractOnRabbit(ContractSuite):
-    @pytest.fixture(autouse=True)
-    def running(self, rabbit_url: str) -> None:
-        self.rabbit = rabbit_url
-
-    def url(self, where: Path) -> str:
-        return self.rabbit
-
-    def state(self, where: Path) -> str:
-        return f"sqlite:///{where / 'state.db'}"
-
-
-class TestContractOnRedisInBadWeather(WireSuite):
+class TestContractOnRedisInBadWeather(Wired, WireSuite):
     @pytest.fixture
     def server(self, mortal_redis: RedisServer) -> Server:
         return mortal_redis
-
-    @pytest.fixture
-    def wire(self, server: Server, proxy_to: Callable[[int], Proxy]) -> Proxy:
-        return proxy_to(server.port)
 
     def url_at(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
 
 
-class TestContractOnRabbitInBadWeather(WireSuite):
+class TestContractOnRabbitInBadWeather(Wired, WireSuite):
     @pytest.fixture
     def server(self, mortal_rabbit: RabbitServer) -> Server:
         return mortal_rabbit
 
     @pytest.fixture
-    def wire(self, server: Server, proxy_to: Callable[[int], Proxy]) -> Proxy:
-        return proxy_to(server.port)
+    def state_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'state.db'}"
 
     def url_at(self, port: int) -> str:
         return f"amqp://guest:guest@127.0.0.1:{port}//"
-
-    def state(self, where: Path) -> str:
-        return f"sqlite:///{where / 'state.db'}"

@@ -3,8 +3,9 @@
 A broker's test module is a subclass that says where the broker is:
 
     class TestContractOnMyBroker(ContractSuite):
-        def url(self, where: Path) -> str:
-            return f"mybroker://localhost/{where.name}"
+        @pytest.fixture
+        def broker_url(self, my_server: MyServer) -> str:
+            return my_server.url
 
 The tests are in the modules of this package, by subject. What differs between brokers is asked of their traits.
 `page` makes a page of the docs of what was kept, with figures.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
+from kq.broker import Inspector
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms
@@ -27,14 +28,14 @@ class Counts(ContractWorld):
 
     @keeps("C7")
     def test_three_causes_have_three_counters(
-        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+        self, inspector: Inspector, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
         crew.worker()
         job = jobs.perform.submit(["raise RuntimeError", "signal 9", "storage", "bad"])
         found = buried(control, job.queue, job)
         assert found.attempt == len(diary.starts(job.id)) == 4
         assert [each.outcome for each in found.history] == ["raised", "died", "raised", "raised"]
-        headers = headers_of(app, job)
+        headers = headers_of(inspector, job)
         assert [headers.get(name) for name in ("failed", "lost", "infra")] == [2, 1, 1]
 
     @keeps("C7")
@@ -216,11 +217,7 @@ class Retries(ContractWorld):
         measured(f"50 retries over {waits[-1] - waits[0]:.2f} s of 1 s")
 
 
-def headers_of(app: App, job: Handle[Any]) -> Mapping[str, Any]:
+def headers_of(inspector: Inspector, job: Handle[Any]) -> Mapping[str, Any]:
     """The headers of a buried job."""
-    inspector = app.inspector()
-    try:
-        (seen,) = inspector.find(f"{job.queue}.buried", [job.id])
-        return seen.headers
-    finally:
-        inspector.close()
+    (seen,) = inspector.find(f"{job.queue}.buried", [job.id])
+    return seen.headers

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED, declare_missing
+from kq.broker import BURIED, Inspector, declare_missing
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps, ms
 from kq.conformance.contract.jobs import Jobs
@@ -61,21 +61,20 @@ class Hygiene(ContractWorld):
 
     @keeps("C19")
     def test_garbage_is_buried_with_the_reason_and_the_next_job_runs_at_once(
-        self, app: App, queue: str, jobs: Jobs, crew: Crew, measured: Figures
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
     ) -> None:
         worker = crew.worker()
         jobs.add.submit(1, 2).result(10)
         executors = worker.executors()
         slowest = 0.0
         for number, (headers, body, content_type, _) in enumerate(GARBAGE.values()):
-            put(app, queue, f"garbage-{number}", headers, body, content_type)
+            id = f"garbage-{number}"
+            put(app, queue, id, {**headers, "id": id} if "id" in headers else headers, body, content_type)
             began = time.monotonic()
             assert jobs.add.submit(1, 2).result(10) == 3
             slowest = max(slowest, elapsed(began))
-        inspector = app.inspector()
         eventually(lambda: inspector.count(queue + BURIED).ready == len(GARBAGE), "all of it is buried")
         found = {seen.id: seen for seen in inspector.browse(queue + BURIED, "ready", 1000)}
-        inspector.close()
         for number, (name, (_, body, _, reason)) in enumerate(GARBAGE.items()):
             seen = found[f"garbage-{number}"]
             assert reason in str(seen.headers["error"]), name
@@ -93,16 +92,14 @@ class Hygiene(ContractWorld):
         assert "JSON" in error.error
 
     @keeps("C19")
-    def test_what_is_wrong_is_refused_in_the_callers_line(self, app: App, queue: str, jobs: Jobs) -> None:
+    def test_what_is_wrong_is_refused_in_the_callers_line(self, inspector: Inspector, queue: str, jobs: Jobs) -> None:
         with pytest.raises(TypeError, match="widht"):
             jobs.add.submit(1, 2, widht=3)  # type: ignore[call-arg]
         with pytest.raises(TypeError):
             jobs.add.submit("one", 2)  # type: ignore[arg-type]
         with pytest.raises(Exception, match="bytes"):
             jobs.note.submit("x" * (BODY_LIMIT + 1))
-        inspector = app.inspector()
         assert inspector.count(queue).ready == 0
-        inspector.close()
 
     @keeps("C19")
     def test_a_job_type_that_a_worker_does_not_know_is_named(self, app: App, crew: Crew) -> None:

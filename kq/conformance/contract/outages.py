@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -17,13 +16,12 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import QUEUE, Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, elapsed
+from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, elapsed
 from kq.control import Control
 from kq.errors import BrokerUnreachable
 from kq.handle import Handle
 from kq.job import State
 
-SUBMIT_TIMEOUT = 2.0  # seconds
 SLACK = 0.5  # seconds by which a submit may end late
 BACK = 2.0  # seconds after which work goes on when the broker answers again
 
@@ -80,17 +78,13 @@ class OnAWire(ContractWorld):
         raise NotImplementedError
 
     @pytest.fixture
-    def environment(self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-        self.port = wire.port
-        return self.surroundings(tmp_path, monkeypatch, KQ_SUBMIT_TIMEOUT=str(SUBMIT_TIMEOUT))
-
-    def url(self, where: Path) -> str:
-        return self.url_at(self.port)
+    def broker_url(self, wire: Wire) -> str:
+        return self.url_at(wire.port)
 
     @pytest.fixture
-    def direct(self, environment: dict[str, str], tmp_path: Path, server: Server) -> Iterator[App]:
+    def direct(self, environment: dict[str, str], state_url: str | None, server: Server) -> Iterator[App]:
         """The same app on a good network."""
-        app = App("direct", self.url_at(server.port), state=self.state(tmp_path), queue=environment[QUEUE])
+        app = App("direct", self.url_at(server.port), state=state_url, queue=environment[QUEUE])
         yield app
         app.close()
 

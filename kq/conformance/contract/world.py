@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED
+from kq.broker import BURIED, Inspector
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import VARIABLE, Diary
 from kq.conformance.contract.figures import Figures
@@ -24,36 +24,36 @@ from kq.handle import Handle
 from kq.job import State
 
 LEASE = 2.0  # seconds: short, so that tests of what follows its end are
+SUBMIT_TIMEOUT = 2.0  # seconds, likewise
 
 
 class ContractWorld:
-    """What every part of ContractSuite stands on. A subclass says where the broker is."""
+    """What every part of ContractSuite stands on. A subclass has a fixture that says where the broker is."""
 
     lease = LEASE
 
-    def url(self, where: Path) -> str:
-        """The URL of a broker. where: a folder of this test. The broker may be shared by many tests."""
+    @pytest.fixture
+    def broker_url(self, tmp_path: Path) -> str:
+        """The URL of a broker. It may be shared by many tests."""
         raise NotImplementedError
 
-    def state(self, where: Path) -> str | None:
+    @pytest.fixture
+    def state_url(self) -> str | None:
         """The URL of the state store; None for the one that goes with the broker."""
         return None
 
     @pytest.fixture
-    def environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-        """What the test's programs are told."""
-        return self.surroundings(tmp_path, monkeypatch)
-
-    def surroundings(self, where: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> dict[str, str]:
-        """Variables of the environment, set for this process too."""
-        state = self.state(where)
+    def environment(
+        self, broker_url: str, state_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> dict[str, str]:
+        """Variables of the environment that this process and the test's programs see."""
         told = {
-            **more,
-            "KQ_URL": self.url(where),
-            **({} if state is None else {"KQ_STATE": state}),
+            "KQ_URL": broker_url,
+            **({} if state_url is None else {"KQ_STATE": state_url}),
             "KQ_LEASE_LENGTH": str(self.lease),
+            "KQ_SUBMIT_TIMEOUT": str(SUBMIT_TIMEOUT),
             QUEUE: f"contract-{uuid.uuid4().hex[:8]}",
-            VARIABLE: str(where / "diary"),
+            VARIABLE: str(tmp_path / "diary"),
         }
         for name, value in told.items():
             monkeypatch.setenv(name, value)
@@ -93,6 +93,12 @@ class ContractWorld:
     def control(self, app: App) -> Iterator[Control]:
         with Control(app) as control:
             yield control
+
+    @pytest.fixture
+    def inspector(self, app: App) -> Iterator[Inspector]:
+        inspector = app.inspector()
+        yield inspector
+        inspector.close()
 
     @pytest.fixture(autouse=True)
     def measured(self, request: pytest.FixtureRequest, app: App) -> Figures:

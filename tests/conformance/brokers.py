@@ -1,0 +1,48 @@
+"""Where the brokers of the contract's tests are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kq.conformance.contract.outages import Server
+from kq.conformance.contract.world import ContractWorld
+from tests.proxy import Proxy
+
+
+class OnMemory(ContractWorld):
+    @pytest.fixture
+    def broker_url(self, tmp_path: Path) -> str:
+        return f"memory://{tmp_path.name}"
+
+
+class OnSqlite(ContractWorld):
+    @pytest.fixture
+    def broker_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'kq.db'}"
+
+
+class OnRedis(ContractWorld):
+    @pytest.fixture
+    def broker_url(self, redis_url: str) -> str:
+        return redis_url
+
+
+class OnRabbit(ContractWorld):
+    @pytest.fixture
+    def broker_url(self, rabbit_url: str) -> str:
+        return rabbit_url
+
+    @pytest.fixture
+    def state_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'state.db'}"
+
+
+class Wired:
+    """Puts a network before the server."""
+
+    @pytest.fixture
+    def wire(self, server: Server, proxy_to: Callable[[int], Proxy]) -> Proxy:
+        return proxy_to(server.port)
