@@ -201,9 +201,11 @@ class Supervisor:
             self._keep_session(now)
             if self._session is not None and self._clock.monotonic() >= self._session.safe_until - self._margin:
                 raise LeaseLost("the broker was not heard for as long as the lease")
-            self._take()
+            taken = self._take()
             self._settle()
             self._count_starts()
+            if taken:
+                self._recovered()
         except LeaseLost as error:
             self._lose(error)
         except (BrokerError, StoreUnreachable) as error:
@@ -385,6 +387,12 @@ class Supervisor:
         if session is not None and not session.connected:
             self._lose(LeaseLost("the connection to the broker was lost, and the lease with it"))
 
+    def _recovered(self) -> None:
+        """All that was asked of the broker and the store in this round was answered."""
+        if self._failures:
+            log.warning("%s answers again", self._broker.address.redacted)
+        self._failures = 0
+
     def _backoff(self) -> float:
         self._failures += 1
         return min(2.0, 0.05 * 2.0 ** min(self._failures, 10)) * self._chance.uniform(0.5, 1.0)
@@ -394,12 +402,13 @@ class Supervisor:
     def _has_room(self) -> bool:
         return any(self._held[queue] < limit for queue, limit in self._limits.items())
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Take in what is there; False when it is not the time to."""
         session = self._session
         if session is None or (not self._drain_now and not self._is_due()):
-            return
+            return False
         if self._clock.monotonic() < self._next_try and self._failures:
-            return
+            return False
         self._drain_now = False
         if self._stop_by is None:
             for _ in range(16):
@@ -414,7 +423,7 @@ class Supervisor:
             descriptor, due = session.watch()
             self._rearmed = True
             self._watched = descriptor, None if due is None else self._clock.monotonic() + due
-        self._failures = 0
+        return True
 
     def _is_due(self) -> bool:
         return (
@@ -606,7 +615,7 @@ class Supervisor:
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
         self._look_ahead(session, {task.delivery.queue for task, _, _ in finished})
-        self._failures = 0
+        self._recovered()
         self._drain_now = True
 
     def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:

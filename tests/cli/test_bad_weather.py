@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -24,6 +25,12 @@ app = kq.App("shop")
 @app.job
 def shout(text: str) -> str:
     return text.upper()
+
+
+@app.job
+def read(path: str) -> None:
+    with open(path) as file:
+        file.read()
 """
 
 
@@ -166,3 +173,21 @@ def test_a_state_store_that_is_not_there(shop: Place) -> None:
     assert said.code == 69
     assert said.err.startswith("KQ501 ")
     assert "hush" not in said.err
+
+
+def test_a_worker_tells_an_outage_once_and_its_end_even_when_a_job_ends_meanwhile(shop: Place) -> None:
+    gate = shop.folder / "gate"
+    os.mkfifo(gate)
+    with available(RedisServer) as server, worker(shop, "-c", "1", environment={"KQ_URL": server.url}) as process:
+        assert shop.kq("submit", "read", str(gate), "--url", server.url).code == 0
+        with gate.open("w"):  # as soon as the job runs
+            server.kill()
+        for _ in range(3):
+            assert submit(shop, server.url).code == 69  # tries for a second
+        server.start()
+        assert shop.kq("submit", "shout", "x", "--wait", "--url", server.url).out == "X\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert log.count("trying again") == 1, log
+    assert log.count("answers again") == 1, log
