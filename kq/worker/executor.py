@@ -18,6 +18,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -188,12 +190,21 @@ def _uninterrupted(execute: Callable[[Run], Ended], run: Run) -> Ended:
         return ended(run, time.monotonic(), error)
 
 
-def _run_here(coroutine: Coroutine[Any, Any, Any], loops: list[asyncio.AbstractEventLoop]) -> Any:
-    """Run a coroutine to its end in this thread's event loop, which is kept for the next one."""
+def _run_here(
+    coroutine: Coroutine[Any, Any, Any],
+    loops: list[asyncio.AbstractEventLoop],
+    started: Callable[[asyncio.AbstractEventLoop, asyncio.Task[Any]], None] = lambda loop, task: None,
+) -> Any:
+    """Run a coroutine to its end in this thread's event loop, which is kept for the next one.
+
+    started: is told of the loop and of the coroutine's task.
+    """
     if not loops:
         loops.append(asyncio.new_event_loop())
+    task = loops[0].create_task(coroutine)
+    started(loops[0], task)
     try:
-        return loops[0].run_until_complete(coroutine)
+        return loops[0].run_until_complete(task)
     except SoftTimeout:
         # The loop was left in the middle of a step; its tasks must not go on in the next job.
         _end_loop(loops.pop())
@@ -213,66 +224,83 @@ def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _in_threads(app: App, sock: socket.socket, page: Page, slots: int) -> None:
-    waiting: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
-    sending = threading.Lock()
-    busy: dict[int, int] = {}  # seq → thread id
-    guard = threading.Lock()
+    _Threads(app, sock, page, slots).run()
 
-    def tell(message: Ended) -> None:
-        with sending:
-            sock.sendall(frame(message))
 
-    def work(slot: int) -> None:
+class _Threads:
+    """Runs jobs in as many threads as there are slots."""
+
+    def __init__(self, app: App, sock: socket.socket, page: Page, slots: int) -> None:
+        self._app = app
+        self._sock = sock
+        self._page = page
+        self._slots = slots
+        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._busy: dict[int, Callable[[], object]] = {}  # seq → what interrupts it
+        self._interrupted: set[int] = set()
+        self._guard = threading.Lock()
+
+    def run(self) -> None:
+        for slot in range(self._slots):
+            threading.Thread(target=self._work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
+        while (data := read_frame(self._sock)) is not None:
+            order = _decode_order(data)
+            for run in order.run:
+                self._waiting.put(run)
+            if order.interrupt:
+                self._interrupt(order.interrupt)
+            if order.leave:
+                return
+
+    def _interrupt(self, seq: int) -> None:
+        with self._guard:
+            if seq in self._busy:
+                self._interrupted.add(seq)
+                self._busy[seq]()
+
+    def _work(self, slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
-        while (run := waiting.get()) is not None:
+        while True:
+            run = self._waiting.get()
             try:
-                tell(_in_thread(app, run, page, slot, busy, guard, loops))
+                self._tell(self._execute(run, slot, loops))
             except SoftTimeout as error:  # the interruption came in the last moment
-                tell(ended(run, time.monotonic(), error))
+                self._tell(ended(run, time.monotonic(), error))
 
-    for slot in range(slots):
-        threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
-    while (data := read_frame(sock)) is not None:
-        order = _decode_order(data)
-        for run in order.run:
-            waiting.put(run)
-        if order.interrupt:
-            with guard:
-                thread = busy.get(order.interrupt)
-                if thread is not None:
-                    _raise_in(thread, SoftTimeout)
-        if order.leave:
-            return
+    def _tell(self, message: Ended) -> None:
+        with self._sending:
+            self._sock.sendall(frame(message))
 
+    def _execute(self, run: Run, slot: int, loops: list[asyncio.AbstractEventLoop]) -> Ended:
+        began = time.monotonic()
+        token = running.set(_current(run, began))
+        error: BaseException | None = None
+        value: Any = None
 
-def _in_thread(
-    app: App,
-    run: Run,
-    page: Page,
-    slot: int,
-    busy: dict[int, int],
-    guard: threading.Lock,
-    loops: list[asyncio.AbstractEventLoop],
-) -> Ended:
-    began = time.monotonic()
-    token = running.set(_current(run, began))
-    error: BaseException | None = None
-    value: Any = None
-    try:
-        job_type, args, kwargs = prepare(app, run)
-        page.mark(slot, run.seq)
-        busy[run.seq] = threading.get_ident()
-        value = job_type.function(*args, **kwargs)
-        if job_type.asynchronous:
-            value = _run_here(value, loops)
-    except BaseException as raised:
-        error = raised
-    # Under the guard nobody aims an interruption at this thread while it leaves the job.
-    with guard:
-        busy.pop(run.seq, None)
-    page.mark(slot, 0)
-    running.reset(token)
-    return ended(run, began, error, value)
+        def cancellable(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+            # It may sleep in its event loop, where an exception would not find it.
+            self._busy[run.seq] = partial(loop.call_soon_threadsafe, task.cancel)
+
+        try:
+            job_type, args, kwargs = prepare(self._app, run)
+            self._page.mark(slot, run.seq)
+            if job_type.asynchronous:
+                value = _run_here(job_type.function(*args, **kwargs), loops, cancellable)
+            else:
+                self._busy[run.seq] = partial(_raise_in, threading.get_ident(), SoftTimeout)
+                value = job_type.function(*args, **kwargs)
+        except asyncio.CancelledError as cancelled:
+            error = SoftTimeout("the job ran past its timeout") if run.seq in self._interrupted else cancelled
+        except BaseException as raised:
+            error = raised
+        # Under the guard nobody aims an interruption at this thread while it leaves the job.
+        with self._guard:
+            self._busy.pop(run.seq, None)
+            self._interrupted.discard(run.seq)
+        self._page.mark(slot, 0)
+        running.reset(token)
+        return ended(run, began, error, value)
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:
@@ -294,16 +322,20 @@ class _Stage:
         self._app = app
         self._sock = sock
         self._page = page
+        self._slots = slots
         self._free = list(range(slots))
         self._waiting: list[Run] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._interrupted: set[int] = set()
+        self._threads: dict[int, int] = {}  # of plain functions: seq → thread id
+        self._guard = threading.Lock()
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(self._slots, "kq"))
         self._sock.setblocking(False)
         frames = Frames()
 
@@ -324,12 +356,20 @@ class _Stage:
     def _obey(self, order: Order) -> None:
         self._waiting += order.run
         self._start()
-        task = self._tasks.get(order.interrupt)
-        if task is not None:
-            self._interrupted.add(order.interrupt)
-            task.cancel()
+        if order.interrupt in self._tasks:
+            self._interrupt(order.interrupt)
         if order.leave:
             self._over.set()
+
+    def _interrupt(self, seq: int) -> None:
+        with self._guard:
+            thread = self._threads.get(seq)
+            if thread is not None:
+                # Not by cancelling its task: the function would go on, and nobody would know.
+                _raise_in(thread, SoftTimeout)
+                return
+        self._interrupted.add(seq)
+        self._tasks[seq].cancel()
 
     def _start(self) -> None:
         while self._free and self._waiting:
@@ -347,7 +387,7 @@ class _Stage:
             if job_type.asynchronous:
                 value = await job_type.function(*args, **kwargs)
             else:
-                value = await asyncio.to_thread(job_type.function, *args, **kwargs)
+                value = await asyncio.to_thread(self._call, run.seq, job_type.function, args, kwargs)
         except asyncio.CancelledError as cancelled:
             error = cancelled
             if run.seq in self._interrupted:
@@ -363,6 +403,16 @@ class _Stage:
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._send)
+
+    def _call(self, seq: int, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """A plain function, in a thread of its own turn."""
+        with self._guard:
+            self._threads[seq] = threading.get_ident()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            with self._guard:
+                del self._threads[seq]
 
     def _send(self) -> None:
         """Send what has gathered in this round of the loop, in one system call."""

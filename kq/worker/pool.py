@@ -137,6 +137,7 @@ class Executor:
     leaving: bool = False
     gone: bool = False  # its socket closed
     status: int | None = None  # its exit was reported
+    culprit: Task | None = None  # for whose sake it was killed
     on_readable: Callable[[], None] = field(default=lambda: None)
 
 
@@ -442,7 +443,7 @@ class Pool:
             return  # its birth was not reported yet
         if task.interrupted:
             task.killed = True
-            self._kill(executor)
+            self.kill(executor, task)
             return
         task.interrupted = True
         if self.kind == "process":
@@ -457,8 +458,9 @@ class Pool:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(executor.pid, signal.SIGKILL)
 
-    def kill(self, executor: Executor) -> None:
-        """End an executor at once; what it runs counts as lost."""
+    def kill(self, executor: Executor, culprit: Task) -> None:
+        """End an executor at once because of one of its tasks; the others are not blamed for it."""
+        executor.culprit = executor.culprit or culprit
         self._kill(executor)
 
     def dump(self) -> None:
@@ -530,7 +532,8 @@ def outcome_of(ended: Ended, task: Task) -> Outcome:
 def _outcome_of_death(task: Task, executor: Executor, started: set[int]) -> Outcome:
     if task.killed:
         return TimedOut(task.timeout, killed=True)
-    if task.seq not in started:
+    innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
+    if innocent or task.seq not in started:
         return GivenBack()
     return Died(how_it_ended(executor.status))
 

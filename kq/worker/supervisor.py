@@ -167,9 +167,9 @@ class Supervisor:
 
     def kill_stuck(self) -> None:
         """Kill the executor whose job has run longest."""
-        started = [(task.started, executor) for executor, task in self.pool.tasks() if task.started]
+        started = [(executor, task) for executor, task in self.pool.tasks() if task.started]
         if started:
-            self.pool.kill(min(started, key=lambda each: each[0])[1])
+            self.pool.kill(*min(started, key=lambda each: each[1].started))
 
     # The loop.
 
