@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 JOBS ?= 2
 
-.PHONY: help demo test unit check format chaos bench transport-report reference clean
+.PHONY: help demo test unit check format contract backlog chaos bench transport-report reference clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -37,9 +37,17 @@ format: .venv/.dev  ## put the code in shape
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --quiet --fix .
 
+contract: .venv/.dev  ## prove the contract on each broker: writes docs/contract.md (minutes)
+	@scripts/servers.sh
+	@KQ_CONTRACT_PAGE=docs/contract.md $(PYTEST) -q -n $(JOBS) tests/conformance $(ARGS)
+
+backlog: .venv/.dev  ## what a job costs with 1 000 000 jobs waiting, on each broker (minutes)
+	@scripts/servers.sh
+	@KQ_CONTRACT_PAGE=- KQ_BACKLOG=1000000 $(PYTEST) -q tests/conformance -k cost_the_same --timeout 3600 $(ARGS)
+
 chaos: .venv/.dev  ## 200 random kills over 5 000 jobs on each broker (minutes)
 	@scripts/servers.sh
-	@KQ_KILLS=200 KQ_JOBS=5000 $(PYTEST) -q -m chaos --timeout 3600 $(ARGS)
+	@KQ_CONTRACT_PAGE=- KQ_KILLS=200 KQ_JOBS=5000 $(PYTEST) -q -m chaos --timeout 3600 $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh

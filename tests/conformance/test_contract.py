@@ -9,7 +9,7 @@ import pytest
 
 from kq.conformance.contract import ContractSuite, WireSuite
 from kq.conformance.contract.outages import Server
-from tests.conformance.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
+from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kq.conformance.contract import LotterySuite
-from tests.conformance.brokers import OnRabbit, OnRedis, OnSqlite
+from tests.brokers import OnRabbit, OnRedis, OnSqlite
 
 
 @pytest.mark.chaos

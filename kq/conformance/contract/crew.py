@@ -16,7 +16,6 @@ from typing import Protocol
 import psutil
 
 from kq.app import App
-from kq.conformance.contract.jobs import WHERE
 from kq.conformance.contract.waiting import eventually
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
@@ -41,11 +40,11 @@ class Hand(Protocol):
 class Program:
     """`kq worker` as people run it."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], arguments: Iterable[str]) -> None:
+    def __init__(self, where: str, folder: Path, environment: dict[str, str], arguments: Iterable[str]) -> None:
         self.log = folder / f"worker-{uuid.uuid4().hex[:6]}.log"
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kq", "-A", WHERE, "worker", *arguments],
+                [sys.executable, "-m", "kq", "-A", where, "worker", *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -115,9 +114,9 @@ class Program:
 class Thread:
     """A worker in a thread of this program, with the same executors."""
 
-    def __init__(self, app: App, queues: list[str], concurrency: int, pool: PoolKind, grace: float) -> None:
+    def __init__(self, app: App, where: str, queues: list[str], concurrency: int, pool: PoolKind, grace: float) -> None:
         before = set(nurseries(psutil.Process()))
-        self._worker = Worker(app, queues=queues, concurrency=concurrency, pool=pool, grace=grace, where=WHERE)
+        self._worker = Worker(app, queues=queues, concurrency=concurrency, pool=pool, grace=grace, where=where)
         self._worker.start()
         (self._nursery,) = set(nurseries(psutil.Process())) - before
         self._over = False
@@ -183,8 +182,8 @@ def ended(act: Callable[[], object]) -> None:
 class Crew:
     """Starts workers for one test and ends them after it."""
 
-    def __init__(self, app: App, queue: str, folder: Path, environment: dict[str, str]) -> None:
-        self._app, self._queue, self._folder = app, queue, folder
+    def __init__(self, app: App, where: str, queue: str, folder: Path, environment: dict[str, str]) -> None:
+        self._app, self._where, self._queue, self._folder = app, where, queue, folder
         self._mark = uuid.uuid4().hex
         self._environment = {**os.environ, **environment, MARK: self._mark}
         self._environment["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
@@ -201,7 +200,7 @@ class Crew:
         """A worker that is ready: a program where other processes see the broker, else a thread of this one."""
         if self._app.broker.traits.shared:
             return self.program(*arguments, concurrency=concurrency, pool=pool, grace=grace, queues=queues)
-        hand = Thread(self._app, [queues or self._queue], concurrency, pool, grace)
+        hand = Thread(self._app, self._where, [queues or self._queue], concurrency, pool, grace)
         self._hands.append(hand)
         return hand
 
@@ -216,7 +215,7 @@ class Crew:
     ) -> Program:
         """A worker that is a program. arguments: more for its command line."""
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
-        program = Program(self._folder, self._environment, [*words, *arguments])
+        program = Program(self._where, self._folder, self._environment, [*words, *arguments])
         self._hands.append(program)
         return program.ready() if ready else program
 

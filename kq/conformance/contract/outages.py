@@ -179,7 +179,7 @@ class Outage(OnAWire):
             wire.refuse()
             time.sleep(0.5)
             wire.restore()
-            assert result.result() == diary.starts(job.id)[0].pid
+            assert result.result() in {start.pid for start in diary.starts(job.id)}
 
     @keeps("C6")
     def test_delayed_jobs_survive_a_restart_of_the_broker(
@@ -189,7 +189,7 @@ class Outage(OnAWire):
         job = jobs.note.options(delay=2.0).submit("x")
         server.kill()
         server.start()
-        assert job.state() is State.DELAYED
+        eventually(lambda: job.state() is State.DELAYED, "it is still there")  # a server may take a moment to recover
         crew.program()
         assert job.result(10 + BACK) == "x"
         assert diary.starts(job.id)[0].at >= asked + 2.0
@@ -255,7 +255,16 @@ class Weather(OnAWire):
     @keeps("C1")
     @pytest.mark.parametrize("connected", [True, False], ids=["connected", "not yet connected"])
     def test_a_black_hole_does_not_hold_a_submit_for_longer_than_its_timeout(
-        self, app: App, control: Control, queue: str, jobs: Jobs, wire: Wire, measured: Figures, connected: bool
+        self,
+        app: App,
+        control: Control,
+        queue: str,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        wire: Wire,
+        measured: Figures,
+        connected: bool,
     ) -> None:
         job = jobs.note.job("x")
         if connected:
@@ -266,10 +275,12 @@ class Weather(OnAWire):
         error, took = self.fails(lambda: app.submit(job))
         assert error.stored == ("unknown" if connected else "no")
         wire.restore()
-        # The one who is told "unknown" submits it again, and it is there once.
-        app.submit(job)
-        ids = [each.id for each in control.jobs(queue)]
-        assert ids.count(job.id) == 1
+        # The one who is told "unknown" submits it again, and it runs once.
+        handle = app.submit(job)
+        crew.program()
+        assert handle.result(10) == "x"
+        eventually(lambda: not control.jobs(queue), "nothing is left")
+        assert len(diary.starts(job.id)) == 1
         measured(f"{took:.1f} s of {SUBMIT_TIMEOUT:g} s, stored: {error.stored}")
 
     def fails(self, submit: Callable[[], object]) -> tuple[BrokerUnreachable, float]:

@@ -1,6 +1,7 @@
 """A page of the docs from a run of ContractSuite: what is promised, and what was measured on which broker.
 
-Import pytest_configure into the conftest.py beside the tests, and run them with KQ_CONTRACT_PAGE=docs/contract.md.
+Import pytest_configure into the conftest.py beside the tests, and run them with KQ_CONTRACT_PAGE=docs/contract.md;
+with KQ_CONTRACT_PAGE=- the figures are told at the end of the run instead.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ the run short. Measured with Python {python} on {cores} cores that other tests w
 def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get("KQ_CONTRACT_PAGE")
     if path and not hasattr(config, "workerinput"):  # in a run over several processes, the one that gathers
-        config.pluginmanager.register(Page(Path(path)))
+        config.pluginmanager.register(Page(path))
 
 
 @dataclass
 class Page:
     """Gathers reports and writes the page at the end. cells: by promise, test and broker."""
 
-    path: Path
+    path: str
     cells: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     brokers: list[str] = field(default_factory=list)
 
@@ -75,7 +76,15 @@ class Page:
             row[broker] = cell
 
     def pytest_sessionfinish(self) -> None:
-        self.path.write_text("\n".join(self.lines()))
+        if self.path != "-":
+            Path(self.path).write_text("\n".join(self.lines()))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.path == "-":
+            for rows in self.cells.values():
+                for test, row in rows.items():
+                    for broker, cell in row.items():
+                        terminalreporter.write_line(f"{broker}: {test}: {cell}")
 
     def lines(self) -> Iterator[str]:
         """The page."""

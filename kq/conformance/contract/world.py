@@ -16,7 +16,7 @@ from kq.broker import BURIED, Inspector
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import VARIABLE, Diary
 from kq.conformance.contract.figures import Figures
-from kq.conformance.contract.jobs import QUEUE, Jobs
+from kq.conformance.contract.jobs import QUEUE, WHERE, Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control, JobInfo
 from kq.errors import JobError
@@ -31,6 +31,8 @@ class ContractWorld:
     """What every part of ContractSuite stands on. A subclass has a fixture that says where the broker is."""
 
     lease = LEASE
+    #: What workers import.
+    application = WHERE
 
     @pytest.fixture
     def broker_url(self, tmp_path: Path) -> str:
@@ -85,7 +87,7 @@ class ContractWorld:
     @pytest.fixture
     def crew(self, app: App, queue: str, tmp_path: Path, diary: Diary, environment: dict[str, str]) -> Iterator[Crew]:
         """Makes workers; they are ended after the test, and nothing may stay behind."""
-        crew = Crew(app, queue, tmp_path, environment)
+        crew = Crew(app, self.application, queue, tmp_path, environment)
         yield crew
         crew.close()
 

@@ -1,0 +1,96 @@
+"""An application for tests of workers: what kq's own contract application does not do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from itertools import repeat
+from typing import Any
+
+from kq.app import App
+from kq.conformance.contract import diary
+from kq.conformance.contract.jobs import QUEUE, Jobs, noted
+from kq.context import current_job
+from kq.errors import BadNetwork, SoftTimeout
+
+WHERE = f"{__name__}:app"
+
+
+class Odd(Jobs):
+    """The contract's job types, and some more."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self.tidy = app.job(name="tidy", on_timeout="bury")(tidy)
+        self.tidy_async = app.job(name="tidy_async", on_timeout="bury")(tidy_async)
+        self.frozen = app.job(name="frozen", on_timeout="bury")(frozen)
+        self.slow_once = app.job(name="slow_once")(slow_once)
+        self.dismissed = app.job(name="dismissed", on_timeout="revoke")(tidy)
+        self.hog = app.job(name="hog")(hog)
+        self.about_itself = app.job(name="about_itself")(about_itself)
+        self.cut_off = app.job(name="cut_off")(cut_off)
+
+
+def tidy() -> None:
+    """Wait for ever; say so when interrupted."""
+    with noted(""):
+        try:
+            while True:
+                time.sleep(0.01)
+        except SoftTimeout:
+            say("tidied")
+            raise
+
+
+async def tidy_async() -> None:
+    with noted(""):
+        try:
+            await asyncio.sleep(600)
+        except (SoftTimeout, asyncio.CancelledError):
+            say("tidied")
+            raise
+
+
+def frozen() -> None:
+    """Hold the interpreter's lock for ever, in C code that looks at no signal."""
+    with noted(""):
+        all(repeat(True))
+
+
+def slow_once() -> str:
+    """Hang at the first attempt only."""
+    with noted("") as attempt:
+        if attempt == 1:
+            time.sleep(600)
+        return "at last"
+
+
+def hog(size: int) -> int:
+    """Take so many bytes, and keep them; returns the process that did it."""
+    with noted(""):
+        kept.append(b"x" * size)
+    return os.getpid()
+
+
+def about_itself() -> dict[str, Any]:
+    job = current_job()
+    assert job is not None
+    return {"id": job.id, "type": job.type, "queue": job.queue, "attempt": job.attempt}
+
+
+def cut_off() -> None:
+    with noted(""):
+        raise BadNetwork("no route")
+
+
+def say(word: str) -> None:
+    """Write a word into the diary."""
+    job = current_job()
+    assert job is not None
+    diary.write(job.id, word, "", job.attempt)
+
+
+kept: list[bytes] = []
+app = App("odd", queue=os.environ.get(QUEUE, "odd"))
+jobs = Odd(app)
