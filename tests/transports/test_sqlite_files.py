@@ -195,6 +195,41 @@ class TestFilesInUse:
         assert stat.S_IMODE((path.parent / "kq.db.wake").stat().st_mode) == 0o770
         engine.close()
 
+    @pytest.mark.parametrize("suffix", [".lock", ".wake"])
+    def test_what_somebody_laid_beside_it_is_refused_and_left_alone(
+        self, path: Path, tmp_path_factory: pytest.TempPathFactory, suffix: str
+    ) -> None:
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        elsewhere.chmod(0o755)
+        link = path.with_name(path.name + suffix)
+        link.symlink_to(elsewhere)
+        with pytest.raises(EngineError, match="was not made by kq"):
+            SqliteEngine(str(path))
+        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+        assert list(elsewhere.iterdir()) == []
+        link.unlink()
+        target = elsewhere / "settings"
+        target.write_text("kept")
+        target.chmod(0o644)
+        link.symlink_to(target)
+        with pytest.raises(EngineError, match="was not made by kq"):
+            SqliteEngine(str(path))
+        assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (0o644, "kept")
+
+    @pytest.mark.parametrize("name", ["../prey", "link", "prey", "folder"])
+    def test_only_bells_are_rung_whatever_the_database_says(self, engine: Engine, path: Path, name: str) -> None:
+        bells = path.with_name("kq.db.wake")
+        for prey in (path.with_name("prey"), bells / "prey"):
+            prey.write_text("kept")
+        (bells / "folder").mkdir()
+        (bells / "link").symlink_to(path.with_name("prey"))
+        with sqlite3.connect(path) as other:
+            other.execute("INSERT INTO kq_waiter (queue, bell) SELECT number, ? FROM kq_queue", (name,))
+        other.close()
+        engine.publish(messages("a"))
+        assert {(path.with_name("prey")).read_text(), (bells / "prey").read_text()} == {"kept"}
+        assert len(take(engine)) == 1
+
     def test_a_full_disk_stores_nothing_and_loses_nothing(self, engine: Engine) -> None:
         engine.publish(messages("a b"))
         with no_file_larger_than(200_000), pytest.raises(Full, match="no room"):

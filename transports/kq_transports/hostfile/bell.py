@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from kq_transports.hostfile.inherit import forget_in_children
 
 #: Seconds that a bell without an owner is left alone: it may be about to be opened.
 _YOUNG = 10.0
+#: Why a bell can't be rung: taken down, nobody reads, a link, a folder.
+_SILENT = frozenset({errno.ENOENT, errno.ENXIO, errno.ELOOP, errno.EISDIR})
 
 
 class Bell:
@@ -61,7 +64,9 @@ class Bell:
 
 
 def ring(folder: Path, name: str) -> bool:
-    """Ring the bell of that name in folder; False when its owner is gone."""
+    """Ring the bell of that name in folder; False when its owner is gone, or when it is no bell."""
+    if "/" in name:  # names come from the database, where others may write too
+        return False
     try:
         descriptor = _reach(folder / name)
     except PermissionError:  # another user's, made before the file was opened to this one
@@ -84,7 +89,8 @@ def sweep(folder: Path) -> None:
     old = time.time() - _YOUNG
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError, PermissionError):
-            if entry.stat().st_mtime < old and not _has_owner(Path(entry)):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISFIFO(status.st_mode) and status.st_mtime < old and not _has_owner(Path(entry)):
                 os.unlink(entry)
 
 
@@ -96,12 +102,14 @@ def _has_owner(bell: Path) -> bool:
 
 
 def _reach(bell: Path) -> int | None:
-    """A descriptor to ring bell with, None when nobody listens any more."""
+    """A descriptor to ring bell with, None when nobody listens any more, or when it is no bell."""
     try:
-        return os.open(bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:  # taken down
-        return None
+        descriptor = os.open(bell, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # nobody reads
+        if error.errno in _SILENT:
             return None
         raise
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None

@@ -17,7 +17,7 @@ from kq_transports.hostfile.bell import Bell, ring, sweep
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import network_file_system
-from kq_transports.hostfile.trouble import explain, locked, read_only
+from kq_transports.hostfile.trouble import explain, locked, opening, read_only
 
 Row: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -182,9 +182,17 @@ class Database:
     def _make_bells(self) -> None:
         """The folder of bells; who may use the file may hang up bells there and ring them."""
         mode = 0o700 | self._bell_mode | (self._bell_mode & 0o444) >> 2
-        self._bells.mkdir(exist_ok=True)
-        with suppress(PermissionError):  # it is another user's, who took care of that
-            self._bells.chmod(mode)
+        with suppress(FileExistsError):
+            self._bells.mkdir()
+        try:
+            folder = os.open(self._bells, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise opening(error, self._bells) from error
+        try:
+            with suppress(PermissionError):  # it is another user's, who took care of that
+                os.fchmod(folder, mode)
+        finally:
+            os.close(folder)
         sweep(self._bells)
 
     # A transaction.

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kq_transports.hostfile.inherit import forget_in_children
+from kq_transports.hostfile.trouble import opening
 
 
 class FileLock:
@@ -20,7 +21,11 @@ class FileLock:
 
     def __init__(self, path: Path, mode: int) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+        try:
+            # Not through a link that somebody laid there: the mode is changed of what is opened.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        except OSError as error:
+            raise opening(error, path) from error
         with suppress(PermissionError):  # it is another user's, who took care of that
             os.fchmod(self._descriptor, mode)  # whatever the umask left of it
         forget_in_children(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def locked(path: Path) -> Unreachable:
     return Unreachable(
         f"{path} stayed locked by another process; is one stopped, or in a long transaction?", sent=False
     )
+
+
+def opening(error: OSError, path: Path) -> Exception:
+    """The error for one of the files beside the database that could not be opened."""
+    if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENOTDIR):
+        return EngineError(f"{path} was not made by kq: it is a link or of another kind; move it away")
+    return read_only(path) if isinstance(error, PermissionError) else error
 
 
 def read_only(path: Path) -> EngineError:
