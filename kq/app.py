@@ -151,6 +151,11 @@ class App:
             )
         except ValueError as error:
             raise ConfigError(f"state store {redact(address.state)}: {error}") from error
+        except (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            # A service's user often has no home to keep anything in.
+            where, why = redact(address.state), error.strerror
+            fix = "Name another place with state: in kq.yaml, KQ_STATE or XDG_STATE_HOME."
+            raise ConfigError(f"this user can't write to the state store {where}: {why}", fix=fix) from error
 
     @property
     def publisher(self) -> Publishes:

@@ -191,3 +191,14 @@ def test_a_worker_tells_an_outage_once_and_its_end_even_when_a_job_ends_meanwhil
         log = process.stderr.read()
     assert log.count("trying again") == 1, log
     assert log.count("answers again") == 1, log
+
+
+def test_a_user_without_a_home_is_told_where_state_may_go(shop: Place) -> None:
+    shop.write("file", "")
+    for verb in ("workers", "doctor"):
+        said = shop.kq(verb, "--url", f"amqp://127.0.0.1:{free_port()}//", XDG_STATE_HOME=str(shop.folder / "file"))
+        assert "a bug in kq" not in said.out + said.err
+    said = shop.kq("workers", "--url", "amqp://127.0.0.1//", XDG_STATE_HOME=str(shop.folder / "file"))
+    assert said.code == 78
+    assert "Not a directory" in said.err
+    assert "XDG_STATE_HOME" in said.err
