@@ -22,7 +22,7 @@ from kq_transports.amqp.outlet import Publishing, missing
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
 from kq_transports.connection import QueueMissing
-from kq_transports.engine import Arguments, EngineError
+from kq_transports.engine import Arguments, EngineError, Unreachable
 from kq_transports.envelope import Outgoing, decompressed
 
 if TYPE_CHECKING:
@@ -206,7 +206,11 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     def _publish(self, letters: Sequence[Letter], begin: float) -> list[Letter]:
         """Store letters; returns those that no queue wanted."""
         link = self._checked
-        sent = [self._publishing(letter, begin) for letter in letters]
+        try:
+            sent = [self._publishing(letter, begin) for letter in letters]
+        except Unreachable as error:
+            error.sent = False  # it was the way of a delayed message that could not be made
+            raise
         returned = link.publish(sent, begin + link.options.timeout)
         if not returned:
             return []

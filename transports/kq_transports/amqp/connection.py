@@ -23,7 +23,7 @@ from kq_transports.amqp.publisher import Publisher
 from kq_transports.amqp.registry import Registry
 from kq_transports.amqp.second import Second
 from kq_transports.amqp.topology import Topology
-from kq_transports.engine import EngineError, LeaseLost, Options
+from kq_transports.engine import EngineError, LeaseLost, Options, Unreachable
 
 if TYPE_CHECKING:
     from kq_transports.amqp.message import Arrival
@@ -59,6 +59,8 @@ class Connection(Publisher):
         self._drainer = 0
         self._drains = 0
         self._unsent: set[Channel] = set()
+        #: Acks that the broker did not take so far.
+        self._late = b""
         with _roll:
             _living.add(self)
 
@@ -162,10 +164,13 @@ class Connection(Publisher):
         """Send the acks that wait."""
         if self._unsent:
             self.check()
-            channels = [self._unsent.pop() for _ in range(len(self._unsent))]
-            frames = b"".join([channel.ends() for channel in channels])
-            if frames:
-                self.write(frames, time.monotonic() + self.options.timeout)
+            self._late += b"".join([self._unsent.pop().ends() for _ in range(len(self._unsent))])
+            try:
+                self.write(self._late, time.monotonic() + self.options.timeout)
+            except Unreachable:
+                self.check()  # was it the lease?
+                raise
+            self._late = b""
 
     # Others.
 

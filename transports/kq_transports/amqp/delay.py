@@ -51,7 +51,7 @@ LONGEST = UNITS[-1] - UNITS[0]
 #: How many rungs are made at a time: the broker waits for its disk for each.
 WIDTH = 16
 
-#: Seconds for which a list of rungs is good enough for counting.
+#: Seconds for which what was seen is taken to be so still.
 FRESH = 1.0
 
 #: The word of a routing key for a level from which on all are 0.
@@ -108,6 +108,7 @@ class Delays:
         #: Up to which level the ladder for a queue and a priority is known to stand.
         self._standing: dict[tuple[str, int], int] = {}
         self._names: dict[str, tuple[float, list[str]]] = {}
+        self._checked: dict[str, float] = {}
 
     def route(self, queue: str, priority: int, due: float) -> tuple[str, str]:
         """The exchange and the key by which a message gets into queue at due, by the monotonic clock.
@@ -117,6 +118,11 @@ class Delays:
         self._stand(Ladder(queue, priority, path(queue, priority, _left(due)).top))
         way = path(queue, priority, _left(due))  # building may have taken a while
         return exchange(way.first), way.key
+
+    def lead(self, queue: str) -> None:
+        """Let ladders that were left over from a queue of this name lead to the new one."""
+        for ladder in self._connection.registry.ladders(queue):
+            side_by_side(self._connection, [list(_leads(ladder))], 1)
 
     def forget(self, queue: str) -> None:
         """Take nothing for granted about the ladders of queue."""
@@ -173,10 +179,10 @@ class Delays:
 
     def _stand(self, ladder: Ladder) -> None:
         """See to it that ladder stands and leads to its queue."""
-        known = (ladder.queue, ladder.priority)
+        known, link = (ladder.queue, ladder.priority), self._connection
         if self._standing.get(known, -1) >= ladder.top:
+            self._check(ladder.queue)
             return
-        link = self._connection
         if link.topology.has(mark(ladder)):
             side_by_side(link, [list(_leads(ladder))], 1)
         else:
@@ -185,6 +191,13 @@ class Delays:
             side_by_side(link, [_made(ladder, *step) for step in rungs(ladder)], WIDTH)
             side_by_side(link, [[*_last(), _declared(mark(ladder), {"x-queue-type": "classic"})]], 1)
         self._standing[known] = ladder.top
+
+    def _check(self, queue: str) -> None:
+        """Raise NotFound when there is no such queue; what climbs towards it would find no way off its ladder."""
+        now = time.monotonic()
+        if now - self._checked.get(queue, 0.0) > FRESH:
+            self._connection.topology.find(queue)
+            self._checked[queue] = now
 
 
 def _exchanges() -> Iterator[Request]:

@@ -11,9 +11,6 @@ from kq_transports.engine import EngineError
 class Refused(EngineError, exceptions.ChannelError):  # type: ignore[misc]
     """The broker understood and said no; its own words tell why."""
 
-    def __str__(self) -> str:
-        return " ".join(map(str, self.args))
-
 
 def refusal(code: int, text: str, method: tuple[int, int]) -> EngineError:
     """Why the broker closed a channel: code and text are its own, method is what it did not like."""

@@ -180,7 +180,11 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
 
     def look(self) -> None:
         """Read what has arrived, without waiting; raises when the line has ended."""
-        self.wait_for(lambda: False, NOW)
+        try:
+            self.wait_for(lambda: False, NOW)
+        except Unreachable as error:
+            error.sent = False  # by who looks before he speaks
+            raise
 
     # Writing.
 

@@ -170,9 +170,9 @@ def expel(connection: Connection, name: str) -> bool:
     Raises EngineError when it does not leave in time.
     """
     until = time.monotonic() + connection.options.timeout
-    if not _put(connection, name, LEAVE, until):
+    if not _put(connection, name, LEAVE):
         return False
-    while _put(connection, name, b"", until):
+    while _put(connection, name, b""):
         if time.monotonic() > until:
             raise EngineError(
                 f"connection {name!r} does not read what it is told; the broker ends it when its lease is over"
@@ -181,8 +181,9 @@ def expel(connection: Connection, name: str) -> bool:
     return True
 
 
-def _put(connection: Connection, name: str, word: bytes, until: float) -> bool:
+def _put(connection: Connection, name: str, word: bytes) -> bool:
     """Put word into the mailbox of name; False when there is none."""
+    until = time.monotonic() + connection.options.timeout
     return not connection.second().publish([Publishing("", MAILBOX + name, True, packed_properties({}), word)], until)
 
 

@@ -99,9 +99,9 @@ class Asking:
         return self.connection
 
     def raise_fault(self) -> None:
-        """Raise what the broker closed this channel for, if it did; each time a new error, for it gets a traceback."""
+        """Raise what the broker closed this channel for, if it did."""
         if self.fault is not None:
-            raise type(self.fault)(*self.fault.args)
+            raise self.fault.with_traceback(None)
 
 
 class Side(Asking, amqp.Channel):  # type: ignore[misc]

@@ -41,15 +41,19 @@ class Topology:
         One that is shared is durable always: RabbitMQ 4.3 refuses others, which would not survive it anyway.
         """
         arguments = self._arguments(arguments, shared=not exclusive)
-        if not exclusive and not auto_delete and queue and not self.has(queue):
+        new = not exclusive and not auto_delete and bool(queue) and not self.has(queue)
+        if new:
             self._connection.registry.add(queue, arguments)
-        return self.side.queue_declare(
+        declared = self.side.queue_declare(
             queue,
             durable=durable or not exclusive,
             exclusive=exclusive,
             auto_delete=auto_delete,
             arguments=dict(arguments),
         )
+        if new:
+            self._connection.delays.lead(queue)
+        return declared
 
     def _arguments(self, given: Arguments, *, shared: bool) -> Arguments:
         """What a queue is declared with when somebody asks for given."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from amqp.transport import SSLTransport
 
-from kq_transports.engine import Unreachable
+from kq_transports.engine import EngineError, Unreachable
 
 #: Bytes read at once.
 PIECE = 65536
@@ -91,11 +91,16 @@ class Wire:
 
 
 def dial(host: str, port: int, *, within: float, tls: Mapping[str, Any] | None) -> Wire:
-    """A connection to a port, made within so many seconds. tls: py-amqp's options, None for none."""
+    """A connection to a port, made within so many seconds. tls: py-amqp's options, None for none.
+
+    Raises Unreachable, and EngineError when the server has the wrong certificate.
+    """
     until, peer = time.monotonic() + within, f"{host}:{port}"
     try:
         sock = _connected(host, port, until)
         return Wire(sock if tls is None else _secured(sock, tls, until), peer)
+    except ssl.SSLCertVerificationError as error:
+        raise EngineError(f"{peer} is not who it should be: {error.verify_message}; see the option ssl") from error
     except ssl.SSLError as error:
         raise Unreachable(f"no TLS with {peer}: {error}", sent=False) from error
     except OSError as error:

@@ -1,0 +1,542 @@
+"""What is particular to RabbitMQ when things go wrong, and what AMQP has no verbs for."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+from amqp import exceptions
+from kombu.asynchronous import Hub
+
+from kq_transports.conformance.kombu.world import (
+    DEADLINE,
+    HEARTBEAT,
+    SILENCE,
+    Connect,
+    Declare,
+    Inbox,
+    KombuWorld,
+    Place,
+    bodies,
+    drain,
+    eventually,
+    hold,
+    publish,
+    send,
+)
+from kq_transports.conformance.peer import peer
+from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, Unreachable, Unsupported
+from tests.conftest import available, lasting
+from tests.proxy import Proxy
+from tests.servers import RabbitServer, free_port
+
+SHORT = 0.5  # seconds: the timeout of a verb that is to fail
+RESTART = 20.0  # seconds in which a broker that was started again has told everybody everything
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitServer]:
+    """A RabbitMQ that these tests end and start as they like."""
+    with available(RabbitServer) as server, lasting(server):
+        yield server
+
+
+class OnOwnRabbit(KombuWorld):
+    @pytest.fixture(autouse=True)
+    def address(self, server: RabbitServer) -> None:
+        self.port = server.port
+
+    def url(self, where: Path) -> str:
+        return address(self.port)
+
+
+def address(port: int, user: str = "guest:guest", vhost: str = "/") -> str:
+    return f"kq-amqp://{user}@127.0.0.1:{port}/{vhost}"
+
+
+def rabbitmqctl(server: RabbitServer, *words: str) -> None:
+    """Let the server's own tool do something."""
+    tool = [*sorted(glob("/usr/lib/rabbitmq/lib/*/sbin/rabbitmqctl")), "rabbitmqctl"][0]
+    environment = {**os.environ, **server.environment()}
+    subprocess.run([tool, *words], env=environment, check=True, capture_output=True)
+
+
+@contextmanager
+def alarm(server: RabbitServer) -> Iterator[None]:
+    """Let the server be short of disk."""
+    rabbitmqctl(server, "eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
+    try:
+        yield
+    finally:
+        rabbitmqctl(server, "eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
+
+
+class TestConfirms(OnOwnRabbit):
+    """A publish that returns was stored; one that raises says what is known."""
+
+    def test_a_confirm_that_comes_late_is_not_taken_for_that_of_the_next(
+        self, server: RabbitServer, connect: Connect, declare: Declare, queue: str
+    ) -> None:
+        full = declare("full", **{"x-max-length": 1})
+        publisher = connect(timeout=SHORT)
+        publish(publisher, full, "a")
+        channel = publisher.channel()
+        server.pause()
+        with pytest.raises(Unreachable) as caught:
+            send(channel, queue, "late")
+        server.resume()
+        assert caught.value.sent
+        with pytest.raises(Full):
+            send(channel, full, "b")
+        assert bodies(Inbox(publisher, queue).rest()) == "late"
+
+    def test_what_was_published_on_a_connection_that_had_ended_was_not_sent(
+        self, server: RabbitServer, proxy_to: Any, queue: str
+    ) -> None:
+        wire: Proxy = proxy_to(server.port)
+        with Place(address(wire.port), {}).connect() as publisher:
+            channel = publisher.channel()
+            send(channel, queue, "a")
+            wire.drop()
+            with pytest.raises(Unreachable) as caught:
+                send(channel, queue, "b")
+        assert not caught.value.sent
+
+    def test_a_large_group_is_stored_whole(self, connection: kombu.Connection, queue: str) -> None:
+        channel = connection.channel()
+        channel.tx_select()
+        send(channel, queue, *(f"m{i}" for i in range(5000)), headers={"pad": "x" * 200})
+        channel.tx_commit()
+        assert channel.queue_declare(queue, passive=True).message_count == 5000
+
+    @pytest.mark.parametrize(("body", "exchange"), [("b", "there.is.none"), ("b" * 17_000_000, "")])
+    def test_a_publish_that_the_broker_refuses_costs_nobody_a_delivery(
+        self, connection: kombu.Connection, other: kombu.Connection, queue: str, body: str, exchange: str
+    ) -> None:
+        publish(connection, queue, "a")
+        (held,) = Inbox(connection, queue).take()
+        with pytest.raises(connection.channel_errors):
+            publish(connection, queue, body, exchange=exchange, message_id="b")
+        held.ack()
+        publish(connection, queue, "c")
+        connection.close()
+        assert bodies(Inbox(other, queue).rest()) == "c"
+
+    def test_a_full_queue_refuses_and_drops_nothing(self, connection: kombu.Connection, declare: Declare) -> None:
+        queue = declare("small", **{"x-max-length": 2})
+        channel = connection.channel()
+        channel.tx_select()
+        send(channel, queue, *"abc")
+        with pytest.raises(Full, match="1 of 3"):
+            channel.tx_commit()
+        assert bodies(Inbox(connection, queue).rest()) == "a b"
+
+
+class TestDeliveries(OnOwnRabbit):
+    """No ack meets another's message, and nothing is delivered behind one's back."""
+
+    def test_an_ack_that_is_said_twice_is_refused_before_it_is_sent(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a", "b")
+        inbox = Inbox(connection, queue)
+        a, b = inbox.take(2)
+        a.ack()
+        with pytest.raises(exceptions.PreconditionFailed):
+            inbox.channel.basic_ack(a.delivery_tag)
+        b.ack()
+        assert connection.manager.count(queue) == Counts()
+
+    def test_waiting_for_an_answer_runs_no_callback(
+        self, connection: kombu.Connection, other: kombu.Connection, queue: str
+    ) -> None:
+        inbox = Inbox(connection, queue)
+        publish(other, queue, *"abc")
+        eventually(lambda: other.manager.count(queue).ready == 0, "all of it is on its way")
+        publish(connection, "nowhere.", exchange="amq.topic")
+        inbox.channel.queue_declare(queue, passive=True)
+        assert inbox.messages == []
+        assert bodies(inbox.take(3)) == "a b c"
+
+    def test_what_a_broker_that_was_killed_had_delivered_is_delivered_again(
+        self, server: RabbitServer, connect: Connect, queue: str
+    ) -> None:
+        holder = connect(heartbeat=HEARTBEAT)
+        publish(holder, queue, *"abc")
+        held = Inbox(holder, queue, prefetch=2).take(2)
+        server.restart()
+        with pytest.raises(LeaseLost):
+            held[0].ack()
+        with pytest.raises(LeaseLost):
+            drain(holder, 0)
+        again = Inbox(connect(), queue).take(3)
+        assert sorted(bodies(again).split()) == ["a", "b", "c"]
+
+    def test_a_queue_that_is_deleted_under_its_consumer_is_an_error_for_it(
+        self, connection: kombu.Connection, other: kombu.Connection, queue: str
+    ) -> None:
+        Inbox(connection, queue)
+        with other.channel() as channel:
+            channel.queue_delete(queue)
+        with pytest.raises(NotFound, match="deleted"):
+            drain(connection, DEADLINE)
+        with connection.channel() as channel:  # for those who delete it after the test
+            channel.queue_declare(queue, durable=True, auto_delete=False)
+
+    def test_a_forked_child_leaves_its_parents_connection_alone(self, connection: kombu.Connection, queue: str) -> None:
+        channel = connection.channel()
+        child = os.fork()
+        if not child:
+            try:
+                send(channel, queue, "child")
+            except Unreachable:
+                connection.collect()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        send(channel, queue, "parent")
+        assert bodies(Inbox(connection, queue).rest()) == "parent"
+
+    def test_an_outer_loop_is_told_of_what_came_with_an_answer(
+        self, connection: kombu.Connection, other: kombu.Connection, queue: str
+    ) -> None:
+        hub, inbox = Hub(), Inbox(connection, queue)
+        connection.register_with_event_loop(hub)
+        publish(other, queue, "a")
+        eventually(lambda: other.manager.count(queue).ready == 0, "it is on its way")
+        hub.call_soon(inbox.channel.queue_declare, queue, True)
+        until = time.monotonic() + DEADLINE
+        while not inbox.messages and time.monotonic() < until:
+            hub.run_once()
+        assert bodies(inbox.messages) == "a"
+        hub.close()
+
+
+class TestAlarms(OnOwnRabbit):
+    """A broker that is short of memory or disk takes no messages, and everything else."""
+
+    def test_a_publish_ends_in_time_and_says_why(self, server: RabbitServer, connect: Connect, queue: str) -> None:
+        publisher = connect(timeout=SHORT)
+        channel = publisher.channel()
+        with alarm(server):
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match="low on disk") as caught:
+                send(channel, queue, "a")
+            with pytest.raises(Full, match="nothing was stored"):
+                send(channel, queue, "b")
+            assert time.monotonic() - begin < 2 * SHORT
+        assert caught.value.sent
+        eventually(lambda: published(channel, queue, "c"), "the broker takes messages again")
+        assert bodies(Inbox(publisher, queue).rest()) == "a c"
+
+    def test_who_holds_messages_is_heard_though_it_published(
+        self, server: RabbitServer, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a", "b")
+        worker = connect(heartbeat=HEARTBEAT, timeout=SHORT)
+        inbox = Inbox(worker, queue)
+        held = inbox.take(2)
+        with alarm(server):
+            with pytest.raises(Unreachable):
+                send(inbox.channel, queue, "c")
+            held[0].ack()
+            worker.heartbeat_check()
+            worker.collect()
+            eventually(lambda: connection.manager.count(queue).ready == 1, "the other one is back", SILENCE)
+
+
+def published(channel: Any, queue: str, word: str, delay: int = 0) -> bool:
+    """Whether the broker took it."""
+    try:
+        send(channel, queue, word, headers={"x-delay": delay})
+    except EngineError:
+        return False
+    return True
+
+
+class TestDelays(OnOwnRabbit):
+    """The ladders keep promise C6."""
+
+    def test_never_early_and_late_by_less_than_a_tenth_of_a_second(
+        self, connection: kombu.Connection, other: kombu.Connection, queue: str
+    ) -> None:
+        inbox, random_ = Inbox(other, queue, prefetch=1000), random.Random(3)
+        due: dict[str, float] = {}
+        late: dict[str, float] = {}
+        for priority in range(3):  # the ladders are built
+            publish(connection, queue, f"first{priority}", headers={"x-delay": 2000}, priority=priority)
+        begin = time.monotonic()
+        while len(late) < 300:
+            if len(due) < 300 and time.monotonic() > begin + len(due) * 0.01:
+                word, delay = f"m{len(due)}", random_.randrange(1, 2000)
+                due[word] = time.time() + delay / 1000
+                headers = {"x-delay": delay}
+                publish(connection, queue, word, headers=headers, priority=random_.randrange(3))
+            drain(other, 0.002)
+            late.update({m.payload: time.time() - due[m.payload] for m in inbox.messages if m.payload in due})
+            inbox.messages.clear()
+            assert time.monotonic() < begin + DEADLINE
+        assert min(late.values()) >= 0
+        assert sorted(late.values())[-4] < 0.1
+
+    def test_a_long_wait_of_one_priority_holds_up_no_other(self, connection: kombu.Connection, queue: str) -> None:
+        inbox = Inbox(connection, queue)
+        publish(connection, queue, "low", headers={"x-delay": 400}, priority=0)
+        inbox.rest(0.3)
+        publish(connection, queue, "high", headers={"x-delay": 400}, priority=9)
+        begin = time.monotonic()
+        assert bodies(inbox.take()) == "low"
+        assert time.monotonic() - begin < 0.3
+
+    def test_a_killed_broker_forgets_none(self, server: RabbitServer, connect: Connect, queue: str) -> None:
+        publisher, random_ = connect(), random.Random(5)
+        words = [f"m{i}" for i in range(1500)]
+        channel = publisher.channel()
+        channel.tx_select()
+        for word in words:
+            send(channel, queue, word, headers={"x-delay": random_.randrange(20, 2000)})
+        channel.tx_commit()
+        server.restart()
+        consumer = connect()
+        inbox, seen, until = Inbox(consumer, queue, prefetch=500), set[str](), time.monotonic() + RESTART
+        while len(seen) < len(words) and time.monotonic() < until:
+            for message in inbox.rest():
+                seen.add(message.payload)
+                message.ack()
+        assert set(words) - seen == set()
+
+    def test_a_ladder_ends_with_its_queue(self, connection: kombu.Connection, declare: Declare) -> None:
+        queue = declare()
+        publish(connection, queue, "a", headers={"x-delay": 60_000})
+        publish(connection, queue, "b", headers={"x-delay": 60_000}, priority=7)
+        channel = connection.channel()
+        rungs = connection.connection.delays.names(queue)
+        assert channel.queue_delete(queue) == 2
+        assert [rung for rung in rungs if connection.connection.topology.has(rung)] == []
+        assert queue not in connection.manager.queues()
+
+    def test_a_queue_that_somebody_deleted_and_made_again_gets_its_delayed_messages(
+        self, connection: kombu.Connection, server: RabbitServer, queue: str
+    ) -> None:
+        channel = connection.channel()
+        send(channel, queue, "a", headers={"x-delay": 1000})
+        with kombu.Connection(f"amqp://guest:guest@127.0.0.1:{server.port}//") as stranger:
+            stranger.default_channel.queue_delete(queue)
+        eventually(lambda: not published(channel, queue, "b", 20), "it is known")
+        channel.queue_declare(queue, durable=True, auto_delete=False)
+        send(channel, queue, "c", headers={"x-delay": 20})
+        came = Inbox(connection, queue).rest(2.0)
+        assert {"a", "c"} <= {message.payload for message in came}
+
+    def test_a_delay_needs_the_default_exchange(self, connection: kombu.Connection) -> None:
+        with pytest.raises(EngineError, match="default exchange"):
+            publish(connection, "key", "a", exchange="amq.topic", headers={"x-delay": 20})
+
+    def test_delayed_messages_are_found_and_removed_wherever_they_are(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        delays = {"a": 1, "b": 77, "c": 5_321, "d": 61_000, "e": 99_999_999}
+        for word, delay in delays.items():
+            publish(connection, queue, word, headers={"x-delay": 60_000 + delay, "k": word}, priority=len(word))
+        manager = connection.manager
+        assert [each.id for each in manager.browse(queue, "delayed", 10, 0)] == list("abcde")
+        assert [each.headers for each in manager.find(queue, ["c"])] == [{"k": "c"}]
+        assert sorted(manager.remove(queue, ["b", "d"])) == ["b", "d"]
+        eventually(lambda: manager.count(queue).delayed == 3, "three are left")
+
+
+class TestPresence(OnOwnRabbit):
+    """Connections are listed, looked into and ended, whatever their owners do."""
+
+    def test_what_another_process_holds_is_seen_though_it_is_busy(
+        self, place: Place, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, *"abc")
+        with peer(hold, place, queue, 2, 0) as process:
+            process.receive()
+            manager = connection.manager
+            assert manager.count(queue) == Counts(ready=1, held=2)
+            held = manager.browse(queue, "held", 10, 0)
+            assert [(each.id, each.state) for each in held] == [("a", "held"), ("b", "held")]
+            assert [each.body for each in manager.find(queue, ["b"])] == [b'"b"']
+            assert [lease.held for lease in manager.leases()] == [2]
+
+    def test_another_process_is_ended_though_it_is_busy(
+        self, place: Place, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a")
+        named = Place(place.url, {"name": f"worker-{queue}"})
+        with peer(hold, named, queue, 1, 10) as process:
+            process.receive()
+            begin = time.monotonic()
+            assert connection.manager.expel(f"worker-{queue}")
+            assert bodies(Inbox(connection, queue).take()) == "a"
+            assert time.monotonic() - begin < 1.0
+            process.send("acknowledge")
+            assert process.receive() == "LeaseLost"
+
+    def test_one_that_is_frozen_is_left_to_its_lease(
+        self, place: Place, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a")
+        with peer(hold, Place(place.url, {"name": f"worker-{queue}"}), queue, 1, HEARTBEAT) as process:
+            process.receive()
+            process.pause()
+            with pytest.raises(EngineError, match="when its lease is over"):
+                connect(timeout=SHORT).manager.expel(f"worker-{queue}")
+            assert bodies(Inbox(connection, queue).take(within=SILENCE)) == "a"
+
+    def test_connections_may_have_the_same_name(self, connect: Connect, queue: str) -> None:
+        first, second = connect(name="twin"), connect(name="twin")
+        publish(first, queue, "a", "b")
+        held = Inbox(first, queue, prefetch=1).take() + Inbox(second, queue, prefetch=1).take()
+        assert bodies(held) == "a b"
+        names = [lease.connection for lease in first.manager.leases()]
+        assert "twin" in names
+        assert len(set(names)) == 2
+
+    def test_a_second_line_that_breaks_is_replaced(
+        self, server: RabbitServer, proxy_to: Any, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a")
+        with Place(address(server.port), {}).connect(HEARTBEAT, name=f"w-{queue}") as worker:
+            Inbox(worker, queue).take()
+            worker.connection.second().collect()
+            rest_until = time.monotonic() + DEADLINE
+            while not worker.connection.second().alive and time.monotonic() < rest_until:
+                worker.heartbeat_check()
+            assert [lease.held for lease in connection.manager.leases()] == [1]
+
+    def test_two_who_ask_for_the_names_of_queues_both_hear_all(
+        self, connection: kombu.Connection, other: kombu.Connection, declare: Declare
+    ) -> None:
+        names = {declare("one"), declare("two")}
+        for _ in range(5):
+            assert names <= set(connection.manager.queues())
+            assert names <= set(other.manager.queues())
+
+
+class TestQuorum(OnOwnRabbit):
+    """Replicated queues, as far as they keep the contract."""
+
+    @pytest.fixture
+    def replicated(self, connect: Connect) -> Iterator[kombu.Connection]:
+        connection = connect(queue_type="quorum")
+        with connection.channel() as channel:
+            channel.queue_declare("replicated", durable=True, auto_delete=False)
+        yield connection
+        with connection.channel() as channel:
+            channel.queue_delete("replicated")
+
+    def test_priorities_are_refused(self, replicated: kombu.Connection) -> None:
+        with pytest.raises(Unsupported, match="classic"):
+            replicated.channel().queue_declare(
+                "prioritised", durable=True, auto_delete=False, arguments={"x-max-priority": 9}
+            )
+
+    def test_a_message_that_is_given_back_often_is_kept_at_its_place_and_counted(
+        self, replicated: kombu.Connection
+    ) -> None:
+        publish(replicated, "replicated", *"abc")
+        inbox = Inbox(replicated, "replicated", prefetch=1)
+        for i in range(25):  # by default RabbitMQ drops it at the 21st
+            (message,) = inbox.take()
+            assert (message.payload, message.headers.get("x-delivery-count", 0)) == ("a", i)
+            message.requeue()
+
+    def test_the_credit_may_be_raised(self, replicated: kombu.Connection) -> None:
+        publish(replicated, "replicated", *"abcd")
+        inbox = Inbox(replicated, "replicated", prefetch=1)
+        assert bodies(inbox.rest()) == "a"
+        inbox.consumer.qos(prefetch_count=3)
+        assert bodies(inbox.rest()) == "b c"
+
+
+class TestDoor(OnOwnRabbit):
+    """Who can't get in is told why, at once."""
+
+    @pytest.mark.parametrize(
+        ("user", "vhost", "why"), [("guest:no", "/", "user 'guest'"), ("guest:guest", "no", "vhost")]
+    )
+    def test_who_is_not_let_in_is_not_told_to_try_again(self, user: str, vhost: str, why: str) -> None:
+        with kombu.Connection(address(self.port, user, vhost)) as connection:
+            with pytest.raises(EngineError, match=why) as caught:
+                connection.connect()
+            assert not isinstance(caught.value, connection.connection_errors)
+            assert "guest:no" not in str(caught.value)
+
+    @pytest.mark.parametrize("options", [{"queue_type": "stream"}, {"colour": "red"}])
+    def test_options_that_there_are_not_are_named(self, options: dict[str, Any]) -> None:
+        with (
+            kombu.Connection(address(self.port), transport_options=options) as connection,
+            pytest.raises(EngineError, match="stream|colour"),
+        ):
+            connection.connect()
+
+    def test_a_server_that_takes_connections_and_says_nothing_is_given_up(self, server: RabbitServer) -> None:
+        server.pause()
+        try:
+            begin = time.monotonic()
+            with (
+                kombu.Connection(address(self.port), transport_options={"timeout": SHORT}) as connection,
+                pytest.raises(connection.connection_errors),
+            ):
+                connection.transport.establish_connection()
+            assert time.monotonic() - begin < 2 * SHORT
+        finally:
+            server.resume()
+
+
+class SecureRabbit(RabbitServer):
+    """A RabbitMQ with a certificate for localhost, signed by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secure_port = free_port()
+        self.certificate = self.folder / "certificate.pem"
+        key = self.folder / "key.pem"
+        about = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *about]
+        subprocess.run([*command, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
+        with (self.folder / "rabbitmq.conf").open("a") as settings:
+            settings.write(f"listeners.ssl.1 = 127.0.0.1:{self.secure_port}\nssl_options.verify = verify_none\n")
+            settings.write(f"ssl_options.certfile = {self.certificate}\nssl_options.keyfile = {key}\n")
+
+
+@pytest.fixture(scope="module")
+def secure() -> Iterator[SecureRabbit]:
+    with available(SecureRabbit) as server, lasting(server):
+        yield server
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes certificates, is not installed")
+class TestTls:
+    def connect(self, secure: SecureRabbit, host: str, **options: Any) -> kombu.Connection:
+        url = f"kq-amqps://guest:guest@{host}:{secure.secure_port}//"
+        connection = kombu.Connection(url, ssl={"ca_certs": str(secure.certificate), **options})
+        connection.connect()
+        return connection
+
+    def test_messages_of_any_size_go_both_ways(self, secure: SecureRabbit) -> None:
+        body = os.urandom(2_000_000)
+        with self.connect(secure, "localhost") as connection:
+            with connection.channel() as channel:
+                channel.queue_declare("large", durable=True, auto_delete=False)
+                producer = kombu.Producer(channel)
+                for _ in range(3):
+                    producer.publish(body, routing_key="large", content_type="x/y", content_encoding="binary")
+            assert [message.body for message in Inbox(connection, "large").take(3)] == [body] * 3
+
+    def test_a_server_of_another_name_is_not_trusted(self, secure: SecureRabbit) -> None:
+        with pytest.raises(EngineError, match="not who it should be"), suppress(Unreachable):
+            self.connect(secure, "127.0.0.1")
