@@ -1,0 +1,166 @@
+"""What may be said of jobs, as workers keep it: unique keys, deadlines, steering, limits of queues."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import Gate, buried, outcome
+from kq.control import Control
+from kq.errors import JobBuried, JobRevoked
+from kq.job import State
+from kq.record import unique_key
+from tests.worker.jobs import Odd
+from tests.worker.world import WorkerWorld
+
+
+class TestUnique(WorkerWorld):
+    def test_a_second_submit_returns_the_job_that_waits_or_runs(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        only = jobs.hold.options(unique="cat")
+        first = only.submit(gate.path)
+        assert only.submit(gate.path) == first
+        crew.worker()
+        eventually(lambda: diary.starts(first.id), "it runs")
+        assert only.submit(gate.path) == first
+        assert jobs.hold.options(unique="dog").submit(gate.path) != first
+        gate.open()
+        first.result(10)
+
+    @pytest.mark.parametrize("acts", [["return"], ["bad"], ["signal 9"], ["raise RuntimeError", "return"]])
+    def test_the_key_is_free_when_the_job_has_ended_however_it_did(
+        self, app: App, jobs: Odd, crew: Crew, acts: list[str]
+    ) -> None:
+        crew.worker()
+        only = jobs.perform.options(unique="cat")
+        first = only.submit(acts)
+        outcome(first)
+        eventually(lambda: app.store.get([unique_key("cat")]) == [None], "the key is free")
+        second = only.submit(["return"])
+        assert second != first
+        assert second.result(10) == 1
+
+    def test_a_job_that_is_revoked_frees_its_key(self, jobs: Odd) -> None:
+        only = jobs.note.options(unique="cat", delay=60)
+        first = only.submit()
+        assert first.revoke()
+        assert only.submit() != first
+
+    def test_a_key_outlives_the_worker_that_ran_its_job(self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate) -> None:
+        worker = crew.program()
+        only = jobs.hold.options(unique="cat")
+        first = only.submit(gate.path)
+        eventually(lambda: diary.starts(first.id), "it runs")
+        worker.kill()
+        assert only.submit(gate.path) == first
+        crew.program()
+        gate.open()
+        first.result(20)
+        eventually(lambda: only.submit(gate.path) != first, "the key is free")
+
+
+class TestDeadline(WorkerWorld):
+    def test_a_job_whose_deadline_is_over_does_not_start(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary
+    ) -> None:
+        late = jobs.note.options(deadline=time.time() + 0.2).submit("late")
+        time.sleep(0.3)
+        crew.worker()
+        assert isinstance(outcome(late), JobRevoked)
+        assert late.state() is State.EXPIRED
+        assert not diary.starts(late.id)
+        eventually(lambda: not control.jobs(late.queue), "nothing is left of it")
+
+    def test_a_job_in_time_is_not_cut_short_by_its_deadline(self, jobs: Odd, crew: Crew) -> None:
+        crew.worker()
+        assert jobs.nap.options(deadline=time.time() + 1.0).submit(1.5).result(10)
+
+
+class TestSteering(WorkerWorld):
+    def test_retry_says_when(self, jobs: Odd, crew: Crew, diary: Diary) -> None:
+        crew.worker()
+        job = jobs.perform_plain.submit(["retry 0.3", "retry 0", "return"])
+        assert job.result(10) == 3
+        first, second, third = diary.starts(job.id)
+        assert 0.3 <= second.at - first.at < 0.8
+        assert third.at - second.at < 0.3
+
+    @pytest.mark.parametrize(
+        ("act", "error"),
+        [("bad", "BadJob: row 7 has no date"), ("bury", "Bury: a human should look")],
+    )
+    def test_bury_and_bad_job_are_final_whatever_the_policy(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary, act: str, error: str
+    ) -> None:
+        crew.worker()
+        job = jobs.perform.submit([act])
+        caught = outcome(job)
+        assert isinstance(caught, JobBuried)
+        assert caught.error == error
+        assert buried(control, job.queue, job).args == [[act]]
+        assert len(diary.starts(job.id)) == 1
+
+    def test_what_hinders_a_job_does_not_count_against_it(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.cut_off.submit()
+        eventually(lambda: len(diary.starts(job.id)) >= 2, "it is tried again")
+        eventually(lambda: job.state() is State.RETRYING, "it waits")
+        (found,) = control.jobs(job.queue, State.RETRYING)
+        assert [each.error for each in found.history] == ["BadNetwork: no route"] * len(found.history)
+        assert job.revoke()
+
+
+class TestQueues(WorkerWorld):
+    def test_a_queue_takes_no_more_slots_than_it_may(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, queue: str
+    ) -> None:
+        narrow, wide = f"{queue}.narrow", queue
+        crew.worker(concurrency=4, queues=f"{narrow}:1,{wide}:4")
+        handles = app.submit_many(
+            [jobs.nap.options(queue=name).job(0.1, name) for _ in range(6) for name in (narrow, wide)]
+        )
+        for handle in handles:
+            handle.result(20)
+        assert busiest(diary, narrow) == 1
+        assert busiest(diary, wide) > 1
+
+    def test_a_worker_serves_only_the_queues_that_it_is_told(
+        self, jobs: Odd, crew: Crew, diary: Diary, queue: str
+    ) -> None:
+        other = jobs.note.options(queue=f"{queue}.other").submit("other")
+        crew.worker()
+        assert jobs.note.submit("mine").result(10) == "mine"
+        assert other.state() is State.READY
+        assert [start.word for start in diary.starts()] == ["mine"]
+
+
+class TestAsyncio(WorkerWorld):
+    def test_jobs_are_submitted_and_awaited_without_blocking_the_loop(self, jobs: Odd, crew: Crew) -> None:
+        crew.worker(concurrency=2)
+
+        async def main() -> list[int]:
+            handles = await asyncio.gather(*(jobs.add.submit_async(number, 1) for number in range(10)))
+            return list(await asyncio.gather(*handles))
+
+        assert asyncio.run(main()) == list(range(1, 11))
+
+
+def busiest(diary: Diary, word: str) -> int:
+    """How many jobs with this word ran at a time, at most."""
+    moments = sorted((entry.at, 1 if entry.what == "start" else -1) for entry in diary.entries() if entry.word == word)
+    assert all(before <= after for before, after in pairwise(moments))
+    now = most = 0
+    for _, change in moments:
+        now += change
+        most = max(most, now)
+    return most

@@ -1,0 +1,209 @@
+"""Signals: whatever a worker is told, no job is lost, nothing stays behind, and the next worker goes on at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew, Program, lives, nurseries
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import Gate
+from kq.control import Control
+from kq.handle import Handle
+from tests.worker.jobs import Odd
+from tests.worker.world import POOLS, WorkerWorld
+
+AT_ONCE = 1.0  # seconds after which the next worker has what the last one gave back
+
+
+class TestStopping(WorkerWorld):
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_worker_finishes_what_runs_and_gives_back_what_waits(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, number: int
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        running = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
+        eventually(lambda: len(diary.starts()) == 2, "two jobs run")
+        waiting = app.submit_many(jobs.note.job(str(number)) for number in range(10))
+        worker.send(number)
+        gate.open()
+        assert worker.wait() == 0
+        assert all(handle.result(1) for handle in running)
+        assert len(diary.starts()) == 2
+        ended = time.time()
+        crew.program(concurrency=2)
+        assert [handle.result(10) for handle in waiting] == [str(number) for number in range(10)]
+        assert len(diary.starts()) == 12
+        assert diary.starts(waiting[0].id)[0].at - ended < AT_ONCE + 1.0  # the new one's start included
+
+    @pytest.mark.parametrize("pool", POOLS)
+    def test_when_the_grace_is_over_running_jobs_are_given_back_at_once(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: str
+    ) -> None:
+        worker = crew.program(concurrency=2, pool=pool, grace=0.3)  # type: ignore[arg-type]
+        handles = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
+        eventually(lambda: len(diary.starts()) == 2, "two jobs run")
+        self.hands_over(worker, handles, crew, diary, gate, lambda: worker.send(signal.SIGTERM))
+
+    def test_a_second_signal_does_not_wait_for_the_grace(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program(concurrency=2, grace=60)
+        handles = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
+        eventually(lambda: len(diary.starts()) == 2, "two jobs run")
+
+        def twice() -> None:
+            worker.send(signal.SIGTERM)
+            time.sleep(0.1)
+            worker.send(signal.SIGTERM)
+
+        self.hands_over(worker, handles, crew, diary, gate, twice)
+
+    def hands_over(
+        self, worker: Program, handles: list[Handle[int]], crew: Crew, diary: Diary, gate: Gate, tell: object
+    ) -> None:
+        """A second worker, that waits already, has the jobs as soon as the first has ended."""
+        heir = crew.program(concurrency=2)
+        before = len(diary.starts())
+        assert callable(tell)
+        tell()
+        assert worker.wait() == 0
+        ended = time.time()
+        eventually(lambda: len(diary.starts()) == before + 2, "both run elsewhere")
+        assert max(start.at for start in diary.starts()) - ended < AT_ONCE
+        gate.open()
+        heirs = {executor.pid for executor in heir.executors()}
+        assert {handle.result(10) for handle in handles} <= heirs
+
+    def test_a_signal_to_the_whole_group_cuts_no_job_short(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        for process in worker.tree():
+            process.send_signal(signal.SIGTERM)
+        gate.open()
+        assert worker.wait() == 0
+        assert job.result(1)
+        assert len(diary.starts(job.id)) == 1
+
+    def test_an_idle_worker_ends_at_once_and_leaves_no_trace(self, control: Control, crew: Crew) -> None:
+        worker = crew.program(grace=60)
+        eventually(control.workers, "it is listed")
+        told = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - told < 1.0
+        assert not control.heartbeat_check()
+        assert not crew.left_behind()
+
+    def test_a_worker_that_stops_while_the_broker_is_locked_ends_too(
+        self, crew: Crew, environment: dict[str, str]
+    ) -> None:
+        import sqlite3
+
+        worker = crew.program(grace=0.1)
+        path = environment["KQ_URL"].removeprefix("sqlite:///")
+        with sqlite3.connect(path, isolation_level=None) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            worker.send(signal.SIGTERM)
+            assert worker.wait() == 0
+            stranger.execute("ROLLBACK")
+        stranger.close()
+
+    def test_an_app_that_does_not_import_ends_the_worker_with_a_reason(self, crew: Crew, tmp_path: Path) -> None:
+        (tmp_path / "broken.py").write_text("import kq\nraise RuntimeError('no such day')\n")
+        worker = crew.program("-A", "broken:app", ready=False)
+        assert worker.wait() != 0
+        assert "no such day" in worker.said()
+
+
+class TestReload(WorkerWorld):
+    def test_hup_brings_in_new_code_and_loses_nothing(self, app: App, crew: Crew, tmp_path: Path, queue: str) -> None:
+        code = "import kq, os\napp = kq.App('shop', queue=os.environ['KQ_CONTRACT_QUEUE'])\n"
+        shop = tmp_path / "shop.py"
+        shop.write_text(code + "@app.job(name='version')\ndef version(): return 'old'\n")
+        worker = crew.program("-A", "shop:app")
+        assert app.submit("version").result(10) == "old"
+        shop.write_text(code + "@app.job(name='version')\ndef version(): return 'new, at last'\n")
+        worker.send(signal.SIGHUP)
+        worker.ready(times=2)
+        assert app.submit("version").result(10) == "new, at last"
+        assert worker.process.poll() is None
+        assert len(worker.tree()) == 3
+
+
+class TestInsight(WorkerWorld):
+    @pytest.mark.parametrize("pool", POOLS)
+    def test_usr1_tells_what_runs_and_where(self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: str) -> None:
+        worker = crew.program(pool=pool)  # type: ignore[arg-type]
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        worker.send(signal.SIGUSR1)
+        eventually(lambda: f"hold {job.id} running for" in worker.said(), "it tells what runs")
+        eventually(lambda: "in hold" in worker.said(), "it shows the stack")
+        gate.open()
+        assert job.result(10)
+        assert len(diary.starts(job.id)) == 1
+
+    def test_usr2_kills_the_executor_that_is_longest_at_its_job(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        stuck = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(stuck.id), "the first runs")
+        other = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(other.id), "the second runs")
+        worker.send(signal.SIGUSR2)
+        eventually(lambda: len(diary.starts(stuck.id)) == 2, "the first runs again")
+        gate.open()
+        assert stuck.result(10)
+        assert other.result(10)
+        assert len(diary.starts(other.id)) == 1
+        assert worker.process.poll() is None
+
+
+class TestProcesses(WorkerWorld):
+    def test_several_supervisors_share_the_work_and_one_that_dies_is_replaced(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary
+    ) -> None:
+        worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
+        assert len({handle.result(20) for handle in app.submit_many(jobs.nap.job(0.05) for _ in range(20))}) == 2
+        supervisors = worker.supervisor.children()
+        assert len(supervisors) == 2
+        supervisors[0].kill()
+        eventually(
+            lambda: len([each for each in worker.supervisor.children() if lives(each)]) == 2, "there are two again"
+        )
+        worker.ready(times=3)
+        assert {each.pid for each in worker.supervisor.children()} != {each.pid for each in supervisors}
+        assert jobs.add.submit(1, 2).result(10) == 3
+        worker.stop()
+        assert worker.process.returncode == 0
+        assert not crew.left_behind()
+
+    def test_signals_reach_every_supervisor(self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate) -> None:
+        worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
+        handles = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
+        eventually(lambda: len(diary.starts()) == 2, "both run")
+        worker.send(signal.SIGTERM)
+        gate.open()
+        assert worker.wait() == 0
+        assert all(handle.result(1) for handle in handles)
+
+    def test_executors_end_with_the_supervisor_whatever_ended_it(self, crew: Crew) -> None:
+        worker = crew.program(concurrency=3)
+        (nursery,) = nurseries(worker.supervisor)
+        executors = worker.executors()
+        assert len(executors) == 3
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+        psutil.wait_procs([nursery, *executors], timeout=5)
+        assert not crew.left_behind()
