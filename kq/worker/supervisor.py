@@ -44,6 +44,7 @@ from kq.record import (
     worker_key,
 )
 from kq.state.store import Store, StoreUnreachable, Write
+from kq.units import format_duration
 from kq.worker.guard import Guard
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
@@ -154,8 +155,14 @@ class Supervisor:
 
     def stop(self) -> None:
         """Finish what runs within the grace, give back the rest, end. A second time: at once."""
-        now = self._clock.monotonic()
-        self._stop_by = now + self.plan.grace if self._stop_by is None else now
+        now, running = self._clock.monotonic(), len(self.pool.tasks())
+        if self._stop_by is None:
+            self._stop_by = now + self.plan.grace
+            log.info("told to end: %s running, up to %s for them", running, format_duration(self.plan.grace))
+        else:
+            self._stop_by = now
+            log.warning("told to end at once: %s running, given back", running)
+        self._next_beat = now  # so that others see it
 
     def dump(self) -> None:
         """Log what runs where, and let every executor print its stacks."""

@@ -221,6 +221,21 @@ def test_workers_are_listed_with_health_lease_and_what_they_run(shop: Place) -> 
             pass
 
 
+def test_a_worker_that_was_told_to_end_says_so_at_once(shop: Place) -> None:
+    fifo = shop.folder / "fifo"
+    os.mkfifo(fifo)
+    with worker(shop, "-c", "1") as process:
+        shop.kq("submit", "wait_for", str(fifo))
+        jobs(shop, "reserved")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "told to end: 1 running, up to 5.0s for them" in process.stderr.readline()
+        (seen,) = eventually(lambda: [w for w in shop.kq("workers", "--json").json if w["stopping"]], 1)
+        assert [job["type"] for job in seen["running"]] == ["jobs.wait_for"]
+        with fifo.open("w"):
+            pass
+
+
 def test_a_worker_that_says_nothing_any_more_is_told_as_dead(shop: Place) -> None:
     shop.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nlease: {length: 3s}\n")
     with worker(shop, "--pool", "thread", "-c", "1") as process:
