@@ -141,13 +141,9 @@ class Delays:
         known = self._names.get(queue)
         if known is None or now - known[0] > FRESH:
             known = self._names[queue] = now, self.names(queue)
-        return sum(self._counts(known[1]).values())
+        return sum(self.counts(known[1]).values())
 
-    def waiting(self, queue: str) -> dict[str, int]:
-        """Those of names() in which there are messages, and how many."""
-        return {name: count for name, count in self._counts(self.names(queue)).items() if count}
-
-    def _counts(self, names: Sequence[str]) -> dict[str, int]:
+    def counts(self, names: Sequence[str]) -> dict[str, int]:
         """How many messages each of these queues has."""
         passively: list[Request] = [
             (spec.Queue.Declare, "BsbbbbbF", (0, name, True, *(False,) * 4, {})) for name in names

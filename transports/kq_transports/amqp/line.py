@@ -77,7 +77,9 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         self._closed = False
         #: Set when it is not to be used any more.
         self.stopped = threading.Event()
-        self._heard = self._spoke = time.monotonic()
+        self._heard = time.monotonic()
+        #: When something was last sent.
+        self.spoke = self._heard
         super().__init__(
             host=str(address),
             userid=address.user,
@@ -203,7 +205,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             raise
         finally:
             self._writing.release()
-        self._spoke = time.monotonic()
+        self.spoke = time.monotonic()
 
     def _send(self, kind: int, channel: int, name: Any, arguments: Any, content: Any) -> None:
         """py-amqp's way to write a frame."""
@@ -215,7 +217,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         """Tell the broker that we live, if it is time, and find out whether it does."""
         self.check()
         self.look()
-        if time.monotonic() - self._spoke >= self.heartbeat / 2:
+        if time.monotonic() - self.spoke >= self.heartbeat / 2:
             self.write(BEAT, time.monotonic() + self.options.timeout)
 
     @property

@@ -152,11 +152,14 @@ class Peek(Side):
         """What waits for queue, the shortest waits first: a message that climbs meanwhile is met further up."""
         delays = self._connection.delays
         self._connection.topology.find(queue)
-        found: list[Arrival] = []
-        # Again, until nothing is left that moved on to a rung we had passed.
-        while (waiting := delays.waiting(queue)) and len(found) < MOST:
+        rungs, found = delays.names(queue), list[Arrival]()
+        # A broker that was just started counts none in its quorum queues: try each of them once.
+        waiting = {rung: max(1, number) for rung, number in delays.counts(rungs).items()}
+        while waiting and len(found) < MOST:
             for rung, number in waiting.items():
                 found += self._got(rung, min(number, MOST - len(found)))
+            # Again, until nothing is left that moved on to a rung we had passed.
+            waiting = {rung: number for rung, number in delays.counts(rungs).items() if number}
         return found
 
     def all(self, queue: str) -> list[Arrival]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds between attempts to have a second line again.
 PAUSE = 1.0
+#: Seconds after which who does not publish is thought to have stopped.
+QUIET = 0.1
 
 
 class Second(Publisher):
@@ -49,8 +51,16 @@ class Second(Publisher):
         threading.Thread(target=_attend, args=given, name="kq-amqp attendant", daemon=True).start()
 
     def hear(self) -> None:
-        """Read what comes until it is time for a heartbeat, and send that."""
-        self.wait_for(lambda: False, time.monotonic() + self.heartbeat / 2)
+        """Read what comes until it is time for a heartbeat, and send that.
+
+        Who publishes reads for himself, mail included; to take turns with him for each confirm would cost him half
+        his time. So he is left alone until he has been quiet for a while.
+        """
+        begin = time.monotonic()
+        if begin - self.spoke < QUIET:
+            self.stopped.wait(QUIET)
+        else:
+            self.wait_for(lambda: self.spoke >= begin, begin + self.heartbeat / 2)
         self.beat()
 
 
