@@ -178,13 +178,13 @@ class BadNetwork(Steering):
 
 
 class Retry(Steering):
-    """Run this job again. delay: seconds until then, or None for what its retry policy says."""
+    """Run this job again. delay: seconds until then, at most a year, or None for what its retry policy says."""
 
     code = "KQ224"
 
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
-        if delay is not None and delay < 0:
-            raise ValueError(f"delay {delay} is out of range; use 0 s or more")
+        if delay is not None and not 0 <= delay <= 366 * 86400:
+            raise ValueError(f"delay {delay} is out of range; use 0 s to a year")
         super().__init__(message)
         self.delay = delay
 

@@ -266,16 +266,24 @@ class Pool:
 
     def read(self, executor: Executor) -> None:
         """Take in what executor says."""
+        self._heard(executor)
+
+    def _heard(self, executor: Executor) -> bool:
+        """Take in what executor says; False when it says nothing now."""
         try:
             data = executor.sock.recv(1 << 18)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
-        for each in executor.frames.feed(data):
-            self._ended(executor, _decode_ended(each))
+        try:
+            for each in executor.frames.feed(data):
+                self._ended(executor, _decode_ended(each))
+        except msgspec.DecodeError:
+            data = b""  # a job wrote into its executor's socket: nothing that comes from there can be trusted any more
         if not data:
             self._lost(executor)
+        return bool(data)
 
     def read_report(self) -> None:
         """Take in what the nursery says."""
@@ -333,9 +341,10 @@ class Pool:
         for executor in self.executors.values():
             if executor.pid == report.pid:
                 executor.status = report.status
-                # What it said last may still wait in the socket: reading it ends in _lost().
-                while not executor.gone:
-                    self.read(executor)
+                # Its last words may still wait in the socket. Its end may not: a child that it forked can hold it open.
+                while not executor.gone and self._heard(executor):
+                    pass
+                self._lost(executor)
                 if executor.number in self.executors:
                     self._bury(executor)
                 return
