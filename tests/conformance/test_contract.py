@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from kq.conformance.contract import ContractSuite, WireSuite
+from kq.app import App
+from kq.conformance.contract import ContractSuite, LotterySuite, WireSuite
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.outages import Server
+from kq.conformance.contract.page import PROMISES
+from kq.conformance.contract.waiting import eventually
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
@@ -19,7 +29,34 @@ class TestContractOnMemory(OnMemory, ContractSuite):
 
 
 class TestContractOnSqlite(OnSqlite, ContractSuite):
-    pass
+    @keeps("C18")
+    def test_a_stranger_who_locks_the_file_for_longer_than_the_lease_is_survived(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, broker_url: str, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(60))
+        eventually(lambda: len(diary.starts()) >= 10, "jobs run")
+        with closing(sqlite3.connect(broker_url.removeprefix("sqlite:///"), isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            time.sleep(2 * self.lease)
+            stranger.execute("ROLLBACK")
+        back = time.time()
+        for handle in handles:
+            handle.result(20)
+        assert worker.process.poll() is None
+        first = min(start.at for start in diary.starts() if start.at > back)
+        again = len(diary.starts()) - len(handles)
+        measured(f"on after {first - back:.1f} s; 0 of {len(handles)} lost, {again} started again")
+
+
+def test_the_page_of_the_contract_tells_every_promise_that_is_tested() -> None:
+    promises = {
+        promise
+        for suite in (ContractSuite, WireSuite, LotterySuite)
+        for name in dir(suite)
+        if (promise := getattr(getattr(suite, name), "kq_promise", None))
+    }
+    assert promises == set(PROMISES)
 
 
 class TestContractOnRedis(OnRedis, ContractSuite):

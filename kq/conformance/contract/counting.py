@@ -77,7 +77,9 @@ class Counts(ContractWorld):
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
         requires(app, "shared")
-        workers = [crew.program() for _ in range(5)]
+        workers = [crew.program(ready=False) for _ in range(5)]
+        for worker in workers:
+            worker.ready()
         job = jobs.kill_worker.submit()
         assert "died" in buried(control, job.queue, job, within=6 * (self.lease + 2)).error
         starts = len(diary.starts(job.id))

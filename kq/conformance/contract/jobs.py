@@ -92,10 +92,15 @@ def add(left: int, right: int) -> int:
 
 def ticket(seconds: float) -> None:
     """A job of the lottery: some ask for another run."""
+    again = random.random() < 0.1
     with noted(""):
         time.sleep(seconds)
-        if random.random() < 0.1:
-            raise Retry("once more", delay=0)
+        if not again:
+            return
+        job = current_job()
+        assert job is not None
+        diary.write(job.id, "asked", "", job.attempt)
+        raise Retry("once more", delay=0)
 
 
 def breed(word: str) -> str:

@@ -69,7 +69,7 @@ class Lease(ContractWorld):
         self, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
         crew.worker(pool="thread", concurrency=2)
-        job = jobs.freeze.submit(2 * self.lease)
+        job = jobs.freeze.submit(1.5 * self.lease)
         assert job.result(4 * self.lease)
         assert len(diary.starts(job.id)) == 1
 

@@ -106,7 +106,7 @@ def strike(chance: random.Random, worker: Program) -> Kill:
 def recoveries(kills: list[Kill], diary: Diary) -> list[tuple[float, float]]:
     """For each job that a kill cut off: when that was, and when it started again."""
     struck = {pid: kill.at for kill in kills for pid in kill.pids}
-    starts, done = diary.starts(), {(end.id, end.pid) for end in diary.ends()}
+    starts, done = diary.starts(), {(entry.id, entry.pid) for entry in diary.entries() if entry.what != "start"}
     cut_off = [
         (start.id, struck[start.pid]) for start in starts if start.pid in struck and (start.id, start.pid) not in done
     ]
