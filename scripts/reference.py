@@ -121,12 +121,13 @@ def _code_or_not(text: str) -> list[tuple[str, bool]]:
 
 
 def methods(value: Any) -> str:
-    """The public methods and properties that a class has and its bases in kq have not."""
+    """The public methods and properties that a class has and its public bases have not."""
     if not inspect.isclass(value):
         return ""
-    known = {each for base in value.__mro__[1:] if base.__module__.startswith("kq.") for each in vars(base)}
+    parts = [each for each in value.__mro__ if each.__module__.startswith("kq.")]
+    known = {each for base in parts[1:] if hasattr(kq, base.__name__) for each in vars(base)}
     text = ""
-    for name in [each for each in vars(value) if not each.startswith("_")]:
+    for name in dict.fromkeys(each for part in reversed(parts) for each in vars(part) if not each.startswith("_")):
         member = inspect.getattr_static(value, name)
         function = getattr(member, "fget", None) or getattr(member, "func", None)  # property, cached_property
         documented = function or member

@@ -1,126 +1,29 @@
-"""Control: the view from above on workers, queues and jobs, and the hand that reaches in.
-
-Nothing here is needed for jobs to run.
-"""
+"""Looking at workers, queues and jobs, without touching them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
-from types import TracebackType
-from typing import Any
 
 import msgspec
 
 from kq.app import App
-from kq.broker import BURIED, Inspector, Seen
-from kq.errors import MessageError
-from kq.handle import find_state, revoke, state_of
+from kq.broker import BURIED, Inspector
+from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo, info_of
+from kq.handle import find_state
 from kq.job import State
-from kq.message import Attempt, decode_body, decode_head
 from kq.record import decode_record, job_key, lease_key, worker_key
-
-
-class Health(StrEnum):
-    """How a worker's heart beats."""
-
-    ALIVE = "alive"
-    LATE = "late"  # it missed a beat; its lease still holds
-    DEAD = "dead"  # its lease is over; its jobs go to others
-
-
-class RunningJob(msgspec.Struct, frozen=True):
-    """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock."""
-
-    id: str
-    type: str
-    queue: str
-    since: float
-
-
-class WorkerInfo(msgspec.Struct, frozen=True):
-    """A worker as it described itself at its last beat. beat: by the state store's clock."""
-
-    name: str
-    host: str
-    pid: int
-    started: float
-    beat: float
-    lease: float
-    pool: str
-    slots: int
-    queues: dict[str, int]
-    executors: list[int] = []
-    running: list[RunningJob] = []
-    stopping: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """One line of heartbeat_check(). age: seconds since the worker's last beat."""
-
-    worker: WorkerInfo
-    health: Health
-    age: float
-
-
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
-    """A queue's counts. held: delivered to workers; buried: set aside for a human; workers: alive and serving it."""
-
-    name: str
-    ready: int
-    delayed: int
-    held: int
-    buried: int
-    workers: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobInfo:
-    """A job as it stands in its queue, or as its record tells. error: why it was buried, one line.
-
-    attempt: how many attempts have ended. due: when a delayed job becomes ready, seconds since the epoch.
-    """
-
-    id: str
-    type: str
-    queue: str
-    state: State
-    attempt: int = 0
-    priority: int = 0
-    error: str = ""
-    traceback: str = ""
-    args: list[Any] = field(default_factory=list)
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    history: tuple[Attempt, ...] = ()
-    due: float | None = None
-    result: Any = None
-    worker: str = ""
-
 
 #: The broker's word for where a message is, for each state that jobs can be listed by.
 _PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed", State.RESERVED: "held"}
 
 
-class Control:
-    """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
+class View:
+    """Looks at an app's broker and its workers."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._inspector: Inspector = app.inspector()
-
-    def __enter__(self) -> Control:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the connection to the broker."""
-        self._inspector.close()
 
     # Workers.
 
@@ -227,10 +130,6 @@ class Control:
         """Where a job of queue is."""
         return find_state(id, queue, self._app.store, self._inspector)
 
-    def revoke(self, id: str) -> bool:
-        """End a job that waits or is delayed (promise C10); False when it runs, ended, or is not known."""
-        return any(revoke(id, queue.name, self._app.store, self._inspector, self._app.keep) for queue in self.queues())
-
     def facts(self) -> dict[str, str]:
         """What the broker's server says of itself."""
         return self._inspector.facts()
@@ -240,37 +139,6 @@ class Control:
         began = time.monotonic()
         self._inspector.queues()
         return time.monotonic() - began
-
-
-def info_of(seen: Seen) -> JobInfo:
-    """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
-    state = state_of(seen)
-    queue = seen.queue.removesuffix(BURIED)
-    error = str(seen.headers.get("error") or "")
-    traceback = str(seen.headers.get("traceback") or "")
-    try:
-        args, kwargs = decode_body(seen.body)
-    except MessageError:
-        args, kwargs = [], {}
-    try:
-        head = decode_head(seen.headers)
-    except MessageError:
-        type_name = str(seen.headers.get("type") or "")
-        return JobInfo(seen.id, type_name, queue, state, 0, seen.priority, error, traceback, args, kwargs)
-    return JobInfo(
-        head.id,
-        head.type,
-        queue,
-        state,
-        head.counters.attempts,
-        seen.priority,
-        error,
-        traceback,
-        args,
-        kwargs,
-        head.history,
-        seen.due,
-    )
 
 
 def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:

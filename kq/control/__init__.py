@@ -1,0 +1,27 @@
+"""Control: the view from above on workers, queues and jobs, and the hand that reaches in.
+
+Nothing here is needed for jobs to run. `view` looks, `orders` tells workers what to do, `sight` is what is seen.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from kq.control.orders import Orders
+from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, RunningJob, WorkerInfo
+
+__all__ = ["Control", "Health", "Heartbeat", "JobInfo", "QueueInfo", "RunningJob", "WorkerInfo"]
+
+
+class Control(Orders):
+    """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection to the broker."""
+        self._inspector.close()
