@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# See to it that redis-server and rabbitmq-server are installed, for the tests to start privately.
+# See to it that redis-server and rabbitmq-server are installed, for the tests to start privately, and openssl, for
+# their certificates.
 # As root on Debian they are installed (and not started); else one line says what is skipped.
 # With CI=true nothing may be skipped: a server that cannot be had is an error.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 
 missing=()
-for server in redis-server rabbitmq-server; do
-  command -v "$server" >/dev/null || missing+=("$server")
+for program in redis-server rabbitmq-server openssl; do
+  command -v "$program" >/dev/null || missing+=("$program")
 done
 [ ${#missing[@]} = 0 ] && exit 0
 

@@ -41,13 +41,6 @@ def available(make: Callable[[], S]) -> S:
         pytest.skip(str(missing))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make chaos` find the lottery of kills in the suite that the transports share."""
-    for item in items:
-        if item.name == "test_random_kills_lose_nothing":
-            item.add_marker("chaos")
-
-
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis that all tests of this process share; one that is to be killed is made with RedisServer()."""

@@ -11,8 +11,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
-import pytest
-
 from kq_transports.conformance.engine.world import done
 from kq_transports.engine import Counts, LeaseLost, Message, Options, Unreachable, Want
 from kq_transports.redis import RedisEngine
@@ -31,7 +29,6 @@ ENOUGH = 900.0  # seconds after which something must be wrong
 QUEUE = "jobs"
 
 
-@pytest.mark.chaos
 def test_no_job_is_lost_when_processes_and_the_server_are_killed_at_random(tmp_path: Path) -> None:
     with available(RedisServer) as server:
         lottery = Lottery(server, tmp_path)

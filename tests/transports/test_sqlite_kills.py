@@ -11,8 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
-import pytest
-
 from kq_transports.engine import Action, Counts, Message, Options, Verdict, Want
 from kq_transports.sqlite import SqliteEngine
 
@@ -28,7 +26,6 @@ KILLS = int(os.environ.get("KQ_KILLS", "12"))
 JOBS = int(os.environ.get("KQ_JOBS", "2000"))
 
 
-@pytest.mark.chaos
 def test_no_job_is_lost_when_processes_are_killed_at_random(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.run(KILLS, JOBS)

@@ -44,18 +44,28 @@ class Diary:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._read: list[Entry] = []
+        self._bytes = 0  # of the file, that were read
         path.touch()
 
     def entries(self, what: str | None = None, ids: Iterable[str] | None = None) -> list[Entry]:
         """Events in the order in which they were written; all, or those of one kind and of some jobs."""
         wanted = None if ids is None else set(ids)
-        with self._path.open() as lines:
-            entries = [Entry(*json.loads(line)) for line in lines if line.endswith("\n")]
+        self._read_on()
         return [
             entry
-            for entry in entries
+            for entry in self._read
             if (what is None or entry.what == what) and (wanted is None or entry.id in wanted)
         ]
+
+    def _read_on(self) -> None:
+        """Read what was written since the last look: a long run looks often."""
+        with self._path.open("rb") as lines:
+            lines.seek(self._bytes)
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self._read.append(Entry(*json.loads(line)))
+                    self._bytes += len(line)
 
     def starts(self, *ids: str) -> list[Entry]:
         """The starts of jobs; of all without ids."""
