@@ -6,6 +6,9 @@ import msgspec
 
 from kq.job import State
 
+#: A result larger than this, in bytes of JSON, is refused: workers and state stores hold it whole.
+RESULT_LIMIT = 16 * 1024 * 1024
+
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.

@@ -7,6 +7,7 @@ after the other in the main thread (`process`), in threads (`thread`), or as cor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -19,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -31,6 +33,7 @@ from kq.errors import BadJob, BadNetwork, BadStorage, Bury, MessageError, Retry,
 from kq.jobtype import JobType
 from kq.message import decode_body
 from kq.policy import error_name
+from kq.record import RESULT_LIMIT
 from kq.worker.wire import (
     BURY,
     DONE,
@@ -54,6 +57,10 @@ _encode_json = msgspec.json.Encoder().encode
 #: A traceback longer than this is cut in the middle; so is a message.
 TRACEBACK_LIMIT = 16_000
 MESSAGE_LIMIT = 2_000
+#: Seconds that an executor has for its last breath.
+LEAVE_WITHIN = 5.0
+#: What the supervisor decides about; a signal to the whole group must not cut jobs short.
+DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run_executor(app: App, sock: socket.socket, page: Page, pool: str, slots: int) -> None:
@@ -63,11 +70,34 @@ def run_executor(app: App, sock: socket.socket, page: Page, pool: str, slots: in
         "thread": _in_threads,
         "async": _in_loop,
     }
-    # The supervisor decides when we end; a signal to the whole group must not cut jobs short.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    be_deaf()
     faulthandler.register(signal.SIGUSR2, all_threads=True)
+    os.register_at_fork(
+        # What is sent to a child before it is an ordinary process waits until then.
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, DEAF_TO),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, DEAF_TO),
+        after_in_child=partial(_let_go, sock),
+    )
     stages[pool](app, sock, page, slots)
+
+
+def be_deaf() -> None:
+    """Do nothing on signals that ask to end. Not SIG_IGN: programs that jobs start would inherit that."""
+    for number in DEAF_TO:
+        signal.signal(number, lambda number, at: None)
+
+
+def _let_go(sock: socket.socket) -> None:
+    """Be an ordinary process: one that a job forked must not speak for its executor, nor hide that it died."""
+    sock.close()
+    for number in DEAF_TO:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEAF_TO)
+
+
+def _leave() -> None:
+    """End, whatever threads or an event loop still do."""
+    threading.Timer(LEAVE_WITHIN, os._exit, (0,)).start()
 
 
 # One job's execution, the same in every stage.
@@ -85,19 +115,42 @@ def prepare(app: App, run: Run) -> tuple[JobType[..., Any], Any, dict[str, Any]]
         raise MessageError(str(error)) from None
 
 
-def ended(run: Run, began: float, error: BaseException | None, value: Any = None) -> Ended:
-    """What to tell the supervisor of an execution that returned value or raised error."""
+def told(run: Run, began: float, error: BaseException | None, value: Any = None) -> bytes:
+    """What to send of an execution that returned value or raised error. Never raises, for it is asked only once.
+
+    Much of it is the job's own code again: what its result does when it is encoded, what its error says of itself.
+    """
+    try:
+        return frame(ended(run, began, error, value))
+    except BaseException:
+        what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
+        return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
+
+
+def ended(run: Run, began: float, error: BaseException | None, value: Any) -> Ended:
     took = time.monotonic() - began
     if error is None:
         try:
-            return Ended(run.seq, DONE, _encode_json(value), took=took)
-        except (TypeError, RecursionError, ValueError) as wrong:
-            error = TypeError(f"{run.type} returned what JSON cannot carry: {wrong}")
+            return Ended(run.seq, DONE, _encoded(run, value), took=took)
+        except Exception as wrong:
+            error = wrong
     kind = _kind(error)
-    delay = error.delay if isinstance(error, Retry) else None
+    delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     names = tuple(error_name(each) for each in type(error).__mro__ if issubclass(each, BaseException))
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
     return Ended(run.seq, kind, b"", names, text, "" if kind == UNUSABLE else _traceback(error), delay, took)
+
+
+def _encoded(run: Run, value: Any) -> bytes:
+    """A result as JSON."""
+    try:
+        encoded = _encode_json(value)
+    except Exception as wrong:
+        raise TypeError(f"{run.type} returned what JSON cannot carry: {wrong}") from wrong
+    if len(encoded) > RESULT_LIMIT:
+        size = f"{len(encoded):,} bytes, more than {RESULT_LIMIT:,}"
+        raise ValueError(f"{run.type} returned {size}; store it elsewhere and return its name")
+    return encoded
 
 
 def _kind(error: BaseException) -> str:
@@ -115,7 +168,7 @@ def _kind(error: BaseException) -> str:
 def _safe_str(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as worse:
+    except BaseException as worse:
         return f"<str() of it raised {type(worse).__name__}>"
 
 
@@ -126,7 +179,7 @@ def _traceback(error: BaseException) -> str:
         frames = frames.tb_next
     try:
         return _cut("".join(traceback.format_exception(type(error), error, frames)), TRACEBACK_LIMIT)
-    except Exception:
+    except BaseException:
         return ""
 
 
@@ -139,12 +192,21 @@ def _current(run: Run, began: float) -> CurrentJob:
     return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout)
 
 
+def _end_if_forked(parent: int, error: BaseException | None) -> None:
+    """End a process that a job forked and that came back from the job: it is no executor."""
+    if os.getpid() == parent:
+        return
+    code = error.code if isinstance(error, SystemExit) else error
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 # Stage one: one job after the other in the main thread, which signals reach.
 
 
 def _serially(app: App, sock: socket.socket, page: Page, slots: int) -> None:
     current = 0
     loops: list[asyncio.AbstractEventLoop] = []
+    me = os.getpid()
 
     def interrupt(number: int, at: FrameType | None) -> None:
         # The signal may come late, in another job: only the one it was meant for is interrupted.
@@ -152,42 +214,43 @@ def _serially(app: App, sock: socket.socket, page: Page, slots: int) -> None:
             page.interrupt = 0
             raise SoftTimeout("the job ran past its timeout")
 
-    def execute(run: Run) -> Ended:
+    def execute(run: Run) -> bytes:
         nonlocal current
         began = time.monotonic()
         token = running.set(_current(run, began))
+        error: BaseException | None = None
+        value: Any = None
         try:
-            job_type, args, kwargs = prepare(app, run)
-            page.mark(0, run.seq)
             current = run.seq
+            job_type, args, kwargs = prepare(app, run)
             value = job_type.function(*args, **kwargs)
             if job_type.asynchronous:
                 value = _run_here(value, loops)
-            current = 0
-            return ended(run, began, None, value)
-        except BaseException as error:
-            current = 0
-            return ended(run, began, error)
+        except BaseException as raised:
+            error = raised
         finally:
             current = 0
-            running.reset(token)
-            page.mark(0, 0)
+        running.reset(token)
+        _end_if_forked(me, error)
+        return told(run, began, error, value)
 
-    signal.signal(signal.SIGUSR1, interrupt)
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
         for run in order.run:
-            sock.sendall(frame(_uninterrupted(execute, run)))
+            signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
+            page.mark(0, run.seq)
+            sock.sendall(_uninterrupted(execute, run))
         if order.leave:
-            return
+            break
+    _leave()
 
 
-def _uninterrupted(execute: Callable[[Run], Ended], run: Run) -> Ended:
+def _uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
     """execute(run), also when the interruption comes in the last moment, outside its try."""
     try:
         return execute(run)
     except SoftTimeout as error:
-        return ended(run, time.monotonic(), error)
+        return told(run, time.monotonic(), error)
 
 
 def _run_here(
@@ -223,89 +286,104 @@ def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
 # Stage two: threads.
 
 
-def _in_threads(app: App, sock: socket.socket, page: Page, slots: int) -> None:
-    _Threads(app, sock, page, slots).run()
+class _Aim:
+    """How each running job is interrupted, so that an interruption meets the job that it is meant for, or none."""
 
-
-class _Threads:
-    """Runs jobs in as many threads as there are slots."""
-
-    def __init__(self, app: App, sock: socket.socket, page: Page, slots: int) -> None:
-        self._app = app
-        self._sock = sock
-        self._page = page
-        self._slots = slots
-        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self._sending = threading.Lock()
-        self._busy: dict[int, Callable[[], object]] = {}  # seq → what interrupts it
-        self._interrupted: set[int] = set()
+    def __init__(self) -> None:
         self._guard = threading.Lock()
+        self._running: dict[int, Callable[[], object]] = {}
+        self._meant: set[int] = set()
 
-    def run(self) -> None:
-        for slot in range(self._slots):
-            threading.Thread(target=self._work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
-        while (data := read_frame(self._sock)) is not None:
-            order = _decode_order(data)
-            for run in order.run:
-                self._waiting.put(run)
-            if order.interrupt:
-                self._interrupt(order.interrupt)
-            if order.leave:
-                return
-
-    def _interrupt(self, seq: int) -> None:
+    def begin(self, seq: int, interrupt: Callable[[], object]) -> None:
+        """The job runs from now on, and interrupt() interrupts it."""
         with self._guard:
-            if seq in self._busy:
-                self._interrupted.add(seq)
-                self._busy[seq]()
+            self._running[seq] = interrupt
+            early = seq in self._meant
+        if early:
+            interrupt()
 
-    def _work(self, slot: int) -> None:
+    def interrupt(self, seq: int) -> None:
+        """Interrupt the job, now or as soon as it begins."""
+        with self._guard:
+            self._meant.add(seq)
+            if seq in self._running:
+                with contextlib.suppress(RuntimeError):  # its event loop was closed just now
+                    self._running[seq]()
+
+    def end(self, seq: int) -> bool:
+        """The job is over; returns whether it was interrupted. While this waits nobody aims at a thread that leaves."""
+        with self._guard:
+            self._running.pop(seq, None)
+            meant = seq in self._meant
+            self._meant.discard(seq)
+        return meant
+
+
+def _raise_here() -> Callable[[], object]:
+    """What raises SoftTimeout in this thread at its next bytecode. C code that does not return is not reached."""
+    thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SoftTimeout)
+    return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, error)
+
+
+def _in_threads(app: App, sock: socket.socket, page: Page, slots: int) -> None:
+    waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    sending = threading.Lock()
+    aim = _Aim()
+
+    def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
-            run = self._waiting.get()
+            run = waiting.get()
+            page.mark(slot, run.seq)
+            data = _uninterrupted(partial(_in_thread, app, aim, loops), run)
             try:
-                self._tell(self._execute(run, slot, loops))
-            except SoftTimeout as error:  # the interruption came in the last moment
-                self._tell(ended(run, time.monotonic(), error))
+                with sending:
+                    sock.sendall(data)
+            except OSError:
+                os._exit(1)  # the supervisor is gone, or a job closed what was not its own
 
-    def _tell(self, message: Ended) -> None:
-        with self._sending:
-            self._sock.sendall(frame(message))
-
-    def _execute(self, run: Run, slot: int, loops: list[asyncio.AbstractEventLoop]) -> Ended:
-        began = time.monotonic()
-        token = running.set(_current(run, began))
-        error: BaseException | None = None
-        value: Any = None
-
-        def cancellable(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-            # It may sleep in its event loop, where an exception would not find it.
-            self._busy[run.seq] = partial(loop.call_soon_threadsafe, task.cancel)
-
-        try:
-            job_type, args, kwargs = prepare(self._app, run)
-            self._page.mark(slot, run.seq)
-            if job_type.asynchronous:
-                value = _run_here(job_type.function(*args, **kwargs), loops, cancellable)
-            else:
-                self._busy[run.seq] = partial(_raise_in, threading.get_ident(), SoftTimeout)
-                value = job_type.function(*args, **kwargs)
-        except asyncio.CancelledError as cancelled:
-            error = SoftTimeout("the job ran past its timeout") if run.seq in self._interrupted else cancelled
-        except BaseException as raised:
-            error = raised
-        # Under the guard nobody aims an interruption at this thread while it leaves the job.
-        with self._guard:
-            self._busy.pop(run.seq, None)
-            self._interrupted.discard(run.seq)
-        self._page.mark(slot, 0)
-        running.reset(token)
-        return ended(run, began, error, value)
+    for slot in range(slots):
+        threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
+    while (data := read_frame(sock)) is not None:
+        order = _decode_order(data)
+        for run in order.run:
+            waiting.put(run)
+        if order.interrupt:
+            aim.interrupt(order.interrupt)
+        if order.leave:
+            break
+    _leave()
 
 
-def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Raise error in another thread at its next bytecode. C code that does not return is not reached."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+def _in_thread(app: App, aim: _Aim, loops: list[asyncio.AbstractEventLoop], run: Run) -> bytes:
+    began, me = time.monotonic(), os.getpid()
+    token = running.set(_current(run, began))
+    error: BaseException | None = None
+    value: Any = None
+
+    def begun(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        # It may sleep in its event loop, where an exception would not find it.
+        aim.begin(run.seq, partial(loop.call_soon_threadsafe, task.cancel))
+
+    try:
+        job_type, args, kwargs = prepare(app, run)
+        if job_type.asynchronous:
+            value = _run_here(job_type.function(*args, **kwargs), loops, begun)
+        else:
+            aim.begin(run.seq, _raise_here())
+            value = job_type.function(*args, **kwargs)
+    except BaseException as raised:
+        error = raised
+    _end_if_forked(me, error)
+    interrupted = aim.end(run.seq)
+    running.reset(token)
+    return told(run, began, _meant(error, interrupted), value)
+
+
+def _meant(error: BaseException | None, interrupted: bool) -> BaseException | None:
+    """error; a cancellation that was ours as the interruption that it stands for."""
+    ours = interrupted and isinstance(error, asyncio.CancelledError)
+    return SoftTimeout("the job ran past its timeout") if ours else error
 
 
 # Stage three: coroutines.
@@ -322,20 +400,19 @@ class _Stage:
         self._app = app
         self._sock = sock
         self._page = page
-        self._slots = slots
+        self._me = os.getpid()
         self._free = list(range(slots))
+        self._told: list[int] = []  # slots whose jobs are over, but nobody heard of it yet
         self._waiting: list[Run] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._interrupted: set[int] = set()
-        self._threads: dict[int, int] = {}  # of plain functions: seq → thread id
-        self._guard = threading.Lock()
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="kq")
+        self._aim = _Aim()
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(self._slots, "kq"))
         self._sock.setblocking(False)
         frames = Frames()
 
@@ -344,37 +421,33 @@ class _Stage:
                 data = self._sock.recv(1 << 16)
             except BlockingIOError:
                 return
+            except OSError:
+                data = b""
             if not data:
+                loop.remove_reader(self._sock.fileno())
                 self._over.set()
             for each in frames.feed(data):
                 self._obey(_decode_order(each))
 
         loop.add_reader(self._sock.fileno(), readable)
         await self._over.wait()
-        await self._flush()
+        _leave()
+        self._flush()
 
     def _obey(self, order: Order) -> None:
         self._waiting += order.run
         self._start()
         if order.interrupt in self._tasks:
-            self._interrupt(order.interrupt)
+            self._aim.interrupt(order.interrupt)
         if order.leave:
             self._over.set()
-
-    def _interrupt(self, seq: int) -> None:
-        with self._guard:
-            thread = self._threads.get(seq)
-            if thread is not None:
-                # Not by cancelling its task: the function would go on, and nobody would know.
-                _raise_in(thread, SoftTimeout)
-                return
-        self._interrupted.add(seq)
-        self._tasks[seq].cancel()
 
     def _start(self) -> None:
         while self._free and self._waiting:
             run = self._waiting.pop(0)
-            self._tasks[run.seq] = asyncio.get_running_loop().create_task(self._execute(run, self._free.pop()))
+            slot = self._free.pop()
+            self._page.mark(slot, run.seq)
+            self._tasks[run.seq] = asyncio.get_running_loop().create_task(self._execute(run, slot))
 
     async def _execute(self, run: Run, slot: int) -> None:
         began = time.monotonic()
@@ -382,40 +455,44 @@ class _Stage:
         error: BaseException | None = None
         value: Any = None
         try:
-            job_type, args, kwargs = prepare(self._app, run)
-            self._page.mark(slot, run.seq)
-            if job_type.asynchronous:
-                value = await job_type.function(*args, **kwargs)
-            else:
-                value = await asyncio.to_thread(self._call, run.seq, job_type.function, args, kwargs)
-        except asyncio.CancelledError as cancelled:
-            error = cancelled
-            if run.seq in self._interrupted:
-                error = SoftTimeout("the job ran past its timeout")
+            value, error = await self._call(run)
         except BaseException as raised:
             error = raised
-        self._page.mark(slot, 0)
-        self._interrupted.discard(run.seq)
+        _end_if_forked(self._me, error)
+        interrupted = self._aim.end(run.seq)
         del self._tasks[run.seq]
-        self._free.append(slot)
-        self._out += frame(ended(run, began, error, value))
-        self._start()
+        self._told.append(slot)
+        self._out += told(run, began, _meant(error, interrupted), value)
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._send)
 
-    def _call(self, seq: int, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """A plain function, in a thread of its own turn."""
-        with self._guard:
-            self._threads[seq] = threading.get_ident()
+    async def _call(self, run: Run) -> tuple[Any, BaseException | None]:
+        """What the job returned or, when it ran in a thread, raised."""
+        job_type, args, kwargs = prepare(self._app, run)
+        if job_type.asynchronous:
+            self._aim.begin(run.seq, self._tasks[run.seq].cancel)
+            return await job_type.function(*args, **kwargs), None
+        # The end of a thread is waited for, also when it was interrupted: else the job would run on beside its retry.
+        call = partial(copy_context().run, self._in_thread, run.seq, partial(job_type.function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _in_thread(self, seq: int, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        # Returned and not raised: a future does not take every exception.
+        error: BaseException | None = None
+        value: Any = None
         try:
-            return function(*args, **kwargs)
-        finally:
-            with self._guard:
-                del self._threads[seq]
+            self._aim.begin(seq, _raise_here())
+            value = call()
+        except BaseException as raised:
+            error = raised
+        _end_if_forked(self._me, error)
+        interrupted = self._aim.end(seq)
+        return value, _meant(error, interrupted)
 
     def _send(self) -> None:
-        """Send what has gathered in this round of the loop, in one system call."""
+        """Send what has gathered in this round of the loop, in one system call; then their slots are free."""
+        loop = asyncio.get_running_loop()
         try:
             sent = self._sock.send(self._out)
         except BlockingIOError:
@@ -425,11 +502,15 @@ class _Stage:
             return
         del self._out[:sent]
         if self._out:
-            asyncio.get_running_loop().call_later(0.001, self._send)
-        else:
-            self._flushing = False
+            loop.add_writer(self._sock.fileno(), self._send)
+            return
+        loop.remove_writer(self._sock.fileno())
+        self._flushing = False
+        self._free += self._told
+        self._told.clear()
+        self._start()
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         if self._out:
             self._sock.setblocking(True)
             self._sock.sendall(self._out)

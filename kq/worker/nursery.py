@@ -22,7 +22,7 @@ from kq.app import App
 from kq.errors import KqError
 from kq.loading import load_app
 from kq.policy import RetryPolicy
-from kq.worker.executor import die_with, run_executor
+from kq.worker.executor import be_deaf, die_with, run_executor
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
 
@@ -33,9 +33,8 @@ def main() -> None:
     descriptor, where, parent = sys.argv[1:4]
     die_with(int(parent))
     sock = socket.socket(fileno=int(descriptor))
-    # The supervisor decides when we end.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    be_deaf()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
         app = load_app(where)
         app.configure(url=os.environ["KQ_URL"], state=os.environ["KQ_STATE"])
@@ -45,6 +44,7 @@ def main() -> None:
     except Exception:
         sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
+    be_deaf()  # whatever the application did about signals
     sock.sendall(frame(Hello(entries=catalogue(app))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
         _Nursery(app, sock).serve()
@@ -107,6 +107,8 @@ class _Nursery:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
                 received.frombytes(content[: len(content) - len(content) % size])
+                for descriptor in received:
+                    os.set_inheritable(descriptor, False)
                 self._descriptors += received
         for each in self._frames.feed(data):
             self._spawn(_decode_spawn(each))
@@ -132,7 +134,6 @@ class _Nursery:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
             die_with(parent)
             self._sock.close()
             for each in self._wakeup:
@@ -153,8 +154,9 @@ class _Nursery:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):  # a job may have closed it
+                    stream.flush()
             os._exit(status)
 
     def _reap(self) -> None:

@@ -27,6 +27,7 @@ from kq.job import Counters
 from kq.message import Head
 from kq.outcome import Asked, Died, Done, Failure, GivenBack, Hindered, Outcome, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
+from kq.record import RESULT_LIMIT
 from kq.worker.wire import (
     BURY,
     DONE,
@@ -59,6 +60,8 @@ GRACE_AFTER_INTERRUPT = 0.7
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.005
 BATCH_LIMIT = 32
+#: Bytes of the longest frame that an executor sends: a result, or an error with its traceback.
+FRAME_LIMIT = RESULT_LIMIT + 256 * 1024
 
 
 @dataclass(slots=True)
@@ -132,7 +135,7 @@ class Executor:
     tasks: dict[int, Task] = field(default_factory=dict)
     active: int = 0
     queued: deque[Task] = field(default_factory=deque)
-    frames: Frames = field(default_factory=Frames)
+    frames: Frames = field(default_factory=partial(Frames, FRAME_LIMIT))
     unsent: bytearray = field(default_factory=bytearray)
     leaving: bool = False
     gone: bool = False  # its socket closed
@@ -277,10 +280,12 @@ class Pool:
         except OSError:
             data = b""
         try:
-            for each in executor.frames.feed(data):
-                self._ended(executor, _decode_ended(each))
-        except msgspec.DecodeError:
-            data = b""  # a job wrote into its executor's socket: nothing that comes from there can be trusted any more
+            ends = [_decode_ended(each) for each in executor.frames.feed(data)]
+        except (msgspec.DecodeError, ValueError):
+            # A job wrote into its executor's socket: nothing that comes from there can be trusted any more.
+            ends, data = [], b""
+        for each in ends:
+            self._ended(executor, each)
         if not data:
             self._lost(executor)
         return bool(data)
@@ -352,7 +357,7 @@ class Pool:
     def _bury(self, executor: Executor) -> None:
         """Settle what a dead executor had, and put another in its place."""
         del self.executors[executor.number]
-        started = executor.page.running()
+        started = executor.page.marked()
         executor.page.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
@@ -539,7 +544,7 @@ def outcome_of(ended: Ended, task: Task) -> Outcome:
 
 
 def _outcome_of_death(task: Task, executor: Executor, started: set[int]) -> Outcome:
-    if task.killed:
+    if task.interrupted:
         return TimedOut(task.timeout, killed=True)
     innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
     if innocent or task.seq not in started:

@@ -113,17 +113,24 @@ def frame(message: msgspec.Struct) -> bytes:
 
 
 class Frames:
-    """Splits a stream of bytes into frames. feed() what was read; it yields what is whole."""
+    """Splits a stream of bytes into frames.
 
-    def __init__(self) -> None:
+    limit: bytes that a frame may have; what announces more is no frame but what somebody else wrote there.
+    """
+
+    def __init__(self, limit: int = 1 << 32) -> None:
         self._buffer = bytearray()
+        self._limit = limit
 
     def feed(self, data: bytes) -> Iterator[memoryview | bytes]:
+        """Take in what was read; yields what is whole. Raises ValueError for a frame beyond the limit."""
         buffer = self._buffer
         buffer += data
         start, end = 0, len(buffer)
         while end - start >= 4:
             (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > self._limit:
+                raise ValueError(f"a frame of {length} bytes")
             if end - start - 4 < length:
                 break
             yield bytes(buffer[start + 4 : start + 4 + length])
@@ -149,29 +156,25 @@ def _read(sock: socket.socket, size: int) -> bytes | None:
 
 
 class Page:
-    """Memory shared by a supervisor and one executor: which job runs in which slot.
+    """Memory shared by a supervisor and one executor: which job each slot runs, or ran last.
 
-    Written by the executor just before a job's code starts and just after it ends, so that the supervisor
-    knows what ran when the executor died without a word. seq 0: nothing runs. Cell 0 is the supervisor's:
-    the seq of the job that a SIGUSR1 is meant for.
+    A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it, and
+    that only after the end of this one was told. So when an executor dies, those jobs whose end nobody heard of
+    are known apart: the marked ones had started, the others had not. Cell 0 is the supervisor's: the seq of
+    the job that a SIGUSR1 is meant for.
     """
 
     def __init__(self, slots: int, descriptor: int | None = None) -> None:
         self.slots = slots
         size = (slots + 1) * _SEQ.size
-        if descriptor is None:
-            with tempfile.TemporaryFile() as file:
-                file.truncate(size)
-                self.descriptor = os.dup(file.fileno())
-        else:
-            self.descriptor = descriptor
+        self.descriptor = _memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
 
     def mark(self, slot: int, seq: int) -> None:
         _SEQ.pack_into(self._memory, (slot + 1) * _SEQ.size, seq)
 
-    def running(self) -> set[int]:
-        """Seqs of the jobs that run."""
+    def marked(self) -> set[int]:
+        """Seqs of the jobs that run or ran last."""
         values = (_SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)[0] for slot in range(self.slots))
         return {seq for seq in values if seq}
 
@@ -188,3 +191,15 @@ class Page:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def _memory(size: int) -> int:
+    """A descriptor of so many zero bytes of memory, or of a file where the system has no such thing.
+
+    They are written, and by that taken: on a full disk the first use of a sparse file ends the process. That leaves
+    the offset at the end, where a job that writes to every descriptor it finds does no harm.
+    """
+    make = getattr(os, "memfd_create", None)
+    with tempfile.TemporaryFile(buffering=0) if make is None else open(make("kq-page"), "wb", buffering=0) as file:
+        file.write(bytes(size))
+        return os.dup(file.fileno())

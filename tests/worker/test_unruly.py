@@ -1,0 +1,136 @@
+"""Jobs that do what no job should: they are counted and buried, and nobody else comes to harm."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew, lives
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import buried
+from kq.control import Control
+from kq.record import RESULT_LIMIT
+from kq.worker.pool import PoolKind
+from kq.worker.wire import Frames, Page
+from tests.brokers import OnSqlite
+from tests.worker.unruly import WHERE, Unruly
+from tests.worker.world import POOLS
+
+
+class UnrulyWorld(OnSqlite):
+    lease = 3.0
+    application = WHERE
+
+    @pytest.fixture
+    def jobs(self, app: App) -> Unruly:
+        return Unruly(app)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+class TestInEveryPool(UnrulyWorld):
+    def test_a_process_that_a_job_leaves_behind_does_not_hide_that_the_executor_died(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool)
+        job = jobs.orphan.submit()
+        assert "exit code 1" in buried(control, job.queue, job).error
+        assert len(diary.starts(job.id)) == 3
+        assert jobs.add.submit(1, 2).result(5) == 3
+
+    def test_a_process_that_a_job_forks_is_no_second_executor(
+        self, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool)
+        child = jobs.fork.submit().result(10)
+        eventually(lambda: not psutil.pid_exists(child) or not lives(psutil.Process(child)), "the child has ended")
+        assert [jobs.add.submit(number, 1).result(5) for number in range(20)] == list(range(1, 21))
+
+    @pytest.mark.parametrize("kind", ["close_all", "babble"])
+    def test_a_job_that_spoils_what_its_executor_needs_is_buried_like_one_that_kills_it(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind, kind: str
+    ) -> None:
+        worker = crew.worker(pool=pool)
+        job = getattr(jobs, kind).submit()
+        assert buried(control, job.queue, job)
+        assert len(diary.starts(job.id)) == 3
+        assert jobs.add.submit(1, 2).result(5) == 3
+        assert worker.supervisor.is_running()
+
+    @pytest.mark.parametrize(
+        "kind", ["nameless", "speechless", "unprintable", "stop", "exit", "interrupt", "cancelled"]
+    )
+    def test_an_error_that_cannot_be_told_is_an_error_all_the_same(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind, kind: str
+    ) -> None:
+        worker = crew.worker(pool=pool)
+        executors = worker.executors()
+        job = jobs.curse.submit(kind)
+        assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
+        assert worker.executors() == executors
+
+    def test_a_result_that_is_too_large_is_refused(
+        self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool)
+        fits, does_not = jobs.large.submit(RESULT_LIMIT - 2), jobs.large.submit(RESULT_LIMIT - 1)
+        assert len(fits.result(20)) == RESULT_LIMIT - 2
+        assert "store it elsewhere" in buried(control, does_not.queue, does_not).error
+
+    def test_what_a_job_starts_can_be_ended_by_it(self, jobs: Unruly, crew: Crew, pool: PoolKind) -> None:
+        crew.worker(pool=pool)
+        assert jobs.end_children.submit().result(20) == [-15, -15]
+
+
+class TestInOnePool(UnrulyWorld):
+    def test_a_job_whose_executor_dies_before_it_told_the_end_was_started_and_is_counted(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker(pool="async")
+        job = jobs.die_untold.submit()
+        assert "exit code 7" in buried(control, job.queue, job).error
+        assert len(diary.ends(job.id)) == 3
+
+    def test_a_job_that_an_interruption_kills_has_timed_out(self, control: Control, jobs: Unruly, crew: Crew) -> None:
+        crew.worker()
+        job = jobs.drop_handlers.options(timeout=0.3).submit()
+        found = buried(control, job.queue, job)
+        assert [each.outcome for each in found.history] == ["timed out"]
+
+    def test_jobs_are_interrupted_also_after_one_that_undid_the_signals(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        worker = crew.worker()
+        executors = worker.executors()
+        assert jobs.drop_handlers.submit(0).result(10) is None
+        job = jobs.tidy.options(timeout=0.3).submit()
+        buried(control, job.queue, job)
+        assert diary.entries("tidied")
+        assert worker.executors() == executors
+
+    def test_an_impossible_delay_is_an_error_of_the_job(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        worker = crew.worker()
+        handles = [jobs.postpone.submit(delay) for delay in ("inf", "nan", "-1", "1e300")]
+        for job in handles:
+            assert "cannot be described" in buried(control, job.queue, job).error
+        assert worker.supervisor.is_running()
+
+
+class TestFramesAndPages:
+    def test_a_frame_beyond_the_limit_is_refused_before_it_is_gathered(self) -> None:
+        with pytest.raises(ValueError, match="frame of 1819043176 bytes"):
+            list(Frames(limit=1000).feed(b"hell" + b"o" * 20))
+
+    def test_a_page_shows_its_marks_to_whoever_shares_it(self) -> None:
+        page = Page(2)
+        other = Page(2, os.dup(page.descriptor))
+        other.mark(1, 7)
+        page.interrupt = 7
+        assert (page.marked(), other.interrupt) == ({7}, 7)
+        page.close()
+        other.close()

@@ -1,0 +1,152 @@
+"""An application for tests of workers: jobs that do what no job should."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from kq.app import App
+from kq.conformance.contract.jobs import QUEUE, noted
+from kq.errors import Retry
+from kq.policy import Fixed
+from tests.worker.jobs import Odd
+
+WHERE = f"{__name__}:app"
+
+
+class Unruly(Odd):
+    """The other job types, and these."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self.orphan = app.job(name="orphan")(orphan)
+        self.fork = app.job(name="fork")(fork)
+        self.close_all = app.job(name="close_all")(close_all)
+        self.babble = app.job(name="babble")(babble)
+        self.curse = app.job(name="curse")(curse)
+        self.die_untold = app.job(name="die_untold")(die_untold)
+        self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
+        self.large = app.job(name="large")(large)
+        self.end_children = app.job(name="end_children")(end_children)
+        self.drop_handlers = app.job(name="drop_handlers", on_timeout="bury")(drop_handlers)
+
+
+def orphan() -> None:
+    """Die, and leave a child that has inherited every descriptor."""
+    with noted(""):
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(1)
+
+
+def fork() -> int:
+    """Return in two processes; the number of the child, which both get to know."""
+    with noted(""):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            return int(os.read(reader, 20))
+        os.write(writer, str(child).encode())
+        return child
+
+
+def close_all() -> None:
+    with noted(""):
+        os.closerange(3, 60)
+
+
+def babble() -> None:
+    """Write to every descriptor there is."""
+    with noted(""):
+        for descriptor in range(3, 60):
+            try:
+                os.write(descriptor, b"\x05\0\0\0hello")
+            except OSError:
+                continue
+
+
+class _Nameless(type):
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("it has no module")
+
+
+class Nameless(Exception, metaclass=_Nameless):
+    """Its class can't even be named."""
+
+
+class Speechless(Exception):
+    """What str() of it raises is no Exception."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Unprintable(Exception):
+    """Its name is not Unicode."""
+
+
+Unprintable.__qualname__ = "\ud800"
+
+
+def curse(kind: str) -> None:
+    """Raise what can't be told."""
+    with noted(kind):
+        raise {
+            "nameless": Nameless,
+            "speechless": Speechless,
+            "unprintable": Unprintable,
+            "stop": StopIteration,
+            "exit": SystemExit,
+            "interrupt": KeyboardInterrupt,
+            "cancelled": asyncio.CancelledError,
+        }[kind]
+
+
+async def die_untold() -> None:
+    """End in good order in a process that dies before it can say so."""
+    with noted(""):
+        asyncio.get_running_loop().call_soon(os._exit, 7)
+
+
+def postpone(delay: str) -> None:
+    """Ask for a second run after an impossible time."""
+    with noted(""):
+        error = Retry("later")
+        error.delay = float(delay)
+        raise error
+
+
+def large(size: int) -> str:
+    with noted(""):
+        return "x" * size
+
+
+def end_children() -> list[int | None]:
+    """Start two children, of both kinds, and ask them to end: their exit codes."""
+    with noted(""):
+        program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process.start()
+        program.terminate()
+        process.terminate()
+        process.join(5)
+        threading.Timer(5, program.kill).start()
+        return [program.wait(), process.exitcode]
+
+
+def drop_handlers(seconds: float = 60) -> None:
+    """Undo what the executor said about signals, and hang for so long."""
+    with noted(""):
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        time.sleep(seconds)
+
+
+app = App("unruly", queue=os.environ.get(QUEUE, "unruly"))
+jobs = Unruly(app)
