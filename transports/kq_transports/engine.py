@@ -15,7 +15,7 @@ import math
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -145,6 +145,25 @@ class Want:
 
     queues: tuple[str, ...]
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A waiting message, and what is to take its place.
+
+    body: all of it, as it was seen; a message whose body is another one by now stays.
+    messages: published in the same step, to any queues; none of them, and it is removed.
+    keeps_due: they become ready when it would have, whatever their own delay says.
+    """
+
+    id: str
+    body: bytes
+    messages: tuple[Message, ...] = ()
+    keeps_due: bool = False
+
+    def published(self, delay: float) -> tuple[Message, ...]:
+        """What to publish. delay: seconds for which the message would still have waited."""
+        return tuple(replace(message, delay=delay) for message in self.messages) if self.keeps_due else self.messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +385,16 @@ class Engine(ABC):
         """Take ready or delayed messages out for good; returns the ids that were removed.
 
         A message that is held is left alone: an id that is returned is never delivered again.
+        """
+
+    @abstractmethod
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        """Take messages off queue that are ready or delayed and still as they were seen, and publish others instead.
+
+        Each of swaps is about another message. One transaction for all of them; True for each that was made, False
+        for one whose message is gone, is held, or has another body. An id that is published may be that of
+        the message which goes; else, as in publish(), one that its queue has is skipped. NotFound and Full: nothing
+        was done.
         """
 
     @abstractmethod

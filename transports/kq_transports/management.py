@@ -11,9 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from kombu.transport import base
 
+from kq_transports import engine
 from kq_transports.connection import Connection
 from kq_transports.engine import Arguments, Counts, Engine, Lease, Seen, State
-from kq_transports.envelope import opened
+from kq_transports.envelope import Outgoing, opened
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +25,8 @@ class Browsed:
     """A message that was looked at, its envelope opened.
 
     count: how many times it was delivered. due: when it becomes ready, in seconds since the epoch (delayed),
-    else None. holder: the name of the connection that has it (held), else "".
+    else None. holder: the name of the connection that has it (held), else "". stamp: what tells it from a message of
+    the same id with other headers, properties or body.
     """
 
     id: str
@@ -39,6 +41,20 @@ class Browsed:
     count: int
     due: float | None
     holder: str
+    stamp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A message that was looked at, and what is to take its place if it is still the same.
+
+    messages: each with the queue that it goes to, as Channel.prepare_message() made it; none, and it is removed.
+    keeps_due: they become ready when it would have, whatever their own x-delay says.
+    """
+
+    seen: Browsed
+    messages: Sequence[tuple[str, Outgoing]] = ()
+    keeps_due: bool = False
 
 
 class Management(base.Management):
@@ -63,6 +79,10 @@ class Management(base.Management):
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take ready or delayed messages out for good; returns the ids of those that were."""
         return self._ask(self._engine.remove, queue, ids)
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        """Take messages off queue that wait, as they were seen, and publish others instead; see Engine.swap()."""
+        return self._ask(self._engine.swap, queue, [_stored(swap) for swap in swaps])
 
     def leases(self) -> list[Lease]:
         """Every connection that has a lease."""
@@ -110,4 +130,10 @@ def browsed(seen: Seen) -> Browsed:
         count=seen.count,
         due=seen.due,
         holder=seen.holder,
+        stamp=seen.body,
     )
+
+
+def _stored(swap: Swap) -> engine.Swap:
+    messages = [each for queue, message in swap.messages for each in message.stored("", queue, [queue])]
+    return engine.Swap(swap.seen.id, swap.seen.stamp, tuple(messages), swap.keeps_due)

@@ -42,6 +42,7 @@ from kq_transports.engine import (
     Options,
     Seen,
     State,
+    Swap,
     Traits,
     Verdict,
     Want,
@@ -71,7 +72,7 @@ def _load() -> dict[str, Script]:
 
 
 #: Verbs that return what they did, which a repeat would not know.
-_ONCE = frozenset({"delete", "purge", "remove", "expel"})
+_ONCE = frozenset({"delete", "purge", "remove", "swap", "expel"})
 _SCRIPTS = _load()
 
 
@@ -243,6 +244,13 @@ class RedisEngine(Engine):
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         return [id.decode() for id in self._run("remove", queue, *ids)]
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        asked: list[str | bytes | int] = []
+        for each in swaps:
+            asked += each.id, each.body, int(each.keeps_due), len(each.messages)
+        messages = [message for each in swaps for message in each.messages]
+        return [bool(made) for made in self._run("swap", queue, len(swaps), *asked, *_flat(messages))]
 
     def leases(self) -> list[Lease]:
         reply = self._run("leases")

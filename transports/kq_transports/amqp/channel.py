@@ -207,7 +207,7 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         """Store letters; returns those that no queue wanted."""
         link = self._checked
         try:
-            sent = [self._publishing(letter, begin) for letter in letters]
+            sent = [publishing(link, letter, begin) for letter in letters]
         except Unreachable as error:
             error.sent = False  # it was the way of a delayed message that could not be made
             raise
@@ -215,20 +215,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         if not returned:
             return []
         return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]
-
-    def _publishing(self, letter: Letter, begin: float) -> Publishing:
-        message, exchange, key = letter.message, letter.exchange, letter.key
-        if not message.properties.get("message_id"):
-            # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
-            message.properties["message_id"] = os.urandom(12).hex()
-        due = None
-        if delay := delay_of(message):
-            if exchange:
-                raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
-            due = int(time.time() * 1000) + delay
-            exchange, key = self.link.delays.route(key, priority_of(message), begin + delay / 1000)
-        properties, body = packed(message, due)
-        return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
 
     def _return(self, letter: Letter) -> None:
         error = missing(letter.exchange, letter.key)
@@ -471,6 +457,25 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         self.link.fail(refusal(reply_code, reply_text, (class_id, method_id)))
+
+
+def publishing(link: Connection, letter: Letter, begin: float) -> Publishing:
+    """letter as it is sent. begin: when its delay began, by the monotonic clock.
+
+    The way of a delayed one is there on return. Raises NotFound when there is no such queue.
+    """
+    message, exchange, key = letter.message, letter.exchange, letter.key
+    if not message.properties.get("message_id"):
+        # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
+        message.properties["message_id"] = os.urandom(12).hex()
+    due = None
+    if delay := delay_of(message):
+        if exchange:
+            raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
+        due = int(time.time() * 1000) + delay
+        exchange, key = link.delays.route(key, priority_of(message), begin + delay / 1000)
+    properties, body = packed(message, due)
+    return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
 
 
 #: The tag of an Arrival that is none: the broker ended the subscription.

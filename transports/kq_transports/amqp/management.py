@@ -7,27 +7,39 @@ places, marked as redelivered. AMQP knows no ids: finding one reads the queue, u
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
+from hashlib import blake2b
+from math import ceil
 from typing import Any
 
 from amqp import spec
 from kombu.transport import base
 
+from kq_transports.amqp.channel import publishing
 from kq_transports.amqp.connection import Connection
-from kq_transports.amqp.frames import ack_frame
+from kq_transports.amqp.errors import Refused
+from kq_transports.amqp.frames import ack_frame, message_frames
 from kq_transports.amqp.message import DUE_HEADER, Arrival, Message, properties_of
+from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.presence import HOLDER, Answer, Held, Question, chosen, expel, roll_call
 from kq_transports.amqp.question import Request, Side, ask_all
-from kq_transports.engine import Arguments, Counts, EngineError, Lease, State
-from kq_transports.envelope import COUNT_HEADER
-from kq_transports.management import Browsed
+from kq_transports.amqp.transaction import Letter
+from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, State
+from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
+from kq_transports.management import Browsed, Swap
 
 #: So many messages of a queue are looked at, at most.
 MOST = 10_000
 #: So many are asked for at once.
 PAGE = 500
+#: A queue that is there while somebody looks at the one that it is named after.
+TURN = "kq.look."
+#: Seconds between two tries to be the one who looks.
+PAUSE = 0.02
 
 
 class Management(base.Management):
@@ -57,7 +69,7 @@ class Management(base.Management):
             self._link.topology.find(queue)
             found = self._ask(Question(queue, offset + limit)).messages
             return [browsed(held.arrived, queue, "held", held.holder) for held in found][offset : offset + limit]
-        with self._peek() as peek:
+        with self._peek(queue) as peek:
             if state == "ready":
                 return [browsed(each, queue) for each in peek.ready(queue, min(MOST, offset + limit))][offset:]
             delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
@@ -68,7 +80,7 @@ class Management(base.Management):
         found = [
             browsed(held.arrived, queue, "held", held.holder) for held in self._ask(Question(queue, MOST, ids)).messages
         ]
-        with self._peek() as peek:
+        with self._peek(queue) as peek:
             delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
             ready = [browsed(each, queue) for each in peek.ready(queue, MOST)]
         return found + [each for each in delayed + ready if each.id in set(ids)]
@@ -76,11 +88,41 @@ class Management(base.Management):
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take ready or delayed messages out for good; returns the ids of those that were."""
         wanted = set(ids)
-        with self._peek() as peek:
+        with self._peek(queue) as peek:
             found = {each.tag: properties_of(each).get("message_id", "") for each in peek.all(queue)}
             gone = {tag: id for tag, id in found.items() if id in wanted}
             peek.end(list(gone))
         return list(dict.fromkeys(gone.values()))
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        """Take messages off queue that wait, as they were seen, and publish others instead.
+
+        The broker does all of it at one word of ours: who dies before it has said that word has changed nothing.
+        """
+        self._check_room(swaps)
+        made, messages, tags = list[bool](), list[Publishing](), list[int]()
+        with self._peek(queue) as peek:
+            found = _by_stamp(peek.all(queue), queue)
+            for swap in swaps:
+                same = found.pop((swap.seen.id, swap.seen.stamp), [])
+                made.append(bool(same))
+                if same:
+                    tags += [arrived.tag for arrived in same]  # copies of it are one message
+                    messages += [peek.prepared(letter) for letter in _letters(swap, same[0])]
+            if tags:
+                peek.exchange(tags, messages)
+        return made
+
+    def _check_room(self, swaps: Sequence[Swap]) -> None:
+        """Raise NotFound or Full unless all can be stored. Of a transaction RabbitMQ would do the rest."""
+        link = self._link
+        added = Counter(queue for swap in swaps for queue, _ in swap.messages)
+        waiting = {queue: link.topology.find(queue).message_count for queue in added}
+        declared = link.registry.queues() if added else {}
+        for queue, more in added.items():
+            limit: Any = declared.get(queue, {}).get("x-max-length")
+            if limit is not None and waiting[queue] + more > limit:
+                raise Full(f"queue {queue!r} has x-max-length {limit} and is full; let it drain")
 
     def leases(self) -> list[Lease]:
         """Every connection that holds messages, or may, and answers."""
@@ -119,12 +161,16 @@ class Management(base.Management):
         return Answer([one.holder() for one in ours] + said.holders, held + said.messages)
 
     @contextmanager
-    def _peek(self) -> Iterator[Peek]:
-        """Something to look through; all it took is back when it is closed, but for what it ended."""
+    def _peek(self, queue: str) -> Iterator[Peek]:
+        """Something to look through; all it took is back when it is closed, but for what it ended.
+
+        One at a time looks at a queue: the next would see nothing of what this one holds.
+        """
         link = self._link
         own = Connection(link.client, link.address, replace(link.options, name="", lease=60.0), link.queue_type)
         own.connect()
         try:
+            _take_turn(own, queue)
             yield Peek(own)
         finally:
             own.close()
@@ -171,6 +217,22 @@ class Peek(Side):
         frames = b"".join(ack_frame(self.channel_id, tag, False) for tag in tags)
         self.link.write(frames, time.monotonic() + self.link.options.timeout, self)
 
+    def prepared(self, letter: Letter) -> Publishing:
+        """letter as it is sent; see publishing()."""
+        return publishing(self._connection, letter, time.monotonic())
+
+    def exchange(self, tags: Sequence[int], messages: Sequence[Publishing]) -> None:
+        """Take these off their queues for good and publish messages, all of it or nothing."""
+        self.send_method(spec.Tx.Select, wait=spec.Tx.SelectOk)
+        limit = self._connection.frame_max
+        frames = [
+            message_frames(self.channel_id, each.exchange, each.key, False, each.properties, each.body, limit)
+            for each in messages
+        ]
+        self.link.write(b"".join(frames), time.monotonic() + self.link.options.timeout, self)
+        self.end(tags)
+        self.send_method(spec.Tx.Commit, wait=spec.Tx.CommitOk)
+
     def _got(self, queue: str, number: int) -> Iterator[Arrival]:
         """The first messages of queue."""
         answers = [spec.Basic.GetOk, spec.Basic.GetEmpty]
@@ -180,6 +242,47 @@ class Peek(Side):
                 if len(got) > 1:
                     tag, redelivered, exchange, key, _, method = got
                     yield Arrival(self, queue, "", tag, redelivered, exchange, key, method.header, method.body)
+
+
+def _take_turn(connection: Connection, queue: str) -> None:
+    """Wait until nobody else looks at queue, and let others wait until connection ends.
+
+    An exclusive queue stands for it: the broker refuses it to others and ends it with its connection.
+    """
+    until = time.monotonic() + connection.options.timeout
+    while True:
+        try:
+            connection.topology.side.queue_declare(f"{TURN}{queue}"[:255], exclusive=True)
+            return
+        except Refused:
+            if time.monotonic() > until:
+                raise
+        time.sleep(PAUSE)
+
+
+def _by_stamp(arrivals: Sequence[Arrival], queue: str) -> dict[tuple[str, bytes], list[Arrival]]:
+    """What arrived, by id and stamp."""
+    found: dict[tuple[str, bytes], list[Arrival]] = {}
+    for each in arrivals:
+        seen = browsed(each, queue)
+        found.setdefault((seen.id, seen.stamp), []).append(each)
+    return found
+
+
+def _letters(swap: Swap, arrived: Arrival) -> Iterator[Letter]:
+    """What takes the place of arrived."""
+    due = properties_of(arrived).get("application_headers", {}).get(DUE_HEADER, 0)
+    for queue, message in swap.messages:
+        if swap.keeps_due:
+            message = copy(message)
+            message.headers = {**message.headers, DELAY_HEADER: max(0, ceil(due - time.time() * 1000))}
+        yield Letter(message, "", queue, True)
+
+
+def _stamp(message: Message) -> bytes:
+    """What tells a message from another of the same id. Its headers are without those of this delivery."""
+    parts = message.headers, message.properties, message.content_type, message.content_encoding, message.body
+    return blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
 def browsed(arrived: Arrival, queue: str, state: State = "ready", holder: str = "") -> Browsed:
@@ -204,4 +307,5 @@ def browsed(arrived: Arrival, queue: str, state: State = "ready", holder: str = 
         count=0 if state == "delayed" else count,
         due=due,
         holder=holder,
+        stamp=_stamp(message),
     )

@@ -19,6 +19,7 @@ from kq_transports.engine import (
     Message,
     Seen,
     State,
+    Swap,
     Unreachable,
     Verdict,
     Want,
@@ -111,6 +112,9 @@ class Flaky(Engine):
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         return self._call(self._engine.remove, queue, ids)
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        return self._call(self._engine.swap, queue, swaps)
 
     def leases(self) -> list[Lease]:
         return self._call(self._engine.leases)

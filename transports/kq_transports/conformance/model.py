@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kq_transports.conformance.engine.world import Connect
-from kq_transports.engine import Action, Delivery, Engine, LeaseLost, Message, Verdict, Want
+from kq_transports.engine import Action, Delivery, Engine, LeaseLost, Message, Swap, Verdict, Want
 
 SOON = 0.01  # seconds: a delay that is over after an `advance`
 LATE = 3600.0  # seconds: a delay that is never over here
@@ -43,6 +43,7 @@ class Entry:
     place: int
     priority: int
     waits: Waits
+    body: bytes
     count: int = 0
     holder: int | None = None
     receipt: str = ""
@@ -145,6 +146,23 @@ class EngineModel(RuleBasedStateMachine):
         for id in removable:
             del self.entries[id]
 
+    @rule(which=picks, priority=priorities, waits=delays, keeps_due=st.booleans(), changed=st.booleans())
+    def swap(self, which: list[int], priority: int, waits: Waits, keeps_due: bool, changed: bool) -> None:
+        chosen = [self.entries[id] for id in picked(which, sorted(self.entries))]
+        fits = [entry.holder is None and not changed for entry in chosen]
+        swaps = [
+            Swap(
+                old.id,
+                b"no longer" if changed else old.body,
+                (self._new(old.id, priority, old.waits if keeps_due else waits, f"{next(self._names)}"),)
+                if fit
+                else (),
+                keeps_due,
+            )
+            for old, fit in zip(chosen, fits, strict=True)
+        ]
+        assert self.engines[1].swap(self.queue, swaps) == fits
+
     @rule()
     def advance(self) -> None:
         self._elapse(SOON * 1.5)
@@ -178,10 +196,11 @@ class EngineModel(RuleBasedStateMachine):
     def _fresh(self) -> Engine:
         return self._connect()
 
-    def _new(self, id: str, priority: int, waits: Waits) -> Message:
-        self.entries[id] = Entry(id, next(self._places), priority, waits)
+    def _new(self, id: str, priority: int, waits: Waits, says: str = "") -> Message:
+        body = (says or id).encode()
+        self.entries[id] = Entry(id, next(self._places), priority, waits, body)
         delay = {"now": 0.0, "soon": SOON, "late": LATE}[waits]
-        return Message(id, self.queue, id.encode(), priority, delay)
+        return Message(id, self.queue, body, priority, delay)
 
     def _held(self, seat: int) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.holder == seat]
@@ -196,7 +215,9 @@ class EngineModel(RuleBasedStateMachine):
 
     def _taken(self, seat: int, limit: int, got: list[Delivery]) -> None:
         expected = sorted(self._waiting([d.id for d in got]), key=lambda e: e.rank)[:limit]
-        assert [(d.id, d.priority, d.count) for d in got] == [(e.id, e.priority, e.count) for e in expected]
+        assert [(d.id, d.body, d.priority, d.count) for d in got] == [
+            (e.id, e.body, e.priority, e.count) for e in expected
+        ]
         for delivery, entry in zip(got, expected, strict=True):
             entry.holder, entry.receipt, entry.waits = seat, delivery.receipt, "now"
 

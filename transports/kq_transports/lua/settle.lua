@@ -21,7 +21,7 @@ local done, back, stale = read_verdicts(connection, 6, verdicts)
 if #stale > 0 and #ARGV >= messages then
   return stale
 end
-local queues, refusal = read_messages(messages, done[2])
+local queues, refusal = read_messages(messages_from(messages), done[2], {})
 if refusal then
   return refusal
 end

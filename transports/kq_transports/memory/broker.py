@@ -7,7 +7,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar, Protocol
 
 from kq_transports.engine import (
@@ -134,17 +135,19 @@ class MemoryBroker:
             exchange.bindings = {each: None for each in exchange.bindings if each.queue != name}
         return len(queue.entries) if queue else 0
 
-    def check(self, messages: Sequence[Message]) -> None:
-        """Raise NotFound or Full unless all of messages can be stored."""
-        more: dict[str, int] = {}
+    def check(self, messages: Sequence[Message], leaving: Collection[Entry] = ()) -> None:
+        """Raise NotFound or Full unless all of messages can be stored when what is leaving, and waits, is gone."""
+        more: Counter[str] = Counter()
+        more.subtract(entry.queue.name for entry in leaving)
         for message in messages:
             queue = self.queues.get(message.queue)
             if queue is None:
                 raise NotFound(f"there is no queue {message.queue!r}")
-            if queue.limit is not None and message.id not in queue.entries:
-                more[queue.name] = more.get(queue.name, 0) + 1
+            if queue.limit is not None:
+                known = queue.entries.get(message.id)
+                more[queue.name] += known is None or known in leaving
         for name, number in more.items():
-            if not self.queues[name].has_room(number):
+            if number > 0 and not self.queues[name].has_room(number):
                 raise Full(f"queue {name!r} may have {self.queues[name].limit} messages waiting and has them")
 
     def store(self, messages: Sequence[Message]) -> None:

@@ -21,6 +21,7 @@ from kq_transports.engine import (
     Options,
     Seen,
     State,
+    Swap,
     Traits,
     Verdict,
     Want,
@@ -267,6 +268,24 @@ class MemoryEngine(Engine):
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         with self._broker.lock:
             return self._broker.queue(queue).remove(ids)
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        with self._broker.lock:
+            self._broker.reap()
+            found = self._broker.queue(queue)
+            leaving = [found.waiting(swap.id, swap.body) for swap in swaps]
+            now = self._broker.clock.now()
+            messages = [
+                message
+                for swap, entry in zip(swaps, leaving, strict=True)
+                if entry is not None
+                for message in swap.published(0.0 if entry.due is None else entry.due - now)
+            ]
+            gone = {entry for entry in leaving if entry is not None}
+            self._broker.check(messages, gone)
+            found.remove(entry.id for entry in gone)
+            self._broker.store(messages)
+            return [entry is not None for entry in leaving]
 
     def leases(self) -> list[Lease]:
         with self._broker.lock:

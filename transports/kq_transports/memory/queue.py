@@ -168,6 +168,11 @@ class Queue:
         self.ready -= len(taken)
         return taken
 
+    def waiting(self, id: str, body: bytes) -> Entry | None:
+        """The message of that id if it waits and has that body."""
+        entry = self.entries.get(id)
+        return entry if entry is not None and entry.state != "held" and entry.body == body else None
+
     def remove(self, ids: Iterable[str]) -> list[str]:
         """Take those that wait out for good."""
         removed = []

@@ -29,6 +29,7 @@ from kq_transports.engine import (
     Options,
     Seen,
     State,
+    Swap,
     Traits,
     Verdict,
     Want,
@@ -214,6 +215,11 @@ class SqliteEngine(Engine):
         with self._work() as work:
             known = work.queue(queue)
             return [] if known is None else moves.remove(work, known.number, ids)
+
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        with self._work() as work:
+            leases.end_dead(work)
+            return moves.swap(work, work.known_queue(queue).number, swaps)
 
     def leases(self) -> list[Lease]:
         return look.leases(self._database)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from kq_transports.engine import Action, Delivery, Full, Message, Verdict
+from kq_transports.engine import Action, Delivery, Full, Message, Swap, Verdict
 from kq_transports.sqlite.work import EVERYBODY, Queue, Work
 
 #: A row that has just left kq_held: ticket, queue, rank, seq, count.
@@ -34,6 +34,8 @@ _THESE = "ticket IN (SELECT value FROM json_each(?))"
 _END = f"DELETE FROM kq_held WHERE {_THESE}"
 _FORGET = "DELETE FROM kq_message WHERE seq IN (SELECT value FROM json_each(?))"
 _READY_AGAIN = "INSERT INTO kq_ready (queue, rank, seq, count) VALUES (?, ?, ?, ?)"
+
+_AS_SEEN = "SELECT seq, rank, due FROM kq_message WHERE queue = ? AND id = ? AND body = ?"
 
 _PROMOTE = """INSERT INTO kq_ready (queue, rank, seq, count)
     SELECT queue, rank, seq, 0 FROM kq_delayed WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?"""
@@ -168,6 +170,20 @@ def _remove(work: Work, queue: int, seq: int, rank: int, due: float | None) -> b
     work.execute("DELETE FROM kq_message WHERE seq = ?", (seq,))
     work.count(queue, ready=-ready, delayed=-delayed)
     return True
+
+
+def swap(work: Work, queue: int, swaps: Sequence[Swap]) -> list[bool]:
+    """Take those off that wait and are as they were seen, and store what is to take their place."""
+    made, messages = list[bool](), list[Message]()
+    for each in swaps:
+        row = work.execute(_AS_SEEN, (queue, each.id, each.body)).fetchone()
+        made.append(row is not None and _remove(work, queue, *row))
+        if made[-1]:
+            due = row[2]
+            messages += each.published(0.0 if due is None else max(0.0, due - work.steady))
+    work.tally()  # there is room for as many as were taken off
+    store(work, messages)
+    return made
 
 
 def promote(work: Work, queue: Queue) -> None:

@@ -83,10 +83,15 @@ class Work:
         for (queue,) in self.execute("SELECT DISTINCT queue FROM kq_waiter").fetchall():
             self.call(queue, EVERYBODY)
 
-    def finish(self) -> None:
-        """Write the counts and ring the bells; the last step before the commit."""
+    def tally(self) -> None:
+        """Write the counts."""
         for queue, change in self._changed.items():
             self.execute(_COUNT, (*change, queue))
+        self._changed.clear()
+
+    def finish(self) -> None:
+        """Write the counts and ring the bells; the last step before the commit."""
+        self.tally()
         for queue, sleepers in self._calls.items():
             self._ring(queue, sleepers)
 

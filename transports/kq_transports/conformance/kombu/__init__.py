@@ -15,6 +15,7 @@ from __future__ import annotations
 from kq_transports.conformance.kombu.exchanges import Declaring, Routing, SingleActive
 from kq_transports.conformance.kombu.failures import Deaths, Leases
 from kq_transports.conformance.kombu.messages import Consuming, GivingBack, Later, Prefetch
+from kq_transports.conformance.kombu.swapping import Swapping
 from kq_transports.conformance.kombu.together import EventLoops, Groups, Looking, Once, Threads
 from kq_transports.conformance.kombu.wire import WireSuite
 
@@ -34,6 +35,7 @@ class KombuSuite(
     Threads,
     EventLoops,
     Looking,
+    Swapping,
     Leases,
     Deaths,
 ):

@@ -18,6 +18,21 @@ local function blank(queue, ticket)
   end
 end
 
+-- "ticket body" of a message that is ready or delayed, or nil.
+local function waiting(queue, id)
+  return redis.call('HEXISTS', of(queue, 'held'), id) == 0 and redis.call('HGET', of(queue, 'jobs'), id) or nil
+end
+
+-- End a message that is ready or delayed.
+local function take_off(queue, id, job)
+  if redis.call('ZREM', of(queue, 'beside'), id) + redis.call('ZREM', of(queue, 'delayed'), id) == 0 then
+    blank(queue, (read_entry(job)))
+  end
+  redis.call('HDEL', of(queue, 'jobs'), id)
+  redis.call('HDEL', of(queue, 'counts'), id)
+  redis.call('HDEL', of(queue, 'tickets'), id)
+end
+
 -- The messages of one priority in order, blanks included: at most limit from offset on. beside: ids
 -- and places of those beside the line, as many as may be among the first offset + limit.
 local function merged(list, beside, offset, limit)

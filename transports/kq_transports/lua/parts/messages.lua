@@ -1,11 +1,20 @@
 -- Messages, as the client sends them.
 
--- Read the messages (queue, id, body, priority, delay) from ARGV[first] on; returns for each queue
--- its lines and the indices of those that it does not have yet, or nil and an error.
--- ending: entries that are about to end.
-local function read_messages(first, ending)
-  local queues, ended = {}, {}
+-- The indices in ARGV of the messages (queue, id, body, priority, delay) from the one at first on.
+local function messages_from(first)
+  local indices = {}
   for i = first, #ARGV, 5 do
+    table.insert(indices, i)
+  end
+  return indices
+end
+
+-- Read the messages at those indices; returns for each queue its lines and the indices of those that
+-- it does not have yet, or nil and an error. ending: entries that are about to end. leaving: how many
+-- of them wait, by queue.
+local function read_messages(indices, ending, leaving)
+  local queues, ended = {}, {}
+  for _, i in ipairs(indices) do
     queues[ARGV[i]] = queues[ARGV[i]] or {}
     table.insert(queues[ARGV[i]], i)
   end
@@ -31,6 +40,7 @@ local function read_messages(first, ending)
     end
     if declared[2] and #fresh > 0 then
       local waiting = redis.call('HLEN', of(queue, 'jobs')) - redis.call('HLEN', of(queue, 'held'))
+      waiting = waiting - (leaving[queue] or 0)
       if waiting + #fresh > tonumber(declared[2]) then
         return nil, redis.error_reply('KQFULL ' .. queue)
       end
