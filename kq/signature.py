@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from types import SimpleNamespace
+from types import SimpleNamespace, UnionType
 from typing import Any
 
 import msgspec
@@ -133,11 +133,27 @@ def _resolved(parameter: Parameter, function: Callable[..., Any]) -> Any:
 def _checkable(hint: Any) -> Any:
     """hint if msgspec can check it, else Any."""
     try:
+        if _breaks(hint):
+            return Any
         msgspec.json.Decoder(hint)  # raises for unions that it cannot tell apart
         msgspec.json.schema(hint)  # raises for classes that it would only compare by isinstance
     except Exception:
         return Any
     return hint
+
+
+def _breaks(hint: Any) -> bool:
+    """Whether msgspec (0.22) would write past its memory: text with a pattern in a union with more than None."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        others = [part for part in parts if part is not type(None)]
+        if len(others) > 1 and any(_has_pattern(part) for part in others):
+            return True
+    return any(map(_breaks, parts))
+
+
+def _has_pattern(hint: Any) -> bool:
+    return any(getattr(each, "pattern", None) for each in getattr(hint, "__metadata__", ()))
 
 
 def _with_name(error: msgspec.ValidationError) -> str:
