@@ -34,10 +34,10 @@ if TYPE_CHECKING:
         Retry,
         SoftTimeout,
     )
+    from kq.failure import FAILURES
     from kq.handle import Handle
     from kq.job import Job, State
     from kq.jobtype import JobType
-    from kq.outcome import FINAL_ERRORS, PASSING_ERRORS
     from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
     from kq.worker import Worker
 
@@ -56,7 +56,7 @@ _HOME = {
     "Control": "kq.control",
     "Delays": "kq.policy",
     "Exponential": "kq.policy",
-    "FINAL_ERRORS": "kq.outcome",
+    "FAILURES": "kq.failure",
     "Fixed": "kq.policy",
     "Handle": "kq.handle",
     "Job": "kq.job",
@@ -68,7 +68,6 @@ _HOME = {
     "KqError": "kq.errors",
     "MessageError": "kq.errors",
     "Never": "kq.policy",
-    "PASSING_ERRORS": "kq.outcome",
     "Polynomial": "kq.policy",
     "PublishPolicy": "kq.broker",
     "ResultExpired": "kq.errors",
@@ -83,8 +82,7 @@ _HOME = {
 }
 
 __all__ = [
-    "FINAL_ERRORS",
-    "PASSING_ERRORS",
+    "FAILURES",
     "App",
     "BadJob",
     "BadNetwork",

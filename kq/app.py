@@ -18,12 +18,13 @@ from kq.broker import Broker, Inspector, Publishes, PublishPolicy
 from kq.clock import age, new_id
 from kq.config import Config, load
 from kq.errors import ConfigError, MessageError
+from kq.failure import Failures, classified
 from kq.handle import Handle
 from kq.job import Job, Settings
 from kq.jobtype import AsyncJobType, JobType
 from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
 from kq.outcome import OnLost, OnTimeout, Rules
-from kq.policy import YEAR, RetryPolicy, error_name
+from kq.policy import YEAR, RetryPolicy
 from kq.record import unique_key
 from kq.state import open_store
 from kq.state.store import Store, Write
@@ -31,7 +32,6 @@ from kq.url import Address, parse, redact
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Errors = Sequence[type[BaseException] | str]
 
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
@@ -49,9 +49,10 @@ class App:
     name: told to people. url: the broker (`sqlite:///kq.db`, `redis://…`, `amqp://…`, `memory://name`);
     state: where results and other small facts are kept, the broker itself where it can.
     lease: seconds of silence after which a worker is taken for dead and its jobs go to others.
-    queue, priority, timeout, retry_policy: for job types that say nothing else; there is always a
-    timeout. keep: seconds that results are kept; 0 keeps none. submit_timeout: seconds that one
-    submit may take in all.
+    queue, priority, timeout, retry_policy, max_lost, max_infra: for job types that say nothing else; there is always
+    a timeout. failures: classes of errors, where they are not those of kq.FAILURES. version: of the code, for jobs'
+    histories; by default a digest of the files that define job types. keep: seconds that results are kept; 0: none.
+    submit_timeout: seconds that one submit may take in all.
     What is not said here is read from the environment and the config file when it is first needed (kq.config).
     """
 
@@ -66,6 +67,10 @@ class App:
         priority: int = DEFAULT_PRIORITY,
         timeout: float = DEFAULT_TIMEOUT,
         retry_policy: RetryPolicy | None = None,
+        failures: Failures | None = None,
+        max_lost: int = 3,
+        max_infra: int = 15,
+        version: str = "",
         keep: float | None = None,
         submit_timeout: float | None = None,
         publish_retry_policy: PublishPolicy | None = None,
@@ -73,7 +78,9 @@ class App:
         if lease is not None and lease < 1:
             raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
         self.name = name
+        self.version = version
         self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
+        self.rules = Rules(retry_policy, classified(failures), max_lost=max_lost, max_infra=max_infra)
         self.jobs: dict[str, JobType[..., Any]] = {}
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self._url = url
@@ -196,11 +203,11 @@ class App:
         priority: int | None = None,
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
-        retry_on: Errors = (),
-        bury_on: Errors = (),
+        failures: Failures | None = None,
         on_timeout: OnTimeout = "retry",
         on_lost: OnLost = "retry",
-        max_lost: int = 3,
+        max_lost: int | None = None,
+        max_infra: int | None = None,
         keep: float | None = None,
     ) -> _Decorator: ...
     def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
@@ -208,13 +215,14 @@ class App:
 
         name: by which messages call it, `module.function` by default. queue, priority (0..9),
         timeout (seconds an attempt may take): the app's by default.
-        retry_policy: when failed attempts are repeated. Without one, here and in the app, only errors that may
-        pass (kq.PASSING_ERRORS) are retried; what a second run cannot mend (kq.FINAL_ERRORS) never is,
-        unless retry_on names it. retry_on, bury_on: exception classes or dotted names.
+        retry_policy: when failed attempts are repeated. Without one, here and in the app, only what is known to pass is
+        retried. failures: the classes of errors, "passing", "final", "storage" or "network", by exception class or
+        dotted name, where they are neither those of the app nor those of kq.FAILURES.
         on_timeout: "retry" (by policy), "bury" or "revoke". on_lost: what becomes of it when its executor
-        or worker dies under it: "retry", at most max_lost times, or "bury": at most one start.
+        or worker dies under it: "retry", until max_lost have died, or "bury": at most one start.
+        max_infra: it is buried when bad storage or a bad network have ended so many attempts.
         keep: seconds that results are kept.
-        Raises ConfigError when the name is taken.
+        Raises ConfigError when the name is taken, or failures names no class.
         """
         if function is None:
             return _Decorator(self, options)
@@ -229,21 +237,21 @@ class App:
         priority: int | None = None,
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
-        retry_on: Errors = (),
-        bury_on: Errors = (),
+        failures: Failures | None = None,
         on_timeout: OnTimeout = "retry",
         on_lost: OnLost = "retry",
-        max_lost: int = 3,
+        max_lost: int | None = None,
+        max_infra: int | None = None,
         keep: float | None = None,
     ) -> JobType[..., Any]:
         settings = Settings(queue, priority, timeout=timeout, retry_policy=retry_policy).over(self.defaults)
         rules = Rules(
             settings.retry_policy,
-            frozenset(error_name(each) for each in retry_on),
-            frozenset(error_name(each) for each in bury_on),
+            {**self.rules.failures, **classified(failures)},
             on_timeout,
             on_lost,
-            max_lost,
+            self.rules.max_lost if max_lost is None else max_lost,
+            self.rules.max_infra if max_infra is None else max_infra,
         )
         name = name or f"{_module_name(function)}.{function.__qualname__}"
         if name in self.jobs:

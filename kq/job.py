@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from kq.policy import YEAR, RetryPolicy
 
@@ -114,20 +114,28 @@ class Job(Generic[R_co]):
     settings: Settings = Settings()
 
 
+#: The names of a job's counters.
+Counter: TypeAlias = Literal["failed", "lost", "infra"]
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """How a job's attempts went, each cause counted apart (promise C7).
 
     failed: attempts that ended by the job's own doing.
     lost: executors that died, or were lost with their worker, while it ran.
-    infrastructure: attempts that bad storage or a bad network ended.
+    infra: attempts that bad storage or a bad network ended.
     """
 
     failed: int = 0
     lost: int = 0
-    infrastructure: int = 0
+    infra: int = 0
 
     @property
     def attempts(self) -> int:
         """How many attempts have ended."""
-        return self.failed + self.lost + self.infrastructure
+        return self.failed + self.lost + self.infra
+
+    def plus(self, counter: Counter) -> Counters:
+        """One more of counter."""
+        return replace(self, **{counter: getattr(self, counter) + 1})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -91,3 +93,16 @@ def whereabouts(app: App) -> str:
     if app.module == "__main__":
         return f"{Path(getattr(module, '__file__', '')).resolve()}:{names[0]}"
     return f"{app.module}:{names[0]}"
+
+
+def version_of(app: App) -> str:
+    """The version of app's code: what it says itself, else a digest of the files that define its job types."""
+    if app.version:
+        return app.version
+    names = {getattr(job_type.function, "__module__", "") for job_type in app.jobs.values()}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    digest = hashlib.sha256()
+    for file in sorted(filter(None, files)):
+        with contextlib.suppress(OSError):  # it came from an archive
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:12]

@@ -40,8 +40,9 @@ Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a job's history: an execution that did not complete it.
 
-    number: 1 for the first start. started, ended: seconds since the epoch by the worker's clock.
-    outcome: "raised", "timed out" or "died"; error: one line.
+    number: 1 for the first start. worker, host: who ran it, and where. started, ended: seconds since the epoch by the
+    worker's clock. outcome: "raised", "timed out", "died", "out of memory", "bad storage" or "bad network". error: one
+    line. counter: the counter that it counted to: "failed", "lost" or "infra". code: the version of the application.
     """
 
     number: Count
@@ -50,6 +51,9 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: Instant
     outcome: str
     error: str = ""
+    counter: str = ""
+    host: str = ""
+    code: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -84,7 +88,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def counting(self, counters: Counters) -> Head:
         """This head with other counters."""
-        return msgspec.structs.replace(self, failed=counters.failed, lost=counters.lost, infra=counters.infrastructure)
+        return msgspec.structs.replace(self, failed=counters.failed, lost=counters.lost, infra=counters.infra)
 
     def after(self, attempt: Attempt) -> Head:
         """This head with one more line of history; the oldest but the first goes when it is full."""

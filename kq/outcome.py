@@ -7,65 +7,27 @@ verdicts out; a simulation drives the same function.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from kq.job import Counters
-from kq.policy import Exponential, RetryPolicy
+from kq.failure import FAILURES, Failure, FailureClass
+from kq.job import Counter, Counters
+from kq.policy import MOST_RETRIES, Exponential, RetryPolicy
 
 OnTimeout: TypeAlias = Literal["retry", "bury", "revoke"]
 OnLost: TypeAlias = Literal["retry", "bury"]
 
-#: Errors that a second run cannot mend: bugs and bad input. Not retried unless a type's `retry_on` names them.
-FINAL_ERRORS = (
-    "TypeError",
-    "ValueError",
-    "LookupError",
-    "AttributeError",
-    "NameError",
-    "ImportError",
-    "SyntaxError",
-    "AssertionError",
-    "NotImplementedError",
-    "ArithmeticError",
-    "RecursionError",
-    "msgspec.ValidationError",
-)
-
-#: Errors that may pass by themselves. Retried even where a job type names no retry policy.
-PASSING_ERRORS = (
-    "ConnectionError",
-    "TimeoutError",
-    "BlockingIOError",
-    "InterruptedError",
-    "sqlite3.OperationalError",
-    "socket.gaierror",
-    "http.client.HTTPException",
-    "smtplib.SMTPServerDisconnected",
-    "smtplib.SMTPConnectError",
-    "urllib.error.URLError",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception as data.
-
-    names: dotted names of its class and base classes, nearest first.
-    """
-
-    names: tuple[str, ...]
-    message: str
-    traceback: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.names[0] if self.names else "Exception"
-
-    def __str__(self) -> str:
-        name = self.name.removeprefix("kq.errors.")
-        return f"{name}: {self.message}" if self.message else name
+#: How an attempt ended that did not complete its job, in the words of its history, and the counter that it counts to.
+How: TypeAlias = Literal["raised", "timed out", "died", "out of memory", "bad storage", "bad network"]
+COUNTED: Mapping[How, Counter] = {
+    "raised": "failed",
+    "timed out": "failed",
+    "died": "lost",
+    "out of memory": "lost",
+    "bad storage": "infra",
+    "bad network": "infra",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +46,10 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """It raised a steering exception: kq.Retry, kq.Bury or kq.BadJob. delay: None for the policy's."""
+    """It raised kq.Retry. delay: None for its policy's."""
 
-    wish: Literal["retry", "bury"]
     failure: Failure
     delay: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hindered:
-    """Nothing is wrong with it: storage or a network that it needs failed (kq.BadStorage, kq.BadNetwork)."""
-
-    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +63,14 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Its executor died under it. how: "signal 9", "exit code 3", or "with its worker"."""
+    """Its executor died under it. how: "signal 9", "exit code 3", or "with its worker", whose lease ran out."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """Its executor was ended because of the memory that it took. how: a line for people."""
 
     how: str
 
@@ -131,7 +92,14 @@ class Expired:
     """Its deadline passed before it started."""
 
 
-Outcome: TypeAlias = Done | Raised | Asked | Hindered | TimedOut | Died | GivenBack | Unusable | Expired
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Somebody wanted it to end, before it started or while it ran. reason: who and why."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | OutOfMemory | GivenBack | Unusable | Expired | Revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +116,16 @@ class Retry:
     delay: float
     counters: Counters
     failure: Failure
+    how: How
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """It is set aside for a human, with new counters."""
+    """It is set aside for a human, with new counters. how: None when there was no attempt."""
 
     failure: Failure
     counters: Counters
+    how: How | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,31 +157,31 @@ Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Expire | Drop
 class Rules:
     """What a job type says about failure.
 
-    retry_policy: None when neither the type nor the app names one: then only PASSING_ERRORS are retried.
-    retry_on, bury_on: dotted names of errors that are retried, or final, whatever the lists above say;
-        the name nearest to the error's own class wins.
+    retry_policy: None when neither the type nor the app names one: then only what is known to pass is retried.
+    failures: the classes of errors, by dotted name, where the type or the app differs from FAILURES.
     max_lost: when so many executors have died under it, it is buried (promise C7).
+    max_infra: when bad storage or a bad network have ended so many attempts, it is buried.
     """
 
     retry_policy: RetryPolicy | None = None
-    retry_on: frozenset[str] = frozenset()
-    bury_on: frozenset[str] = frozenset()
+    failures: Mapping[str, FailureClass] = field(default_factory=dict)
     on_timeout: OnTimeout = "retry"
     on_lost: OnLost = "retry"
     max_lost: int = 3
+    max_infra: int = 15
 
 
 DEFAULT_POLICY = Exponential()
 
-#: For jobs that bad storage or a bad network ended: half an hour in all on average, 67 minutes at most.
-HINDERED_POLICY = Exponential(first=1.0, factor=2.0, longest=600.0, retries=15)
+#: The waits of jobs that bad storage or a bad network ended: by the 15th time half an hour in all, on average.
+HINDERED_WAITS = Exponential(first=1.0, factor=2.0, longest=600.0, retries=MOST_RETRIES)
 
 
 def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
     """What becomes of a job after one execution.
 
-    counters: as they were before it. The one exception to "failed attempts follow the policy" is
-    a death of the executor: that is counted apart and repeated at once, up to rules.max_lost.
+    counters: as they were before it. Each attempt that did not complete the job adds one to one of them, and each
+    of them has a limit of its own: failed the retry policy, lost max_lost, infra max_infra.
     """
     match outcome:
         case Done(value):
@@ -220,72 +190,86 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
             return GiveBack()
         case Expired():
             return Expire()
+        case Revoked(reason):
+            return Revoke(reason)
         case Unusable(reason):
             return Bury(Failure(("kq.errors.MessageError",), reason), counters)
         case Died(how):
-            return _after_death(how, counters, rules)
+            return _after_death("died", how, counters, rules)
+        case OutOfMemory(how):
+            return _after_death("out of memory", how, counters, rules)
         case Raised(failure):
-            failed = _failed(counters)
-            if not may_pass(failure.names, rules):
-                return Bury(failure, failed)
-            return _by_policy(failure, failed, rules, chance)
-        case Asked(wish, failure, delay):
-            if wish == "bury":
-                return Bury(failure, _failed(counters))
-            return _by_policy(failure, _failed(counters), rules, chance, delay)
-        case Hindered(failure):
-            return _after_hindrance(failure, counters, chance)
+            return _after_error(failure, counters, rules, chance)
+        case Asked(failure, delay):
+            return _by_policy("raised", failure, counters, rules, chance, delay)
         case TimedOut():
             return _after_timeout(outcome, counters, rules, chance)
 
 
-def may_pass(names: Sequence[str], rules: Rules) -> bool:
-    """Whether an error with these class names (nearest first) may be gone on a second run.
+def class_of(names: Sequence[str], rules: Rules) -> FailureClass:
+    """The class of an error with these names, nearest first.
 
-    The nearest name that anybody speaks of decides. What is said of it in person goes before the lists:
-    bury_on, then retry_on and a policy by error, then PASSING_ERRORS and FINAL_ERRORS.
+    The nearest name that anybody speaks of decides: the job type or its app, then a policy by error, then FAILURES.
+    What nobody speaks of may pass where there is a policy, for somebody thought of retries there.
     """
     policy = rules.retry_policy
     for name in names:
-        if name in rules.bury_on:
-            return False
-        if name in rules.retry_on or name in PASSING_ERRORS or (policy is not None and policy.speaks_of(name)):
-            return True
-        if name in FINAL_ERRORS:
-            return False
-    return policy is not None
+        if name in rules.failures:
+            return rules.failures[name]
+        if policy is not None and policy.speaks_of(name):
+            return "passing"
+        if name in FAILURES:
+            return FAILURES[name]
+    return "final" if policy is None else "passing"
 
 
-def _failed(counters: Counters) -> Counters:
-    return Counters(counters.failed + 1, counters.lost, counters.infrastructure)
+def _after_error(failure: Failure, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
+    match class_of(failure.names, rules):
+        case "final":
+            return Bury(failure, counters.plus("failed"), "raised")
+        case "passing":
+            return _by_policy("raised", failure, counters, rules, chance)
+        case "storage":
+            return _after_hindrance("bad storage", failure, counters, rules, chance)
+        case "network":
+            return _after_hindrance("bad network", failure, counters, rules, chance)
 
 
 def _by_policy(
-    failure: Failure, failed: Counters, rules: Rules, chance: random.Random, delay: float | None = None
+    how: How,
+    failure: Failure,
+    counters: Counters,
+    rules: Rules,
+    chance: random.Random,
+    delay: float | None = None,
 ) -> Verdict:
     """Retry as the policy says, after delay where the job asked for one; bury when the policy gives up."""
+    failed = counters.plus("failed")
     policy = (rules.retry_policy or DEFAULT_POLICY).for_error(failure.names)
     wait = policy.delay_before(failed.failed, chance)
     if wait is None:
-        return Bury(failure, failed)
-    return Retry(wait if delay is None else delay, failed, failure)
+        return Bury(failure, failed, how)
+    return Retry(wait if delay is None else delay, failed, failure, how)
 
 
-def _after_hindrance(failure: Failure, counters: Counters, chance: random.Random) -> Verdict:
+def _after_hindrance(how: How, failure: Failure, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
     """Its own attempts are not touched; the waits grow, because storage and networks take their time."""
-    hindered = Counters(counters.failed, counters.lost, counters.infrastructure + 1)
-    wait = HINDERED_POLICY.delay_before(hindered.infrastructure, chance)
-    return Bury(failure, hindered) if wait is None else Retry(wait, hindered, failure)
+    hindered = counters.plus("infra")
+    wait = HINDERED_WAITS.delay_before(hindered.infra, chance)
+    if wait is None or hindered.infra >= rules.max_infra:
+        return Bury(failure, hindered, how)
+    return Retry(wait, hindered, failure, how)
 
 
-def _after_death(how: str, counters: Counters, rules: Rules) -> Verdict:
-    lost = Counters(counters.failed, counters.lost + 1, counters.infrastructure)
+def _after_death(how: How, why: str, counters: Counters, rules: Rules) -> Verdict:
+    """Again at once: the next executor may live. Counted apart, so that a job can't kill executors for ever."""
+    lost = counters.plus("lost")
     failure = Failure(
-        ("kq.errors.ExecutorDied",), f"its executor died ({how}), {lost.lost} of at most {rules.max_lost} times"
+        ("kq.errors.ExecutorDied",), f"its executor died ({why}), {lost.lost} of at most {rules.max_lost} times"
     )
     if rules.on_lost == "bury" or lost.lost >= rules.max_lost:
-        return Bury(failure, lost)
-    return Retry(0.0, lost, failure)
+        return Bury(failure, lost, how)
+    return Retry(0.0, lost, failure, how)
 
 
 def _after_timeout(outcome: TimedOut, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
@@ -293,9 +277,8 @@ def _after_timeout(outcome: TimedOut, counters: Counters, rules: Rules, chance: 
     failure = outcome.failure or Failure(
         ("kq.errors.SoftTimeout", "TimeoutError"), f"ran past its timeout of {outcome.after:g} s and was {how}"
     )
-    failed = _failed(counters)
     if rules.on_timeout == "bury":
-        return Bury(failure, failed)
+        return Bury(failure, counters.plus("failed"), "timed out")
     if rules.on_timeout == "revoke":
         return Revoke(str(failure))
-    return _by_policy(failure, failed, rules, chance)
+    return _by_policy("timed out", failure, counters, rules, chance)

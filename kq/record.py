@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kq.job import State
+from kq.message import Attempt
 
 #: A result larger than this, in bytes of JSON, is refused: workers and state stores hold it whole.
 RESULT_LIMIT = 16 * 1024 * 1024
@@ -13,7 +14,8 @@ RESULT_LIMIT = 16 * 1024 * 1024
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
 
-    value: the result as JSON. ended: seconds since the epoch by the worker's clock.
+    value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
+    complete it.
     """
 
     state: State
@@ -25,6 +27,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts: int = 0
     type: str = ""
     queue: str = ""
+    history: tuple[Attempt, ...] = ()
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from kq.cli.frame import VERBS, Root
 from kq.context import CurrentJob
 from kq.control import Health, Heartbeat, JobInfo, QueueInfo, RunningJob, WorkerInfo
 from kq.errors import KqError, Steering, all_errors
+from kq.failure import FailureClass
 from kq.job import MOVES, Settings, State
 from kq.message import Attempt
 from kq.policy import ByError
@@ -36,7 +37,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
     "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.handle", "kq.context"),
-    "Retries": ("kq.policy", "kq.outcome"),
+    "Failures and retries": ("kq.failure", "kq.policy"),
     "Workers and control": ("kq.worker.program", "kq.control"),
     "Settings in code": ("kq.broker",),
 }
@@ -87,19 +88,29 @@ def python() -> str:
 def home_of(name: str) -> str:
     """The module that a public name comes from."""
     value = getattr(kq, name)
-    return str(getattr(value, "__module__", "kq.outcome"))  # a list of names has no module
+    return str(getattr(value, "__module__", "kq.failure"))  # a mapping has no module
 
 
 def entry(name: str, value: Any) -> str:
     """All that is to be said of one name."""
     head = f"#### `{name}`\n\n"
-    if isinstance(value, tuple):
-        return head + ", ".join(f"`{each}`" for each in value) + "\n\n"
+    if value is kq.FAILURES:
+        return head + failures()
     if isinstance(value, type) and issubclass(value, StrEnum):
         return head + prose(value) + choices(value)
     if inspect.isabstract(value) or value in MADE:
         return head + prose(value) + methods(value)
     return head + f"```\n{calls(value)}\n```\n\n" + prose(value) + methods(value)
+
+
+def failures() -> str:
+    """The public list of errors, by class."""
+    rows = [
+        (f"`{kind}`", ", ".join(f"`{name}`" for name, each in kq.FAILURES.items() if each == kind))
+        for kind in typing.get_args(FailureClass)
+    ]
+    about = "Which error is of which class: the name nearest to its own counts. See [the guide](guide.md#failures)."
+    return f"{about}\n\n" + table(["class", "errors"], rows)
 
 
 def choices(kind: type[StrEnum]) -> str:

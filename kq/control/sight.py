@@ -33,7 +33,7 @@ class RunningJob(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """A worker as it described itself at its last beat. beat: by the state store's clock."""
+    """A worker as it described itself at its last beat. beat: by the state store's clock. code: the app's version."""
 
     name: str
     host: str
@@ -47,6 +47,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     executors: list[int] = []
     running: list[RunningJob] = []
     stopping: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

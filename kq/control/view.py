@@ -105,6 +105,7 @@ class View:
             record.attempts,
             error=record.error,
             traceback=record.traceback,
+            history=record.history,
             result=msgspec.json.decode(record.value),
             worker=record.worker,
         )

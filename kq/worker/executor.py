@@ -29,15 +29,13 @@ import msgspec
 
 from kq.app import App
 from kq.context import CurrentJob, running
-from kq.errors import BadJob, BadNetwork, BadStorage, Bury, MessageError, Retry, SoftTimeout
+from kq.errors import MessageError, Retry, SoftTimeout
+from kq.failure import names_of
 from kq.jobtype import JobType
 from kq.message import decode_body
-from kq.policy import error_name
 from kq.record import RESULT_LIMIT
 from kq.worker.wire import (
-    BURY,
     DONE,
-    HINDERED,
     INTERRUPTED,
     RAISED,
     RETRY,
@@ -136,9 +134,8 @@ def ended(run: Run, began: float, error: BaseException | None, value: Any) -> En
             error = wrong
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
-    names = tuple(error_name(each) for each in type(error).__mro__ if issubclass(each, BaseException))
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
-    return Ended(run.seq, kind, b"", names, text, "" if kind == UNUSABLE else _traceback(error), delay, took)
+    return Ended(run.seq, kind, b"", names_of(error), text, "" if kind == UNUSABLE else _traceback(error), delay, took)
 
 
 def _encoded(run: Run, value: Any) -> bytes:
@@ -158,10 +155,6 @@ def _kind(error: BaseException) -> str:
         return UNUSABLE
     if isinstance(error, Retry):
         return RETRY
-    if isinstance(error, BadJob | Bury):
-        return BURY
-    if isinstance(error, BadStorage | BadNetwork):
-        return HINDERED
     return INTERRUPTED if isinstance(error, SoftTimeout) else RAISED
 
 

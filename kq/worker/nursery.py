@@ -20,7 +20,7 @@ import msgspec
 
 from kq.app import App
 from kq.errors import KqError
-from kq.loading import load_app
+from kq.loading import load_app, version_of
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, die_with, run_executor
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
@@ -45,7 +45,7 @@ def main() -> None:
         sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
     be_deaf()  # whatever the application did about signals
-    sock.sendall(frame(Hello(entries=catalogue(app))))
+    sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
         _Nursery(app, sock).serve()
 
@@ -58,11 +58,11 @@ def catalogue(app: App) -> list[Entry]:
             queue=job_type.settings.queue or app.defaults.queue or "",
             timeout=job_type.timeout,
             retry_policy=_policy_data(job_type.rules.retry_policy),
-            retry_on=tuple(sorted(job_type.rules.retry_on)),
-            bury_on=tuple(sorted(job_type.rules.bury_on)),
+            failures=dict(job_type.rules.failures),
             on_timeout=job_type.rules.on_timeout,
             on_lost=job_type.rules.on_lost,
             max_lost=job_type.rules.max_lost,
+            max_infra=job_type.rules.max_infra,
             keep=app.keep if job_type.keep is None else job_type.keep,
         )
         for job_type in app.jobs.values()

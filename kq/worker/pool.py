@@ -23,15 +23,14 @@ import msgspec
 from kq.broker import Delivery
 from kq.clock import Clock
 from kq.errors import KqError
+from kq.failure import Failure
 from kq.job import Counters
 from kq.message import Head
-from kq.outcome import Asked, Died, Done, Failure, GivenBack, Hindered, Outcome, Raised, Rules, TimedOut, Unusable
+from kq.outcome import Asked, Died, Done, GivenBack, Outcome, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
 from kq.worker.wire import (
-    BURY,
     DONE,
-    HINDERED,
     INTERRUPTED,
     RETRY,
     UNUSABLE,
@@ -174,6 +173,8 @@ class Pool:
         self.executors: dict[int, Executor] = {}
         self.kinds: dict[str, Kind] = {}
         self.queues: list[str] = []
+        #: The version of the application.
+        self.code = ""
         self._nursery: subprocess.Popen[bytes] | None = None
         self._report: socket.socket | None = None
         self._report_frames = Frames()
@@ -222,6 +223,7 @@ class Pool:
             ours.close()
             raise KqError(hello.error)
         self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
+        self.code = hello.code
         self.queues = sorted({entry.queue for entry in hello.entries})
         ours.setblocking(False)
         self._report = ours
@@ -533,11 +535,7 @@ def outcome_of(ended: Ended, task: Task) -> Outcome:
         case kind if kind == UNUSABLE:
             return Unusable(ended.message)
         case kind if kind == RETRY:
-            return Asked("retry", failure, ended.delay)
-        case kind if kind == BURY:
-            return Asked("bury", failure)
-        case kind if kind == HINDERED:
-            return Hindered(failure)
+            return Asked(failure, ended.delay)
         case kind if kind == INTERRUPTED and task.interrupted:
             return TimedOut(task.timeout, killed=False, failure=failure)
     return Raised(failure)
@@ -574,10 +572,10 @@ def rss(pid: int) -> int:
 def _kind(entry: Entry, before: Kind | None) -> Kind:
     rules = Rules(
         None if entry.retry_policy is None else from_data(entry.retry_policy),
-        frozenset(entry.retry_on),
-        frozenset(entry.bury_on),
+        entry.failures,  # type: ignore[arg-type]
         entry.on_timeout,  # type: ignore[arg-type]
         entry.on_lost,  # type: ignore[arg-type]
         entry.max_lost,
+        entry.max_infra,
     )
     return Kind(entry.name, rules, entry.timeout, entry.keep, before.seconds if before else None)

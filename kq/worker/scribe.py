@@ -10,19 +10,15 @@ import msgspec
 
 from kq.broker import BURIED
 from kq.job import State
-from kq.message import Attempt, Envelope, again, set_aside
+from kq.message import Attempt, Envelope, Head, again, set_aside
 from kq.outcome import (
+    COUNTED,
     Bury,
     Complete,
-    Died,
     Expire,
-    Failure,
     GiveBack,
-    Outcome,
     Retry,
     Revoke,
-    TimedOut,
-    Unusable,
     Verdict,
 )
 from kq.record import Record, Start, encode, job_key, lease_key, unique_key
@@ -38,10 +34,12 @@ ERROR_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class Scribe:
-    """Writes in the name of one worker. indexed: whether the broker knows its messages by id."""
+    """Writes in the name of one worker. indexed: whether the broker knows its messages by id. code: what it runs."""
 
     worker: str
+    host: str
     indexed: bool
+    code: str
 
     def records(self, task: Task, verdict: Verdict, now: float) -> Iterator[Write]:
         """What the state store is to know of it, under the fence (promise C4)."""
@@ -57,14 +55,15 @@ class Scribe:
             key = unique_key(task.head.unique)
             yield Write(key, None, must=(key, task.head.id.encode()))
 
-    def follow_ups(self, task: Task, verdict: Verdict, outcome: Outcome, now: float) -> tuple[Envelope, ...]:
+    def follow_ups(self, task: Task, verdict: Verdict, now: float) -> tuple[Envelope, ...]:
         """What is stored together with the job's ack."""
         queue = task.delivery.queue
         if isinstance(verdict, Retry):
-            head = task.head.counting(verdict.counters).after(self._attempt(task, verdict.failure, outcome, now))
-            return (_envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
+            return (
+                _envelope(task, again(task.delivery.headers, self._after(task, verdict, now)), queue, verdict.delay),
+            )
         if isinstance(verdict, Bury):
-            return (_envelope(task, self._buried(task, verdict, outcome, now), queue + BURIED),)
+            return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
         return ()
 
     def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
@@ -74,11 +73,13 @@ class Scribe:
             "attempts": task.counters.attempts + 1,
             "type": task.head.type,
             "queue": task.delivery.queue,
+            "history": task.head.history,
         }
         match verdict:
             case Complete(value):
                 return Record(State.COMPLETED, value=msgspec.Raw(value), **common)
             case Bury(failure):
+                common["history"] = self._after(task, verdict, now).history
                 return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)
             case Revoke(reason):
                 return Record(State.REVOKED, error=reason, **common)
@@ -96,22 +97,26 @@ class Scribe:
             return Write(key, None, unless=(key, mine))
         return Write(key, mine, COPY_KEEP, unless=(key, mine))
 
-    def _buried(self, task: Task, verdict: Bury, outcome: Outcome, now: float) -> Mapping[str, Any]:
+    def _buried(self, task: Task, verdict: Bury, now: float) -> Mapping[str, Any]:
         """The headers of a job that is set aside."""
         queue, error = task.delivery.queue, str(verdict.failure)
         if not task.kind.name:  # it could not even be read
             return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
-        head = task.head.counting(verdict.counters)
-        if not isinstance(outcome, Unusable):
-            head = head.after(self._attempt(task, verdict.failure, outcome, now))
         traceback = verdict.failure.traceback or None
+        head = self._after(task, verdict, now)
         head = msgspec.structs.replace(head, error=error, traceback=traceback, buried=now, queue=queue)
         return again(task.delivery.headers, head)
 
-    def _attempt(self, task: Task, failure: Failure, outcome: Outcome, now: float) -> Attempt:
-        how = {TimedOut: "timed out", Died: "died"}.get(type(outcome), "raised")
-        number = task.counters.attempts + 1
-        return Attempt(number, self.worker, task.began, now, how, str(failure)[:ERROR_LIMIT])
+    def _after(self, task: Task, verdict: Retry | Bury, now: float) -> Head:
+        """The job's head with what is counted and remembered of this attempt, if there was one."""
+        if verdict.how is None:
+            return task.head
+        error = str(verdict.failure)[:ERROR_LIMIT]
+        number, counter = task.counters.attempts + 1, COUNTED[verdict.how]
+        attempt = Attempt(
+            number, self.worker, task.began, now, verdict.how, error, counter=counter, host=self.host, code=self.code
+        )
+        return task.head.counting(verdict.counters).after(attempt)
 
 
 def _envelope(task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:

@@ -105,8 +105,9 @@ class Supervisor:
         self._indexed = broker.traits.indexed
         self._queues: dict[str, int] = dict(plan.queues)
         self._session: Session | None = None
+        self._host = socket.gethostname()
         self._name = ""
-        self._scribe = Scribe("", self._indexed)
+        self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
@@ -115,7 +116,7 @@ class Supervisor:
         self._ready: deque[Task] = deque()
         self._suspects: list[Task] = []
         self._arrived: list[Task] = []
-        self._finished: list[tuple[Task, Verdict, Outcome]] = []
+        self._finished: list[tuple[Task, Verdict]] = []
         self._next_beat = 0.0
         self._next_try = 0.0
         self._failures = 0
@@ -306,8 +307,8 @@ class Supervisor:
             self._beat(self._session)
 
     def _connect(self) -> None:
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
-        self._scribe = Scribe(self._name, self._indexed)
+        self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
+        self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
@@ -344,7 +345,8 @@ class Supervisor:
         """This worker as others see it."""
         return {
             "name": self._name,
-            "host": socket.gethostname(),
+            "host": self._host,
+            "code": self.pool.code,
             "pid": os.getpid(),
             "started": self._started,
             "beat": now,
@@ -475,7 +477,7 @@ class Supervisor:
     def _settle_unread(self, delivery: Delivery, reason: str) -> None:
         head = Head(id=delivery.id or new_id(), type=str(delivery.headers.get("type") or ""))
         task = Task(delivery, head, self._no_kind, Counters())
-        self._finished.append((task, *self._judged(task, Unusable(reason))))
+        self._finished.append((task, self._judged(task, Unusable(reason))))
 
     def _admit(self) -> None:
         """Let those in line that may start here, and settle those that ended elsewhere."""
@@ -487,9 +489,9 @@ class Supervisor:
         for task in admitted.ready:
             self._line_up(task)
         for task in admitted.copies:
-            self._finish(task, Drop(), GivenBack())
+            self._finish(task, Drop())
         for task in admitted.lost:
-            self._finish(task, *self._judged(task, Died("with its worker")))
+            self._finish(task, self._judged(task, Died("with its worker")))
 
     def _count_starts(self) -> None:
         """Count the starts of suspects that are about to start, and of no other job (promise C7)."""
@@ -573,17 +575,17 @@ class Supervisor:
         if isinstance(outcome, GivenBack | Died) and task.recalled:
             started = isinstance(outcome, Died)
             outcome = Died("stopped with its worker") if started and task.kind.rules.on_lost == "bury" else GivenBack()
-        self._finish(task, *self._judged(task, outcome))
+        self._finish(task, self._judged(task, outcome))
 
-    def _judged(self, task: Task, outcome: Outcome) -> tuple[Verdict, Outcome]:
+    def _judged(self, task: Task, outcome: Outcome) -> Verdict:
         rules = task.kind.rules
         own = task.head.policy if task.head.retry_policy is not None else None
         if own is not None:
             rules = replace(rules, retry_policy=own)
-        return verdict_after(outcome, task.counters, rules, self._chance), outcome
+        return verdict_after(outcome, task.counters, rules, self._chance)
 
-    def _finish(self, task: Task, verdict: Verdict, outcome: Outcome) -> None:
-        self._finished.append((task, verdict, outcome))
+    def _finish(self, task: Task, verdict: Verdict) -> None:
+        self._finished.append((task, verdict))
         if isinstance(verdict, Retry | Bury):
             level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
             then = "buried" if isinstance(verdict, Bury) else f"again in {verdict.delay:.1f} s"
@@ -597,23 +599,21 @@ class Supervisor:
         finished, now = self._finished, self._clock.now()
         writes: list[Write] = []
         owners: list[int] = []
-        for position, (task, verdict, _) in enumerate(finished):
+        for position, (task, verdict) in enumerate(finished):
             for write in self._scribe.records(task, verdict, now):
                 writes.append(write)
                 owners.append(position)
         made = self._store.write(writes) if writes else []
         refused = {owner for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive}
         settlements = [
-            Settlement(
-                task.delivery, self._scribe.follow_ups(task, verdict, outcome, now), isinstance(verdict, GiveBack)
-            )
-            for position, (task, verdict, outcome) in enumerate(finished)
+            Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
+            for position, (task, verdict) in enumerate(finished)
             if position not in refused
         ]
         for settlement in session.settle(settlements):
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
         self._finished = []
-        for position, (task, _, _) in enumerate(finished):
+        for position, (task, _) in enumerate(finished):
             queue = task.delivery.queue
             self._held[queue] -= 1
             if task.kind.seconds is not None:
@@ -621,7 +621,7 @@ class Supervisor:
                 self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
-        self._look_ahead(session, {task.delivery.queue for task, _, _ in finished})
+        self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
         self._drain_now = True
 
@@ -657,7 +657,7 @@ class Supervisor:
         self._ready.clear()
         self._suspects.clear()
         for task in waiting:
-            self._finish(task, GiveBack(), GivenBack())
+            self._finish(task, GiveBack())
         if now >= self._stop_by:
             self._stop_by = now + 5.0
             for _, task in self.pool.tasks():

@@ -52,7 +52,7 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     took: float = 0.0
 
 
-DONE, RAISED, RETRY, BURY, HINDERED, INTERRUPTED, UNUSABLE = "d", "r", "a", "b", "h", "i", "u"
+DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -62,19 +62,20 @@ class Entry(msgspec.Struct, frozen=True):
     queue: str
     timeout: float
     retry_policy: dict[str, Any] | None
-    retry_on: tuple[str, ...]
-    bury_on: tuple[str, ...]
+    failures: dict[str, str]
     on_timeout: str
     on_lost: str
     max_lost: int
+    max_infra: int
     keep: float
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """From the nursery: the application is imported, or why not."""
+    """From the nursery: the application is imported, or why not. code: its version."""
 
     entries: list[Entry] = []
     error: str = ""
+    code: str = ""
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):

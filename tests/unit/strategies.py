@@ -52,8 +52,11 @@ ATTEMPTS = some.builds(
     worker=TEXT,
     started=INSTANTS,
     ended=INSTANTS,
-    outcome=some.sampled_from(["raised", "timed out", "died"]),
+    outcome=some.sampled_from(["raised", "timed out", "died", "bad storage"]),
     error=TEXT,
+    counter=some.sampled_from(["failed", "lost", "infra", ""]),
+    host=TEXT,
+    code=TEXT,
 )
 HEADS = some.builds(
     Head,

@@ -118,7 +118,7 @@ def test_a_buried_job_leaves_only_by_the_hand_of_a_human() -> None:
 
 @given(COUNTERS)
 def test_every_attempt_that_ended_is_counted_once(counters: Counters) -> None:
-    assert counters.attempts == counters.failed + counters.lost + counters.infrastructure
+    assert counters.attempts == counters.failed + counters.lost + counters.infra
 
 
 @pytest.mark.parametrize("name", ["kq.events", "amq.topic", "mail.buried"])

@@ -38,7 +38,7 @@ from kq.message import (
     encode_body,
     encode_head,
 )
-from kq.outcome import HINDERED_POLICY, Rules
+from kq.outcome import HINDERED_WAITS, Rules
 from kq.policy import (
     MOST_RETRIES,
     NESTING,
@@ -138,6 +138,29 @@ MEANINGS = {
         ["https://example.org/"],
         {},
     ),
+    "hindered": Meaning(
+        Head(
+            id="019b76daa882fedcba9876543210",
+            type="shop.jobs.store",
+            submitted=1767225600.131,
+            infra=1,
+            history=(
+                Attempt(
+                    number=1,
+                    worker="web1-4711-0a1b2c3d",
+                    started=1767225601.5,
+                    ended=1767225601.75,
+                    outcome="bad storage",
+                    error="OSError.ENOSPC: [Errno 28] No space left on device",
+                    counter="infra",
+                    host="web1",
+                    code="2026.1",
+                ),
+            ),
+        ),
+        ["cat.png"],
+        {},
+    ),
     "buried": Meaning(
         Head(
             id="019b76daa880fedcba9876543210",
@@ -169,7 +192,7 @@ FOREIGN = {
             submitted=1767225600.0,
             timeout=30.0,
             retry_policy={"kind": "fixed", "delay": 3, "comment": "from another language"},
-            history=(Attempt(number=1, worker="", started=0.0, ended=1.0, outcome="crashed"),),
+            history=(Attempt(number=1, worker="", started=0.0, ended=1.0, outcome="crashed", host="web3"),),
         ),
         ["cat.png", 1.0],
         {},
@@ -353,7 +376,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"No wait is longer than {YEAR / 86400:.0f} days",
         f"a message whose `kq` is not {VERSION} is buried",
         f"`max_lost`, {Rules().max_lost} by default",
-        f"retried up to {HINDERED_POLICY.retries} times, after up to 1, 2, 4 … {HINDERED_POLICY.longest:.0f} seconds",
+        f"retried after up to 1, 2, 4 … {HINDERED_WAITS.longest:.0f} seconds",
+        f"`max_infra`, {Rules().max_infra} by default",
     ):
         assert sentence in " ".join(PROTOCOL.split())
 

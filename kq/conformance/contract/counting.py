@@ -34,7 +34,8 @@ class Counts(ContractWorld):
         job = jobs.perform.submit(["raise RuntimeError", "signal 9", "storage", "bad"])
         found = buried(control, job.queue, job)
         assert found.attempt == len(diary.starts(job.id)) == 4
-        assert [each.outcome for each in found.history] == ["raised", "died", "raised", "raised"]
+        assert [each.outcome for each in found.history] == ["raised", "died", "bad storage", "raised"]
+        assert [each.counter for each in found.history] == ["failed", "lost", "infra", "failed"]
         headers = headers_of(inspector, job)
         assert [headers.get(name) for name in ("failed", "lost", "infra")] == [2, 1, 1]
 

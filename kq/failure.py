@@ -1,0 +1,139 @@
+"""Failures as data, and the four classes that they are of.
+
+Most errors are the job's own: they may pass, or a second run cannot mend them. Others are no fault of the job's: the
+storage or the network that it stood on failed. Which error is what says `FAILURES`, the public list, and before
+it what an app or a job type says. What follows from a class is decided in `outcome.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from kq.errors import ConfigError
+from kq.policy import error_name
+
+#: passing: it may be gone on a second run. final: a second run cannot mend it. storage: this machine can't do
+#: it, another one may. network: nobody can do it now.
+FailureClass: TypeAlias = Literal["passing", "final", "storage", "network"]
+
+#: As people write it: exception classes or their dotted names.
+Failures: TypeAlias = Mapping[type[BaseException] | str, FailureClass]
+
+#: The class of an error, by the dotted name of its class or of one that it is derived from: the nearest one counts.
+#: Where an error has a code that says more than its class, the code has a name too, which is nearer.
+FAILURES: Mapping[str, FailureClass] = {
+    # Bugs and bad input.
+    "TypeError": "final",
+    "ValueError": "final",
+    "LookupError": "final",
+    "AttributeError": "final",
+    "NameError": "final",
+    "ImportError": "final",
+    "SyntaxError": "final",
+    "AssertionError": "final",
+    "NotImplementedError": "final",
+    "ArithmeticError": "final",
+    "RecursionError": "final",
+    "msgspec.ValidationError": "final",
+    "sqlite3.Error.SQLITE_ERROR": "final",
+    "kq.errors.BadJob": "final",
+    "kq.errors.Bury": "final",
+    # What others do, and may do better next time.
+    "ConnectionError": "passing",
+    "TimeoutError": "passing",
+    "BlockingIOError": "passing",
+    "InterruptedError": "passing",
+    "sqlite3.OperationalError": "passing",
+    "socket.gaierror": "passing",
+    "http.client.HTTPException": "passing",
+    "smtplib.SMTPServerDisconnected": "passing",
+    "smtplib.SMTPConnectError": "passing",
+    "urllib.error.URLError": "passing",
+    "redis.exceptions.ConnectionError": "passing",
+    "redis.exceptions.TimeoutError": "passing",
+    # This machine has no room, or its disk no health.
+    "kq.errors.BadStorage": "storage",
+    "kq.errors.BrokerFull": "storage",
+    "MemoryError": "storage",
+    "OSError.ENOSPC": "storage",
+    "OSError.EDQUOT": "storage",
+    "OSError.EROFS": "storage",
+    "OSError.EIO": "storage",
+    "OSError.ESTALE": "storage",
+    "OSError.ENOMEM": "storage",
+    "OSError.EMFILE": "storage",
+    "OSError.ENFILE": "storage",
+    "sqlite3.Error.SQLITE_FULL": "storage",
+    "sqlite3.Error.SQLITE_IOERR": "storage",
+    "sqlite3.Error.SQLITE_READONLY": "storage",
+    "sqlite3.Error.SQLITE_CANTOPEN": "storage",
+    "sqlite3.Error.SQLITE_CORRUPT": "storage",
+    "sqlite3.Error.SQLITE_NOTADB": "storage",
+    "sqlite3.Error.SQLITE_NOMEM": "storage",
+    # kq's own lines are down, or all of this machine's.
+    "kq.errors.BadNetwork": "network",
+    "kq.errors.BrokerUnreachable": "network",
+    "kq.state.store.StoreUnreachable": "network",
+    "OSError.ENETDOWN": "network",
+    "OSError.ENETUNREACH": "network",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as data. names: of its code, where it has one, its class and base classes, nearest first."""
+
+    names: tuple[str, ...]
+    message: str
+    traceback: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.names[0] if self.names else "Exception"
+
+    def __str__(self) -> str:
+        name = self.name.removeprefix("kq.errors.")
+        return f"{name}: {self.message}" if self.message else name
+
+
+def classified(failures: Failures | None) -> dict[str, FailureClass]:
+    """failures by dotted name. Raises ConfigError for a class that there is not."""
+    known = get_args(FailureClass)
+    for error, kind in (failures or {}).items():
+        if kind not in known:
+            raise ConfigError(f"{error_name(error)} is of class {kind!r}; use one of {', '.join(known)}")
+    return {error_name(error): kind for error, kind in (failures or {}).items()}
+
+
+def names_of(error: BaseException) -> tuple[str, ...]:
+    """The names by which the class of an error is looked up, nearest first.
+
+    A code stands before the class that it divides: OSError.ENOSPC before OSError, sqlite3.Error.SQLITE_FULL
+    before sqlite3.OperationalError; after those that were derived from it, ConnectionError or a user's own.
+    """
+    names: list[str] = []
+    codes = [*_system_code(error), *_sqlite_codes(error)]
+    for each in type(error).__mro__:
+        if codes and (each is OSError or each.__module__ == "sqlite3"):
+            names += codes
+            codes = []
+        if issubclass(each, BaseException):
+            names.append(error_name(each))
+    return tuple(names)
+
+
+def _system_code(error: BaseException) -> list[str]:
+    number = error.errno if isinstance(error, OSError) else None
+    return [f"OSError.{errno.errorcode[number]}"] if isinstance(number, int) and number in errno.errorcode else []
+
+
+def _sqlite_codes(error: BaseException) -> list[str]:
+    """SQLITE_IOERR_WRITE and the SQLITE_IOERR that it is a case of."""
+    code = getattr(error, "sqlite_errorname", None)
+    if not isinstance(code, str):
+        return []
+    family = "_".join(code.split("_")[:2])
+    return [f"sqlite3.Error.{each}" for each in dict.fromkeys((code, family))]

@@ -1,0 +1,92 @@
+"""The classes of errors: the public list, the names by which it is asked, and failures as people read them."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import kq
+from kq.errors import BadJob, ConfigError
+from kq.failure import FAILURES, Failure, classified, names_of
+from kq.policy import error_name
+
+
+class DiskFull(OSError):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_the_list_names_what_exists(name: str) -> None:
+    module, _, last = name.rpartition(".")
+    if last.isupper():
+        assert hasattr(sqlite3 if last.startswith("SQLITE_") else errno, last)
+        name = module
+        module, _, last = name.rpartition(".")
+    found = getattr(importlib.import_module(module or "builtins"), last)
+    assert error_name(found) == name
+
+
+def test_a_code_stands_before_the_class_that_it_divides() -> None:
+    assert names_of(OSError(errno.ENOSPC, "full"))[:2] == ("OSError.ENOSPC", "OSError")
+    assert names_of(ConnectionResetError(errno.ECONNRESET, "reset"))[:4] == (
+        "ConnectionResetError",
+        "ConnectionError",
+        "OSError.ECONNRESET",
+        "OSError",
+    )
+    assert names_of(DiskFull(errno.ENOSPC, "full"))[:2] == (f"{__name__}.DiskFull", "OSError.ENOSPC")
+    assert names_of(OSError("no code"))[0] == "OSError"
+    assert names_of(BadJob("x"))[:2] == ("kq.errors.BadJob", "kq.errors.Steering")
+
+
+def test_sqlite_tells_a_full_disk_from_a_lock(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "small.db") as small:
+        small.execute("PRAGMA page_size = 512")
+        small.execute("PRAGMA max_page_count = 3")
+        small.execute("CREATE TABLE t (x)")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            small.execute("INSERT INTO t VALUES (?)", ("x" * 10_000,))
+    small.close()
+    assert names_of(caught.value)[:2] == ("sqlite3.Error.SQLITE_FULL", "sqlite3.OperationalError")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        sqlite3.connect(tmp_path / "no" / "such" / "folder.db")
+    assert "sqlite3.Error.SQLITE_CANTOPEN" in names_of(caught.value)
+
+
+def test_classes_of_an_app_and_of_a_type_are_laid_over_each_other() -> None:
+    app = kq.App(
+        "shop", "memory://x", failures={LookupError: "passing", "shop.Full": "storage"}, max_lost=7, max_infra=2
+    )
+
+    @app.job(failures={KeyError: "final", "shop.Full": "network"}, max_lost=1)
+    def one() -> None: ...
+
+    @app.job
+    def other() -> None: ...
+
+    assert one.rules.failures == {"LookupError": "passing", "shop.Full": "network", "KeyError": "final"}
+    assert (one.rules.max_lost, one.rules.max_infra) == (1, 2)
+    assert other.rules.failures == {"LookupError": "passing", "shop.Full": "storage"}
+    assert (other.rules.max_lost, other.rules.max_infra) == (7, 2)
+
+
+def test_a_class_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="KeyError is of class 'later'; use one of passing, final, storage, network"):
+        classified({KeyError: "later"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (Failure(("KeyError", "LookupError"), "'x'"), "KeyError: 'x'"),
+        (Failure(("KeyError",), ""), "KeyError"),
+        (Failure(("kq.errors.BadJob",), "no date"), "BadJob: no date"),
+        (Failure((), "odd"), "Exception: odd"),
+    ],
+)
+def test_a_failure_is_one_line(failure: Failure, text: str) -> None:
+    assert str(failure) == text
