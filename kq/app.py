@@ -144,16 +144,20 @@ class App:
     @cached_property
     def store(self) -> Store:
         """The state store: results and other small facts."""
-        return self.open_store(self.submit_timeout)
+        return self.open_store(self.submit_timeout, look=True)
 
-    def open_store(self, timeout: float) -> Store:
-        """A connection of one's own to the state store. timeout: seconds that each of its verbs may take."""
+    def open_store(self, timeout: float, *, look: bool = False) -> Store:
+        """A connection of one's own to the state store. timeout: seconds that each of its verbs may take.
+
+        look: a file is not created before something is written.
+        """
         address = self.address
         try:
             return open_store(
                 address.state,
                 timeout=timeout,
                 make_folder=address.state_stays_here,
+                look=look,
                 **address.state_options,
             )
         except ValueError as error:

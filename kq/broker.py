@@ -100,6 +100,11 @@ class Broker:
             transport_options={"timeout": timeout, **self.address.options, **options},
         )
 
+    def reach(self) -> None:
+        """Connect and let go again; where the broker is a file this makes it. Raises BrokerUnreachable."""
+        with translated(self), self.connection() as connection:
+            establish(connection)
+
     def publisher(self) -> Publisher:
         return Publisher(self)
 
@@ -367,7 +372,10 @@ class Session:
 
 
 class Inspector:
-    """Looks at queues and moves messages by id, without taking part. Not thread-safe."""
+    """Looks at queues and moves messages by id, without taking part. Not thread-safe.
+
+    It makes no broker where there is none: every verb raises BrokerUnreachable then.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -381,7 +389,7 @@ class Inspector:
     @property
     def _manager(self) -> Any:
         if self._connection is None:
-            self._connection = self._broker.connection()
+            self._connection = self._broker.connection(look=True)
             establish(self._connection)
         return self._connection.manager
 
@@ -518,6 +526,9 @@ def translated(broker: Broker) -> Iterator[None]:
         raise Unsupported(f"{broker.address.redacted}: {_one_line(error)}") from error
     except engine.Full as error:
         raise BrokerFull(f"{broker.address.redacted} refuses to store more: {error}") from error
+    except engine.Absent as error:
+        fix = "kq worker, or the first kq submit, makes one there. Is this the right folder?"
+        raise BrokerUnreachable(f"there is no broker yet: {error}", stored="no", fix=fix) from error
     except (engine.Unreachable, OperationalError, KombuConnectionError, OSError) as error:
         message = f"{broker.address.redacted} does not answer: {_one_line(error)}"
         raise BrokerUnreachable(message, stored=_stored(error)) from error

@@ -164,6 +164,7 @@ def _address(app: App) -> Iterator[Finding]:
 
 
 def _broker(app: App) -> Iterator[Finding]:
+    app.broker.reach()
     with Control(app) as control:
         control.ping()
         yield Finding("ok", "broker", f"answers in {format_duration(control.ping())}")

@@ -19,6 +19,8 @@ def ls() -> None:
     """Check each worker's heartbeat: alive, late (it missed a beat) or dead (its jobs go to others)."""
     with looking() as control:
         beats = control.heartbeat_check()
+        if not beats:
+            control.ping()  # nobody is there: perhaps because there is no broker
     if flags().json:
         print_json([as_data(beat) for beat in beats])
         return

@@ -11,12 +11,15 @@ from kq.state.store import Store, StoreUnreachable, Write
 __all__ = ["Store", "StoreUnreachable", "Write", "open_store"]
 
 
-def open_store(url: str, *, timeout: float = 5.0, make_folder: bool = False, **options: object) -> Store:
+def open_store(
+    url: str, *, timeout: float = 5.0, make_folder: bool = False, look: bool = False, **options: object
+) -> Store:
     """The store that url names.
 
     url: memory://name, sqlite:///jobs.db (relative), sqlite:////var/lib/jobs.db (absolute),
         redis://…, rediss://… or unix://…
     timeout: seconds that one verb may take before StoreUnreachable.
+    look: for one who reads: an SQLite file is neither created nor written to before the first write.
     make_folder: create the folder of an SQLite file when it is missing.
     options: what the store takes beyond that, such as clock= for memory.
     Raises ValueError for a scheme that there is no store for, or an option that it does not have.
@@ -28,6 +31,8 @@ def open_store(url: str, *, timeout: float = 5.0, make_folder: bool = False, **o
         raise ValueError(f"there is no state store for {scheme or 'a URL without a scheme'}; known: {known}")
     if make_folder and scheme == "sqlite":
         Path(_path(url)).parent.mkdir(parents=True, exist_ok=True)
+    if look and scheme == "sqlite":
+        options["look"] = True
     store: Store = opener(url, timeout=timeout, **options)
     return store
 
@@ -42,7 +47,7 @@ def _memory(url: str, **options: object) -> Store:
 def _sqlite(url: str, **options: object) -> Store:
     from kq.state.sqlite import SqliteStore
 
-    _only({"timeout", "synchronous"}, options)
+    _only({"timeout", "synchronous", "look"}, options)
     return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
 
 

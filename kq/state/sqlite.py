@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 
 from kq.clock import SYSTEM
 from kq.state.store import Store, StoreUnreachable, Write
-from kq_transports.engine import EngineError, sleep_on
-from kq_transports.hostfile import Bell, Database, Schema
+from kq_transports.engine import Absent, EngineError, sleep_on
+from kq_transports.hostfile import Bell, Database, Reader, Schema
+from kq_transports.hostfile.schema import Row
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL);
@@ -30,7 +31,7 @@ _GET_MANY = """SELECT key, value FROM state_fact
     WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
 _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
 _SCAN = """SELECT key, value FROM state_fact
-    WHERE key >= ? AND key < ? AND (ends IS NULL OR ends > ?) ORDER BY key LIMIT ?"""
+    WHERE key >= ?1 AND key < ?2 AND (ends IS NULL OR ends > ?4) ORDER BY key LIMIT ?3"""
 # A bounded number in each transaction, so that the end of a million results delays no one write.
 _FORGET = "DELETE FROM state_fact WHERE rowid IN (SELECT rowid FROM state_fact WHERE ends <= ? LIMIT 200)"
 _LISTENERS = "SELECT bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"
@@ -45,19 +46,20 @@ class SqliteStore(Store):
     """Facts in the file at path, which is created when it is missing.
 
     synchronous: "full" (what is written survives a power failure) or "normal" (it survives a crash).
+    look: nothing is created before something is written, and what is there can be read where nothing can be written.
     A store that was opened before a fork opens the file anew in the child.
     """
 
-    def __init__(self, path: str, *, timeout: float = 5.0, synchronous: str = "full") -> None:
+    def __init__(self, path: str, *, timeout: float = 5.0, synchronous: str = "full", look: bool = False) -> None:
         self.timeout = timeout
         self._synchronous = synchronous
         self._path = path
         self._pid = os.getpid()
-        self._opened = self._open()
+        #: The file to write to; None before the first write of one who looks.
+        self._opened = None if look else self._open()
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        with self._using() as database:
-            found: dict[str, bytes] = dict(database.read(_GET_MANY, (json.dumps(keys), database.clock.awake())))
+        found: dict[str, bytes] = dict(self._read(_GET_MANY, json.dumps(keys)))
         return [found.get(key) for key in keys]
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -71,8 +73,7 @@ class SqliteStore(Store):
             return made
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        with self._using() as database:
-            return database.read(_SCAN, (prefix, prefix + _LAST, database.clock.awake(), limit))
+        return self._read(_SCAN, prefix, prefix + _LAST, limit)
 
     def wait(self, key: str, timeout: float) -> bytes | None:
         until = SYSTEM.monotonic() + timeout
@@ -89,12 +90,26 @@ class SqliteStore(Store):
         return SYSTEM.now()
 
     def close(self) -> None:
-        with suppress(StoreUnreachable), self._using() as database:
-            database.close()
+        if self._opened is not None:
+            with suppress(StoreUnreachable), self._using() as database:
+                database.close()
+
+    def _read(self, statement: str, *values: object) -> list[Row]:
+        """What statement selects of the file; its last value is the time. Nothing where there is no file."""
+        if self._opened is not None:
+            with self._using() as database:
+                return database.read(statement, (*values, database.clock.awake()))
+        try:
+            reader = Reader(self._path, _SCHEMA, timeout=self.timeout)
+            return reader.read(statement, (*values, reader.clock.awake()))
+        except Absent:
+            return []
+        except EngineError as error:
+            raise StoreUnreachable(str(error)) from error
 
     def _open(self) -> Database:
         try:
-            database = Database(self._path, _SCHEMA, timeout=self.timeout)
+            database = Database(self._path, _SCHEMA, timeout=self.timeout, synchronous=self._synchronous)
             _forget_killed(database)
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error
@@ -104,8 +119,11 @@ class SqliteStore(Store):
     def _using(self) -> Iterator[Database]:
         """The database, opened by this process; its errors become the store's."""
         if os.getpid() != self._pid:
-            _inherited.append(self._opened)
-            self._opened, self._pid = self._open(), os.getpid()
+            if self._opened is not None:
+                _inherited.append(self._opened)
+            self._opened, self._pid = None, os.getpid()
+        if self._opened is None:
+            self._opened = self._open()
         try:
             yield self._opened
         except EngineError as error:

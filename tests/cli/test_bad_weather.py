@@ -159,6 +159,17 @@ def test_a_file_that_is_read_only(shop: Place) -> None:
     assert "kq.db is read-only for this user; change its owner or mode" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["workers", "queues", "jobs"])
+def test_a_full_disk_can_be_looked_at(shop: Place, verb: str) -> None:
+    assert submit(shop, "sqlite:///kq.db").code == 0
+    command = ["prlimit", "--fsize=0", *shop.command(verb, "--url", "sqlite:///kq.db")]
+    done = subprocess.run(
+        command, cwd=shop.folder, env=shop.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"workers": "No worker", "queues": "default", "jobs": "shout"}[verb] in done.stdout
+
+
 def test_arguments_that_are_too_large(shop: Place) -> None:
     said = shop.kq(
         "submit", "shout", "--kwargs", "-", "--url", "sqlite:///kq.db", stdin=json.dumps({"text": "x" * 2**20})

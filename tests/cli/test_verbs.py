@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
+import kq
 from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
@@ -48,10 +49,18 @@ def wait_for(path: str) -> None:
 
 @pytest.fixture
 def shop(place: Place) -> Place:
-    """A folder with an application on an SQLite file."""
+    """A folder with an application on an SQLite file, which is not there yet."""
     place.write("jobs.py", JOBS)
     place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
     return place
+
+
+@pytest.fixture
+def empty(shop: Place) -> Place:
+    """The same with its file, and nothing in that."""
+    app = kq.App("shop", f"sqlite:///{shop.folder / 'kq.db'}")
+    app.broker.reach()
+    return shop
 
 
 def eventually(look: Callable[[], list[Any]], count: int) -> list[Any]:
@@ -131,13 +140,13 @@ def test_a_unique_job_is_submitted_once(shop: Place) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_here_and_stored_nowhere(
-    shop: Place, arguments: tuple[str, ...], code: int, said: str
+    empty: Place, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    refused = shop.kq("submit", *arguments)
+    refused = empty.kq("submit", *arguments)
     assert (refused.code, refused.out) == (code, "")
     assert said in refused.err
     assert len(refused.err.splitlines()) <= 2
-    assert shop.kq("jobs", "--json").json == []
+    assert empty.kq("jobs", "--json").json == []
 
 
 def test_a_job_type_of_another_program_goes_to_the_queue_that_is_named(shop: Place) -> None:
@@ -279,17 +288,26 @@ def test_a_worker_whose_application_does_not_import_ends_with_the_reason(shop: P
 # looking
 
 
-def test_a_job_that_nobody_knows_is_told_with_1(shop: Place) -> None:
-    said = shop.kq("jobs", "show", "0000")
+def test_a_job_that_nobody_knows_is_told_with_1(empty: Place) -> None:
+    said = empty.kq("jobs", "show", "0000")
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("KQ502 no job '0000' is known")
 
 
-def test_an_empty_place_says_so_and_is_empty_as_json(shop: Place) -> None:
-    assert "There are no jobs" in shop.kq("jobs").out
-    assert "Start one: kq worker" in shop.kq("workers").out
-    assert shop.kq("jobs", "--json").json == []
-    assert shop.kq("workers", "--json").json == []
+def test_an_empty_place_says_so_and_is_empty_as_json(empty: Place) -> None:
+    assert "There are no jobs" in empty.kq("jobs").out
+    assert "Start one: kq worker" in empty.kq("workers").out
+    assert empty.kq("jobs", "--json").json == []
+    assert empty.kq("workers", "--json").json == []
+
+
+@pytest.mark.parametrize("verb", [("jobs",), ("jobs", "show", "0000"), ("queues",), ("workers",)], ids=" ".join)
+def test_who_looks_in_a_wrong_folder_is_told_so_and_makes_no_broker_there(shop: Place, verb: tuple[str, ...]) -> None:
+    said = shop.kq(*verb)
+    assert (said.code, said.out) == (69, "")
+    assert said.err.startswith(f"KQ302 there is no broker yet: there is no file {shop.folder}/kq.db\n")
+    assert said.err.endswith("Is this the right folder?\n")
+    assert sorted(path.name for path in shop.folder.iterdir()) == ["jobs.py", "kq.yaml"]
 
 
 def test_a_broker_is_looked_at_without_importing_a_broken_application(shop: Place) -> None:
@@ -316,11 +334,16 @@ def test_names_that_would_move_the_cursor_are_spelt_out(shop: Place) -> None:
     assert r"arguments  evil\n\x1b]0;owned\x07\u202eli()" in shown
 
 
-def test_output_may_be_cut_by_who_reads_it(shop: Place) -> None:
+def test_output_may_be_cut_by_who_reads_it(empty: Place) -> None:
     pipe, cut = os.pipe()
     os.close(pipe)
     done = subprocess.run(
-        shop.command("queues"), cwd=shop.folder, env=shop.environment(), stdout=cut, stderr=subprocess.PIPE, timeout=60
+        empty.command("queues"),
+        cwd=empty.folder,
+        env=empty.environment(),
+        stdout=cut,
+        stderr=subprocess.PIPE,
+        timeout=60,
     )
     os.close(cut)
     assert (done.returncode, done.stderr) == (1, b"")

@@ -66,6 +66,22 @@ class TestSqlite:
         assert again.get(["job:1"]) == [b"x"]
         again.close()
 
+    def test_who_looks_makes_no_file_before_it_writes(self, path: Path) -> None:
+        looking = open_store(f"sqlite:///{path}", look=True)
+        assert (looking.get(["job:1"]), looking.scan("job:")) == ([None], [])
+        assert not list(path.parent.iterdir())
+        looking.write([Write("job:1", b"x")])
+        assert looking.get(["job:1"]) == [b"x"]
+        looking.close()
+
+    def test_who_looks_sees_what_others_write(self, store: Store, path: Path) -> None:
+        looking = open_store(f"sqlite:///{path}", look=True)
+        for value in (b"x", b"y"):
+            store.write([Write("job:1", value), Write("brief", value, keep=-1)])
+            assert (looking.get(["job:1"]), looking.get(["brief"])) == ([value], [None])
+            assert looking.scan("job:") == [("job:1", value)]
+        looking.close()
+
     def test_it_may_be_the_file_of_the_broker(self, store: Store, path: Path) -> None:
         engine = SqliteEngine(str(path))
         engine.declare("jobs", {})

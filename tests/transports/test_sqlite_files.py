@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from kombu import Connection
 
 import kq_transports  # noqa: F401 -- the schemes
 from kq_transports.conformance.engine.world import done, message, messages, readable, take
-from kq_transports.engine import Counts, Engine, EngineError, Full, LeaseLost, Message, Options, Unreachable
+from kq_transports.engine import Absent, Counts, Engine, EngineError, Full, LeaseLost, Message, Options, Unreachable
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import file_system, parse_mount, parse_proc
 from kq_transports.sqlite import SqliteEngine
@@ -85,6 +85,64 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class TestLooking:
+    """A connection for looking needs no more than to read."""
+
+    def test_it_makes_no_file(self, path: Path, connect: Callable[..., Engine]) -> None:
+        with pytest.raises(Absent, match=f"there is no file {path}"):
+            connect(look=True)
+        assert not list(path.parent.iterdir())
+
+    def test_it_makes_no_tables_in_the_file_of_another_program(
+        self, path: Path, connect: Callable[..., Engine]
+    ) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE theirs (x)")
+        before = path.read_bytes()
+        with pytest.raises(Absent, match="without queues"):
+            connect(look=True)
+        assert path.read_bytes() == before
+
+    def test_it_sees_what_others_write_later(self, engine: Engine, connect: Callable[..., Engine]) -> None:
+        looking = connect(look=True)
+        engine.publish(messages("a b"))
+        take(engine, 1)
+        assert looking.count("jobs") == Counts(ready=1, held=1)
+        assert [seen.id for seen in looking.browse("jobs")] == ["b"]
+
+    def test_it_waits_for_no_writer(self, engine: Engine, connect: Callable[..., Engine], path: Path) -> None:
+        engine.publish(messages("a"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            assert connect(look=True, timeout=0.1).count("jobs").ready == 1
+
+    @pytest.mark.parametrize("in_use", [True, False], ids=["in use", "at rest"])
+    def test_a_full_disk_is_no_hindrance(self, connect: Callable[..., Engine], engine: Engine, in_use: bool) -> None:
+        engine.publish(messages("a"))
+        if not in_use:
+            engine.close()
+        with no_file_larger_than(0):
+            looking = connect(look=True)
+            assert [seen.id for seen in looking.browse("jobs")] == ["a"]
+            with pytest.raises(Full, match="no room"):
+                looking.remove("jobs", ["a"])
+        assert looking.remove("jobs", ["a"]) == ["a"]
+
+    def test_a_file_that_is_read_only_may_be_looked_at(self, public: Path) -> None:
+        path = public / "kq.db"
+        engine = SqliteEngine(str(path))
+        engine.declare("jobs", {})
+        engine.close()
+        path.chmod(0o444)
+        public.chmod(0o555)
+        with as_nobody():
+            looking = SqliteEngine(str(path), Options(look=True))
+            assert looking.count("jobs") == Counts()
+            with pytest.raises(EngineError, match="not writable to this user"):
+                looking.purge("jobs")
+            looking.close()
 
 
 class TestFilesThatCannotBeUsed:

@@ -39,6 +39,13 @@ class Unreachable(EngineError, ConnectionError):
         self.sent = sent
 
 
+class Absent(Unreachable):
+    """There is no broker at this address yet, and who only looks creates none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
 class LeaseLost(EngineError, ConnectionError):
     """This connection was declared dead; what it held is delivered to others. End it."""
 
@@ -221,6 +228,8 @@ class Options:
         for no heartbeat: their connection lives as long as their process, as an AMQP
         connection without heartbeats does.
     timeout: seconds that one verb may take before Unreachable.
+    look: the connection is for looking. It creates nothing (Absent where there is no broker yet) and goes on
+        where nothing can be written, until the first verb that changes something.
     extra: the transport's own options, such as synchronous="normal".
     """
 
@@ -228,6 +237,7 @@ class Options:
     lease: float = 15.0
     keep_alive: bool = False
     timeout: float = 5.0
+    look: bool = False
     extra: dict[str, object] = field(default_factory=dict)
 
 

@@ -48,7 +48,7 @@ class EngineTransport(base.Transport):
     """A Kombu transport on an engine. heartbeat=… is the length of the lease, in seconds; without one the
     engine keeps it alive by itself.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds); all others go to the
+    transport_options: name (of the connection, unique), lease and timeout (seconds), look; all others go to the
     engine as Options.extra.
     """
 
@@ -96,6 +96,7 @@ class EngineTransport(base.Transport):
             lease=heartbeat or lease,
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
+            look=bool(given.pop("look", False)),
             extra=given,
         )
 

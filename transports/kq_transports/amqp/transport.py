@@ -34,7 +34,8 @@ QUEUE_TYPES = ("classic", "quorum")
 class Transport(pyamqp.Transport):
     """RabbitMQ by py-amqp. heartbeat=… is the length of the lease, in seconds; without one a thread keeps it alive.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds), queue_type (classic or quorum).
+    transport_options: name (of the connection, unique), lease and timeout (seconds), look, queue_type (classic
+    or quorum).
     """
 
     traits: ClassVar[Traits] = TRAITS
@@ -75,6 +76,7 @@ class Transport(pyamqp.Transport):
             lease=heartbeat or lease,
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
+            look=bool(given.pop("look", False)),
         )
         queue_type = given.pop("queue_type", QUEUE_TYPES[0])
         if queue_type not in QUEUE_TYPES:

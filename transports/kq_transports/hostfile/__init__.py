@@ -2,7 +2,7 @@
 
 Used by the SQLite transport and by the SQLite state store. Knows nothing of messages.
 
-database.py opens the file and gives transactions their turn; lock.py is the queue for them;
+database.py opens the file and gives transactions their turn; lock.py is the queue for them; reader.py only reads;
 clock.py tells time that no correction of the wall clock moves; bell.py wakes sleeping processes;
 trouble.py says in a sentence what went wrong.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from kq_transports.hostfile.bell import Bell
 from kq_transports.hostfile.clock import HostClock
-from kq_transports.hostfile.database import Database, Schema
+from kq_transports.hostfile.database import Database
+from kq_transports.hostfile.reader import Reader
+from kq_transports.hostfile.schema import Schema
 
-__all__ = ["Bell", "Database", "HostClock", "Schema"]
+__all__ = ["Bell", "Database", "HostClock", "Reader", "Schema"]

@@ -34,12 +34,22 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS host_clock (
 class HostClock:
     """Reads the host's clocks; its readings are the same in all processes that opened the file."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """connection: in a write transaction, for here the boot is recognised."""
-        connection.execute(_SCHEMA)
-        self._awake_base, self._steady_base = _bases(connection)
+    def __init__(self, awake_base: float, steady_base: float) -> None:
+        self._awake_base, self._steady_base = awake_base, steady_base
         self._noted = 0.0
-        self.note(connection)
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> HostClock:
+        """The clock of a file, as it is noted there."""
+        return cls(*_bases(connection))
+
+    @classmethod
+    def begun(cls, connection: sqlite3.Connection) -> HostClock:
+        """The same, noted for this boot. connection: in a write transaction."""
+        connection.execute(_SCHEMA)
+        clock = cls.of(connection)
+        clock.note(connection)
+        return clock
 
     def awake(self) -> float:
         """Seconds that count only while the machine is awake. For leases."""

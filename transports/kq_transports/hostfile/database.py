@@ -6,37 +6,21 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from kq_transports.engine import EngineError, Unreachable
 from kq_transports.hostfile.bell import Bell, ring, sweep
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import network_file_system
+from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.trouble import explain, locked, opening, read_only
-
-Row: TypeAlias = tuple[Any, ...]
-Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 # Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
 # included (POSIX), so no thread may open the database while another one creates it.
 _creating = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """The tables of one user of the file. tables: CREATE … IF NOT EXISTS, separated by semicolons.
-
-    version: rises when a change of the tables would mislead an older program, which then refuses the file.
-    """
-
-    user: str
-    version: int
-    tables: str
 
 
 class Database:
@@ -165,16 +149,14 @@ class Database:
         self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._durable == 'FULL'}")
         self._connection.execute("BEGIN IMMEDIATE")
         self._make_tables(schema)
-        self.clock = HostClock(self._connection)
+        self.clock = HostClock.begun(self._connection)
         self._connection.execute("COMMIT")
 
     def _make_tables(self, schema: Schema) -> None:
         self._connection.execute("CREATE TABLE IF NOT EXISTS host_user (name TEXT PRIMARY KEY, version INTEGER)")
         row = self._connection.execute("SELECT version FROM host_user WHERE name = ?", (schema.user,)).fetchone()
-        if row is not None and row[0] > schema.version:
-            raise EngineError(
-                f"{self.path} was written by a newer version of kq, which keeps its {schema.user} otherwise; upgrade"
-            )
+        if row is not None:
+            schema.check(row[0], self.path)
         self._connection.execute("INSERT OR REPLACE INTO host_user VALUES (?, ?)", (schema.user, schema.version))
         for statement in filter(str.strip, schema.tables.split(";")):
             self._connection.execute(statement)

@@ -12,7 +12,10 @@ from kq_transports.engine import EngineError, Full, Unreachable
 _PRIMARY = 0xFF
 # No room, said by the file system in a way that SQLite reports as a failed write: a quota, a limit
 # on the size of a file.
-_FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_TRUNCATE}
+_FAILED_WRITES = {
+    *(sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE),
+    *(sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE),
+}
 
 
 def explain(error: sqlite3.Error, path: Path, *, committing: bool = False) -> EngineError:

@@ -34,7 +34,7 @@ from kq_transports.engine import (
     Verdict,
     Want,
 )
-from kq_transports.hostfile import Bell, Database
+from kq_transports.hostfile import Bell, Database, Reader
 from kq_transports.sqlite import leases, look, moves, topology
 from kq_transports.sqlite.schema import SCHEMA
 from kq_transports.sqlite.work import Queue, Work, work_on
@@ -59,9 +59,11 @@ class SqliteEngine(Engine):
         self.options = options or Options()
         if not self.options.name:
             self.options.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._database = Database(
-            path, SCHEMA, timeout=self.options.timeout, synchronous=_synchronous(self.options.extra)
-        )
+        self._path = path
+        self._synchronous = _synchronous(self.options.extra)
+        #: What to read with; one who only looks has no more than that before he changes something.
+        self._file: Database | Reader
+        self._file = Reader(path, SCHEMA, timeout=self.options.timeout) if self.options.look else self._opened()
         self._lease: int | None = None
         self._dead = False
         self._bell: Bell | None = None
@@ -70,7 +72,8 @@ class SqliteEngine(Engine):
         self._due_at: float | None = None
         self._transactions = 0
         self._closed = threading.Event()
-        self._sweep()
+        if not self.options.look:
+            self._sweep()
         if self.options.keep_alive:
             beating = _keep_alive, (weakref.ref(self), self._closed, self.options.lease / 3)
             threading.Thread(target=beating[0], args=beating[1], name="kq-keep-alive", daemon=True).start()
@@ -88,7 +91,7 @@ class SqliteEngine(Engine):
             topology.declare(work, queue, arguments, None)
 
     def queues(self) -> dict[str, Arguments]:
-        rows = self._database.read("SELECT name, arguments FROM kq_queue ORDER BY name")
+        rows = self._file.read("SELECT name, arguments FROM kq_queue ORDER BY name")
         return {name: json.loads(arguments) for name, arguments in rows}
 
     def delete(self, queue: str) -> int:
@@ -126,7 +129,7 @@ class SqliteEngine(Engine):
             topology.unbind(work, exchange, binding)
 
     def bindings(self, exchange: str) -> tuple[str, Sequence[Binding]]:
-        return topology.bindings(self._database.read(topology.BINDINGS, (exchange,)), exchange)
+        return topology.bindings(self._file.read(topology.BINDINGS, (exchange,)), exchange)
 
     # The life of a message.
 
@@ -189,6 +192,8 @@ class SqliteEngine(Engine):
         if self._closed.is_set():
             return
         self._closed.set()
+        if isinstance(self._file, Reader):
+            return
         with suppress(EngineError), self._work() as work:
             for name in self._armed or ():
                 self._leave(work, name)
@@ -203,13 +208,13 @@ class SqliteEngine(Engine):
     # Management.
 
     def count(self, queue: str) -> Counts:
-        return look.count(self._database, queue)
+        return look.count(self._file, queue)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
-        return look.browse(self._database, queue, state, limit, offset)
+        return look.browse(self._file, queue, state, limit, offset)
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
-        return look.find(self._database, queue, ids)
+        return look.find(self._file, queue, ids)
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         with self._work() as work:
@@ -222,14 +227,14 @@ class SqliteEngine(Engine):
             return moves.swap(work, work.known_queue(queue).number, swaps)
 
     def leases(self) -> list[Lease]:
-        return look.leases(self._database)
+        return look.leases(self._file)
 
     def facts(self) -> dict[str, str]:
-        ((pages, size),) = self._database.read("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size")
+        ((pages, size),) = self._file.read("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size")
         return {
             "version": sqlite3.sqlite_version,
-            "file": str(self._database.path),
-            "synchronous": _synchronous(self.options.extra),
+            "file": str(self._file.path),
+            "synchronous": self._synchronous,
             "bytes": str(pages * size),
         }
 
@@ -239,6 +244,18 @@ class SqliteEngine(Engine):
             if lease is not None:
                 leases.end(work, lease)
         return lease is not None
+
+    # The file.
+
+    def _opened(self) -> Database:
+        return Database(self._path, SCHEMA, timeout=self.options.timeout, synchronous=self._synchronous)
+
+    @property
+    def _database(self) -> Database:
+        """The file, to write to."""
+        if isinstance(self._file, Reader):
+            self._file = self._opened()
+        return self._file
 
     # Transactions.
 

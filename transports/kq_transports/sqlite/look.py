@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from kq_transports.engine import Counts, Lease, NotFound, Seen, State
-from kq_transports.hostfile import Database
-from kq_transports.hostfile.database import Row
+from kq_transports.hostfile import Database, Reader
+from kq_transports.hostfile.schema import Row
 from kq_transports.sqlite.moves import LOWEST
 
 # What is due counts as ready, though its row moves only when somebody reserves. Parameters everywhere:
@@ -37,33 +37,33 @@ _COUNT = """SELECT ready, delayed, held,
     FROM kq_queue WHERE name = :queue"""
 
 
-def count(database: Database, queue: str) -> Counts:
-    rows = database.read(_COUNT, {"queue": queue, "now": database.clock.steady()})
+def count(file: Database | Reader, queue: str) -> Counts:
+    rows = file.read(_COUNT, {"queue": queue, "now": file.clock.steady()})
     if not rows:
         raise NotFound(f"there is no queue {queue!r}; declare it first")
     ready, delayed, held, due = rows[0]
     return Counts(ready + due, delayed - due, held)
 
 
-def browse(database: Database, queue: str, state: State, limit: int, offset: int) -> list[Seen]:
-    page = {"queue": queue, "now": database.clock.steady(), "limit": limit, "offset": offset}
-    return [_seen(database, queue, row) for row in database.read(_BROWSE[state], page)]
+def browse(file: Database | Reader, queue: str, state: State, limit: int, offset: int) -> list[Seen]:
+    page = {"queue": queue, "now": file.clock.steady(), "limit": limit, "offset": offset}
+    return [_seen(file, queue, row) for row in file.read(_BROWSE[state], page)]
 
 
-def find(database: Database, queue: str, ids: Sequence[str]) -> list[Seen]:
-    these = {"queue": queue, "now": database.clock.steady(), "ids": json.dumps(ids)}
-    return [_seen(database, queue, row) for row in database.read(_FIND, these)]
+def find(file: Database | Reader, queue: str, ids: Sequence[str]) -> list[Seen]:
+    these = {"queue": queue, "now": file.clock.steady(), "ids": json.dumps(ids)}
+    return [_seen(file, queue, row) for row in file.read(_FIND, these)]
 
 
-def _seen(database: Database, queue: str, row: Row) -> Seen:
+def _seen(file: Database | Reader, queue: str, row: Row) -> Seen:
     id, body, rank, state, count, due, holder, _ = row
-    wall = None if due is None else database.clock.wall(due)
+    wall = None if due is None else file.clock.wall(due)
     return Seen(id, queue, body, LOWEST - rank, state, count, wall, holder or "")
 
 
-def leases(database: Database) -> list[Lease]:
-    rows = database.read(
+def leases(file: Database | Reader) -> list[Lease]:
+    rows = file.read(
         """SELECT name, until, count(ticket) FROM kq_lease LEFT JOIN kq_held ON lease = number
            GROUP BY number ORDER BY number"""
     )
-    return [Lease(name, database.clock.wall_of_awake(until), held) for name, until, held in rows]
+    return [Lease(name, file.clock.wall_of_awake(until), held) for name, until, held in rows]

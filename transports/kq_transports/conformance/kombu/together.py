@@ -285,6 +285,16 @@ class Looking(KombuWorld):
         assert removed == ["b"]
         assert bodies(Inbox(connection, queue).rest()) == "a c"
 
+    def test_a_connection_for_looking_sees_the_same_and_may_change_it(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, *"ab")
+        looking: Any = connect(look=True).manager
+        assert [seen.id for seen in looking.browse(queue, "ready", 10, 0)] == ["a", "b"]
+        assert looking.remove(queue, ["a"]) == ["a"]
+        assert [seen.id for seen in looking.browse(queue, "ready", 10, 0)] == ["b"]
+        assert bodies(Inbox(connection, queue).rest()) == "b"
+
     def test_a_delayed_message_may_be_removed(self, manager: Any, connection: kombu.Connection, queue: str) -> None:
         publish(connection, queue, "a", headers={"x-delay": 300})
         assert manager.remove(queue, ["a"]) == ["a"]

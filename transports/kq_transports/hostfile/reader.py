@@ -1,0 +1,80 @@
+"""Reading an SQLite file that processes share, where nothing may or can be written.
+
+Each read opens the file anew. It holds nothing between two of them, so the file may be replaced, or a fork come
+between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kq_transports.engine import Absent
+from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.schema import Row, Schema, Values
+from kq_transports.hostfile.trouble import explain
+
+
+class Reader:
+    """The file at path for one who only reads: it is neither created nor changed, and nobody is waited for.
+
+    timeout: seconds that a read may wait for one who repairs the file after a crash. Raises Absent when there is no
+    file, or none of schema's tables in it, and EngineError when it can't be read.
+    """
+
+    def __init__(self, path: str, schema: Schema, *, timeout: float) -> None:
+        self.path = Path(path).absolute()
+        self._schema = schema
+        self._timeout = timeout
+        with self._opened() as connection:
+            self.clock = HostClock.of(connection)
+
+    def read(self, statement: str, values: Values = ()) -> list[Row]:
+        """The rows that statement selects, as of one moment."""
+        with self._opened() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        if not self.path.is_file():
+            raise Absent(f"there is no file {self.path}")
+        try:
+            with closing(self._connected()) as connection:
+                self._schema.check(self._version(connection), self.path)
+                yield connection
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            return self._connect("mode=ro")
+        except sqlite3.OperationalError:
+            # Where nothing can be written, as on a full disk, SQLite can't make the memory that the processes share.
+            # Then nobody else is at work on the file, and without a log it is whole as it stands.
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size > 0:
+                raise
+            return self._connect("mode=ro&immutable=1")
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(str(self.path))}?{mode}", self._timeout, isolation_level=None, uri=True
+        )
+        try:
+            connection.execute("PRAGMA schema_version").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _version(self, connection: sqlite3.Connection) -> Any:
+        """The version of the schema that the file has."""
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'host_user'").fetchone():
+            row = connection.execute("SELECT version FROM host_user WHERE name = ?", (self._schema.user,)).fetchone()
+            if row is not None:
+                return row[0]
+        raise Absent(f"{self.path} is a file without {self._schema.user}")
