@@ -16,8 +16,7 @@ from contextlib import contextmanager, suppress
 from kq.clock import SYSTEM
 from kq.state.store import Store, StoreUnreachable, Write
 from kq_transports.engine import Absent, EngineError, sleep_on
-from kq_transports.hostfile import Bell, Database, Reader, Schema
-from kq_transports.hostfile.schema import Row
+from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL);

@@ -13,6 +13,6 @@ from kq_transports.hostfile.bell import Bell
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.database import Database
 from kq_transports.hostfile.reader import Reader
-from kq_transports.hostfile.schema import Schema
+from kq_transports.hostfile.schema import Row, Schema
 
-__all__ = ["Bell", "Database", "HostClock", "Reader", "Schema"]
+__all__ = ["Bell", "Database", "HostClock", "Reader", "Row", "Schema"]

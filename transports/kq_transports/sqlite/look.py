@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 
 from kq_transports.engine import Counts, Lease, NotFound, Seen, State
-from kq_transports.hostfile import Database, Reader
-from kq_transports.hostfile.schema import Row
+from kq_transports.hostfile import Database, Reader, Row
 from kq_transports.sqlite.moves import LOWEST
 
 # What is due counts as ready, though its row moves only when somebody reserves. Parameters everywhere:
