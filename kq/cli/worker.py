@@ -30,11 +30,13 @@ log = logging.getLogger("kq.worker")
 @click.option("--grace", type=Duration(), help="When told to end, finish what runs within this. [30s]")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace an executor that holds more memory, such as 512MiB.")
-def command(**given: object) -> int:
+@click.option("--orders", type=int, default=-1, hidden=True)
+def command(orders: int, **given: object) -> int:
     """Execute jobs until told to end.
 
     TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
-    HUP: the same, then start anew with new code. USR1: log what runs where. USR2: kill the longest job's executor.
+    HUP: the same, then start anew with new code, if that imports. USR1: log what runs where. USR2: kill the longest
+    job's executor.
     """
     loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
     start_logging(verbose=flags().verbose > 0, as_json=flags().json)
@@ -42,7 +44,7 @@ def command(**given: object) -> int:
     if wish.processes > 1:
         return Processes([sys.executable, "-m", "kq", *sys.argv[1:], "--processes", "1"], wish.processes).run()
     worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
-    worker.run()
+    worker.run(orders)
     return 0
 
 

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 
 import msgspec
@@ -25,6 +26,9 @@ from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, die_with, run_executor
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
+
+#: Seconds between two tries to fork.
+FORK_PAUSE = 0.1
 
 _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
@@ -119,12 +123,21 @@ class _Nursery:
         descriptors = self._descriptors[:needed]
         del self._descriptors[:needed]
         parent = os.getpid()
-        pid = os.fork()
+        pid = self._fork()
         if pid == 0:
             self._become(spawn, descriptors, parent)
         for descriptor in descriptors:
             os.close(descriptor)
         self._sock.sendall(frame(Spawned(spawn.number, pid)))
+
+    def _fork(self) -> int:
+        """os.fork(), again and again while the system has no memory or no process to give."""
+        while True:
+            try:
+                return os.fork()
+            except OSError:
+                self._reap()
+                time.sleep(FORK_PAUSE)
 
     def _become(self, spawn: Spawn, descriptors: list[int], parent: int) -> None:
         """The child: never returns."""

@@ -51,7 +51,7 @@ from kq.worker.wire import (
 PoolKind: TypeAlias = Literal["process", "thread", "async"]
 
 _decode_hello = msgspec.msgpack.Decoder(Hello).decode
-_decode_report = msgspec.msgpack.Decoder(Spawned | Exited).decode
+_decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
 _decode_ended = msgspec.msgpack.Decoder(Ended).decode
 
 #: Seconds between the interruption of a job that ran past its timeout and the kill.
@@ -177,6 +177,7 @@ class Pool:
         self.code = ""
         self._nursery: subprocess.Popen[bytes] | None = None
         self._report: socket.socket | None = None
+        self._imported = False
         self._report_frames = Frames()
         self._enforcing = threading.Lock()
         #: Changes whenever descriptors() does.
@@ -189,48 +190,40 @@ class Pool:
     def start(self) -> None:
         """Import the application and fork the executors. Raises KqError when it does not import."""
         self._start_nursery()
-        for _ in range(self._processes):
-            self._spawn()
+        try:
+            while not self._imported:
+                self.read_report()
+        except KqError:
+            self.close()
+            raise
+        assert self._report is not None
+        self._report.setblocking(False)
 
     def _start_nursery(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._nursery = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "kq.worker.nursery",
-                str(theirs.fileno()),
-                self._where,
-                str(os.getpid()),
-            ],
-            pass_fds=[theirs.fileno()],
-            # Not as arguments: every user of the host can read those, and a URL may hold a password.
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
-                "KQ_URL": self._url,
-                "KQ_STATE": self._state,
-            },
-            start_new_session=True,
-        )
-        theirs.close()
-        data = read_frame(ours)
-        if data is None:
-            raise KqError(f"the process that imports {self._where} ended with status {self._nursery.wait()}")
-        hello = _decode_hello(data)
+        """Start the process that imports the application. Once it has, it is asked for executors."""
+        self._nursery, self._report = start_nursery(self._where, self._url, self._state)
+        self._report_frames = Frames()
+        self._imported = False
+        self.version += 1
+
+    def _greeted(self, hello: Hello) -> None:
+        """The application is imported; raises KqError when it does not import."""
         if hello.error:
-            self._nursery.wait()
-            ours.close()
             raise KqError(hello.error)
+        self._imported = True
         self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code = hello.code
         self.queues = sorted({entry.queue for entry in hello.entries})
-        ours.setblocking(False)
-        self._report = ours
-        self.version += 1
-        self._report_frames = Frames()
+        self._fill()
 
-    def _spawn(self) -> None:
+    def _fill(self) -> None:
+        """Have as many executors as there are to be."""
+        staying = sum(not executor.leaving for executor in self.executors.values())
+        while self._imported and staying < self._processes and self._spawn():
+            staying += 1
+
+    def _spawn(self) -> bool:
+        """Ask for one more executor; False when there is no nursery to ask."""
         self._numbers += 1
         ours, theirs = socket.socketpair()
         page = Page(self._slots)
@@ -251,11 +244,24 @@ class Pool:
             self.executors.pop(executor.number)  # the nursery died: read_report() starts another
             ours.close()
             page.close()
-            return
+            return False
         finally:
             for each in sent:
                 each.close()
         ours.setblocking(False)
+        return True
+
+    def trial(self) -> str:
+        """Why the application, as it is now, does not import, in one line; "" when it does. Takes as long as that."""
+        nursery, sock = start_nursery(self._where, self._url, self._state)
+        with sock:
+            data = read_frame(sock)
+        nursery.kill()
+        status = nursery.wait()
+        if data is None:
+            return f"the process that imports {self._where} ended with status {status}"
+        error = _decode_hello(data).error.splitlines()
+        return f"{error[0]} {error[-1]}" if len(error) > 1 else "".join(error)
 
     # Reading.
 
@@ -302,12 +308,15 @@ class Pool:
         except OSError:
             data = b""
         for each in self._report_frames.feed(data):
-            report = _decode_report(each)
-            if isinstance(report, Spawned):
-                if report.number in self.executors:
-                    self.executors[report.number].pid = report.pid
-            else:
-                self._exited(report)
+            match _decode_report(each):
+                case Hello() as hello:
+                    self._greeted(hello)
+                case Spawned(number, pid):
+                    if number in self.executors:
+                        self.executors[number].pid = pid
+                case Exited(pid, status):
+                    for executor in [each for each in self.executors.values() if each.pid == pid]:
+                        self._exited(executor, status)
         if not data:
             self._revive_nursery()
 
@@ -334,52 +343,43 @@ class Pool:
             self.next_due = min(self.next_due, task.due)
 
     def _lost(self, executor: Executor) -> None:
-        """Its socket closed: it is dead or dying. Its exit report tells how."""
-        if executor.gone:
-            return
-        executor.gone = True
-        self.version += 1
-        executor.sock.close()
-        self._kill(executor)
-        if executor.status is not None:
-            self._bury(executor)
+        """Its socket closed, or cannot be trusted: it is dead or dying. Its exit report tells how."""
+        if not executor.gone:
+            executor.gone = True
+            self.version += 1
+            executor.sock.close()
+            self._kill(executor)
 
-    def _exited(self, report: Exited) -> None:
-        for executor in self.executors.values():
-            if executor.pid == report.pid:
-                executor.status = report.status
-                # Its last words may still wait in the socket. Its end may not: a child that it forked can hold it open.
-                while not executor.gone and self._heard(executor):
-                    pass
-                self._lost(executor)
-                if executor.number in self.executors:
-                    self._bury(executor)
-                return
-
-    def _bury(self, executor: Executor) -> None:
-        """Settle what a dead executor had, and put another in its place."""
+    def _exited(self, executor: Executor, status: int) -> None:
+        """It has ended: settle what it had, and put another in its place."""
+        executor.status = status
+        # Its last words may still wait in the socket. Its end may not: a child that it forked can hold it open.
+        while not executor.gone and self._heard(executor):
+            pass
+        self._lost(executor)
         del self.executors[executor.number]
         started = executor.page.marked()
         executor.page.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
-        if not executor.leaving:
-            self._spawn()
+        if executor.pid:  # else its birth was not told, and 0 would be our own group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
+        self._fill()
         for task in executor.tasks.values():
             self._on_end(task, _outcome_of_death(task, executor, started))
 
     def _revive_nursery(self) -> None:
-        """The nursery died, and the kernel killed its children: begin anew."""
+        """The nursery died, and the kernel killed its children: begin anew. Raises KqError if it died of the import."""
         assert self._report is not None
         assert self._nursery is not None
         self._report.close()
-        self._nursery.wait()
-        dead, self.executors = list(self.executors.values()), {}
+        status = self._nursery.wait()
+        if not self._imported:
+            raise KqError(f"the process that imports {self._where} ended with status {status}")
+        dead = list(self.executors.values())
         self._start_nursery()
+        self._report.setblocking(False)
         for executor in dead:
-            self.executors[executor.number] = executor
-            executor.status = executor.status or signal.SIGKILL
-            self._lost(executor)
+            self._exited(executor, signal.SIGKILL if executor.status is None else executor.status)
 
     # Feeding.
 
@@ -501,7 +501,7 @@ class Pool:
         ):
             executor.leaving = True
             self._send(executor, Order(leave=True))
-            self._spawn()
+            self._fill()
 
     def close(self) -> None:
         """End all executors and the nursery. Tasks that still run are lost to this pool: settle them before."""
@@ -524,6 +524,25 @@ class Pool:
         """All tasks that executors have."""
         executors = list(self.executors.values())
         return [(executor, task) for executor in executors for task in list(executor.tasks.values())]
+
+
+def start_nursery(where: str, url: str, state: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process that imports the application at where, and the socket on which it speaks."""
+    ours, theirs = socket.socketpair()
+    nursery = subprocess.Popen(
+        [sys.executable, "-m", "kq.worker.nursery", str(theirs.fileno()), where, str(os.getpid())],
+        pass_fds=[theirs.fileno()],
+        # Not as arguments: every user of the host can read those, and a URL may hold a password.
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+            "KQ_URL": url,
+            "KQ_STATE": state,
+        },
+        start_new_session=True,
+    )
+    theirs.close()
+    return nursery, ours
 
 
 def outcome_of(ended: Ended, task: Task) -> Outcome:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -87,6 +89,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._error: BaseException | None = None
+        self._ending = False
         self._reload = False
 
     # As an object.
@@ -131,27 +134,36 @@ class Worker:
 
     # As a program.
 
-    def run(self) -> None:
+    def run(self, orders: int = -1) -> None:
         """Work until a signal says stop, in the main thread.
 
         TERM or INT: finish within the grace, give back the rest; again: kill and give back. HUP: the same, then
-        begin anew with new code. USR1: log what runs, with stacks. USR2: kill the executor that is longest at its job.
+        begin anew with new code, if that imports. USR1: log what runs, with stacks. USR2: kill the executor that is
+        longest at its job. orders: a descriptor on which a parent says which of these to obey, instead of them.
         """
         supervisor = self.supervisor
         actions: dict[int, Callable[[], None]] = {
-            signal.SIGTERM: supervisor.stop,
-            signal.SIGINT: supervisor.stop,
-            signal.SIGHUP: self._renew,
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGHUP: self._try_new_code,
             signal.SIGUSR1: supervisor.dump,
             signal.SIGUSR2: supervisor.kill_stuck,
         }
 
         def on_signal(number: int, at: FrameType | None) -> None:
-            supervisor.ask(actions[number])
+            if orders < 0:
+                supervisor.ask(actions[number])
+
+        def obey() -> None:
+            while order := os.read(orders, 1):
+                supervisor.ask(actions[order[0]])
+            supervisor.ask(self._stop)  # there is no parent any more
 
         for number in actions:
             signal.signal(number, on_signal)
         signal.set_wakeup_fd(supervisor.wakeup, warn_on_full_buffer=False)
+        if orders >= 0:
+            threading.Thread(target=obey, name="kq-orders", daemon=True).start()
         try:
             self._work()
         finally:
@@ -160,48 +172,88 @@ class Worker:
             log.warning("starting anew with new code")
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
+    def _stop(self) -> None:
+        self._ending = True
+        if self._reload:
+            self._reload = False  # it is ending already; only, it does not come back
+        else:
+            self.supervisor.stop()
+
+    def _try_new_code(self) -> None:
+        """Begin anew when the new code imports, which a process of its own finds out while this one works on."""
+
+        def find_out() -> None:
+            wrong = self.supervisor.pool.trial()
+            if wrong:
+                log.error("the worker stays with the code that it has: %s", wrong)
+            else:
+                self.supervisor.ask(self._renew)
+
+        threading.Thread(target=find_out, name="kq-trial", daemon=True).start()
+
     def _renew(self) -> None:
-        self._reload = True
-        self.supervisor.stop()
+        if not self._ending and not self._reload:
+            self._reload = True
+            self.supervisor.stop()
 
 
 class Processes:
-    """Several workers side by side, each a process of its own; one that dies is started again."""
+    """Several workers side by side, each a process of its own; one that dies is started again.
+
+    They obey this one alone, through a pipe each: a signal to the whole group, as from a terminal or a service
+    manager, is meant once. When this process dies the pipes close, and they stop.
+    """
+
+    #: Seconds before a worker that died is started again.
+    PAUSE = 0.2
+    OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self, command: Sequence[str], count: int) -> None:
         self._command = list(command)
         self._count = count
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: dict[subprocess.Popen[bytes], int] = {}  # and where each is told what to do
         self._stopping = False
+        self._code = 0
 
     def run(self) -> int:
         """Until all have ended; returns 0, or the exit code of a worker that could not start."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, self._pass_on)
-        self._children = [self._start() for _ in range(self._count)]
-        code = 0
+        # Signals are read like any other input, one after the other: what they lead to is not cut in two by the next.
+        ears, mouth = socket.socketpair()
+        mouth.setblocking(False)
+        for number in (*self.OBEYED, signal.SIGCHLD):
+            signal.signal(number, lambda number, at: None)
+        signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        for _ in range(self._count):
+            self._start()
         while self._children:
-            pid, status = os.wait()
-            ended = [child for child in self._children if child.pid == pid]
-            self._children = [child for child in self._children if child.pid != pid]
-            for child in ended:
-                child.returncode = os.waitstatus_to_exitcode(status)
-                if child.returncode > 0:
-                    # It ended by itself, with an error that starting again would only repeat.
-                    code = code or child.returncode
-                    self._pass_on(signal.SIGTERM, None)
-                elif not self._stopping:
-                    time.sleep(0.2)
-                    self._children.append(self._start())
-        return code
+            for heard in ears.recv(4096):
+                if heard == signal.SIGCHLD:
+                    self._reap()
+                else:
+                    self._pass_on(heard)
+        return self._code
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command)
+    def _start(self) -> None:
+        reader, writer = os.pipe()
+        self._children[subprocess.Popen([*self._command, "--orders", str(reader)], pass_fds=[reader])] = writer
+        os.close(reader)
 
-    def _pass_on(self, number: int, at: FrameType | None) -> None:
+    def _reap(self) -> None:
+        for child in [each for each in self._children if each.poll() is not None]:
+            os.close(self._children.pop(child))
+            if child.returncode > 0:
+                # It ended by itself, with an error that starting again would only repeat.
+                self._code = self._code or child.returncode
+                self._pass_on(signal.SIGTERM)
+            elif not self._stopping:
+                time.sleep(self.PAUSE)
+                self._start()
+
+    def _pass_on(self, number: int) -> None:
         self._stopping = self._stopping or number in (signal.SIGTERM, signal.SIGINT)
-        for child in self._children:
-            child.send_signal(number)
+        for orders in self._children.values():
+            with contextlib.suppress(BrokenPipeError):
+                os.write(orders, bytes([number]))
 
 
 def run(

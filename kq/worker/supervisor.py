@@ -106,6 +106,7 @@ class Supervisor:
         self._queues: dict[str, int] = dict(plan.queues)
         self._session: Session | None = None
         self._host = socket.gethostname()
+        self._given_up: Session | None = None  # by the guard, which killed what ran under it
         self._name = ""
         self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
@@ -207,7 +208,7 @@ class Supervisor:
         now = self._clock.monotonic()
         try:
             self._keep_session(now)
-            if self._session is not None and self._clock.monotonic() >= self._session.safe_until - self._margin:
+            if self._session is not None and self._is_over(self._session):
                 raise LeaseLost("the broker was not heard for as long as the lease")
             taken = self._take()
             self._settle()
@@ -223,6 +224,10 @@ class Supervisor:
         if now >= self.pool.next_due:
             self.pool.enforce()
 
+    def _is_over(self, session: Session) -> bool:
+        """Whether its lease is about to end, or was when the guard acted on it: a beat after that is too late."""
+        return session is self._given_up or self._clock.monotonic() >= session.safe_until - self._margin
+
     def _latest(self) -> float:
         """When a job is to be interrupted or killed, or all of them because the lease ends."""
         lease = float("inf") if self._session is None else self._session.safe_until - self._margin
@@ -233,6 +238,7 @@ class Supervisor:
         self.pool.enforce()
         session = self._session
         if session is not None and now >= session.safe_until - self._margin:
+            self._given_up = session
             for _, task in self.pool.tasks():
                 task.abandoned = True
             self.pool.kill_all()

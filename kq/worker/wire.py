@@ -70,7 +70,7 @@ class Entry(msgspec.Struct, frozen=True):
     keep: float
 
 
-class Hello(msgspec.Struct, frozen=True):
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """From the nursery: the application is imported, or why not. code: its version."""
 
     entries: list[Entry] = []

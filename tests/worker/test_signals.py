@@ -139,6 +139,36 @@ class TestReload(WorkerWorld):
         assert worker.process.poll() is None
         assert len(worker.tree()) == 3
 
+    def test_new_code_that_does_not_import_is_told_and_the_old_goes_on(
+        self, app: App, crew: Crew, tmp_path: Path, queue: str
+    ) -> None:
+        code = "import kq, os\napp = kq.App('shop', queue=os.environ['KQ_CONTRACT_QUEUE'])\n"
+        shop = tmp_path / "shop.py"
+        shop.write_text(code + "@app.job(name='version')\ndef version(): return 'old'\n")
+        worker = crew.program("-A", "shop:app")
+        shop.write_text(code + "@app.job(name='version'\ndef version(): return 'new'\n")
+        worker.send(signal.SIGHUP)
+        eventually(lambda: "stays with the code that it has" in worker.said(), "it says so")
+        (line,) = [line for line in worker.said().splitlines() if "stays with" in line]
+        assert "shop:app does not import" in line
+        assert "SyntaxError" in line
+        assert app.submit("version").result(10) == "old"
+        assert worker.said().count(" ready: ") == 1
+
+    def test_a_worker_that_is_told_to_end_while_it_begins_anew_ends(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program(grace=60)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        worker.send(signal.SIGHUP)
+        eventually(lambda: "told to end" in worker.said(), "it ends")
+        worker.send(signal.SIGTERM)
+        gate.open()
+        assert worker.wait() == 0
+        assert job.result(1)
+        assert worker.said().count(" ready: ") == 1
+
 
 class TestInsight(WorkerWorld):
     @pytest.mark.parametrize("pool", POOLS)
@@ -198,6 +228,48 @@ class TestProcesses(WorkerWorld):
         assert worker.wait() == 0
         assert all(handle.result(1) for handle in handles)
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_to_the_group_of_several_supervisors_is_meant_once(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, number: int
+    ) -> None:
+        worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
+        handles = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
+        eventually(lambda: len(diary.starts()) == 2, "both run")
+        os.killpg(worker.process.pid, number)
+        eventually(lambda: worker.said().count("told to end") == 2, "both are told")
+        gate.open()
+        assert worker.wait() == 0
+        assert all(handle.result(1) for handle in handles)
+        assert len(diary.starts()) == 2
+
+    def test_a_supervisor_that_dies_while_the_others_end_is_not_replaced(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (runner,) = [each for each in worker.supervisor.children() if diary.starts()[0].pid in descendants(each)]
+        (idle,) = [each for each in worker.supervisor.children() if each != runner]
+        idle.kill()
+        worker.send(signal.SIGTERM)
+        eventually(lambda: "told to end" in worker.said(), "the other is told")
+        gate.open()
+        assert worker.wait() == 0
+        assert not crew.left_behind()
+
+    def test_supervisors_end_in_good_order_when_what_started_them_is_killed(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        worker.send(signal.SIGKILL)
+        worker.process.wait()
+        eventually(lambda: worker.said().count("told to end") == 2, "both end")
+        gate.open()
+        assert job.result(10)
+        eventually(lambda: not crew.left_behind(), "nothing is left")
+
     def test_executors_end_with_the_supervisor_whatever_ended_it(self, crew: Crew) -> None:
         worker = crew.program(concurrency=3)
         (nursery,) = nurseries(worker.supervisor)
@@ -207,3 +279,8 @@ class TestProcesses(WorkerWorld):
         worker.process.wait()
         psutil.wait_procs([nursery, *executors], timeout=5)
         assert not crew.left_behind()
+
+
+def descendants(process: psutil.Process) -> set[int]:
+    """The pids of all that process started."""
+    return {each.pid for each in process.children(recursive=True)}

@@ -1,0 +1,42 @@
+"""The nursery: whatever becomes of it, the worker has executors, and no job is stuck."""
+
+from __future__ import annotations
+
+import psutil
+
+from kq.conformance.contract.crew import Crew, executors_of, lives, nurseries
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import Gate
+from tests.worker.jobs import Odd
+from tests.worker.world import WorkerWorld
+
+
+class TestANurseryThatDies(WorkerWorld):
+    def test_takes_nobody_with_it_when_it_had_not_told_of_a_birth(self, jobs: Odd, crew: Crew) -> None:
+        worker = crew.program("--max-jobs", "1")
+        (nursery,) = nurseries(worker.supervisor)
+        nursery.suspend()
+        assert jobs.add.submit(1, 2).result(10) == 3  # and a new executor is asked for
+        waiting = jobs.add.submit(3, 4)
+        eventually(lambda: psutil.Process(nursery.pid).status() == psutil.STATUS_STOPPED, "it does not answer")
+        nursery.kill()
+        assert waiting.result(10) == 7
+        assert worker.process.poll() is None
+
+    def test_settles_what_an_executor_had_whose_end_it_did_not_tell(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (nursery,) = nurseries(worker.supervisor)
+        (executor,) = executors_of(worker.supervisor)
+        nursery.suspend()
+        executor.kill()
+        eventually(lambda: not lives(executor), "the executor is dead")
+        nursery.kill()
+        eventually(lambda: len(diary.starts(job.id)) == 2, "the job runs again", within=5)
+        gate.open()
+        assert job.result(10)
+        assert worker.process.poll() is None
