@@ -47,7 +47,10 @@ class PublishPolicy:
 
 @dataclass(slots=True)
 class Delivery:
-    """One handing-over of a message to this worker. tag: names it on its queue's channel."""
+    """One handing-over of a message to this worker.
+
+    tag: names it on its queue's channel. id: the message_id that its publisher gave it, or "".
+    """
 
     tag: int
     queue: str
@@ -280,12 +283,12 @@ class Session:
 
         def on_message(message: Any) -> None:
             info, properties = message.delivery_info, message.properties
-            body = message.body
+            body, id = message.body, str(properties.get("message_id") or "")
             deliver(
                 Delivery(
                     message.delivery_tag,
                     queue,
-                    properties.get("message_id") or "",
+                    "" if id.startswith(engine.GIVEN) else id,
                     message.headers,
                     body.encode() if isinstance(body, str) else bytes(body),
                     properties.get("priority") or 0,

@@ -134,6 +134,17 @@ def encode_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     return body
 
 
+def encode_result(value: Any) -> bytes:
+    """The JSON of what a job returned. Raises TypeError for what JSON cannot carry, as encode_body() does."""
+    try:
+        encoded = _encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _wrong("the result", value) or TypeError(f"the result has no JSON form: {one_line(error)}") from None
+    if (b"null" in encoded or _brackets(encoded) > _ARGUMENT_DEPTH) and (wrong := _wrong("the result", value)):
+        raise wrong
+    return encoded
+
+
 def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The arguments in a body. Raises MessageError for anything that is not one."""
     try:
@@ -167,6 +178,19 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"a header is wrong: {one_line(error)}") from error
     return head
+
+
+def only_id(message_id: str, headers: Mapping[str, Any]) -> str:
+    """The job's id, as the property message_id and the header id say it; "" when neither does.
+
+    Raises MessageError when they differ: what is said of such a job would be said of another one.
+    """
+    said = headers.get("id")
+    if not isinstance(said, str) or said == message_id:
+        return message_id
+    if not message_id:
+        return said
+    raise MessageError(f"it has two ids: message_id {message_id!r}, but in its headers {reprlib.repr(said)}")
 
 
 def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:
@@ -204,19 +228,24 @@ _TOO_DEEP = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 
 def _blamed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeError | None:
     """What is wrong with the first argument that JSON cannot carry."""
-    for name, value in [*enumerate(args, 1), *kwargs.items()]:
-        try:
-            encoded = _encode(value)
-        except RecursionError:
-            return TypeError(f"argument {name!r} is nested too deep, or contains itself")
-        except UnicodeEncodeError:
-            return TypeError(f"argument {name!r} holds text that is not Unicode (half of a surrogate pair)")
-        except (TypeError, ValueError) as error:
-            return TypeError(f"argument {name!r} has no JSON form: {one_line(error)}")
-        if b"null" in encoded and _has_nan(msgspec.to_builtins(value)):
-            return TypeError(f"argument {name!r} holds NaN or infinity, which JSON does not have")
-        if _brackets(encoded) > _ARGUMENT_DEPTH and _is_deep([msgspec.json.decode(encoded)], _ARGUMENT_DEPTH):
-            return TypeError(f"argument {name!r} is nested more than {_ARGUMENT_DEPTH} levels deep")
+    named = [*enumerate(args, 1), *kwargs.items()]
+    return next((wrong for name, value in named if (wrong := _wrong(f"argument {name!r}", value))), None)
+
+
+def _wrong(what: str, value: Any) -> TypeError | None:
+    """Why JSON cannot carry value, if it can't. what: the value's name, for people."""
+    try:
+        encoded = _encode(value)
+    except RecursionError:
+        return TypeError(f"{what} is nested too deep, or contains itself")
+    except UnicodeEncodeError:
+        return TypeError(f"{what} holds text that is not Unicode (half of a surrogate pair)")
+    except (TypeError, ValueError) as error:
+        return TypeError(f"{what} has no JSON form: {one_line(error)}")
+    if _brackets(encoded) > _ARGUMENT_DEPTH and _is_deep([msgspec.json.decode(encoded)], _ARGUMENT_DEPTH):
+        return TypeError(f"{what} is nested more than {_ARGUMENT_DEPTH} levels deep")
+    if b"null" in encoded and _has_nan(msgspec.to_builtins(value)):
+        return TypeError(f"{what} holds NaN or infinity, which JSON does not have")
     return None
 
 

@@ -32,7 +32,7 @@ from kq.context import CurrentJob, running
 from kq.errors import MessageError, Retry, SoftTimeout
 from kq.failure import names_of
 from kq.jobtype import JobType
-from kq.message import decode_body
+from kq.message import decode_body, encode_result
 from kq.record import RESULT_LIMIT
 from kq.worker.wire import (
     DONE,
@@ -50,7 +50,6 @@ from kq.worker.wire import (
 )
 
 _decode_order = msgspec.msgpack.Decoder(Order).decode
-_encode_json = msgspec.json.Encoder().encode
 
 #: A traceback longer than this is cut in the middle; so is a message.
 TRACEBACK_LIMIT = 16_000
@@ -141,7 +140,7 @@ def ended(run: Run, began: float, error: BaseException | None, value: Any) -> En
 def _encoded(run: Run, value: Any) -> bytes:
     """A result as JSON."""
     try:
-        encoded = _encode_json(value)
+        encoded = encode_result(value)
     except Exception as wrong:
         raise TypeError(f"{run.type} returned what JSON cannot carry: {wrong}") from wrong
     if len(encoded) > RESULT_LIMIT:

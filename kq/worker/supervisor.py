@@ -23,7 +23,7 @@ from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError
 from kq.job import Counters
-from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head
+from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.outcome import (
     Bury,
     Died,
@@ -474,6 +474,7 @@ class Supervisor:
         if len(delivery.body) > BODY_LIMIT:
             raise MessageError(f"the body has {len(delivery.body):,} bytes, more than {BODY_LIMIT:,}")
         head = decode_head(delivery.headers)
+        only_id(delivery.id, delivery.headers)
         if delivery.content_type != CONTENT_TYPE:
             raise MessageError(f"the content type is {delivery.content_type!r}, not {CONTENT_TYPE}")
         if head.type not in self.pool.kinds:
@@ -481,7 +482,11 @@ class Supervisor:
         return head
 
     def _settle_unread(self, delivery: Delivery, reason: str) -> None:
-        head = Head(id=delivery.id or new_id(), type=str(delivery.headers.get("type") or ""))
+        try:
+            id = only_id(delivery.id, delivery.headers)
+        except MessageError:
+            id = ""  # which of the two jobs it was nobody knows: neither has ended
+        head = Head(id=id or new_id(), type=str(delivery.headers.get("type") or ""))
         task = Task(delivery, head, self._no_kind, Counters())
         self._finished.append((task, self._judged(task, Unusable(reason))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from amqp import spec
@@ -13,8 +13,10 @@ from amqp.serialization import decode_properties_basic
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kq_transports.amqp.channel import Channel
 from kq_transports.amqp.delay import HIGHEST, LONGEST, UNITS, path, rungs
 from kq_transports.amqp.frames import BrokenStream, Incoming, Method, ack_frame, message_frames, method_frame
+from kq_transports.amqp.message import Arrival, Message
 from kq_transports.amqp.registry import Ladder
 from kq_transports.amqp.values import packed_properties, unpacked_properties
 from kq_transports.engine import EngineError
@@ -65,6 +67,30 @@ class TestValues:
     def test_a_text_that_is_too_long_is_refused(self) -> None:
         with pytest.raises(ValueError, match="255"):
             packed_properties({"message_id": "m" * 256})
+
+
+class TestMessage:
+    @pytest.mark.parametrize("levels", [100, 5000])
+    def test_headers_that_are_nested_too_deep_are_not_read(self, levels: int) -> None:
+        table = b""
+        for _ in range(levels):
+            table = b"\x01xF" + len(table).to_bytes(4, "big") + table
+        assert came(table).headers == {}
+
+    @pytest.mark.parametrize("table", [b"\x01x?", b"\x01xT" + b"\xff" * 8, b"\x01x", b"\x01xl\x00"])
+    def test_headers_that_make_no_sense_are_not_read(self, table: bytes) -> None:
+        message = came(table)
+        assert (message.headers, message.body) == ({}, b"body")
+
+    def test_many_headers_that_are_not_deep_are_read(self) -> None:
+        table = packed_properties({"application_headers": {f"h{i}": [{}] for i in range(200)}})[6:]
+        assert len(came(table).headers) == 200
+
+
+def came(table: bytes) -> Message:
+    """A message that was delivered with these headers."""
+    header = bytes(12) + (1 << 13).to_bytes(2, "big") + len(table).to_bytes(4, "big") + table
+    return Message(Arrival(cast("Channel", None), "q", "c", 1, False, "", "q", header, b"body"))
 
 
 def naive(value: Any) -> Any:

@@ -339,7 +339,7 @@ class TestPublishing:
     def test_what_no_client_of_ours_wrote_is_a_body_without_headers(
         self, connection: Connection, engine: Engine
     ) -> None:
-        garbage = [b"", b"\n", b"no json\nbody", b'{"h": 5}\nbody', b"\xff\xfe\n"]
+        garbage = [b"", b"\n", b"no json\nbody", b'{"h": 5}\nbody', b"\xff\xfe\n", deep(100_000), deep(300)]
         engine.publish([Message(str(i), "q", body) for i, body in enumerate(garbage)])
         got = consume(connection.default_channel)
         connection.drain_events(timeout=1)
@@ -592,6 +592,11 @@ def breaking(
     with kombu.Connection(hostname=broker, transport=Transport, **options) as connection:
         connection.connect()
         yield connection, engines
+
+
+def deep(levels: int) -> bytes:
+    """A stored message with a header of so many lists in each other."""
+    return b'{"h": {"x": ' + b"[" * levels + b"]" * levels + b"}}\nbody"
 
 
 class Forgetful(MemoryEngine):

@@ -12,6 +12,7 @@ one living lease. It is never only on a wire or in a client's memory.
 from __future__ import annotations
 
 import math
+import os
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,6 +96,15 @@ class Traits:
     shared: bool = True
     atomic: bool = True
     indexed: bool = True
+
+
+#: What the id of a message begins with that came without one, as names do that an AMQP server gives.
+GIVEN = "amq.gen-"
+
+
+def given_id() -> str:
+    """An id for a message that came without one."""
+    return GIVEN + os.urandom(12).hex()
 
 
 @dataclass(frozen=True, slots=True)

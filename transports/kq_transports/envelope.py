@@ -11,8 +11,8 @@ and delay are the engine's own fields.
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +25,9 @@ from kq_transports import engine
 DELAY_HEADER = "x-delay"
 #: How many times a message was delivered before; absent at the first delivery.
 COUNT_HEADER = "x-delivery-count"
+
+#: Headers that are nested deeper are not taken for headers: Python could not write again what it just could read.
+DEEPEST = 64
 
 AnyMessage = TypeVar("AnyMessage", bound=base.Message)
 
@@ -78,17 +81,30 @@ class Outgoing:
         body = self.body.encode() if isinstance(self.body, str) else self.body
         stored = b"%b\n%b" % (_encode(head), body)
         priority = min(9, max(0, properties.get("priority", self.priority) or 0))
-        id = str(properties.get("message_id") or os.urandom(12).hex())
+        id = str(properties.get("message_id") or engine.given_id())
         return [engine.Message(id, queue, stored, priority, delay) for queue in queues]
 
 
 def opened(stored: bytes) -> tuple[Head, bytes]:
     """Head and body of what is stored. What no client of ours wrote is a body without a head."""
-    cut = stored.find(b"\n")
+    cut = max(stored.find(b"\n"), 0)
     try:
-        return _decode(memoryview(stored)[: max(cut, 0)]), stored[cut + 1 :]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        head = _decode(memoryview(stored)[:cut])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Head(), stored
+    # The usual head has so few brackets that nobody need look how deep they stand.
+    if stored.count(b"{", 0, cut) + stored.count(b"[", 0, cut) > DEEPEST and is_deep([head.h, head.p]):
+        return Head(), stored
+    return head, stored[cut + 1 :]
+
+
+def is_deep(values: Iterable[Any]) -> bool:
+    """Whether lists and dicts stand more than DEEPEST levels deep in one of values. Does not recurse."""
+    level = [value for value in values if isinstance(value, dict | list)]
+    for _ in range(DEEPEST):
+        inner = [each for value in level for each in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return bool(level)
 
 
 class Message(base.Message):

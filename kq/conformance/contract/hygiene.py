@@ -11,13 +11,15 @@ import pytest
 
 from kq.app import App
 from kq.broker import BURIED, Inspector, declare_missing
+from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps, ms
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, elapsed, outcome
 from kq.errors import JobBuried
-from kq.job import Job
+from kq.handle import Handle
+from kq.job import Job, State
 from kq.message import BODY_LIMIT
 
 JSON = "application/json"
@@ -85,11 +87,50 @@ class Hygiene(ContractWorld):
         measured(f"{len(GARBAGE)} kinds; the next job was done after {ms(slowest)} at most")
 
     @keeps("C19")
-    def test_a_result_that_json_cannot_carry_is_the_jobs_own_error(self, jobs: Jobs, crew: Crew) -> None:
+    def test_a_message_that_names_two_jobs_ends_neither(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
         crew.worker()
-        error = outcome(jobs.unspeakable.submit())
+        one, other = jobs.note.job("one"), jobs.note.options(delay=600).submit()
+        put(app, queue, one.id, {**GOOD, "id": other.id}, BODY, JSON)
+        eventually(lambda: inspector.count(queue + BURIED).ready, "it is buried")
+        (seen,) = inspector.browse(queue + BURIED, "ready")
+        assert "two ids" in str(seen.headers["error"])
+        assert other.state() is State.DELAYED
+        assert app.submit(one).result(10) == "one"
+
+    @keeps("C19")
+    @pytest.mark.parametrize("again", [False, True], ids=["at once", "with a retry"])
+    def test_a_message_without_a_message_id_runs_under_the_id_in_its_headers(
+        self, app: App, queue: str, crew: Crew, again: bool
+    ) -> None:
+        crew.worker()
+        id = new_id()
+        body = b'{"args": [["retry 0", "return"]]}' if again else b'{"args": [["return"]]}'
+        put(app, queue, None, {**GOOD, "type": "perform", "id": id}, body, JSON)
+        assert Handle(id, queue, app).result(10) == 1 + again
+
+    @keeps("C19")
+    def test_headers_that_are_nested_too_deep_are_set_aside(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        deep: list[Any] = []
+        for _ in range(200):
+            deep = [deep]
+        put(app, queue, "deep", {**GOOD, "id": "deep", "trace": deep}, BODY, JSON)
+        assert jobs.add.submit(1, 2).result(10) == 3
+        eventually(lambda: inspector.count(queue + BURIED).ready == 1, "it is buried")
+        (seen,) = inspector.browse(queue + BURIED, "ready")
+        assert seen.body.endswith(BODY)
+
+    @keeps("C19")
+    @pytest.mark.parametrize("value", ["object", "nan", "infinity", "half", "depth"])
+    def test_a_result_that_json_cannot_carry_is_the_jobs_own_error(self, jobs: Jobs, crew: Crew, value: str) -> None:
+        crew.worker()
+        error = outcome(jobs.unspeakable.submit(value))
         assert isinstance(error, JobBuried)
-        assert "JSON" in error.error
+        assert error.error.startswith("TypeError: unspeakable returned what JSON cannot carry: the result ")
 
     @keeps("C19")
     def test_what_is_wrong_is_refused_in_the_callers_line(self, inspector: Inspector, queue: str, jobs: Jobs) -> None:
@@ -109,9 +150,11 @@ class Hygiene(ContractWorld):
         assert "shop.forgotten" in error.error
 
 
-def put(app: App, queue: str, id: str, headers: Mapping[str, Any], body: bytes, content_type: str) -> None:
+def put(app: App, queue: str, id: str | None, headers: Mapping[str, Any], body: bytes, content_type: str) -> None:
     """Publish a message as somebody who does not use kq would."""
     with app.broker.connection() as connection, connection.channel() as channel:
         declare_missing(channel, [queue], set())
-        message = channel.prepare_message(body, 5, content_type, "utf-8", dict(headers), {"message_id": id})
+        message = channel.prepare_message(
+            body, 5, content_type, "utf-8", dict(headers), {"message_id": id} if id else {}
+        )
         channel.basic_publish(message, exchange="", routing_key=queue)

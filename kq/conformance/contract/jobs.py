@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import os
 import random
 import signal
@@ -108,9 +109,12 @@ def breed(word: str) -> str:
     return jobs.note.submit(word).id
 
 
-def unspeakable() -> object:
+def unspeakable(kind: str) -> object:
     """Return what JSON cannot carry."""
-    return object()
+    deep: list[object] = []
+    for _ in range(100):
+        deep = [deep]
+    return {"object": object(), "nan": [1.0, math.nan], "infinity": -math.inf, "half": "\ud800", "depth": deep}[kind]
 
 
 def nap(seconds: float, word: str = "") -> int:

@@ -22,7 +22,7 @@ from kq_transports.amqp.outlet import Publishing, missing
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
 from kq_transports.connection import QueueMissing
-from kq_transports.engine import Arguments, EngineError, Unreachable
+from kq_transports.engine import Arguments, EngineError, Unreachable, given_id
 from kq_transports.envelope import Outgoing, decompressed
 
 if TYPE_CHECKING:
@@ -216,6 +216,23 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
             return []
         return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]
 
+<<<<<<< HEAD
+=======
+    def _publishing(self, letter: Letter, begin: float) -> Publishing:
+        message, exchange, key = letter.message, letter.exchange, letter.key
+        if not message.properties.get("message_id"):
+            # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
+            message.properties["message_id"] = given_id()
+        due = None
+        if delay := delay_of(message):
+            if exchange:
+                raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
+            due = int(time.time() * 1000) + delay
+            exchange, key = self.link.delays.route(key, priority_of(message), begin + delay / 1000)
+        properties, body = packed(message, due)
+        return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
+
+>>>>>>> d2494ba (A message with two ids, headers nested too deep and NaN in a result are set aside, none of them fatal or taken for something else)
     def _return(self, letter: Letter) -> None:
         error = missing(letter.exchange, letter.key)
         callbacks = self.events.get("basic_return")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Container
 from dataclasses import dataclass
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import base
 
 from kq_transports.amqp.frames import Method
 from kq_transports.amqp.values import packed_properties, unpacked_properties
-from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER, Outgoing
+from kq_transports.envelope import COUNT_HEADER, DEEPEST, DELAY_HEADER, Outgoing, is_deep
 
 if TYPE_CHECKING:
     from kq_transports.amqp.channel import Channel
@@ -23,7 +24,7 @@ DUE_HEADER = "x-due"
 _TRACES = {"x-death", DUE_HEADER, COUNT_HEADER} | {
     f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")
 }
-_TAG = Struct(">QB")
+_TAG = struct.Struct(">QB")
 #: Where the properties begin in a header frame.
 _PROPERTIES = 12
 
@@ -59,9 +60,20 @@ def packed(message: Outgoing, due: int | None) -> tuple[bytes, bytes]:
     return packed_properties(properties), body.encode() if isinstance(body, str) else bytes(body)
 
 
-def properties_of(arrived: Arrival) -> dict[str, Any]:
-    """All properties of a delivery as they came, headers among them as application_headers."""
-    return unpacked_properties(arrived.header, _PROPERTIES)
+def properties_of(arrived: Arrival, without: Container[str] = ()) -> dict[str, Any]:
+    """The properties of a delivery as they came, headers among them as application_headers. without: those headers.
+
+    None at all when they make no sense, and no headers when those are nested too deep: whoever published them, nobody
+    who consumes may fall over them.
+    """
+    header = arrived.header
+    try:
+        properties = unpacked_properties(header, _PROPERTIES, without)
+    except (ValueError, ArithmeticError, LookupError, RecursionError, OSError, struct.error):
+        return {}
+    if header.count(b"F") + header.count(b"A") > DEEPEST and is_deep([properties.get("application_headers")]):
+        del properties["application_headers"]
+    return properties
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +114,7 @@ class Message(base.Message):
     def __init__(self, arrived: Arrival) -> None:
         exchange, key = arrived.exchange, arrived.key
         waited = exchange.startswith(OURS)
-        properties = unpacked_properties(arrived.header, _PROPERTIES, _TRACES if waited else ())
+        properties = properties_of(arrived, _TRACES if waited else ())
         if waited:
             exchange, key = "", arrived.queue
         self.channel = arrived.channel
