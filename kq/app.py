@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 import msgspec
 
 from kq.broker import Broker, Inspector, Publishes, PublishPolicy
+from kq.claim import Claims
 from kq.clock import age, new_id
 from kq.config import Config, load
 from kq.errors import ConfigError, MessageError
@@ -25,9 +27,8 @@ from kq.jobtype import AsyncJobType, JobType
 from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
-from kq.record import unique_key
 from kq.state import open_store
-from kq.state.store import Store, Write
+from kq.state.store import Store
 from kq.url import Address, parse, redact
 
 P = ParamSpec("P")
@@ -39,8 +40,6 @@ DEFAULT_PRIORITY = 5
 DEFAULT_TIMEOUT = 1800.0
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0
-#: Seconds that a unique key is held for a job whose submit has not ended. It must outlast a submit.
-PENDING = 30.0
 
 
 class App:
@@ -90,7 +89,7 @@ class App:
         self._submit_timeout = submit_timeout
         self._publishing = publish_retry_policy
         self._publisher: Publishes | None = None
-        self._transaction: ContextVar[list[Job[Any]] | None] = ContextVar(f"kq-transaction-{name}", default=None)
+        self._transaction: ContextVar[_Transaction | None] = ContextVar(f"kq-transaction-{name}", default=None)
 
     def __repr__(self) -> str:
         return f"<app {self.name} at {self.address.redacted}>"
@@ -294,19 +293,24 @@ class App:
     def transaction(self) -> Iterator[None]:
         """Submit together what the block submits, when it ends; nothing when it raises (promise C16).
 
-        Handles are given at once; the jobs exist only after the block. Belongs to one thread or task.
+        Handles are given at once; the jobs exist only after the block. It reaches the tasks that are started in the
+        block, as long as that lasts: what they submit later goes out at once.
         """
-        if self._transaction.get() is not None:
+        outer = self._transaction.get()
+        if outer is not None and outer.open:
             yield  # an inner transaction is part of the outer one
             return
-        gathered: list[Job[Any]] = []
-        token = self._transaction.set(gathered)
+        transaction = _Transaction()
+        token = self._transaction.set(transaction)
         try:
             yield
+        except BaseException:
+            transaction.end()
+            raise
         finally:
             self._transaction.reset(token)
-        if gathered:
-            self.submit_jobs(gathered)
+        if jobs := transaction.end():
+            self.submit_jobs(jobs)
 
     def submit_jobs(self, jobs: Iterable[Job[Any]]) -> list[Handle[Any]]:
         """Store jobs, all or none, and return their handles in order.
@@ -314,17 +318,22 @@ class App:
         A job whose unique key is held by another is not stored: its handle is the other's.
         """
         jobs = list(jobs)
-        gathered = self._transaction.get()
-        if gathered is not None:
-            gathered.extend(jobs)
+        transaction = self._transaction.get()
+        if transaction is not None and transaction.add(jobs):
             return [Handle(job.id, self._queue(job), self) for job in jobs]
+        until = time.monotonic() + self.submit_timeout
         envelopes = [self.envelope(job) for job in jobs]
-        held = self._claim([job for job in jobs if job.settings.unique])
-        fresh = [envelope for envelope in envelopes if envelope.id not in held]
-        if fresh:
-            self.publisher.publish(fresh)
-        self._confirm([job for job in jobs if job.settings.unique and job.id not in held])
-        return [Handle(held.get(e.id, e.id), e.queue, self) for e in envelopes]
+        claims = Claims(self, jobs, until)
+        fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
+        try:
+            if fresh:
+                self.publisher.publish(fresh, until)
+        except Exception as error:
+            if getattr(error, "stored", "no") == "no":
+                claims.give_up()
+            raise
+        claims.confirm()
+        return [Handle(claims.held.get(e.id, e.id), e.queue, self) for e in envelopes]
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
@@ -361,25 +370,30 @@ class App:
         known = self.jobs.get(what)
         return known.job(*args, **kwargs) if known else Job(new_id(), what, args, dict(kwargs), self.defaults)
 
-    def _claim(self, jobs: Sequence[Job[Any]]) -> dict[str, str]:
-        """Take the unique keys of jobs; returns, for each that was refused, the id of the job that has the key."""
-        held: dict[str, str] = {}
-        for job in jobs:
-            key = unique_key(job.settings.unique or "")
-            while not self.store.add(key, job.id.encode(), PENDING):
-                holder = self.store.get([key])[0]
-                if holder == job.id.encode():
-                    break  # taken by an earlier submit of this job, which may not have stored it
-                if holder is not None:
-                    held[job.id] = holder.decode()
-                    break
-        return held
 
-    def _confirm(self, jobs: Sequence[Job[Any]]) -> None:
-        """The jobs are stored: hold their unique keys until they end."""
-        keys = [(unique_key(job.settings.unique or ""), job.id.encode()) for job in jobs]
-        if keys:
-            self.store.write([Write(key, id, must=(key, id)) for key, id in keys])
+class _Transaction:
+    """The jobs that one transaction gathers, from every task and thread that it reaches, until it ends."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job[Any]] | None = []
+        self._lock = threading.Lock()
+
+    @property
+    def open(self) -> bool:
+        return self._jobs is not None
+
+    def add(self, jobs: Sequence[Job[Any]]) -> bool:
+        """Gather jobs; False when the transaction has ended."""
+        with self._lock:
+            if self._jobs is not None:
+                self._jobs += jobs
+            return self.open
+
+    def end(self) -> list[Job[Any]]:
+        """Gather no more; returns what there is."""
+        with self._lock:
+            jobs, self._jobs = self._jobs or [], None
+            return jobs
 
 
 class _Decorator:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,8 +119,8 @@ class Broker:
 class Publishes(Protocol):
     """What stores messages: a Publisher, or something that passes them on to one."""
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Store envelopes, all or none."""
+    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+        """Store envelopes, all or none, before until (monotonic)."""
 
     def close(self) -> None:
         """End the connection."""
@@ -130,21 +131,24 @@ class Publisher:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._begin()
+        _publishers.add(self)
+
+    def _begin(self) -> None:
+        """Be without a connection."""
         self._lock = threading.Lock()
-        self._process = 0
         self._connection: kombu.Connection | None = None
         self._channel: Any = None
         self._declared: set[str] = set()
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        """Store envelopes; on return they are in the broker (promise C1).
+    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+        """Store envelopes before until (monotonic); on return they are in the broker (promise C1).
 
-        Repeats after a failure, within submit_timeout seconds in all; an id that is already
-        there is stored once. Raises BrokerUnreachable, whose .stored says what is known, or BrokerFull.
+        Repeats after a failure; an id that is already there is stored once. Raises BrokerUnreachable, whose .stored
+        says what is known, or BrokerFull.
         """
-        until = time.monotonic() + self._broker.submit_timeout
-        if not self._lock.acquire(timeout=self._broker.submit_timeout):
-            raise BrokerUnreachable(f"{self._where} is busy with another submit", stored="no")
+        if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise BrokerUnreachable(f"{self._where} is busy with another submit; stored: no", stored="no")
         try:
             self._publish(envelopes, until)
         finally:
@@ -168,7 +172,7 @@ class Publisher:
                 return
             except engine.Full as error:
                 raise BrokerFull(f"{self._where} refuses to store more: {error}; nothing was stored") from error
-            except self._errors as error:
+            except CONNECTION_ERRORS as error:
                 self._discard()
                 if _stored(error) != "no":
                     stored = "unknown"
@@ -183,6 +187,10 @@ class Publisher:
                 # What another attempt cannot mend: a wrong password, an unknown option, another declaration.
                 self._discard()
                 raise BrokerError(f"could not submit to {self._where}: {_one_line(error)}") from error
+            except BaseException:
+                # Half of the envelopes may lie in the channel's transaction: they must not go with the next ones.
+                self._discard()
+                raise
 
     def _attempt(self, envelopes: Sequence[Envelope], until: float) -> None:
         channel = self._open(until)
@@ -197,9 +205,6 @@ class Publisher:
             raise
 
     def _open(self, until: float) -> Any:
-        if self._process != os.getpid():
-            # A forked child must not speak on its parent's socket; it forgets it and makes its own.
-            self._process, self._connection, self._channel = os.getpid(), None, None
         if self._channel is None:
             # Half of the time that is left for connecting, half for publishing.
             self._connection = self._broker.connection(timeout=max(0.05, (until - time.monotonic()) / 2))
@@ -215,9 +220,17 @@ class Publisher:
         if connection is not None:
             quietly(connection.close)
 
-    @property
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        return CONNECTION_ERRORS
+
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A child must not speak on its parent's socket, nor wait for a thread that it hasn't got: it begins anew."""
+    for publisher in list(_publishers):
+        publisher._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Session:

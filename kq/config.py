@@ -41,7 +41,7 @@ class Size(int):
 class Queues(dict[str, int]):
     """Names of queues and how many jobs of each a worker may run at once; 0: as many as it runs in all.
 
-    In config a mapping, a list of names, or text like `images:4,mail`.
+    In config a mapping, a list of names, or text like `images:4,mail`; who names no limit gets 0, and nobody writes it.
     """
 
 
@@ -361,9 +361,12 @@ def _read_queues(value: object) -> Queues:
     else:
         pairs = []
     try:
-        queues = Queues({str(name).strip(): int(limit or 0) for name, limit in pairs})
+        limits = {str(name).strip(): None if limit in ("", None) else int(limit) for name, limit in pairs}
     except (TypeError, ValueError):
-        queues = Queues()
-    if not queues or not all(queues) or min(queues.values()) < 0:
+        limits = {}
+    none = [name for name, limit in limits.items() if limit is not None and limit < 1]
+    if none:
+        raise ValueError(f"queue {none[0]!r} has the limit {limits[none[0]]}; write 1 or more, or only its name")
+    if not all(limits) or not limits:
         raise ValueError(f"{value!r} names no queues; write mail, or [mail, images], or {{mail: 1, images: 4}}")
-    return queues
+    return Queues({name: limit or 0 for name, limit in limits.items()})

@@ -52,6 +52,10 @@ def unique_key(key: str) -> str:
     return f"unique:{key}"
 
 
+def claim_key(key: str) -> str:
+    return f"claim:{key}"
+
+
 def worker_key(worker: str) -> str:
     return f"worker:{worker}"
 

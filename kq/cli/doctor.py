@@ -187,7 +187,7 @@ def round_trip(app: App) -> float:
     """Seconds that a message takes through the broker: stored, delivered, settled. Raises BrokerUnreachable."""
     began = time.monotonic()
     id = new_id()
-    app.publisher.publish([Envelope(id, QUEUE, b"{}")])
+    app.publisher.publish([Envelope(id, QUEUE, b"{}")], began + app.submit_timeout)
     arrived: list[Delivery] = []
     session = Session(app.broker, f"doctor-{id[-8:]}", app.lease, {QUEUE: 10}, arrived.append)
     try:

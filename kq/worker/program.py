@@ -59,6 +59,9 @@ class Worker:
         if pool not in CONCURRENCY:
             raise ConfigError(f"there is no pool {pool!r}; use one of {', '.join(CONCURRENCY)}")
         named = dict(queues) if isinstance(queues, Mapping) else None
+        for queue, limit in (named or {}).items():
+            if limit < 1:
+                raise ConfigError(f"queue {queue!r} can't run {limit} jobs at a time; use 1 or more, or leave it out")
         size = concurrency or (sum(named.values()) if named else CONCURRENCY[pool])
         if size < 1:
             raise ConfigError(f"a worker can't run {size} jobs at a time; use 1 or more")

@@ -26,6 +26,7 @@ PATIENCE = 0.2
 
 class Publish(msgspec.Struct, tag="publish"):
     envelopes: list[Envelope]
+    until: float
 
 
 class Get(msgspec.Struct, tag="get"):
@@ -82,8 +83,8 @@ def _answer(app: App, sock: socket.socket) -> None:
 def _carry_out(app: App, call: Call) -> Answer:
     try:
         match call:
-            case Publish(envelopes):
-                app.publisher.publish(envelopes)
+            case Publish(envelopes, until):
+                app.publisher.publish(envelopes, until)
                 return Answer()
             case Get(keys):
                 return Answer(app.store.get(keys))
@@ -121,8 +122,8 @@ class RelayedPublisher:
     def __init__(self, line: Line) -> None:
         self._line = line
 
-    def publish(self, envelopes: Sequence[Envelope]) -> None:
-        answer = self._line.ask(Publish(list(envelopes)))
+    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+        answer = self._line.ask(Publish(list(envelopes), until))
         if answer.error:
             raise BrokerFull(answer.error) if answer.full else BrokerUnreachable(answer.error, stored="unknown")
 

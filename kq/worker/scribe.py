@@ -52,8 +52,8 @@ class Scribe:
         if mine:
             yield self._forget_start(task, key, mine, verdict)
         if task.head.unique and record is not None:
-            key = unique_key(task.head.unique)
-            yield Write(key, None, must=(key, task.head.id.encode()))
+            lock = unique_key(task.head.unique)
+            yield Write(lock, None, None, lease_key(self.worker), (key, mine), (lock, task.head.id.encode()))
 
     def follow_ups(self, task: Task, verdict: Verdict, now: float) -> tuple[Envelope, ...]:
         """What is stored together with the job's ack."""

@@ -615,7 +615,13 @@ class Supervisor:
                 writes.append(write)
                 owners.append(position)
         made = self._store.write(writes) if writes else []
-        refused = {owner for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive}
+        fenced = [
+            (owner, write) for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive
+        ]
+        if fenced and self._store.get([lease_key(self._name)]) == [None]:
+            raise LeaseLost(f"the lease of {self._name} is gone from the state store")
+        # What has a condition of its own may have been made by an earlier settle whose end was not heard.
+        refused = {owner for owner, write in fenced if write.must is None}
         settlements = [
             Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
             for position, (task, verdict) in enumerate(finished)

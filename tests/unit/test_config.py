@@ -111,7 +111,7 @@ def test_a_file_without_settings_sets_nothing(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["{images: 4, mail: 0}", "images:4,mail", "'images:4, mail'"],
+    ["{images: 4, mail: }", "images:4,mail", "'images:4, mail'"],
 )
 def test_queues_may_be_written_in_several_ways(folder: Path, written: str) -> None:
     write(folder, f"worker:\n  queues: {written}\n")
@@ -187,6 +187,8 @@ def test_a_relative_sqlite_file_is_seen_from_the_config_file(folder: Path) -> No
         ("worker: {max_rss: lots}", "'lots' is no size"),
         ("worker: {queues: []}", "names no queues"),
         ("worker: {queues: {mail: many}}", "names no queues"),
+        ("worker: {queues: {mail: 0}}", "queue 'mail' has the limit 0; write 1 or more, or only its name"),
+        ("worker: {queues: 'images:4,mail:-1'}", "queue 'mail' has the limit -1"),
         ("url: [a]", "url in .*Expected `str`"),
         ("url: redis://h\nurl: redis://g", "url stands twice in .*, in lines 1 and 2"),
         ("worker: {pool: thread, pool: async}", "worker.pool stands twice"),

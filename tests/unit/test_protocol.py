@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import re
+import time
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -427,7 +428,7 @@ def test_a_message_is_on_the_wire_what_its_golden_file_says(name: str) -> None:
     )
     publisher = broker.publisher()
     with broker.connection() as connection:
-        publisher.publish([envelope])
+        publisher.publish([envelope], time.monotonic() + 5)
         message = connection.channel().basic_get("golden", no_ack=True)
     publisher.close()
     seen = {"properties": message.properties, "headers": message.headers, "body": bytes(message.body).decode()}

@@ -14,9 +14,10 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried, outcome
 from kq.control import Control
-from kq.errors import JobBuried, JobRevoked
+from kq.errors import ConfigError, JobBuried, JobRevoked
 from kq.job import State
 from kq.record import unique_key
+from kq.worker import Worker
 from tests.worker.jobs import Odd
 from tests.worker.world import WorkerWorld
 
@@ -133,6 +134,10 @@ class TestQueues(WorkerWorld):
             handle.result(20)
         assert busiest(diary, narrow) == 1
         assert busiest(diary, wide) > 1
+
+    def test_a_limit_of_none_at_all_is_refused(self, app: App) -> None:
+        with pytest.raises(ConfigError, match="queue 'a' can't run 0 jobs at a time; use 1 or more"):
+            Worker(app, queues={"a": 0, "b": 2})
 
     def test_a_worker_serves_only_the_queues_that_it_is_told(
         self, jobs: Odd, crew: Crew, diary: Diary, queue: str

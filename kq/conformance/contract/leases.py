@@ -14,6 +14,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
 from kq.control import Control, Health
 from kq.job import State
+from kq.state import Write
 
 
 class AtLeastOnce(ContractWorld):
@@ -150,6 +151,19 @@ class Fencing(ContractWorld):
         eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")
         assert job.result(1) == executor_of(heir)
         assert not control.jobs(job.queue)
+
+    @keeps("C4")
+    def test_a_worker_whose_lease_is_gone_from_the_state_store_begins_anew_and_keeps_no_job_for_ever(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        for lease, _ in app.store.scan("lease:"):
+            app.store.write([Write(lease, None)])
+        gate.open()
+        assert job.result(10)
+        eventually(lambda: not control.jobs(job.queue), "it has left the broker")
 
     @keeps("C4")
     def test_a_worker_that_lost_its_lease_works_again(

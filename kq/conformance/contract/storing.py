@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import signal
 import subprocess
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import pytest
 
 from kq.app import App
+from kq.claim import Claims
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, requires
+from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, requires
 from kq.control import Control
-from kq.job import Job, State
-from kq.record import unique_key
+from kq.errors import BrokerError, BrokerUnreachable, MessageError
+from kq.handle import Handle
+from kq.job import Job, Settings, State
+from kq.jobtype import JobType
+from kq.message import BODY_LIMIT
 
 ALL = 100_000  # more jobs than a test submits
 
@@ -105,10 +117,71 @@ class Kept(ContractWorld):
         self, app: App, control: Control, jobs: Jobs
     ) -> None:
         job = jobs.note.options(unique="x").job("x")
-        assert app.store.add(unique_key("x"), job.id.encode(), keep=30)  # as far as the first submit came
+        claimed(app, "x", job.id)  # as far as the first submit came
         handle = app.submit(job)
         assert [each.id for each in control.jobs(handle.queue)] == [handle.id] == [job.id]
         assert jobs.note.options(unique="x").submit("y") == handle
+
+    @keeps("C1")
+    def test_a_unique_job_that_was_not_stored_frees_its_key_at_once(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        only = jobs.note.options(unique="x")
+        wrong: Job[str] = Job("1", "note", ("x" * BODY_LIMIT,), settings=only.settings)
+        with pytest.raises(MessageError):
+            app.submit(wrong)
+        mismatched(app, f"{queue}.odd")
+        with pytest.raises(BrokerError, match="odd"):
+            only.options(queue=f"{queue}.odd").submit("not stored")
+        handle = only.submit("stored")
+        assert [each.id for each in control.jobs(queue)] == [handle.id]
+
+    @keeps("C1")
+    def test_a_producer_that_died_with_a_unique_key_gives_nobody_a_handle_to_nothing(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        only = jobs.note.options(unique="x")
+        claimed(app, "x", "of-a-dead-producer")
+        with pytest.raises(BrokerUnreachable, match="unique key 'x'") as caught:
+            only.submit()
+        assert caught.value.stored == "no"
+        handle = eventually(lambda: submitted(only), "the key is free again")
+        assert handle is not None
+        assert [each.id for each in control.jobs(queue)] == [handle.id]
+
+    @keeps("C1")
+    def test_two_who_submit_with_one_unique_key_at_once_get_the_same_job(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        only = jobs.note.options(unique="x")
+        with ThreadPoolExecutor(8) as pool:
+            handles = set(pool.map(lambda _: only.submit(), range(16)))
+        assert {handle.id for handle in handles} == {job.id for job in control.jobs(queue)}
+        assert len(handles) == 1
+        assert {handle.id for handle in app.submit_many([only.job(), only.job()])} == {handles.pop().id}
+
+    @keeps("C1")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_child_that_is_forked_while_threads_submit_submits_too(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        requires(app, "shared")
+        over = threading.Event()
+
+        def submit() -> None:
+            while not over.is_set():
+                jobs.note.submit()
+
+        with ThreadPoolExecutor(2) as pool:
+            busy = [pool.submit(submit) for _ in range(2)]
+            try:
+                eventually(lambda: control.jobs(queue), "they submit")
+                codes = [in_a_child(lambda: jobs.note.submit("child")) for _ in range(10)]
+            finally:
+                over.set()
+            assert [each.result() for each in busy] == [None, None]
+        assert codes == [0] * 10
+        assert [job.args for job in control.jobs(queue, limit=ALL)].count(["child"]) == 10
 
     @keeps("C1")
     @pytest.mark.parametrize("pool", ["process", "thread", "async"])
@@ -144,6 +217,46 @@ class Atomic(ContractWorld):
         assert [job.args for job in control.jobs(queue, State.READY)] == [["c"], ["d"]]
 
     @keeps("C16")
+    def test_what_a_task_submits_after_the_transaction_that_it_began_in_goes_out_at_once(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        async def late(over: asyncio.Event, word: str) -> None:
+            await over.wait()
+            await jobs.note.submit_async(word)
+            with app.transaction():
+                jobs.note.submit(f"{word} in another")
+
+        async def main() -> None:
+            over = asyncio.Event()
+            with app.transaction():
+                first = asyncio.create_task(late(over, "after a good end"))
+                await jobs.note.submit_async("in it")
+            with pytest.raises(ZeroDivisionError), app.transaction():  # noqa: PT012
+                second = asyncio.create_task(late(over, "after a bad end"))
+                await asyncio.create_task(jobs.note.submit_async("dropped"))
+                raise ZeroDivisionError
+            over.set()
+            await asyncio.gather(first, second)
+
+        asyncio.run(main())
+        said = sorted(str(job.args[0]) for job in control.jobs(queue, State.READY))
+        late_words = [f"after a {how} end{where}" for how in ("bad", "good") for where in ("", " in another")]
+        assert said == [*late_words, "in it"]
+
+    @keeps("C16")
+    def test_a_group_that_could_not_be_stored_does_not_go_with_the_next(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        until = time.monotonic() + 5
+        good = app.envelope(jobs.note.job("half a group"))
+        wrong = replace(good, id="wrong", headers={"x": object()})
+        for group in ([good, wrong], [good, wrong]):
+            with pytest.raises((TypeError, ValueError)):
+                app.publisher.publish(group, until)
+        jobs.note.submit("next")
+        assert [job.args for job in control.jobs(queue)] == [["next"]]
+
+    @keeps("C16")
     def test_groups_of_a_producer_that_is_killed_are_stored_whole_or_not_at_all(
         self, app: App, control: Control, queue: str, crew: Crew, measured: Figures
     ) -> None:
@@ -176,6 +289,40 @@ class Atomic(ContractWorld):
         assert set(attempts) == {(handle.id, number) for handle in handles for number in (1, 2, 3)}
         again = sum(attempts.values()) - len(attempts)
         measured(f"{kills} workers killed over {len(attempts)} attempts: 0 skipped, {again} started again")
+
+
+def claimed(app: App, key: str, job: str) -> None:
+    """Take a unique key as a submit does that never gets to its end."""
+    claim = Claims(app, [Job(job, "note", settings=Settings(unique=key))], time.monotonic() + SUBMIT_TIMEOUT)
+    assert not claim.held
+
+
+def mismatched(app: App, queue: str) -> None:
+    """Declare queue otherwise than kq does."""
+    with app.broker.connection() as connection, connection.channel() as channel:
+        channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-priority": 3})
+
+
+def submitted(what: JobType[..., Any]) -> Handle[Any] | None:
+    """A handle, unless its unique key is still claimed."""
+    try:
+        return what.submit()
+    except BrokerUnreachable:
+        return None
+
+
+def in_a_child(act: Callable[[], object]) -> int:
+    """The exit code of a forked child that does this: 0 when it went well and soon."""
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        code = 1
+        try:
+            act()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def said_before_death(producer: subprocess.Popen[str], chance: random.Random) -> list[list[str]]:

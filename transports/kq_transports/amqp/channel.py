@@ -216,23 +216,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
             return []
         return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]
 
-<<<<<<< HEAD
-=======
-    def _publishing(self, letter: Letter, begin: float) -> Publishing:
-        message, exchange, key = letter.message, letter.exchange, letter.key
-        if not message.properties.get("message_id"):
-            # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
-            message.properties["message_id"] = given_id()
-        due = None
-        if delay := delay_of(message):
-            if exchange:
-                raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
-            due = int(time.time() * 1000) + delay
-            exchange, key = self.link.delays.route(key, priority_of(message), begin + delay / 1000)
-        properties, body = packed(message, due)
-        return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
-
->>>>>>> d2494ba (A message with two ids, headers nested too deep and NaN in a result are set aside, none of them fatal or taken for something else)
     def _return(self, letter: Letter) -> None:
         error = missing(letter.exchange, letter.key)
         callbacks = self.events.get("basic_return")
@@ -484,7 +467,7 @@ def publishing(link: Connection, letter: Letter, begin: float) -> Publishing:
     message, exchange, key = letter.message, letter.exchange, letter.key
     if not message.properties.get("message_id"):
         # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
-        message.properties["message_id"] = os.urandom(12).hex()
+        message.properties["message_id"] = given_id()
     due = None
     if delay := delay_of(message):
         if exchange:

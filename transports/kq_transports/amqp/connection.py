@@ -6,6 +6,7 @@ an answer runs a consumer's callback.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -35,6 +36,8 @@ SLOW = 0.005
 
 _living: weakref.WeakSet[Connection] = weakref.WeakSet()
 _roll = threading.Lock()
+# A child would wait for ever for a thread that it hasn't got.
+os.register_at_fork(before=_roll.acquire, after_in_parent=_roll.release, after_in_child=_roll.release)
 
 
 class Connection(Publisher):

@@ -13,6 +13,7 @@ from pathlib import Path
 from kq_transports.engine import EngineError, Unreachable
 from kq_transports.hostfile.bell import Bell, ring, sweep
 from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.inherit import finish_before_fork
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import network_file_system
 from kq_transports.hostfile.schema import Row, Schema, Values
@@ -21,6 +22,7 @@ from kq_transports.hostfile.trouble import explain, locked, opening, read_only
 # Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
 # included (POSIX), so no thread may open the database while another one creates it.
 _creating = threading.Lock()
+finish_before_fork(_creating)
 
 
 class Database:
@@ -44,13 +46,15 @@ class Database:
         self._settings: dict[str, str | int] = {}
         self._pid = os.getpid()
         self._mutex = threading.Lock()
+        finish_before_fork(self._mutex)
         self._closed = False
         mode = os.stat(self.path).st_mode & 0o666
         self._lock = FileLock(self._beside(".lock"), mode)
         self._bells = self._beside(".wake")
         self._bell_mode = mode
         try:
-            self._connect(schema)
+            with self._mutex:
+                self._connect(schema)
         except BaseException:
             self._lock.close()
             raise
