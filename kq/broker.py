@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +29,10 @@ kq_transports.register()
 #: Every queue of kq is declared like this, so that all of them keep promise C5.
 QUEUE_ARGUMENTS = {"x-max-priority": 9}
 BURIED = ".buried"
+#: Where jobs of a type that is paused wait, beside their queue.
+PARKED = ".paused"
+#: The fanout exchange through which workers are told to look at their orders.
+ORDERS = "kq.orders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +245,17 @@ class Session:
     """
 
     def __init__(
-        self, broker: Broker, name: str, lease: float, prefetch: Mapping[str, int], deliver: Callable[[Delivery], None]
+        self,
+        broker: Broker,
+        name: str,
+        lease: float,
+        prefetch: Mapping[str, int],
+        deliver: Callable[[Delivery], None],
+        *,
+        closed: Collection[str] = (),
+        nudged: Callable[[str], None] | None = None,
     ) -> None:
+        """closed: queues from which nothing is taken until resume(). nudged: called with each Inspector.nudge()."""
         self._broker = broker
         self._deliver = deliver
         self.name = name
@@ -256,19 +269,30 @@ class Session:
             self._declared: set[str] = set()
             self._channels: dict[str, Any] = {}
             self._consumers: dict[str, str] = {}
+            if nudged is not None:
+                self._listen(nudged)
             for queue, limit in prefetch.items():
-                self._consume(queue, limit)
+                self._open(queue, limit)
+                if queue not in closed:
+                    self.resume(queue)
             self._connection.heartbeat_check()
         #: Until when, on the monotonic clock, nobody else can have been given what we hold.
         self.safe_until = sent + lease
 
-    def _consume(self, queue: str, limit: int) -> None:
+    def _open(self, queue: str, limit: int) -> None:
         channel = self._connection.channel()
         declare_missing(channel, [queue], self._declared)
         channel.basic_qos(0, limit, False)
         channel.tx_select()
         self._channels[queue] = channel
-        self.resume(queue)
+
+    def _listen(self, nudged: Callable[[str], None]) -> None:
+        channel = self._connection.channel()
+        channel.exchange_declare(ORDERS, "fanout", durable=True, auto_delete=False)
+        queue = f"{ORDERS}.{self.name}"
+        channel.queue_declare(queue, exclusive=True, auto_delete=True)
+        channel.queue_bind(queue, ORDERS)
+        channel.basic_consume(queue, no_ack=True, callback=lambda message: nudged(_text(message.body)))
 
     def resume(self, queue: str) -> None:
         """Take jobs from queue (again)."""
@@ -319,6 +343,17 @@ class Session:
                 self._connection.drain_events(timeout=0)
             except TimeoutError:
                 return False
+        return True
+
+    def next(self, timeout: float) -> bool:
+        """Deliver what is there, or what comes within timeout seconds; False when nothing did."""
+        until = time.monotonic() + timeout
+        while not self.drain():
+            descriptor, due = self.watch()
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            engine.sleep_on([descriptor], left if due is None else min(left, due))
         return True
 
     def watch(self) -> tuple[int, float | None]:
@@ -403,11 +438,15 @@ class Inspector:
         return self._broker.traits
 
     @property
-    def _manager(self) -> Any:
+    def _connected(self) -> kombu.Connection:
         if self._connection is None:
             self._connection = self._broker.connection(look=True)
             establish(self._connection)
-        return self._connection.manager
+        return self._connection
+
+    @property
+    def _manager(self) -> Any:
+        return self._connected.manager
 
     def queues(self) -> list[str]:
         """Names of all queues."""
@@ -455,6 +494,12 @@ class Inspector:
         """End a worker's connection from outside: its jobs go back in the same step."""
         with translated(self._broker):
             return bool(self._manager.expel(name))
+
+    def nudge(self, token: str) -> None:
+        """Tell all workers that live to look at their orders, and to answer under token (promise C15)."""
+        with translated(self._broker), self._connected.channel() as channel:
+            channel.exchange_declare(ORDERS, "fanout", durable=True, auto_delete=False)
+            channel.basic_publish(channel.prepare_message(token), exchange=ORDERS)
 
     def facts(self) -> dict[str, str]:
         """What the server says of itself, for people."""
@@ -561,6 +606,10 @@ def quietly(call: Callable[[], object]) -> None:
 def _stored(error: BaseException) -> Stored:
     """Whether what failed with error may have been done all the same."""
     return "unknown" if getattr(error, "sent", True) else "no"
+
+
+def _text(body: bytes | str) -> str:
+    return body if isinstance(body, str) else bytes(body).decode()
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from kq.broker import BURIED, Inspector, Seen
+from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.errors import BrokerError, JobBuried, JobFailed, JobRevoked, MessageError, ResultExpired, ResultTimeout
 from kq.job import State
 from kq.message import decode_head
 from kq.record import Record, decode_record, encode, job_key, unique_key
+from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
 R_co = TypeVar("R_co", covariant=True)
@@ -74,7 +75,7 @@ class Handle(Generic[R_co]):
         try:
             if not inspector.traits.indexed:
                 return False  # such a broker does not show what its workers hold
-            known = any(inspector.find(queue, [self.id]) for queue in (self.queue, self.queue + BURIED))
+            known = any(inspector.find(self.queue + place, [self.id]) for place in ("", PARKED, BURIED))
             return not known and self._app.store.get([job_key(self.id)])[0] is None
         except BrokerError:
             return False
@@ -92,11 +93,16 @@ class Handle(Generic[R_co]):
         finally:
             inspector.close()
 
-    def revoke(self) -> bool:
-        """End a job that waits or is delayed: it never starts (promise C10). False when it runs or has ended."""
+    def revoke(self, *, interrupt: bool = False, reason: str = "") -> bool:
+        """End the job (promise C10): one that waits or is delayed never starts, one that runs does not run again.
+
+        interrupt: one that runs is interrupted too, as at its timeout, and killed when it ignores that. False when it
+        has ended or was buried, or is not known.
+        """
         inspector = self._app.inspector()
         try:
-            return revoke(self.id, self.queue, self._app.store, inspector, self._app.keep)
+            order = Order(by=caller(), reason=reason, interrupt=interrupt)
+            return revoke(self.id, self.queue, order, self._app, inspector)
         finally:
             inspector.close()
 
@@ -128,8 +134,9 @@ def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> Stat
         return decode_record(record).state
     for message in inspector.find(queue, [job]):
         return state_of(message)
-    if inspector.find(queue + BURIED, [job]):
-        return State.BURIED
+    for aside, state in ((BURIED, State.BURIED), (PARKED, State.PAUSED)):
+        if inspector.find(queue + aside, [job]):
+            return state
     # It may have ended between the first look and the second; else it is held where we cannot look.
     record = store.get([job_key(job)])[0]
     return State.RESERVED if record is None else decode_record(record).state
@@ -139,6 +146,8 @@ def state_of(message: Seen) -> State:
     """The state of a job whose message was found in its queue."""
     if message.queue.endswith(BURIED):
         return State.BURIED
+    if message.queue.endswith(PARKED):
+        return State.PAUSED
     if message.state == "held":
         return State.RESERVED
     if message.state == "ready":
@@ -149,15 +158,27 @@ def state_of(message: Seen) -> State:
         return State.DELAYED
 
 
-def revoke(job: str, queue: str, store: Store, inspector: Inspector, keep: float) -> bool:
-    """Take a waiting or delayed job out of queue and remember that it was revoked."""
-    found = inspector.find(queue, [job])
-    if not inspector.remove(queue, [job]):
+def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector) -> bool:
+    """End a job of queue: take it out where it waits, else order it; False when it has ended or is not there."""
+    for place in (queue, queue + PARKED):
+        found = inspector.find(place, [job])
+        if found and inspector.remove(place, [job]):
+            _forget(found, Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue), app)
+            return True
+    if app.store.get([job_key(job)])[0] is not None:
         return False
-    writes = [Write(job_key(job), encode(Record(State.REVOKED, error="revoked before it started", queue=queue)), keep)]
-    for message in found:
-        key = message.headers.get("unique")
-        if key:
-            writes.append(Write(unique_key(key), None, must=(unique_key(key), job.encode())))
-    store.write(writes)
+    # A broker that does not index its messages may not show what a frozen worker holds: the order stands in any case.
+    if inspector.traits.indexed and not inspector.find(queue, [job]):
+        return False
+    give(app.store, Kind.REVOKE, job, order)
+    nudge(inspector)
     return True
+
+
+def _forget(found: Sequence[Seen], record: Record, app: Looks) -> None:
+    """Write down how what was found of a job ended, and let go of its unique key."""
+    for message in found:
+        writes = [Write(job_key(message.id), encode(record), app.keep)] if app.keep else []
+        if key := message.headers.get("unique"):
+            writes.append(Write(unique_key(key), None, must=(unique_key(key), message.id.encode())))
+        app.store.write(writes)

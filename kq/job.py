@@ -22,6 +22,7 @@ class State(StrEnum):
     RETRYING = "retrying"  # delayed, after a failed attempt
     READY = "ready"  # may be taken by any worker
     RESERVED = "reserved"  # held by a worker, not started
+    PAUSED = "paused"  # set aside until jobs of its type may start again
     RUNNING = "running"
     COMPLETED = "completed"
     BURIED = "buried"  # set aside for a human
@@ -35,7 +36,8 @@ MOVES: dict[State, frozenset[State]] = {
     State.DELAYED: frozenset({State.READY, State.REVOKED}),
     State.RETRYING: frozenset({State.READY, State.REVOKED}),
     State.READY: frozenset({State.RESERVED, State.REVOKED}),
-    State.RESERVED: frozenset({State.RUNNING, State.READY, State.BURIED, State.EXPIRED, State.REVOKED}),
+    State.RESERVED: frozenset({State.RUNNING, State.READY, State.BURIED, State.EXPIRED, State.REVOKED, State.PAUSED}),
+    State.PAUSED: frozenset({State.READY, State.REVOKED}),
     State.RUNNING: frozenset({State.COMPLETED, State.RETRYING, State.READY, State.BURIED, State.REVOKED}),
     State.BURIED: frozenset({State.READY, State.DELETED, State.COMPLETED}),
     State.COMPLETED: frozenset(),
@@ -90,9 +92,11 @@ class Settings:
                 raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
         if self.queue == "" or self.unique == "":
             raise ValueError(f"{'queue' if self.queue == '' else 'unique'} is empty; leave it out or give it a name")
-        if self.queue is not None and (self.queue.startswith(("kq.", "amq.")) or self.queue.endswith(".buried")):
+        if self.queue is not None and (
+            self.queue.startswith(("kq.", "amq.")) or self.queue.endswith((".buried", ".paused"))
+        ):
             raise ValueError(
-                f"queue {self.queue!r} is not free: names kq.…, amq.… and ….buried are the brokers' and kq's"
+                f"queue {self.queue!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
             )
 
     def over(self, other: Settings) -> Settings:

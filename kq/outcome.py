@@ -141,6 +141,11 @@ class GiveBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """It waits aside, whole, because jobs of its type are not to start now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """It ends unstarted because its deadline is over."""
 
@@ -150,7 +155,7 @@ class Drop:
     """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing."""
 
 
-Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Expire | Drop
+Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Park | Expire | Drop
 
 
 @dataclass(frozen=True, slots=True)

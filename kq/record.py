@@ -64,8 +64,9 @@ def lease_key(worker: str) -> str:
     return f"lease:{worker}"
 
 
-def pause_key(queue: str) -> str:
-    return f"pause:{queue}"
+def answer_key(token: str, worker: str) -> str:
+    """Where a worker answers the nudge that carried token."""
+    return f"answer:{token}:{worker}"
 
 
 encode = msgspec.json.Encoder().encode

@@ -166,8 +166,8 @@ def _address(app: App) -> Iterator[Finding]:
 def _broker(app: App) -> Iterator[Finding]:
     app.broker.reach()
     with Control(app) as control:
-        control.ping()
-        yield Finding("ok", "broker", f"answers in {format_duration(control.ping())}")
+        control.round_trip()
+        yield Finding("ok", "broker", f"answers in {format_duration(control.round_trip())}")
         for name, value in control.facts().items():
             yield from _fact(name, value)
     yield Finding("ok", "broker", f"submit, take and settle one job: {format_duration(round_trip(app))}")

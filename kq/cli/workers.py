@@ -20,7 +20,7 @@ def ls() -> None:
     with looking() as control:
         beats = control.heartbeat_check()
         if not beats:
-            control.ping()  # nobody is there: perhaps because there is no broker
+            control.round_trip()  # nobody is there: perhaps because there is no broker
     if flags().json:
         print_json([as_data(beat) for beat in beats])
         return

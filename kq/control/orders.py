@@ -1,14 +1,114 @@
-"""Orders: what control tells workers and queues to do."""
+"""Orders: what control tells workers, queues and jobs. They stand in the state store (`kq.standing`)."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Iterable
+
+from kq.broker import PARKED
+from kq.clock import new_id
+from kq.control.parking import put_back
 from kq.control.view import View
 from kq.handle import revoke
+from kq.record import answer_key, lease_key
+from kq.standing import Kind, Order, caller, give, nudge, order_key
+from kq.state.store import Write
+
+#: Seconds within which a worker that lives has read its orders (promise C15).
+PATIENCE = 1.0
 
 
 class Orders(View):
-    """Tells workers and queues what to do."""
+    """Tells workers, queues and jobs what to do."""
 
-    def revoke(self, id: str) -> bool:
-        """End a job that waits or is delayed (promise C10); False when it runs, ended, or is not known."""
-        return any(revoke(id, queue.name, self._app.store, self._inspector, self._app.keep) for queue in self.queues())
+    def ping(self, timeout: float = PATIENCE) -> list[str]:
+        """Let every worker read its orders and describe itself now; returns those that did within timeout seconds."""
+        names, token = [worker.name for worker in self.workers()], new_id()
+        self._inspector.nudge(token)
+        return self._answers(token, names, timeout)
+
+    def pause(self, queue: str, *, reason: str = "") -> None:
+        """Let no job of queue start until resume(); those that run go on. Submitting goes on too."""
+        self._give(Kind.PAUSE, queue, Order(by=caller(), reason=reason))
+
+    def resume(self, queue: str) -> bool:
+        """Undo pause(); False when the queue was not paused."""
+        return self._lift(Kind.PAUSE, queue)
+
+    def pause_type(self, type: str, *, reason: str = "") -> None:
+        """Let no job of a type start until resume_type(): those that would are parked, and others go past them."""
+        self._give(Kind.PAUSE_TYPE, type, Order(by=caller(), reason=reason))
+
+    def resume_type(self, type: str) -> int:
+        """Undo pause_type(), and put back what was parked; returns how many jobs came back.
+
+        When this ends halfway, the orders tell, and the control program finishes it.
+        """
+        store, key = self._app.store, order_key(Kind.RESUME_TYPE, type)
+        give(store, Kind.RESUME_TYPE, type, Order(by=caller()))
+        store.write([Write(order_key(Kind.PAUSE_TYPE, type), None)])
+        names = {worker.name for worker in self.workers()}
+        # Who did not hear of it may still park a job, so the order stands until all have.
+        heard = names == set(self._answers(nudge(self._inspector), names, PATIENCE))
+        back = self.put_back({type})
+        if heard:
+            store.write([Write(key, None)])
+        return back
+
+    def put_back(self, types: Collection[str]) -> int:
+        """Let parked jobs of types wait in their queues again, whatever is ordered; returns how many there were."""
+        parked = [queue for queue in self._inspector.queues() if queue.endswith(PARKED)]
+        return sum(put_back(self._app, self._inspector, queue, types) for queue in parked)
+
+    def retire(self, worker: str, *, now: bool = False, reason: str = "") -> bool:
+        """Take a worker out of commission: it finishes what runs, gives back the rest and ends.
+
+        now: do not wait for it: its lease ends, and its jobs go back in the same step. What it says later is refused.
+        False when there is no such worker.
+        """
+        known = any(beat.worker.name == worker for beat in self.heartbeat_check())
+        if known:
+            self._give(Kind.RETIRE, worker, Order(by=caller(), reason=reason))
+        if known and now:
+            self.expel(worker)
+        return known
+
+    def expel(self, worker: str) -> None:
+        """End a worker's lease, here and at the broker (promise C4)."""
+        self._app.store.write([Write(lease_key(worker), None)])
+        self._inspector.expel(worker)
+
+    def revoke(self, id: str, *, interrupt: bool = False, reason: str = "") -> bool:
+        """End a job (promise C10): one that waits or is delayed never starts, one that runs does not run again.
+
+        interrupt: one that runs is interrupted too, as at its timeout, and killed when it ignores that. False when it
+        has ended or was buried, or is not known to a broker that knows all it has.
+        """
+        job = self.job(id)
+        order = Order(by=caller(), reason=reason, interrupt=interrupt)
+        if job is not None:
+            return revoke(id, job.queue, order, self._app, self._inspector)
+        if self._inspector.traits.indexed:
+            return False
+        self._give(Kind.REVOKE, id, order)  # such a broker does not show what a frozen worker holds
+        return True
+
+    def _give(self, kind: Kind, about: str, order: Order) -> None:
+        give(self._app.store, kind, about, order)
+        nudge(self._inspector)
+
+    def _lift(self, kind: Kind, about: str) -> bool:
+        key = order_key(kind, about)
+        stood = self._app.store.get([key])[0] is not None
+        self._app.store.write([Write(key, None)])
+        nudge(self._inspector)
+        return stood
+
+    def _answers(self, token: str, workers: Iterable[str], timeout: float) -> list[str]:
+        """Those of workers that answer token within timeout seconds."""
+        until = time.monotonic() + timeout
+        return [
+            worker
+            for worker in workers
+            if self._app.store.wait(answer_key(token, worker), max(0.0, until - time.monotonic())) is not None
+        ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kq.broker import BURIED, Seen
+from kq.broker import BURIED, PARKED, Seen
 from kq.errors import MessageError
 from kq.handle import state_of
 from kq.job import State
@@ -24,12 +24,17 @@ class Health(StrEnum):
 
 
 class RunningJob(msgspec.Struct, frozen=True):
-    """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock."""
+    """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock.
+
+    seconds: how long it ran when the worker said so; limit: how long it may run.
+    """
 
     id: str
     type: str
     queue: str
     since: float
+    seconds: float = 0.0
+    limit: float = 0.0
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
@@ -48,6 +53,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     running: list[RunningJob] = []
     stopping: bool = False
     code: str = ""
+    types: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class JobInfo:
 def info_of(seen: Seen) -> JobInfo:
     """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
     state = state_of(seen)
-    queue = seen.queue.removesuffix(BURIED)
+    queue = seen.queue.removesuffix(BURIED).removesuffix(PARKED)
     error = str(seen.headers.get("error") or "")
     traceback = str(seen.headers.get("traceback") or "")
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kq.app import App
-from kq.broker import BURIED, Inspector
+from kq.broker import BURIED, PARKED, Inspector
 from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo, info_of
 from kq.handle import find_state
 from kq.job import State
@@ -16,6 +16,8 @@ from kq.record import decode_record, job_key, lease_key, worker_key
 
 #: The broker's word for where a message is, for each state that jobs can be listed by.
 _PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed", State.RESERVED: "held"}
+#: What the queues beside a queue are called, and the state of the jobs in them.
+_ASIDE = {PARKED: State.PAUSED, BURIED: State.BURIED}
 
 
 class View:
@@ -79,8 +81,9 @@ class View:
             for place in ("held", "ready", "delayed"):
                 if wanted is None or _PLACES.get(wanted) == place:
                     found += [info_of(seen) for seen in self._inspector.browse(name, place, limit)]
-            if wanted in (None, State.BURIED):
-                found += [info_of(seen) for seen in self._inspector.browse(name + BURIED, "ready", limit)]
+            for aside, state in _ASIDE.items():
+                if wanted in (None, state):
+                    found += [info_of(seen) for seen in self._inspector.browse(name + aside, "ready", limit)]
         return [job for job in found if wanted is None or job.state is wanted]
 
     def job(self, id: str) -> JobInfo | None:
@@ -122,8 +125,8 @@ class View:
 
     def _waiting(self, id: str) -> JobInfo | None:
         for queue in self.queues():
-            for name in (queue.name, queue.name + BURIED):
-                for seen in self._inspector.find(name, [id]):
+            for place in ("", *_ASIDE):
+                for seen in self._inspector.find(queue.name + place, [id]):
                     return info_of(seen)
         return None
 
@@ -135,8 +138,8 @@ class View:
         """What the broker's server says of itself."""
         return self._inspector.facts()
 
-    def ping(self) -> float:
-        """Seconds that one round trip to the broker takes. Raises BrokerUnreachable."""
+    def round_trip(self) -> float:
+        """Seconds that one question to the broker takes. Raises BrokerUnreachable."""
         began = time.monotonic()
         self._inspector.queues()
         return time.monotonic() - began
@@ -148,5 +151,5 @@ def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:
 
 
 def _is_ours(queue: str) -> bool:
-    """Whether a queue of the broker holds jobs: buried ones are told with their queue."""
-    return not queue.endswith(BURIED) and not queue.startswith(("kq.", "amq."))
+    """Whether a queue of the broker holds jobs: what is set aside is told with its queue."""
+    return not queue.endswith((BURIED, PARKED)) and not queue.startswith(("kq.", "amq."))

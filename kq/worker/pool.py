@@ -94,6 +94,7 @@ class Task:
     began: float = 0.0  # the same as an instant, for its history
     interrupted: bool = False
     killed: bool = False
+    cut: float = float("inf")  # when it was ordered to end; monotonic
     recalled: bool = False  # stopped because its worker ends
     abandoned: bool = False  # it belongs to another worker by now
 
@@ -114,7 +115,8 @@ class Task:
     @property
     def due(self) -> float:
         """When to interrupt it, or to kill it if it was interrupted; monotonic."""
-        return self.started + self.timeout + (GRACE_AFTER_INTERRUPT if self.interrupted else 0.0)
+        end = min(self.started + self.timeout, self.cut)
+        return end + (GRACE_AFTER_INTERRUPT if self.interrupted else 0.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -453,6 +455,11 @@ class Pool:
                     self._interrupt(executor, task)
                     if not task.killed:
                         self.next_due = min(self.next_due, task.due)
+
+    def cut_short(self, task: Task) -> None:
+        """Let task end now as it would at its timeout: interrupted, then killed. May be repeated."""
+        task.cut = min(task.cut, self._clock.monotonic())
+        self.next_due = min(self.next_due, task.due)
 
     def _interrupt(self, executor: Executor, task: Task) -> None:
         if not executor.pid:

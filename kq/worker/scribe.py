@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from kq.broker import BURIED
+from kq.broker import BURIED, PARKED
 from kq.job import State
 from kq.message import Attempt, Envelope, Head, again, set_aside
 from kq.outcome import (
@@ -17,6 +17,7 @@ from kq.outcome import (
     Complete,
     Expire,
     GiveBack,
+    Park,
     Retry,
     Revoke,
     Verdict,
@@ -64,6 +65,11 @@ class Scribe:
             )
         if isinstance(verdict, Bury):
             return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
+        if isinstance(verdict, Park):
+            # Starts that nobody told the end of are counted on; their record ends here.
+            lost = task.counters.lost + task.starts - task.counted
+            head = task.head.counting(replace(task.counters, lost=lost))
+            return (_envelope(task, again(task.delivery.headers, head), queue + PARKED),)
         return ()
 
     def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
@@ -93,7 +99,7 @@ class Scribe:
         if isinstance(verdict, GiveBack) and others:
             return Write(key, encode(Start("", others)), START_KEEP, unless=(key, mine))
         known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
-        if self.indexed or known or isinstance(verdict, GiveBack):
+        if self.indexed or known or isinstance(verdict, GiveBack | Park):
             return Write(key, None, unless=(key, mine))
         return Write(key, mine, COPY_KEEP, unless=(key, mine))
 

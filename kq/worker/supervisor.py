@@ -32,17 +32,15 @@ from kq.outcome import (
     GiveBack,
     GivenBack,
     Outcome,
+    Park,
     Retry,
     Rules,
     Unusable,
     Verdict,
     verdict_after,
 )
-from kq.record import (
-    encode,
-    lease_key,
-    worker_key,
-)
+from kq.record import answer_key, encode, lease_key, worker_key
+from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker.guard import Guard
@@ -54,6 +52,8 @@ log = logging.getLogger("kq.worker")
 
 #: Seconds that a dead worker is still listed.
 WORKER_KEEP = 3600.0
+#: Seconds that the answer to a nudge is kept for who asked.
+ANSWER_KEEP = 10.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
@@ -110,7 +110,6 @@ class Supervisor:
         self._name = ""
         self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
-        self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
@@ -136,14 +135,16 @@ class Supervisor:
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
-        self._orders: deque[Callable[[], None]] = deque()
+        self._wishes: deque[Callable[[], None]] = deque()
+        self._standing: Standing = NONE
+        self._nudges: set[str] = set()
         self._guard = Guard(clock, self._act_in_time)
 
     # What others may ask, from any thread or signal handler.
 
-    def ask(self, order: Callable[[], None]) -> None:
-        """Let the loop call order soon."""
-        self._orders.append(order)
+    def ask(self, wish: Callable[[], None]) -> None:
+        """Let the loop call wish soon."""
+        self._wishes.append(wish)
         self.wake()
 
     def wake(self) -> None:
@@ -203,8 +204,8 @@ class Supervisor:
         """One round: wait for something, then do all that it leads to."""
         self._wait(self._until())
         self._guard.moment = self._latest()
-        while self._orders:
-            self._orders.popleft()()
+        while self._wishes:
+            self._wishes.popleft()()
         now = self._clock.monotonic()
         try:
             self._keep_session(now)
@@ -251,7 +252,7 @@ class Supervisor:
             moments.append(self._next_try)
         else:
             moments += [self._next_beat, self._session.safe_until - self._margin]
-            if self._finished or self._suspects:
+            if self._finished or self._suspects or self._nudges:
                 moments.append(max(self._next_try, now))
             if self._drain_now:
                 moments.append(max(self._next_try, now))
@@ -282,7 +283,7 @@ class Supervisor:
                 self._selector.register(descriptor, selectors.EVENT_READ, call)
             self._registered = -1
         # What was said to the broker since the last watch() may have closed the descriptor; then a drain is due anyway.
-        listening = self._watched is not None and not self._drain_now and self._has_room()
+        listening = self._watched is not None and not self._drain_now
         self._listen(self._watched[0] if self._watched is not None and listening else -1)
 
     def _listen(self, broker: int) -> None:
@@ -311,14 +312,27 @@ class Supervisor:
                 self._connect()
         elif now >= self._next_beat:
             self._beat(self._session)
+        elif self._nudges and now >= self._next_try:
+            self._answer(self._session)
 
     def _connect(self) -> None:
+        standing = read(self._store)
+        if self._name in standing.retired:  # and that is why its lease was lost
+            self._retire(standing)
+            return
         self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
-        self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
-        session = Session(self._broker, self._name, self.plan.lease, self._limits, self._arrive)
+        session = Session(
+            self._broker,
+            self._name,
+            self.plan.lease,
+            self._limits,
+            self._arrive,
+            closed=standing.queues,
+            nudged=self._nudges.add,
+        )
         self._session = session
         try:
             self._beat(session)
@@ -337,15 +351,15 @@ class Supervisor:
     def _beat(self, session: Session) -> None:
         """Renew the lease, first at the broker: the fence in the state store must not outlast it (promise C4)."""
         session.beat()
-        now = self._store.now()
-        self._store.write(
-            [
-                Write(lease_key(self._name), b"1", self.plan.lease * 0.9),
-                Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP),
-            ]
-        )
+        self._tell(Write(lease_key(self._name), b"1", self.plan.lease * 0.9))
         self._next_beat = self._clock.monotonic() + self.plan.lease / 3
         self._drain_now = True
+        self._obey(session, read(self._store))
+
+    def _tell(self, *writes: Write) -> None:
+        """Make writes, and describe this worker as it is now."""
+        now = self._store.now()
+        self._store.write([*writes, Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP)])
 
     def description(self, now: float) -> dict[str, Any]:
         """This worker as others see it."""
@@ -360,14 +374,54 @@ class Supervisor:
             "pool": self.pool.kind,
             "slots": self.plan.slots,
             "queues": self._queues,
+            "types": sorted(self.pool.kinds),
             "stopping": self._stop_by is not None,
             "executors": [executor.pid for executor in self.pool.executors.values()],
             "running": [
-                {"id": task.head.id, "type": task.head.type, "queue": task.delivery.queue, "since": task.began}
+                {
+                    "id": task.head.id,
+                    "type": task.head.type,
+                    "queue": task.delivery.queue,
+                    "since": task.began,
+                    "seconds": self._clock.monotonic() - task.started,
+                    "limit": task.timeout,
+                }
                 for _, task in self.pool.tasks()
                 if task.started
             ],
         }
+
+    # Standing orders.
+
+    def _answer(self, session: Session) -> None:
+        """Somebody wants the orders to be read now, and to know that they were (promise C15)."""
+        self._obey(session, read(self._store))
+        self._tell(*(Write(answer_key(token, self._name), b"1", ANSWER_KEEP) for token in self._nudges))
+        self._nudges.clear()
+
+    def _obey(self, session: Session, standing: Standing) -> None:
+        """Do what is ordered: to queues, to those in line, and to those that run."""
+        self._standing = standing
+        self._retire(standing)
+        for queue in self._queues:
+            if queue in standing.queues:
+                session.stop(queue)
+            elif self._stop_by is None:
+                session.resume(queue)
+        if standing:
+            ready, self._ready = self._ready, deque()
+            for task in ready:
+                self._line_up(task)
+        for _, task in self.pool.tasks():
+            order = standing.revoked.get(task.head.id)
+            if order is not None and order.interrupt:
+                self.pool.cut_short(task)
+
+    def _retire(self, standing: Standing) -> None:
+        order = standing.retired.get(self._name)
+        if order is not None and self._stop_by is None:
+            log.warning("%s is retired %s", self._name, order)
+            self.stop()
 
     def _lose(self, error: LeaseLost) -> None:
         """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""
@@ -414,9 +468,6 @@ class Supervisor:
 
     # Taking jobs in.
 
-    def _has_room(self) -> bool:
-        return any(self._held[queue] < limit for queue, limit in self._limits.items())
-
     def _take(self) -> bool:
         """Take in what is there; False when it is not the time to."""
         session = self._session
@@ -447,7 +498,6 @@ class Supervisor:
 
     def _arrive(self, delivery: Delivery) -> None:
         """A delivery came: find out what it is."""
-        self._held[delivery.queue] += 1
         try:
             head = self._readable(delivery)
         except MessageError as error:
@@ -464,7 +514,13 @@ class Supervisor:
             self._line_up(task)
 
     def _line_up(self, task: Task) -> None:
-        """Put task in line: priority 9 first, equals in order of arrival (promise C5)."""
+        """Put task in line: priority 9 first, equals in order of arrival (promise C5).
+
+        Unless an order is against it: then it ends or goes back here.
+        """
+        if self._standing and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
+            self._finish(task, fate)
+            return
         if self._ready and self._ready[-1].place > task.place:
             bisect.insort(self._ready, task, key=lambda other: other.place)
         else:
@@ -596,6 +652,7 @@ class Supervisor:
         return verdict_after(outcome, task.counters, rules, self._chance)
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
+        verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
         if isinstance(verdict, Retry | Bury):
             level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
@@ -613,6 +670,9 @@ class Supervisor:
         for position, (task, verdict) in enumerate(finished):
             for write in self._scribe.records(task, verdict, now):
                 writes.append(write)
+                owners.append(position)
+            if (spent := self._standing.spent(task.head.id)) and not isinstance(verdict, Retry | GiveBack | Park):
+                writes.append(spent)
                 owners.append(position)
         made = self._store.write(writes) if writes else []
         fenced = [
@@ -632,7 +692,6 @@ class Supervisor:
         self._finished = []
         for position, (task, _) in enumerate(finished):
             queue = task.delivery.queue
-            self._held[queue] -= 1
             if task.kind.seconds is not None:
                 pace = self._pace.get(queue, task.kind.seconds)
                 self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)

@@ -18,6 +18,7 @@ from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.lottery import LotterySuite
 from kq.conformance.contract.order import Delay, Priority
+from kq.conformance.contract.orders import Broadcast, Revoke
 from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
 from kq.conformance.contract.results import Results
@@ -25,7 +26,21 @@ from kq.conformance.contract.storing import Atomic, Kept
 
 
 class ContractSuite(
-    Kept, AtLeastOnce, Lease, Fencing, Priority, Delay, Counts, Retries, Results, Atomic, Quiet, Hygiene, Bounded
+    Kept,
+    AtLeastOnce,
+    Lease,
+    Fencing,
+    Priority,
+    Delay,
+    Counts,
+    Retries,
+    Results,
+    Atomic,
+    Quiet,
+    Hygiene,
+    Bounded,
+    Revoke,
+    Broadcast,
 ):
     """Every promise, on a broker that stays well."""
 

@@ -200,6 +200,10 @@ def act(name: str) -> None:
             os._exit(int(code))
         case "storage", _:
             raise BadStorage("the disk is full")
+        case "wait", gate:
+            while not os.path.exists(gate):
+                time.sleep(LOOK)
+            raise OSError("as asked")
         case "retry", delay:
             raise Retry("as asked", delay=float(delay) if delay else None)
         case "bad", _:

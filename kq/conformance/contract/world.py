@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED, Inspector
+from kq.broker import BURIED, PARKED, Inspector
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import VARIABLE, Diary
 from kq.conformance.contract.figures import Figures
@@ -67,8 +67,8 @@ class ContractWorld:
         app = App("contract", queue=environment[QUEUE])
         yield app
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
-            for queue in (environment[QUEUE], environment[QUEUE] + BURIED):
-                channel.queue_delete(queue)
+            for place in ("", PARKED, BURIED):
+                channel.queue_delete(environment[QUEUE] + place)
         app.close()
 
     @pytest.fixture

@@ -1,0 +1,145 @@
+"""Standing orders: what somebody told the workers, as facts in the state store.
+
+A fact outlives the process that wrote it, and workers that join later find it too. Control writes orders; workers read
+all of them with each beat, and at once when they are nudged (`Inspector.nudge`). What is ordered is decided here by
+pure functions; the supervisor carries it out.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
+
+from kq.broker import Inspector
+from kq.clock import new_id
+from kq.errors import BrokerError
+from kq.outcome import Bury, GiveBack, Park, Retry, Revoke, Verdict
+from kq.record import encode
+from kq.state.store import Store, Write
+
+#: So many orders are read, at most.
+LIMIT = 100_000
+#: Seconds that an order about one job or one worker stands: longer than any job runs, and then some days.
+ORDER_KEEP = 370 * 86400.0
+#: The same once its job has ended and only late copies of it are to be refused.
+SPENT_KEEP = 3600.0
+
+
+class Kind(StrEnum):
+    """What an order is about."""
+
+    PAUSE = "pause"  # a queue: its jobs do not start
+    PAUSE_TYPE = "pause-type"  # a job type: its jobs are parked
+    RESUME_TYPE = "resume-type"  # a job type: what was parked is being put back
+    REVOKE = "revoke"  # a job: it does not start, and does not run again
+    RETIRE = "retire"  # a worker: it ends
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One order. at: when it was given, by the state store's clock; by: user@host; reason: for people.
+
+    interrupt: a revoked job that runs is interrupted, and killed when it does not end by itself.
+    """
+
+    at: float = 0.0
+    by: str = ""
+    reason: str = ""
+    interrupt: bool = False
+
+    def __str__(self) -> str:
+        told = f"by {self.by}" if self.by else "by somebody"
+        return f"{told}: {self.reason}" if self.reason else told
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All orders that stand, by what they are about: queues, job types, job ids, workers."""
+
+    queues: Mapping[str, Order] = field(default_factory=dict)
+    types: Mapping[str, Order] = field(default_factory=dict)
+    resumed: Mapping[str, Order] = field(default_factory=dict)
+    revoked: Mapping[str, Order] = field(default_factory=dict)
+    retired: Mapping[str, Order] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether any of them speaks of jobs."""
+        return bool(self.queues or self.types or self.revoked)
+
+    def fate(self, job: str, type: str, queue: str) -> Verdict | None:
+        """What becomes of a job that is about to start; None when nothing is ordered."""
+        if order := self.revoked.get(job):
+            return Revoke(f"revoked {order}")
+        if queue in self.queues:
+            return GiveBack()
+        return Park() if type in self.types else None
+
+    def last_word(self, job: str, verdict: Verdict) -> Verdict:
+        """What becomes of a job that ran and ended with verdict: one that was revoked does not run again."""
+        order = self.revoked.get(job)
+        return Revoke(f"revoked {order}") if order and isinstance(verdict, Retry | Bury | Park) else verdict
+
+    def spent(self, job: str) -> Write | None:
+        """What to write when a job has ended; None when nothing was ordered about it."""
+        order = self.revoked.get(job)
+        return None if order is None else Write(order_key(Kind.REVOKE, job), encode(order), SPENT_KEEP)
+
+
+NONE = Standing()
+
+_FIELDS = {
+    Kind.PAUSE: "queues",
+    Kind.PAUSE_TYPE: "types",
+    Kind.RESUME_TYPE: "resumed",
+    Kind.REVOKE: "revoked",
+    Kind.RETIRE: "retired",
+}
+_FAMILY = "order:"
+_decode = msgspec.json.Decoder(Order).decode
+
+
+def order_key(kind: Kind, about: str) -> str:
+    """The key under which an order stands."""
+    return f"{_FAMILY}{kind.value}:{about}"
+
+
+def give(store: Store, kind: Kind, about: str, order: Order) -> None:
+    """Let order stand."""
+    keep = ORDER_KEEP if kind in (Kind.REVOKE, Kind.RETIRE) else None
+    store.write([Write(order_key(kind, about), encode(replace(order, at=store.now())), keep)])
+
+
+def nudge(inspector: Inspector) -> str:
+    """Let the workers look at their orders now; returns the token under which they answer.
+
+    When that does not reach the broker, the orders stand all the same: workers look at them with each beat.
+    """
+    token = new_id()
+    with suppress(BrokerError):
+        inspector.nudge(token)
+    return token
+
+
+def caller() -> str:
+    """Who runs this program: user@host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def read(store: Store) -> Standing:
+    """The orders that stand now."""
+    found: dict[str, dict[str, Order]] = {}
+    for key, value in store.scan(_FAMILY, LIMIT):
+        kind, _, about = key.removeprefix(_FAMILY).partition(":")
+        found.setdefault(_FIELDS[Kind(kind)], {})[about] = _decode(value)
+    return Standing(**found) if found else NONE
