@@ -59,6 +59,8 @@ class Worker(msgspec.Struct, frozen=True):
     processes: supervisors, each with executors of its own. grace: seconds that running jobs are given when it is told
     to end.
     max_jobs: an executor that ran so many jobs is replaced. max_rss: one that holds so many bytes is, too.
+    unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
+    unfit_within: the time within which they are counted.
     """
 
     queues: Queues = msgspec.field(default_factory=Queues)
@@ -68,6 +70,8 @@ class Worker(msgspec.Struct, frozen=True):
     grace: Seconds = Seconds(30)
     max_jobs: AtLeastOne | None = None
     max_rss: Size | None = None
+    unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
+    unfit_within: Seconds = Seconds(60)
 
 
 class PublishRetryPolicy(msgspec.Struct, frozen=True):

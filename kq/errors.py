@@ -153,6 +153,14 @@ class LeaseLost(BrokerError):
     code = "KQ401"
 
 
+class WorkerUnfit(KqError):
+    """This worker has ended itself: bad storage ended too many jobs here. Others may do better on another host."""
+
+    code = "KQ403"
+    #: With which a worker's program ends then (EX_IOERR of BSD's sysexits.h).
+    exit_code: ClassVar[int] = 74
+
+
 class Steering(KqError):
     """Raised by a job's own code to say what shall become of it."""
 

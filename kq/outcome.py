@@ -146,6 +146,13 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
+class PassOn:
+    """It is offered to other workers, unchanged, after delay seconds: see kq.elsewhere."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """It ends unstarted because its deadline is over."""
 
@@ -155,7 +162,7 @@ class Drop:
     """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing."""
 
 
-Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Park | Expire | Drop
+Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Park | PassOn | Expire | Drop
 
 
 @dataclass(frozen=True, slots=True)

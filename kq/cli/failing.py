@@ -20,6 +20,7 @@ from kq.errors import (
     LeaseLost,
     MessageError,
     ResultTimeout,
+    WorkerUnfit,
 )
 
 LOOK = "kq doctor looks at the whole way there."
@@ -34,6 +35,7 @@ MEANING = {
     DATA: "arguments or data that can't be used",
     UNAVAILABLE: "the broker is not available",
     BUG: "a bug in kq",
+    WorkerUnfit.exit_code: "a worker ended itself because bad storage ended too many jobs on its host",
     LATE: "the time to wait was over",
     REFUSED: "kq refuses, as it would destroy something",
     CONFIG: "wrong settings, or no such application",
@@ -71,6 +73,7 @@ def exit_code_of(error: BaseException) -> int:
         (NotFound, NO),
         (Refused, REFUSED),
         (LeaseLost, UNAVAILABLE),
+        (WorkerUnfit, WorkerUnfit.exit_code),
         (BrokerError, UNAVAILABLE),
         (ConnectionError, UNAVAILABLE),
         (KqError, CONFIG),

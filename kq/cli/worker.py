@@ -37,6 +37,7 @@ def command(orders: int, **given: object) -> int:
     TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
     HUP: the same, then start anew with new code, if that imports. USR1: log what runs where. USR2: kill the longest
     job's executor.
+    When bad storage ended several jobs within a minute, it ends by itself, with exit code 74.
     """
     loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
     start_logging(verbose=flags().verbose > 0, as_json=flags().json)
@@ -58,6 +59,8 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
         grace=wish.grace,
         max_jobs=wish.max_jobs or 0,
         max_rss=wish.max_rss or 0,
+        unfit_after=wish.unfit_after,
+        unfit_within=wish.unfit_within,
         where=where,
     )
     if not app.broker.traits.shared:

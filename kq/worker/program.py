@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from kq.app import App
 from kq.broker import answer_time
 from kq.clock import SYSTEM
-from kq.errors import ConfigError, KqError
+from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.loading import whereabouts
 from kq.outcome import Outcome
 from kq.worker.pool import Pool, PoolKind, Task
@@ -41,6 +41,8 @@ class Worker:
     pool: "process": each job in a process of its own turn, the default; "thread"; "async".
     grace: seconds that running jobs get to finish when the worker is stopped.
     max_jobs, max_rss: an executor that has run so many jobs, or holds so many bytes, is replaced; 0: never.
+    unfit_after, unfit_within: when bad storage ended so many different jobs here within so many seconds, the worker
+        ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
     where: "module:app" for the executors to import; found out by default.
     """
 
@@ -54,6 +56,8 @@ class Worker:
         grace: float = 30.0,
         max_jobs: int = 0,
         max_rss: int = 0,
+        unfit_after: int = 0,
+        unfit_within: float = 60.0,
         where: str | None = None,
     ) -> None:
         if pool not in CONCURRENCY:
@@ -86,7 +90,7 @@ class Worker:
                 relay=None if app.broker.traits.shared else partial(answer_calls, app),
             )
 
-        plan = Plan(app.name, limits, size, app.lease, grace, app.keep)
+        plan = Plan(app.name, limits, size, app.lease, grace, app.keep, unfit_after, unfit_within)
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
@@ -219,7 +223,7 @@ class Processes:
         self._code = 0
 
     def run(self) -> int:
-        """Until all have ended; returns 0, or the exit code of a worker that could not start."""
+        """Until all have ended; returns 0, or the exit code of a worker that could not start or ended itself."""
         # Signals are read like any other input, one after the other: what they lead to is not cut in two by the next.
         ears, mouth = socket.socketpair()
         mouth.setblocking(False)
@@ -244,7 +248,9 @@ class Processes:
     def _reap(self) -> None:
         for child in [each for each in self._children if each.poll() is not None]:
             os.close(self._children.pop(child))
-            if child.returncode > 0:
+            if child.returncode == WorkerUnfit.exit_code:
+                self._code = self._code or child.returncode  # the others go on for as long as they can
+            elif child.returncode > 0:
                 # It ended by itself, with an error that starting again would only repeat.
                 self._code = self._code or child.returncode
                 self._pass_on(signal.SIGTERM)

@@ -18,6 +18,7 @@ from kq.outcome import (
     Expire,
     GiveBack,
     Park,
+    PassOn,
     Retry,
     Revoke,
     Verdict,
@@ -63,6 +64,8 @@ class Scribe:
             return (
                 _envelope(task, again(task.delivery.headers, self._after(task, verdict, now)), queue, verdict.delay),
             )
+        if isinstance(verdict, PassOn):
+            return (_envelope(task, again(task.delivery.headers, task.head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
             return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
         if isinstance(verdict, Park):

@@ -21,7 +21,8 @@ from typing import Any
 
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
-from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError
+from kq.elsewhere import Place
+from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
 from kq.job import Counters
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.outcome import (
@@ -33,6 +34,7 @@ from kq.outcome import (
     GivenBack,
     Outcome,
     Park,
+    PassOn,
     Retry,
     Rules,
     Unusable,
@@ -44,9 +46,11 @@ from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker.guard import Guard
+from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts
+from kq.worker.strain import Strain
 
 log = logging.getLogger("kq.worker")
 
@@ -68,7 +72,8 @@ class Plan:
     """What a supervisor is to do. queues: names and how many jobs of each may run at a time.
 
     grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
-    how a job of no known type ended.
+    how a job of no known type ended. unfit_after, unfit_within: it ends itself when bad storage ended so many different
+    jobs within so many seconds; 0: never.
     """
 
     app: str
@@ -77,6 +82,8 @@ class Plan:
     lease: float
     grace: float = 30.0
     keep: float = 3600.0
+    unfit_after: int = 0
+    unfit_within: float = 60.0
 
 
 class Supervisor:
@@ -110,6 +117,9 @@ class Supervisor:
         self._name = ""
         self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
+        self._neighbours = Neighbours(store, Place("", self._host))
+        self._strain = Strain(plan.unfit_after, plan.unfit_within)
+        self._unfit = ""  # why this worker ends itself
         self._limits: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
@@ -184,7 +194,7 @@ class Supervisor:
     # The loop.
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Work until stopped. Raises WorkerUnfit when it ended itself."""
         self.pool.start()
         if not self._queues:
             self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
@@ -196,6 +206,8 @@ class Supervisor:
                 self.tick()
         finally:
             self._end()
+        if self._unfit:
+            raise WorkerUnfit(self._unfit, fix="Look at its disk and memory: df -h, free -h.")
 
     def _over(self) -> bool:
         return self._stop_by is not None and not self.pool.tasks() and not self._finished and not self._arrived
@@ -323,6 +335,7 @@ class Supervisor:
         self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
+        self._neighbours = Neighbours(self._store, Place(self._name, self._host))
         self._limits = dict(self._queues)
         session = Session(
             self._broker,
@@ -508,7 +521,7 @@ class Supervisor:
         task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals)
         if head.deadline is not None and self._clock.now() > head.deadline:
             self._ended(task, Expired())
-        elif task.suspect or head.again or not self._indexed:
+        elif task.suspect or head.again or not self._indexed or self._neighbours.may_do_better(task):
             self._arrived.append(task)
         else:
             self._line_up(task)
@@ -550,6 +563,7 @@ class Supervisor:
         """Let those in line that may start here, and settle those that ended elsewhere."""
         if not self._arrived:
             return
+        self._pass_on()
         admitted = self._starts.admit(self._arrived)
         self._arrived = admitted.unclear
         self._drain_now = self._drain_now or bool(admitted.unclear)
@@ -559,6 +573,17 @@ class Supervisor:
             self._finish(task, Drop())
         for task in admitted.lost:
             self._finish(task, self._judged(task, Died("with its worker")))
+
+    def _pass_on(self) -> None:
+        """Leave jobs that bad storage ended here to better places.
+
+        Before it is recorded that this worker speaks for them: else the message that is passed on looks like a copy.
+        """
+        doubtful = [task for task in self._arrived if self._neighbours.may_do_better(task)]
+        if doubtful:
+            for task, wait in self._neighbours.better_for(doubtful, self._clock.now()):
+                self._arrived.remove(task)
+                self._finish(task, PassOn(wait))
 
     def _count_starts(self) -> None:
         """Count the starts of suspects that are about to start, and of no other job (promise C7)."""
@@ -654,10 +679,23 @@ class Supervisor:
     def _finish(self, task: Task, verdict: Verdict) -> None:
         verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
+        if isinstance(verdict, PassOn):
+            log.info("%s %s: left to another worker for %.1f s", task.head.type, task.head.id, verdict.delay)
         if isinstance(verdict, Retry | Bury):
             level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
             then = "buried" if isinstance(verdict, Bury) else f"again in {verdict.delay:.1f} s"
             log.log(level, "%s %s: %s; %s", task.head.type, task.head.id, verdict.failure, then)
+            if verdict.how == "bad storage":
+                self._bear(task)
+
+    def _bear(self, task: Task) -> None:
+        """Bad storage ended a job here: when it was one too many, end this worker."""
+        too_much = self._strain.add(task.head.id, self._clock.monotonic())
+        if too_much and self._stop_by is None:
+            within = format_duration(self._strain.within)
+            self._unfit = f"bad storage ended {self._strain.most} jobs on {self._host} within {within}"
+            log.error("%s: this worker ends itself", self._unfit)
+            self.stop()
 
     def _settle(self) -> None:
         """Write down and tell the broker how executions ended."""

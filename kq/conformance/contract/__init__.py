@@ -21,6 +21,7 @@ from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.orders import Broadcast, Revoke
 from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
+from kq.conformance.contract.remedies import Remedies
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.storing import Atomic, Kept
 
@@ -34,6 +35,7 @@ class ContractSuite(
     Delay,
     Counts,
     Retries,
+    Remedies,
     Results,
     Atomic,
     Quiet,
