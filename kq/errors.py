@@ -96,6 +96,12 @@ class JobBuried(JobError):
     _fix = "kq jobs show {job} tells why, with its arguments and history."
 
 
+class ExecutorDied(JobBuried):
+    """It was set aside because the processes that ran it died: killed, crashed, or out of memory."""
+
+    code = "KQ216"
+
+
 class JobRevoked(JobError):
     """Somebody revoked it, or its deadline passed before it started."""
 

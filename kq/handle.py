@@ -10,9 +10,19 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from kq.broker import BURIED, PARKED, Inspector, Seen
-from kq.errors import BrokerError, JobBuried, JobFailed, JobRevoked, MessageError, ResultExpired, ResultTimeout
+from kq.errors import (
+    BrokerError,
+    ExecutorDied,
+    JobBuried,
+    JobFailed,
+    JobRevoked,
+    MessageError,
+    ResultExpired,
+    ResultTimeout,
+)
 from kq.job import State
 from kq.message import decode_head
+from kq.outcome import DEATHS
 from kq.record import Record, decode_record, encode, job_key, unique_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
@@ -60,8 +70,8 @@ class Handle(Generic[R_co]):
         """What the job returned, as JSON values; waits for it without polling.
 
         timeout: seconds to wait, an hour by default. Raises ResultTimeout when the job has not ended by then,
-        JobBuried when it was set aside, JobFailed or JobRevoked when it ended without a result, ResultExpired when
-        it ended and its result is not kept any more.
+        JobBuried when it was set aside (ExecutorDied when the processes that ran it died), JobFailed or JobRevoked
+        when it ended without a result, ResultExpired when it ended and its result is not kept any more.
         """
         found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
@@ -124,6 +134,8 @@ def value_of(job: str, record: Record) -> Any:
     if record.state is State.COMPLETED:
         return msgspec.json.decode(record.value)
     kind = {State.BURIED: JobBuried, State.REVOKED: JobRevoked, State.EXPIRED: JobRevoked}.get(record.state, JobFailed)
+    if kind is JobBuried and record.history and record.history[-1].outcome in DEATHS:
+        kind = ExecutorDied
     raise kind(job, record.error, traceback=record.traceback)
 
 

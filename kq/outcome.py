@@ -29,6 +29,9 @@ COUNTED: Mapping[How, Counter] = {
     "bad network": "infra",
 }
 
+#: Those that are an executor's death, in which the job had no say.
+DEATHS = [how for how, counter in COUNTED.items() if counter == "lost"]
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

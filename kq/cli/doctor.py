@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import click
@@ -152,11 +153,16 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
     yield Finding("ok", "settings", f"read from {loaded.file}" if loaded.file else "no config file, the defaults count")
     for name, meant in misspelt(os.environ).items():
         yield Finding("warn", "settings", f"{name} is set but means nothing to kq", f"Did you mean {meant}?")
-    if loaded.file and loaded.origins.get("url", "").startswith(str(loaded.file.name)):
-        readable = stat.S_IMODE(loaded.file.stat().st_mode) & 0o044
-        if readable and redact(loaded.config.url) != loaded.config.url and "${" not in loaded.file.read_text():
-            fix = "Write url_file: or ${NAME}, or chmod 600 it."
-            yield Finding("warn", "settings", f"{loaded.file.name} holds a password and others may read it", fix)
+    if loaded.file and stat.S_IMODE(loaded.file.stat().st_mode) & 0o044 and _has_password(loaded, loaded.file):
+        fix = "Write url_file: or ${NAME}, or chmod 600 it."
+        yield Finding("warn", "settings", f"{loaded.file.name} holds a password and others may read it", fix)
+
+
+def _has_password(loaded: Loaded, file: Path) -> bool:
+    """Whether a password is written in the config file itself."""
+    urls = {"url": loaded.config.url, "state": loaded.config.state or ""}
+    written = [url for key, url in urls.items() if loaded.origins.get(key, "").startswith(file.name)]
+    return any(redact(url) != url for url in written) and "${" not in file.read_text()
 
 
 def _address(app: App) -> Iterator[Finding]:

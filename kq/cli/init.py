@@ -9,7 +9,7 @@ import click
 from kq.cli.failing import Refused
 from kq.cli.frame import flags, verb
 from kq.cli.show import print_json
-from kq.url import DEFAULT
+from kq.url import DEFAULT, redact
 
 JOBS = '''"""The jobs of this application. In two terminals:
 
@@ -84,12 +84,14 @@ def test_wrong_arguments_fail_where_the_job_is_submitted():
 def command(folder: Path) -> None:
     """Write a first application into FOLDER (here): jobs.py, kq.yaml and tests/test_jobs.py.
 
-    Nothing that exists is overwritten. The broker is an SQLite file unless --url names another.
+    Nothing that exists is overwritten. The broker is an SQLite file unless --url names another. When that has a
+    password, kq.yaml is for you alone to read.
     """
+    url = flags().url or DEFAULT
     name = folder.resolve().name or "app"
     files = {
         "jobs.py": JOBS.format(name=name.replace('"', "")),
-        "kq.yaml": CONFIG.format(url=flags().url or DEFAULT),
+        "kq.yaml": CONFIG.format(url=url),
         "tests/test_jobs.py": TEST,
     }
     there = [each for each in files if (folder / each).exists()]
@@ -100,6 +102,7 @@ def command(folder: Path) -> None:
     for each, text in files.items():
         path = folder / each
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600 if each == "kq.yaml" and redact(url) != url else 0o666)
         path.write_text(text, encoding="utf-8")
     if flags().json:
         print_json({"folder": str(folder.resolve()), "files": list(files)})

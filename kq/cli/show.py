@@ -11,6 +11,9 @@ import msgspec
 
 from kq.cli.plain import printable
 
+#: Characters that a column is wide at most: one long name must not push all that follows off the screen.
+WIDEST = 60
+
 
 def print_json(data: object) -> None:
     """data as JSON on stdout."""
@@ -18,22 +21,29 @@ def print_json(data: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", none: str = "") -> None:
-    """Columns as wide as they must be, on a terminal cut to its width.
+    """Columns as wide as they must be and no wider than WIDEST but the last. On a terminal what is longer is cut.
 
     right: headings of columns with numbers. none: what to say instead when there are no rows.
     """
     if not rows:
         click.echo(none)
         return
-    lines = [list(headings), *(list(map(printable, row)) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    numbers = set(right.split())
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [list(headings), *(list(map(printable, row)) for row in rows)]
+    if limit is not None:
+        lines = [[*(cut(cell, WIDEST) for cell in line[:-1]), line[-1]] for line in lines]
+    widths = [min(WIDEST, max(len(line[column]) for line in lines)) for column in range(len(headings))]
+    numbers = set(right.split())
     for number, line in enumerate(lines):
         cells = [
             cell.rjust(width) if heading in numbers else cell.ljust(width)
             for heading, cell, width in zip(headings, line, widths, strict=True)
         ]
         text = "  ".join(cells).rstrip()
-        text = text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
+        text = text if limit is None else cut(text, limit)
         click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def cut(text: str, width: int) -> str:
+    """text, of at most width characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

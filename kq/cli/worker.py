@@ -99,16 +99,21 @@ class JSONLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        event |= getattr(record, "kq", {})
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
         return json.dumps(event, ensure_ascii=False)
 
 
 def start_logging(*, verbose: bool, as_json: bool) -> None:
-    """Let kq's log go to stderr. The application's own loggers are its own matter."""
+    """Let kq's log go to stderr. The application's own loggers are its own matter.
+
+    verbose: with a line for each job's start and end.
+    """
     stream = logging.StreamHandler()
     plain = Lines("%(asctime)s %(levelname)-7s %(message)s")
     stream.setFormatter(JSONLines() if as_json else plain)
     root = logging.getLogger("kq")
     root.addHandler(stream)
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("kq.jobs").setLevel(logging.NOTSET if verbose else logging.WARNING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -14,8 +14,8 @@ from kq.handle import find_state
 from kq.job import State
 from kq.record import decode_record, job_key, lease_key, worker_key
 
-#: The broker's word for where a message is, for each state that jobs can be listed by.
-_PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed", State.RESERVED: "held"}
+#: The broker's word for where a message is, for each state of a job that waits.
+_PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed"}
 #: What the queues beside a queue are called, and the state of the jobs in them.
 _ASIDE = {PARKED: State.PAUSED, BURIED: State.BURIED}
 
@@ -70,15 +70,19 @@ class View:
     # Jobs.
 
     def jobs(self, queue: str | None = None, state: State | str | None = None, limit: int = 100) -> list[JobInfo]:
-        """Jobs that wait, are delayed, held or buried, in the order in which they would run; at most limit per queue.
+        """Jobs that run, are next, wait, are delayed or buried, in their order; at most limit per queue.
 
-        Those that ended are not listed: ask for them by id.
+        Which of those that are held run is told by the workers, with each beat. Those that ended are not listed: ask
+        for them by id.
         """
         wanted = None if state is None else State(state)
         queues = [queue] if queue else [each.name for each in self.queues()]
+        running = self._said_to_run() if wanted in (None, State.RESERVED, State.RUNNING) else {}
         found: list[JobInfo] = []
         for name in queues:
-            for place in ("held", "ready", "delayed"):
+            if wanted in (None, State.RESERVED, State.RUNNING):
+                found += self._held(name, running, limit)
+            for place in ("ready", "delayed"):
                 if wanted is None or _PLACES.get(wanted) == place:
                     found += [info_of(seen) for seen in self._inspector.browse(name, place, limit)]
             for aside, state in _ASIDE.items():
@@ -113,15 +117,32 @@ class View:
             worker=record.worker,
         )
 
+    def _held(self, queue: str, running: Mapping[str, JobInfo], limit: int) -> list[JobInfo]:
+        """Jobs of queue that workers have: those that run, and those that are next."""
+        seen = [info_of(each) for each in self._inspector.browse(queue, "held", limit)]
+        jobs = [_replaced(job, State.RUNNING, running[job.id].worker) if job.id in running else job for job in seen]
+        if not self._inspector.traits.indexed:
+            # Such a broker does not show what a silent worker holds.
+            known = {job.id for job in seen}
+            hidden = [job for job in running.values() if job.queue == queue and job.id not in known]
+            ended = self._app.store.get([job_key(job.id) for job in hidden])
+            jobs += [job for job, record in zip(hidden, ended, strict=True) if record is None]
+        return jobs[:limit]
+
+    def _said_to_run(self) -> dict[str, JobInfo]:
+        """Jobs that living workers said they run, by id."""
+        return {
+            job.id: JobInfo(job.id, job.type, job.queue, State.RUNNING, worker=worker.name)
+            for worker in self.workers()
+            for job in worker.running
+        }
+
     def _running(self, id: str) -> JobInfo | None:
-        for worker in self.workers():
-            for running in worker.running:
-                if running.id == id:
-                    seen = next(iter(self._inspector.find(running.queue, [id])), None)
-                    if seen is not None:
-                        return _replaced(info_of(seen), State.RUNNING, worker.name)
-                    return JobInfo(id, running.type, running.queue, State.RUNNING, worker=worker.name)
-        return None
+        said = self._said_to_run().get(id)
+        if said is None:
+            return None
+        seen = next(iter(self._inspector.find(said.queue, [id])), None)
+        return said if seen is None else _replaced(info_of(seen), State.RUNNING, said.worker)
 
     def _waiting(self, id: str) -> JobInfo | None:
         for queue in self.queues():

@@ -167,6 +167,8 @@ class Pool:
         self._where, self._url, self._state = where, url, state
         self._clock = clock
         self._on_end = on_end
+        #: Called with each task that begins.
+        self.on_start: Callable[[Task], None] = lambda task: None
         self._relay = relay
         self._max_jobs, self._max_rss = max_jobs, max_rss
         self._processes = size if kind == "process" else 1
@@ -329,8 +331,8 @@ class Pool:
         executor.finished += 1
         executor.active -= 1
         task.kind.took(ended.took)
-        self._begin(executor)
         self._on_end(task, outcome_of(ended, task))
+        self._begin(executor)
         self._recycle(executor)
 
     def _begin(self, executor: Executor) -> None:
@@ -343,6 +345,7 @@ class Pool:
             task.started, task.began = now, instant
             executor.active += 1
             self.next_due = min(self.next_due, task.due)
+            self.on_start(task)
 
     def _lost(self, executor: Executor) -> None:
         """Its socket closed, or cannot be trusted: it is dead or dying. Its exit report tells how."""

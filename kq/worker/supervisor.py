@@ -45,6 +45,7 @@ from kq.record import answer_key, encode, lease_key, worker_key
 from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
+from kq.worker import journal
 from kq.worker.guard import Guard
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
@@ -101,6 +102,7 @@ class Supervisor:
     ) -> None:
         self.plan = plan
         self.pool = make_pool(self._ended)
+        self.pool.on_start = journal.started
         #: Called when the application is imported and the executors are born.
         self.on_ready: Callable[[], None] | None = None
         #: Called whenever the broker took us in and jobs may come.
@@ -679,14 +681,9 @@ class Supervisor:
     def _finish(self, task: Task, verdict: Verdict) -> None:
         verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
-        if isinstance(verdict, PassOn):
-            log.info("%s %s: left to another worker for %.1f s", task.head.type, task.head.id, verdict.delay)
-        if isinstance(verdict, Retry | Bury):
-            level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
-            then = "buried" if isinstance(verdict, Bury) else f"again in {verdict.delay:.1f} s"
-            log.log(level, "%s %s: %s; %s", task.head.type, task.head.id, verdict.failure, then)
-            if verdict.how == "bad storage":
-                self._bear(task)
+        journal.ended(task, verdict, self._clock.monotonic())
+        if isinstance(verdict, Retry | Bury) and verdict.how == "bad storage":
+            self._bear(task)
 
     def _bear(self, task: Task) -> None:
         """Bad storage ended a job here: when it was one too many, end this worker."""

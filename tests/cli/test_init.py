@@ -28,6 +28,14 @@ def test_it_writes_into_a_folder_that_it_makes_for_the_broker_that_is_named(plac
     assert 'kq.App("shop")' in (place.folder / "shop" / "jobs.py").read_text()
 
 
+def test_a_password_in_the_url_is_for_the_owner_alone_to_read(place: Place) -> None:
+    place.kq("init", "open", "--url", "redis://localhost:6379/3")
+    place.kq("init", "closed", "--url", "redis://:hush@localhost:6379/3")
+    modes = [(place.folder / name / "kq.yaml").stat().st_mode & 0o077 for name in ("open", "closed")]
+    assert modes[0] != 0
+    assert modes[1] == 0
+
+
 def test_it_overwrites_nothing(place: Place) -> None:
     place.write("jobs.py", "precious")
     said = place.kq("init")

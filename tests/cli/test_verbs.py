@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -257,6 +258,37 @@ def test_a_worker_that_says_nothing_any_more_is_told_as_dead(shop: Place) -> Non
             process.send_signal(signal.SIGCONT)
 
 
+def log_of(process: subprocess.Popen[str]) -> list[str]:
+    """What a worker has written when it is told to end now."""
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    return process.stderr.readlines()
+
+
+def test_the_log_tells_each_start_and_end_of_a_job_when_it_is_to_say_more(shop: Place) -> None:
+    with worker(shop, "-c", "1", "-v") as process:
+        done = shop.kq("submit", "add", "1", "2", "--wait", "--json").json["id"]
+        failed = shop.kq("submit", "boom", "row 7", "--wait")
+        lines = [line.partition(" INFO ")[2].strip() for line in log_of(process)]
+    assert failed.code == 1
+    assert f"jobs.add {done} (default, attempt 1) started" in lines
+    (end,) = [line for line in lines if "completed" in line]
+    assert re.fullmatch(rf"jobs.add {done} \(default, attempt 1\) completed after [\d.]+(µs|ms|s)", end)
+
+
+def test_failures_are_logged_anyway_and_the_rest_is_not(shop: Place) -> None:
+    with worker(shop, "-c", "1", "--json") as process:
+        shop.kq("submit", "add", "1", "2", "--wait")
+        shop.kq("submit", "boom", "row 7", "--wait")
+        events = [json.loads(line) for line in log_of(process)]
+    told = [event for event in events if "job" in event]
+    assert [(event["event"], event["type"], event["attempt"], event["level"]) for event in told] == [
+        ("buried", "jobs.boom", 1, "warning")
+    ]
+    assert "row 7" in told[0]["message"]
+    assert told[0]["seconds"] < 5
+
+
 def test_several_workers_may_run_side_by_side(shop: Place) -> None:
     with worker(shop, "--pool", "thread", "-c", "1", "--processes", "2", count=2):
         assert len(workers(shop, "alive", 2)) == 2
@@ -292,6 +324,29 @@ def test_a_job_that_nobody_knows_is_told_with_1(empty: Place) -> None:
     said = empty.kq("jobs", "show", "0000")
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("KQ502 no job '0000' is known")
+
+
+def test_a_long_name_does_not_push_the_other_columns_off_the_screen(shop: Place) -> None:
+    name = "long" * 1000
+    shop.write("more.py", f"import kq\napp = kq.App('more')\n@app.job(name='{name}')\ndef long() -> None: ...\n")
+    assert shop.kq("-A", "more:app", "submit", "long" * 1000).code == 0
+    assert shop.kq("submit", "add", "1", "2").code == 0
+    all_of_it = shop.kq("jobs").out
+    assert name in all_of_it
+    assert min(map(len, all_of_it.splitlines())) < 150
+    shown = on_a_terminal(shop, 150, "jobs")
+    assert max(map(len, shown)) <= 150
+    assert [re.split(" {2,}", line)[2] for line in shown] == ["QUEUE", "default", "default"]
+
+
+def on_a_terminal(shop: Place, columns: int, *arguments: str) -> list[str]:
+    """What `kq arguments` prints on a terminal that is so wide."""
+    ours, theirs = os.openpty()
+    environment = shop.environment(COLUMNS=str(columns), TERM="dumb")
+    subprocess.run(shop.command(*arguments), cwd=shop.folder, env=environment, stdout=theirs, timeout=60, check=True)
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as screen:
+        return screen.read(4096).decode().splitlines()
 
 
 def test_an_empty_place_says_so_and_is_empty_as_json(empty: Place) -> None:
@@ -395,11 +450,15 @@ def test_the_doctor_notices_a_misspelt_variable_and_a_queue_without_a_worker(sho
 
 
 def test_the_doctor_warns_of_a_password_that_others_may_read(shop: Place) -> None:
-    path: Path = shop.write("kq.yaml", "url: redis://:hush@127.0.0.1:1/0\n")
-    path.chmod(0o644)
-    assert "kq.yaml holds a password and others may read it" in shop.kq("doctor").out
-    path.chmod(0o600)
-    assert "holds a password" not in shop.kq("doctor").out
+    for setting in (
+        "url: redis://:hush@127.0.0.1:1/0",
+        "url: amqp://127.0.0.1:1//\nstate: redis://:hush@127.0.0.1:1/0",
+    ):
+        path: Path = shop.write("kq.yaml", f"{setting}\n")
+        path.chmod(0o644)
+        assert "kq.yaml holds a password and others may read it" in shop.kq("doctor").out
+        path.chmod(0o600)
+        assert "holds a password" not in shop.kq("doctor").out
 
 
 def test_the_doctor_says_that_state_beside_a_broker_stays_on_this_host(shop: Place) -> None:

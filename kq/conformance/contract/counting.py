@@ -18,7 +18,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome, requires
 from kq.control import Control
-from kq.errors import JobBuried
+from kq.errors import ExecutorDied
 from kq.handle import Handle
 from kq.job import State
 
@@ -132,7 +132,7 @@ class Counts(ContractWorld):
         eventually(lambda: diary.starts(job.id), "the job runs")
         worker.kill()
         crew.program()
-        assert isinstance(outcome(job), JobBuried)
+        assert isinstance(outcome(job), ExecutorDied)
         assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
 
 

@@ -33,6 +33,32 @@ class AtLeastOnce(ContractWorld):
         eventually(lambda: not control.jobs(job.queue), "the job has left the broker")
 
     @keeps("C2")
+    def test_a_job_that_runs_is_listed_as_running_with_its_worker(
+        self, control: Control, jobs: Jobs, crew: Crew, gate: Gate
+    ) -> None:
+        crew.worker()
+        first, second = jobs.hold.submit(gate.path), jobs.hold.submit(gate.path)
+        (found,) = eventually(lambda: control.jobs(first.queue, State.RUNNING), "its worker has told")
+        assert (found.id, found.type, found.worker) == (first.id, "hold", control.workers()[0].name)
+        states = [(each.id, each.state) for each in control.jobs(first.queue)]
+        assert states == [(first.id, State.RUNNING), (second.id, State.READY)]
+        gate.open()
+        second.result(10)
+        eventually(lambda: not control.jobs(first.queue, State.RUNNING), "neither runs any more")
+
+    @keeps("C2")
+    def test_what_a_frozen_worker_runs_is_listed_as_long_as_its_lease_lasts(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, gate: Gate
+    ) -> None:
+        requires(app, "shared")
+        worker = crew.program()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: control.jobs(job.queue, State.RUNNING), "its worker has told")
+        worker.pause()
+        assert [each.id for each in control.jobs(job.queue, State.RUNNING)] == [job.id]
+        worker.resume()
+
+    @keeps("C2")
     def test_killing_executors_at_random_loses_no_job(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
