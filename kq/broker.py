@@ -66,6 +66,11 @@ class Delivery:
     redelivered: bool
     content_type: str
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """What tells it from all other deliveries to this worker."""
+        return self.queue, self.tag
+
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
@@ -269,6 +274,9 @@ class Session:
             self._declared: set[str] = set()
             self._channels: dict[str, Any] = {}
             self._consumers: dict[str, str] = {}
+            #: What a settle that failed had ended before it did, and those of it that were refused.
+            self._ended: set[tuple[str, int]] = set()
+            self._refused: list[Settlement] = []
             if nudged is not None:
                 self._listen(nudged)
             for queue, limit in prefetch.items():
@@ -373,17 +381,20 @@ class Session:
         """End deliveries; returns those that were refused because they are no longer ours.
 
         All that belongs to one queue goes in one transaction. A settlement's follow-ups are stored with
-        its ack or not at all where the broker can; else they are stored first (promises C2, C16).
+        its ack or not at all where the broker can; else they are stored first (promises C2, C16). After an
+        error say all of it again, and more if there is more: what was done is not done twice.
         """
         by_queue: dict[str, list[Settlement]] = {}
         for settlement in settlements:
-            by_queue.setdefault(settlement.delivery.queue, []).append(settlement)
-        refused: list[Settlement] = []
+            if settlement.delivery.place not in self._ended:
+                by_queue.setdefault(settlement.delivery.queue, []).append(settlement)
         for queue, group in by_queue.items():
-            refused += self._settle(self._channels[queue], group)
+            self._settle(self._channels[queue], group)
+        refused, self._refused = self._refused, []
+        self._ended.clear()
         return refused
 
-    def _settle(self, channel: Any, group: list[Settlement]) -> list[Settlement]:
+    def _settle(self, channel: Any, group: list[Settlement]) -> None:
         follow_ups = {envelope.queue for settlement in group for envelope in settlement.publish}
         with translated(self._broker):
             declare_missing(channel, follow_ups, self._declared)
@@ -391,26 +402,30 @@ class Session:
                 for settlement in group:
                     say(channel, settlement)
                 channel.tx_commit()
-                return self._matching(group, channel.refused)
+                self._note(group, channel.refused)
             except engine.Stale as stale:
-                return self._settle_apart(channel, group, stale)
-            except BaseException:
+                self._settle_apart(channel, group, stale)
+            except BaseException as error:
                 # Whoever calls again says all of it again.
                 quietly(channel.tx_rollback)
+                if isinstance(error, engine.NotFound):
+                    self._declared.clear()  # somebody deleted a queue; the next time it is declared again
                 raise
 
-    def _settle_apart(self, channel: Any, group: list[Settlement], stale: engine.Stale) -> list[Settlement]:
+    def _settle_apart(self, channel: Any, group: list[Settlement], stale: engine.Stale) -> None:
         """Nothing of the group was done because some of it is stale: do the rest."""
-        refused = self._matching(group, stale.tags)
-        rest = [settlement for settlement in group if settlement not in refused]
+        rest = [settlement for settlement in group if settlement.delivery.tag not in stale.tags]
         if len(rest) == len(group):
             raise stale
-        return refused + (self._settle(channel, rest) if rest else [])
+        self._note([settlement for settlement in group if settlement not in rest], stale.tags)
+        if rest:
+            self._settle(channel, rest)
 
-    @staticmethod
-    def _matching(group: list[Settlement], tags: Iterable[int]) -> list[Settlement]:
-        wanted = set(tags)
-        return [settlement for settlement in group if settlement.delivery.tag in wanted] if wanted else []
+    def _note(self, group: Iterable[Settlement], refused: Iterable[int]) -> None:
+        """The deliveries of group have ended; refused: the tags of those that were not ours."""
+        tags = set(refused)
+        self._ended.update(settlement.delivery.place for settlement in group)
+        self._refused += [settlement for settlement in group if settlement.delivery.tag in tags]
 
     @property
     def connected(self) -> bool:

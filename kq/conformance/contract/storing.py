@@ -10,8 +10,9 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -19,7 +20,9 @@ from typing import Any
 import pytest
 
 from kq.app import App
+from kq.broker import BURIED, Delivery, Inspector, Session, Settlement
 from kq.claim import Claims
+from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
@@ -31,7 +34,8 @@ from kq.errors import BrokerError, BrokerUnreachable, MessageError
 from kq.handle import Handle
 from kq.job import Job, Settings, State
 from kq.jobtype import JobType
-from kq.message import BODY_LIMIT
+from kq.message import BODY_LIMIT, Envelope
+from kq_transports.engine import Counts
 
 ALL = 100_000  # more jobs than a test submits
 
@@ -244,6 +248,39 @@ class Atomic(ContractWorld):
         assert said == [*late_words, "in it"]
 
     @keeps("C16")
+    def test_ends_in_two_queues_of_which_the_second_failed_may_be_said_again(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs
+    ) -> None:
+        other, third = f"{queue}.other", f"{queue}.third"
+        jobs.note.submit()
+        jobs.note.options(queue=other).submit()
+        mismatched(app, third)
+        with session(app, queue, other) as (worker, arrived):
+            first, second = sorted(arrived, key=lambda delivery: delivery.queue)
+            ends = [Settlement(first), Settlement(second, (Envelope("next", third, b"{}"),))]
+            with pytest.raises(BrokerError, match="third"):
+                worker.settle(ends)
+            deleted(app, third)
+            assert worker.settle(ends) == []
+        assert [inspector.count(name) for name in (queue, other)] == [Counts()] * 2
+        assert [seen.id for seen in inspector.browse(third, "ready")] == ["next"]
+
+    @keeps("C16")
+    def test_a_follow_up_whose_queue_was_deleted_is_stored_by_the_second_try(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs
+    ) -> None:
+        app.submit_many(jobs.note.job() for _ in range(2))
+        with session(app, queue) as (worker, arrived):
+            first, second = ([Settlement(each, (Envelope(each.id, queue + BURIED, b"{}"),))] for each in arrived)
+            worker.settle(first)
+            deleted(app, queue + BURIED)
+            with pytest.raises(BrokerError):
+                worker.settle(second)
+            worker.settle(second)
+        assert inspector.count(queue) == Counts()
+        assert inspector.count(queue + BURIED) == Counts(ready=1)
+
+    @keeps("C16")
     def test_a_group_that_could_not_be_stored_does_not_go_with_the_next(
         self, app: App, control: Control, queue: str, jobs: Jobs
     ) -> None:
@@ -301,6 +338,25 @@ def mismatched(app: App, queue: str) -> None:
     """Declare queue otherwise than kq does."""
     with app.broker.connection() as connection, connection.channel() as channel:
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-priority": 3})
+
+
+def deleted(app: App, queue: str) -> None:
+    with app.broker.connection() as connection, connection.channel() as channel:
+        channel.queue_delete(queue)
+
+
+@contextmanager
+def session(app: App, *queues: str) -> Iterator[tuple[Session, list[Delivery]]]:
+    """A worker's connection to queues, and all that was in them."""
+    arrived: list[Delivery] = []
+    connected = Session(app.broker, new_id(), app.lease, dict.fromkeys(queues, 100), arrived.append)
+    try:
+        eventually(
+            lambda: not connected.drain() and {each.queue for each in arrived} == set(queues), "all is delivered"
+        )
+        yield connected, arrived
+    finally:
+        connected.close()
 
 
 def submitted(what: JobType[..., Any]) -> Handle[Any] | None:

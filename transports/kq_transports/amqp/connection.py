@@ -164,21 +164,22 @@ class Connection(Publisher):
             self.flush()
 
     def flush(self) -> None:
-        """Send the acks that wait."""
-        if self._unsent:
+        """Send the acks that wait; when the broker takes no data at present, they go with the next ones or a beat."""
+        if self._unsent or self._late:
             self.check()
             self._late += b"".join([self._unsent.pop().ends() for _ in range(len(self._unsent))])
             try:
                 self.write(self._late, time.monotonic() + self.options.timeout)
             except Unreachable:
-                self.check()  # was it the lease?
-                raise
+                self.check()  # the line has ended, and perhaps a lease with it
+                return
             self._late = b""
 
     # Others.
 
     def beat(self) -> None:
         super().beat()
+        self.flush()
         if self._second is not None and not self.holds:
             with suppress(EngineError):  # there will be another one
                 self._second.beat()
