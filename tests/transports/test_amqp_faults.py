@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ from kq_transports.conformance.peer import peer
 from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, Unreachable, Unsupported
 from tests.conftest import available, lasting
 from tests.proxy import Proxy
-from tests.servers import RabbitServer, free_port
+from tests.servers import RabbitServer, free_port, require
 
 SHORT = 0.5  # seconds: the timeout of a verb that is to fail
 RESTART = 20.0  # seconds in which a broker that was started again has told everybody everything
@@ -506,7 +505,7 @@ class SecureRabbit(RabbitServer):
         self.certificate = self.folder / "certificate.pem"
         key = self.folder / "key.pem"
         about = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *about]
+        command = [require("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", *about]
         subprocess.run([*command, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
         with (self.folder / "rabbitmq.conf").open("a") as settings:
             settings.write(f"listeners.ssl.1 = 127.0.0.1:{self.secure_port}\nssl_options.verify = verify_none\n")
@@ -519,7 +518,6 @@ def secure() -> Iterator[SecureRabbit]:
         yield server
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes certificates, is not installed")
 class TestTls:
     def connect(self, secure: SecureRabbit, host: str, **options: Any) -> kombu.Connection:
         url = f"kq-amqps://guest:guest@{host}:{secure.secure_port}//"

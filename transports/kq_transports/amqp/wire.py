@@ -14,20 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from math import ceil
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from amqp.transport import SSLTransport
 
 from kq_transports.engine import EngineError, Unreachable
+from kq_transports.tcp import connected
 
 #: Bytes read at once.
 PIECE = 65536
-#: Seconds after which the system may give up a connection whose bytes are not taken. py-amqp has one second: a
-#: broker that holds a fast publisher back for longer would cost it the connection. Heartbeats are quicker.
-PATIENCE = 60
-
-_Addresses = list[tuple[Any, Any, int, str, Any]]
 
 
 class Wire:
@@ -97,7 +92,7 @@ def dial(host: str, port: int, *, within: float, tls: Mapping[str, Any] | None) 
     """
     until, peer = time.monotonic() + within, f"{host}:{port}"
     try:
-        sock = _connected(host, port, until)
+        sock = connected(host, port, until)
         return Wire(sock if tls is None else _secured(sock, tls, until), peer)
     except ssl.SSLCertVerificationError as error:
         raise EngineError(f"{peer} is not who it should be: {error.verify_message}; see the option ssl") from error
@@ -106,47 +101,6 @@ def dial(host: str, port: int, *, within: float, tls: Mapping[str, Any] | None) 
     except OSError as error:
         why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
         raise Unreachable(f"can't connect to {peer}: {why}", sent=False) from error
-
-
-def _connected(host: str, port: int, until: float) -> socket.socket:
-    """A socket to the first of the host's addresses that answers."""
-    trouble: OSError = ConnectionError("it has no address")
-    for family, kind, protocol, _, address in _resolved(host, port, until):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(_left(until))
-            sock.connect(address)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE * 1000)
-            return sock
-        except OSError as error:
-            sock.close()
-            trouble = error
-    raise trouble
-
-
-def _resolved(host: str, port: int, until: float) -> _Addresses:
-    """getaddrinfo() that gives up in time; the system's own may take minutes."""
-    with suppress(socket.gaierror):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    answers: SimpleQueue[_Addresses | OSError] = SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
-    try:
-        answer = answers.get(timeout=_left(until))
-    except Empty:
-        raise TimeoutError(f"nobody knew the address of {host} in time") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
 
 
 def _secured(sock: socket.socket, options: Mapping[str, Any], until: float) -> ssl.SSLSocket:
@@ -188,10 +142,3 @@ def _waiter(sock: socket.socket, event: int) -> Callable[[float | None], bool]:
         return bool(poll.poll(None if until is None else ceil(max(0.0, until - time.monotonic()) * 1000)))
 
     return wait
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left

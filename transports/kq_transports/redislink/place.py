@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,6 +11,8 @@ from typing import Any, cast
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
+
+from kq_transports.tcp import connected
 
 _OPTIONS = ("host", "port", "db", "username", "password", "socket")
 
@@ -66,5 +70,20 @@ class Place:
             # redis-py leaves an abstract property in it that it never uses.
             return cast(Connection, UnixDomainSocketConnection(path=self.socket, **common))  # type: ignore[abstract]
         if self.tls is not None:
-            return SSLConnection(host=self.host, port=self.port, **self.tls, **common)
-        return Connection(host=self.host, port=self.port, **common)
+            return _Tls(host=self.host, port=self.port, **self.tls, **common)
+        return _Tcp(host=self.host, port=self.port, **common)  # type: ignore[no-untyped-call]
+
+
+class _Tcp(Connection):
+    """redis-py's connection, with a name look-up that ends in time."""
+
+    def _connect(self) -> socket.socket:
+        sock = connected(self.host, self.port, time.monotonic() + (self.socket_connect_timeout or 0.0))
+        for option, value in self.socket_keepalive_options.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.settimeout(self.socket_timeout)
+        return sock
+
+
+class _Tls(SSLConnection, _Tcp):
+    """The same under TLS."""
