@@ -35,7 +35,6 @@ from kq.handle import Handle
 from kq.job import Job, Settings, State
 from kq.jobtype import JobType
 from kq.message import BODY_LIMIT, Envelope
-from kq_transports.engine import Counts
 
 ALL = 100_000  # more jobs than a test submits
 
@@ -203,9 +202,10 @@ class Atomic(ContractWorld):
         self, app: App, control: Control, queue: str, jobs: Jobs
     ) -> None:
         wrong: Job[str] = Job("1", "note", (object(),))
+        good = jobs.note.submit("good")
         with pytest.raises(TypeError):
             app.submit_many([jobs.note.job("a"), wrong, jobs.note.job("b")])
-        assert not control.jobs(queue)
+        assert [job.id for job in control.jobs(queue)] == [good.id]
 
     @keeps("C16")
     def test_a_transaction_that_raises_stores_nothing(self, app: App, control: Control, queue: str, jobs: Jobs) -> None:
@@ -262,7 +262,7 @@ class Atomic(ContractWorld):
                 worker.settle(ends)
             deleted(app, third)
             assert worker.settle(ends) == []
-        assert [inspector.count(name) for name in (queue, other)] == [Counts()] * 2
+        assert not any(in_it(inspector, name) for name in (queue, other))
         assert [seen.id for seen in inspector.browse(third, "ready")] == ["next"]
 
     @keeps("C16")
@@ -277,8 +277,7 @@ class Atomic(ContractWorld):
             with pytest.raises(BrokerError):
                 worker.settle(second)
             worker.settle(second)
-        assert inspector.count(queue) == Counts()
-        assert inspector.count(queue + BURIED) == Counts(ready=1)
+        assert (in_it(inspector, queue), in_it(inspector, queue + BURIED)) == (0, 1)
 
     @keeps("C16")
     def test_a_group_that_could_not_be_stored_does_not_go_with_the_next(
@@ -338,6 +337,12 @@ def mismatched(app: App, queue: str) -> None:
     """Declare queue otherwise than kq does."""
     with app.broker.connection() as connection, connection.channel() as channel:
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-priority": 3})
+
+
+def in_it(inspector: Inspector, queue: str) -> int:
+    """How many messages are in queue, in any state."""
+    counts = inspector.count(queue)
+    return counts.ready + counts.delayed + counts.held
 
 
 def deleted(app: App, queue: str) -> None:
