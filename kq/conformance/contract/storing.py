@@ -209,16 +209,17 @@ class Atomic(ContractWorld):
 
     @keeps("C16")
     def test_a_transaction_that_raises_stores_nothing(self, app: App, control: Control, queue: str, jobs: Jobs) -> None:
+        jobs.note.submit("before")
         with pytest.raises(ZeroDivisionError), app.transaction():  # noqa: PT012 - the block is what is tested
             jobs.note.submit("a")
             jobs.note.submit("b")
             raise ZeroDivisionError
-        assert not control.jobs(queue)
+        assert [job.args for job in control.jobs(queue)] == [["before"]]
         with app.transaction():
             jobs.note.submit("c")
             jobs.note.submit("d")
-            assert not control.jobs(queue)
-        assert [job.args for job in control.jobs(queue, State.READY)] == [["c"], ["d"]]
+            assert len(control.jobs(queue)) == 1
+        assert [job.args for job in control.jobs(queue, State.READY)] == [["before"], ["c"], ["d"]]
 
     @keeps("C16")
     def test_what_a_task_submits_after_the_transaction_that_it_began_in_goes_out_at_once(
