@@ -16,9 +16,10 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
-from kq.conformance.contract.outages import Server
+from kq.conformance.contract.outages import OUTAGE, Server
 from kq.conformance.contract.page import PROMISES
 from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
@@ -29,6 +30,14 @@ class TestContractOnMemory(OnMemory, ContractSuite):
 
 
 class TestContractOnSqlite(OnSqlite, ContractSuite):
+    pass
+
+
+class TestALockedFile(OnSqlite, ContractWorld):
+    """An outage of a broker without a server."""
+
+    lease = OUTAGE / 2
+
     @keeps("C18")
     def test_a_stranger_who_locks_the_file_for_longer_than_the_lease_is_survived(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, broker_url: str, measured: Figures
@@ -38,7 +47,7 @@ class TestContractOnSqlite(OnSqlite, ContractSuite):
         eventually(lambda: len(diary.starts()) >= 10, "jobs run")
         with closing(sqlite3.connect(broker_url.removeprefix("sqlite:///"), isolation_level=None)) as stranger:
             stranger.execute("BEGIN IMMEDIATE")
-            time.sleep(2 * self.lease)
+            time.sleep(OUTAGE)
             stranger.execute("ROLLBACK")
         back = time.time()
         for handle in handles:

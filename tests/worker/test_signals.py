@@ -61,7 +61,7 @@ class TestStopping(WorkerWorld):
 
         def twice() -> None:
             worker.send(signal.SIGTERM)
-            time.sleep(0.1)
+            eventually(lambda: "told to end" in worker.said(), "it has heard")
             worker.send(signal.SIGTERM)
 
         self.hands_over(worker, handles, crew, diary, gate, twice)
