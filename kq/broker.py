@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import kombu
 from kombu.exceptions import ChannelError, OperationalError
@@ -22,7 +22,7 @@ import kq_transports
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
 from kq.message import CONTENT_TYPE, Envelope
 from kq.url import Address
-from kq_transports import engine
+from kq_transports import engine, management
 
 kq_transports.register()
 
@@ -501,6 +501,25 @@ class Inspector:
             except (engine.NotFound, ChannelError):
                 return []
 
+    def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        """Take messages off queue that wait and are still as they were seen, and store others instead, in one step.
+
+        False for each that is gone, is held, or has changed. Raises BrokerUnreachable, whose .stored says whether it
+        may have been done, or BrokerFull.
+        """
+        with translated(self._broker):
+            channel = self._connected.default_channel
+            declare_missing(channel, {each.queue for swap in swaps for each in swap.publish}, set())
+            asked = [
+                management.Swap(
+                    cast(Any, swap.seen),
+                    [(each.queue, prepared(channel, each)) for each in swap.publish],
+                    swap.keeps_due,
+                )
+                for swap in swaps
+            ]
+            return list(self._manager.swap(queue, asked))
+
     def leases(self) -> list[engine.Lease]:
         with translated(self._broker):
             return list(self._manager.leases())
@@ -528,7 +547,7 @@ class Inspector:
 
 
 class Seen(Protocol):
-    """A message that was looked at, with its headers decoded."""
+    """A message that was looked at, with its headers decoded. stamp: what tells it from one that was changed."""
 
     id: str
     queue: str
@@ -539,6 +558,19 @@ class Seen(Protocol):
     count: int
     due: float | None
     holder: str
+    stamp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A message that was looked at, and what is to take its place; nothing removes it.
+
+    keeps_due: what takes its place becomes ready when it would have.
+    """
+
+    seen: Seen
+    publish: tuple[Envelope, ...] = ()
+    keeps_due: bool = False
 
 
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
@@ -573,12 +605,16 @@ def declare_missing(channel: Any, queues: Iterable[str], declared: set[str]) -> 
 
 def put(channel: Any, envelope: Envelope) -> None:
     """Add envelope to channel's transaction."""
+    channel.basic_publish(prepared(channel, envelope), exchange="", routing_key=envelope.queue, mandatory=True)
+
+
+def prepared(channel: Any, envelope: Envelope) -> Any:
+    """envelope as Kombu publishes it."""
     headers = dict(envelope.headers)
     if envelope.delay > 0:
         headers["x-delay"] = max(1, round(envelope.delay * 1000))
     properties = {"message_id": envelope.id, "delivery_mode": 2}
-    message = channel.prepare_message(envelope.body, envelope.priority, CONTENT_TYPE, "utf-8", headers, properties)
-    channel.basic_publish(message, exchange="", routing_key=envelope.queue, mandatory=True)
+    return channel.prepare_message(envelope.body, envelope.priority, CONTENT_TYPE, "utf-8", headers, properties)
 
 
 def say(channel: Any, settlement: Settlement) -> None:

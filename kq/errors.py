@@ -167,6 +167,12 @@ class WorkerUnfit(KqError):
     exit_code: ClassVar[int] = 74
 
 
+class NotRepaired(KqError):
+    """Nothing was done to the job: it is not there, has changed meanwhile, or is held, and the message says which."""
+
+    code = "KQ503"
+
+
 class Steering(KqError):
     """Raised by a job's own code to say what shall become of it."""
 

@@ -33,11 +33,11 @@ class State(StrEnum):
 
 #: Which state may follow which. What is not here does not happen.
 MOVES: dict[State, frozenset[State]] = {
-    State.DELAYED: frozenset({State.READY, State.REVOKED}),
-    State.RETRYING: frozenset({State.READY, State.REVOKED}),
-    State.READY: frozenset({State.RESERVED, State.REVOKED}),
+    State.DELAYED: frozenset({State.READY, State.BURIED, State.REVOKED, State.DELETED}),
+    State.RETRYING: frozenset({State.READY, State.BURIED, State.REVOKED, State.DELETED}),
+    State.READY: frozenset({State.RESERVED, State.DELAYED, State.BURIED, State.REVOKED, State.DELETED}),
     State.RESERVED: frozenset({State.RUNNING, State.READY, State.BURIED, State.EXPIRED, State.REVOKED, State.PAUSED}),
-    State.PAUSED: frozenset({State.READY, State.REVOKED}),
+    State.PAUSED: frozenset({State.READY, State.BURIED, State.REVOKED, State.DELETED}),
     State.RUNNING: frozenset({State.COMPLETED, State.RETRYING, State.READY, State.BURIED, State.REVOKED}),
     State.BURIED: frozenset({State.READY, State.DELETED, State.COMPLETED}),
     State.COMPLETED: frozenset(),

@@ -38,11 +38,12 @@ Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a job's history: an execution that did not complete it.
+    """One line of a job's history: an execution that did not complete it, or what a human did to it.
 
     number: 1 for the first start. worker, host: who ran it, and where. started, ended: seconds since the epoch by the
     worker's clock. outcome: "raised", "timed out", "died", "out of memory", "bad storage" or "bad network". error: one
     line. counter: the counter that it counted to: "failed", "lost" or "infra". code: the version of the application.
+    Of a human's act number is 0, worker says who it was, outcome what he did ("kicked", "edited", "buried"), error why.
     """
 
     number: Count
@@ -64,6 +65,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     type: Name
     submitted: Instant = 0.0
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
+    repaired: Count = 0  # how often a human gave it another message: what was recorded of earlier ones is not its own
     failed: Count = 0
     lost: Count = 0
     infra: Count = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kq.job import State
+from kq.job import LATEST, State
 from kq.message import Attempt
 
 #: A result larger than this, in bytes of JSON, is refused: workers and state stores hold it whole.
@@ -67,6 +67,11 @@ def lease_key(worker: str) -> str:
 def answer_key(token: str, worker: str) -> str:
     """Where a worker answers the nudge that carried token."""
     return f"answer:{token}:{worker}"
+
+
+def audit_key(at: float, act: str) -> str:
+    """at: seconds since the epoch; the newest key sorts first. act: an id of it."""
+    return f"audit:{int(LATEST) * 1_000_000 - int(at * 1_000_000):018d}.{act}"
 
 
 encode = msgspec.json.Encoder().encode

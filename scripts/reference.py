@@ -23,7 +23,18 @@ from kq import config
 from kq.cli.failing import MEANING, exit_code_of
 from kq.cli.frame import VERBS, Root
 from kq.context import CurrentJob
-from kq.control import Health, Heartbeat, JobInfo, QueueInfo, RunningJob, WorkerInfo
+from kq.control import (
+    Act,
+    Failure,
+    Health,
+    Heartbeat,
+    JobInfo,
+    QueueInfo,
+    Repaired,
+    RunningJob,
+    Where,
+    WorkerInfo,
+)
 from kq.errors import KqError, Steering, all_errors
 from kq.failure import FailureClass
 from kq.job import MOVES, Settings, State
@@ -44,7 +55,22 @@ GROUPS = {
 #: Classes whose objects only kq makes.
 MADE = {kq.JobType, kq.Handle}
 #: What public functions return, and is not public by a name of its own.
-RETURNED = (Settings, CurrentJob, JobInfo, Attempt, QueueInfo, Heartbeat, Health, WorkerInfo, RunningJob, ByError)
+RETURNED = (
+    Settings,
+    CurrentJob,
+    JobInfo,
+    Where,
+    Failure,
+    Repaired,
+    Act,
+    Attempt,
+    QueueInfo,
+    Heartbeat,
+    Health,
+    WorkerInfo,
+    RunningJob,
+    ByError,
+)
 #: Methods that one layer of kq offers to the next; they may change.
 INTERNAL: dict[Any, set[str]] = {
     kq.App: {"broker", "connect", "envelope", "inspector", "publisher", "publishing", "store", "submit_jobs"},

@@ -1,19 +1,34 @@
 """Control: the view from above on workers, queues and jobs, and the hand that reaches in.
 
-Nothing here is needed for jobs to run. `view` looks, `orders` tells workers what to do, `sight` is what is seen.
+Nothing here is needed for jobs to run. `view` looks, `repair` puts jobs right, `orders` tells workers what to
+do; `sight` is what is seen.
 """
 
 from __future__ import annotations
 
 from types import TracebackType
 
+from kq.control.audit import Act
 from kq.control.orders import Orders
-from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, RunningJob, WorkerInfo
+from kq.control.repair import Repair, Repaired
+from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
 
-__all__ = ["Control", "Health", "Heartbeat", "JobInfo", "QueueInfo", "RunningJob", "WorkerInfo"]
+__all__ = [
+    "Act",
+    "Control",
+    "Failure",
+    "Health",
+    "Heartbeat",
+    "JobInfo",
+    "QueueInfo",
+    "Repaired",
+    "RunningJob",
+    "Where",
+    "WorkerInfo",
+]
 
 
-class Control(Orders):
+class Control(Repair, Orders):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

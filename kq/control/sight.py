@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -12,7 +16,7 @@ from kq.broker import BURIED, PARKED, Seen
 from kq.errors import MessageError
 from kq.handle import state_of
 from kq.job import State
-from kq.message import Attempt, decode_body, decode_head
+from kq.message import Attempt, Head, decode_body, decode_head
 
 
 class Health(StrEnum):
@@ -81,7 +85,9 @@ class QueueInfo:
 class JobInfo:
     """A job as it stands in its queue, or as its record tells. error: why it was buried, one line.
 
-    attempt: how many attempts have ended. due: when a delayed job becomes ready, seconds since the epoch.
+    attempt: how many attempts have ended, since a human last kicked it. due: when a delayed job becomes ready;
+    submitted, buried: when it was; seconds since the epoch. headers: all that its message has, as it came. version:
+    changes whenever the message does; "" when there is none.
     """
 
     id: str
@@ -98,34 +104,96 @@ class JobInfo:
     due: float | None = None
     result: Any = None
     worker: str = ""
+    submitted: float | None = None
+    buried: float | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    @property
+    def failure(self) -> Failure:
+        """What it was buried for, as far as others are buried for the same."""
+        name = self.error.partition(":")[0]
+        frames = _FRAME.findall(self.traceback)
+        place = f"{frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}" if frames else ""
+        return Failure(self.type, name if _NAME.fullmatch(name) else self.error, place)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failure:
+    """A group of failures: jobs of one type that ended with one exception at one place.
+
+    place: file and function of the innermost frame, without its line, which changes with every edit.
+    """
+
+    type: str
+    exception: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which jobs are meant; what is not said is any.
+
+    type: a job type's name, its last parts, or a pattern with *. error: the same of the exception's class. text: found
+    in the id, the arguments or the error, in any case of letters. older: seconds since it was buried, or submitted.
+    """
+
+    type: str = ""
+    error: str = ""
+    text: str = ""
+    older: float = 0.0
+
+    def matches(self, job: JobInfo, now: float) -> bool:
+        """Whether job is one of those. now: seconds since the epoch."""
+        if not (_is_named(job.type, self.type) and _is_named(job.failure.exception, self.error)):
+            return False
+        since = job.submitted if job.buried is None else job.buried
+        if self.older and (since is None or now - since < self.older):
+            return False
+        return not self.text or self.text.casefold() in _text_of(job).casefold()
+
+
+ANY = Where()
+_FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
+_NAME = re.compile(r"[\w.]+")
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    return not wanted or fnmatchcase(name, wanted) or fnmatchcase(name, f"*.{wanted}")
+
+
+def _text_of(job: JobInfo) -> str:
+    # As people write it, so not with JSON's \u.
+    arguments = json.dumps([job.args, job.kwargs], ensure_ascii=False)
+    return "\n".join([job.id, job.error, arguments])
 
 
 def info_of(seen: Seen) -> JobInfo:
     """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
-    state = state_of(seen)
-    queue = seen.queue.removesuffix(BURIED).removesuffix(PARKED)
-    error = str(seen.headers.get("error") or "")
-    traceback = str(seen.headers.get("traceback") or "")
+    headers = dict(seen.headers)
     try:
         args, kwargs = decode_body(seen.body)
     except MessageError:
         args, kwargs = [], {}
     try:
-        head = decode_head(seen.headers)
+        head = decode_head(headers)
     except MessageError:
-        type_name = str(seen.headers.get("type") or "")
-        return JobInfo(seen.id, type_name, queue, state, 0, seen.priority, error, traceback, args, kwargs)
+        head = Head(id=seen.id, type=str(headers.get("type") or ""))
     return JobInfo(
         head.id,
         head.type,
-        queue,
-        state,
+        seen.queue.removesuffix(BURIED).removesuffix(PARKED),
+        state_of(seen),
         head.counters.attempts,
         seen.priority,
-        error,
-        traceback,
+        str(headers.get("error") or ""),
+        str(headers.get("traceback") or ""),
         args,
         kwargs,
         head.history,
         seen.due,
+        submitted=head.submitted or None,
+        buried=headers["buried"] if isinstance(headers.get("buried"), int | float) else None,
+        headers=headers,
+        version=blake2b(seen.stamp, digest_size=8).hexdigest(),
     )

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from kq.app import App
-from kq.broker import BURIED, PARKED, Inspector
-from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo, info_of
+from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.handle import find_state
 from kq.job import State
 from kq.record import decode_record, job_key, lease_key, worker_key
 
+#: So many jobs of a queue are looked through, at most, for those that are meant.
+MOST = 10_000
 #: The broker's word for where a message is, for each state of a job that waits.
 _PLACES = {State.READY: "ready", State.DELAYED: "delayed", State.RETRYING: "delayed"}
 #: What the queues beside a queue are called, and the state of the jobs in them.
@@ -54,12 +56,13 @@ class View:
     def queues(self) -> list[QueueInfo]:
         """All queues of kq on this broker, and those that a living worker serves, by name."""
         workers = self.workers()
-        names = {name for name in self._inspector.queues() if _is_ours(name)}
-        names |= {name for worker in workers for name in worker.queues} | self._known_queues()
-        return [self._queue(name, workers) for name in sorted(names)]
+        return [self._queue(name, workers) for name in self._names(workers)]
 
-    def _known_queues(self) -> set[str]:
-        return {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""}
+    def _names(self, workers: Iterable[WorkerInfo] = ()) -> list[str]:
+        """The queues that jobs may be in or buried from, and those that workers serve."""
+        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in self._inspector.queues() if _is_ours(name)}
+        names |= {name for worker in workers for name in worker.queues}
+        return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
     def _queue(self, name: str, workers: Iterable[WorkerInfo]) -> QueueInfo:
         counts = self._inspector.count(name)
@@ -69,26 +72,35 @@ class View:
 
     # Jobs.
 
-    def jobs(self, queue: str | None = None, state: State | str | None = None, limit: int = 100) -> list[JobInfo]:
+    def jobs(
+        self, queue: str | None = None, state: State | str | None = None, limit: int = 100, where: Where = ANY
+    ) -> list[JobInfo]:
         """Jobs that run, are next, wait, are delayed or buried, in their order; at most limit per queue.
 
-        Which of those that are held run is told by the workers, with each beat. Those that ended are not listed: ask
-        for them by id.
+        Which of those that are held run is told by the workers, with each beat. where: only these; the first MOST of
+        each queue and place are looked through for them. Those that ended are not listed: ask for them by id.
         """
         wanted = None if state is None else State(state)
-        queues = [queue] if queue else [each.name for each in self.queues()]
         running = self._said_to_run() if wanted in (None, State.RESERVED, State.RUNNING) else {}
-        found: list[JobInfo] = []
+        queues, now = [queue] if queue else self._names(), time.time()
+        most = limit if where == ANY else MOST
+        found = list[JobInfo]()
         for name in queues:
-            if wanted in (None, State.RESERVED, State.RUNNING):
-                found += self._held(name, running, limit)
-            for place in ("ready", "delayed"):
-                if wanted is None or _PLACES.get(wanted) == place:
-                    found += [info_of(seen) for seen in self._inspector.browse(name, place, limit)]
-            for aside, state in _ASIDE.items():
-                if wanted in (None, state):
-                    found += [info_of(seen) for seen in self._inspector.browse(name + aside, "ready", limit)]
-        return [job for job in found if wanted is None or job.state is wanted]
+            fits = [job for job in self._jobs(name, wanted, running, most) if where.matches(job, now)]
+            found += fits if where == ANY else fits[:limit]
+        return found
+
+    def _jobs(self, queue: str, state: State | None, running: Mapping[str, JobInfo], most: int) -> list[JobInfo]:
+        """Jobs of one queue; at most so many in each place."""
+        held = self._held(queue, running, most) if state in (None, State.RESERVED, State.RUNNING) else []
+        seen = list[Seen]()
+        for place in ("ready", "delayed"):
+            if state is None or _PLACES.get(state) == place:
+                seen += self._inspector.browse(queue, place, most)
+        for aside, meant in _ASIDE.items():
+            if state in (None, meant):
+                seen += self._inspector.browse(queue + aside, "ready", most)
+        return [job for job in [*held, *map(info_of, seen)] if state in (None, job.state)]
 
     def job(self, id: str) -> JobInfo | None:
         """What is known of a job: where it waits, who runs it, or how it ended; None when nothing is."""
@@ -145,9 +157,9 @@ class View:
         return said if seen is None else _replaced(info_of(seen), State.RUNNING, said.worker)
 
     def _waiting(self, id: str) -> JobInfo | None:
-        for queue in self.queues():
+        for queue in self._names(self.workers()):
             for place in ("", *_ASIDE):
-                for seen in self._inspector.find(queue.name + place, [id]):
+                for seen in self._inspector.find(queue + place, [id]):
                     return info_of(seen)
         return None
 
@@ -172,5 +184,5 @@ def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:
 
 
 def _is_ours(queue: str) -> bool:
-    """Whether a queue of the broker holds jobs: what is set aside is told with its queue."""
-    return not queue.endswith((BURIED, PARKED)) and not queue.startswith(("kq.", "amq."))
+    """Whether a queue of the broker holds jobs."""
+    return not queue.startswith(("kq.", "amq."))

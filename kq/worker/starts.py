@@ -104,5 +104,7 @@ class Starts:
 
 
 def key_of(task: Task) -> str:
-    """The key of a job's start record: one for each message of it, so for each submit or retry."""
-    return start_key(f"{task.head.id}.{task.head.counters.attempts}")
+    """The key of a job's start record: one for each message of it, so for each submit, retry or repair."""
+    head = task.head
+    repaired = f".{head.repaired}" if head.repaired else ""
+    return start_key(f"{head.id}.{head.counters.attempts}{repaired}")

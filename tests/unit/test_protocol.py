@@ -177,6 +177,28 @@ MEANINGS = {
         ["https://example.org/"],
         {},
     ),
+    "kicked": Meaning(
+        Head(
+            id="019b76daa880fedcba9876543210",
+            type="shop.jobs.fetch",
+            submitted=1767225600.128,
+            repaired=2,
+            history=(
+                *WAY[:1],
+                Attempt(
+                    number=0,
+                    worker="anna@web1",
+                    started=1767225700.0,
+                    ended=1767225700.0,
+                    outcome="edited",
+                    error="the page has moved",
+                ),
+                Attempt(number=0, worker="anna@web1", started=1767225710.0, ended=1767225710.0, outcome="kicked"),
+            ),
+        ),
+        ["https://example.org/new"],
+        {},
+    ),
     "values": Meaning(
         Head(id="019b76daa881fedcba9876543210", type="shop.jobs.échantillon", submitted=1767225600.129),
         [None, True, False, 0, -7, 2**63, 0.5, -1e-9, "", 'a "quoted" \\ line\n', "Ærø 東京 😀"],

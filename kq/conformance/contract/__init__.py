@@ -22,6 +22,7 @@ from kq.conformance.contract.orders import Broadcast, Revoke
 from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
 from kq.conformance.contract.remedies import Remedies
+from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.storing import Atomic, Kept
 
@@ -36,6 +37,7 @@ class ContractSuite(
     Counts,
     Retries,
     Remedies,
+    Repairing,
     Results,
     Atomic,
     Quiet,

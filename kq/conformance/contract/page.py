@@ -28,8 +28,11 @@ the beats stop it is delivered again when the lease is over; within a second whe
     "C6": "delay: Never early, late by at most 100 ms at p99; kept in the broker, from a millisecond to a year.",
     "C7": "counts: Attempts count starts; causes of failure are counted apart, and the innocent is not blamed.",
     "C8": "retry: By policy, with the same id and the whole history.",
+    "C9": """bury: What was buried stays until a human edits, kicks, completes or deletes it; two of them, a worker or a
+crash at the same moment make neither two of it nor none.""",
     "C10": """revoke: A waiting or delayed job that is revoked never starts; a running one is interrupted, then killed,
 when asked, and does not run again. Known to workers that join later.""",
+    "C11": "unique: While a job with a unique key waits or runs, submitting another returns the one that is there.",
     "C14": "result: A result or an error is waited for without polling, until its time to live is over.",
     "C15": "broadcast: An order reaches each live worker within a second, and stands until it is lifted.",
     "C16": "atomic: A group is stored whole or not at all; an end and what follows from it are one step.",

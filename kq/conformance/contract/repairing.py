@@ -1,0 +1,196 @@
+"""C9 bury and repair: what a human does to a job that failed, on every broker the same.
+
+What becomes of it when the human's program is killed is tested in tests/control.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kq.app import App
+from kq.broker import Inspector
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import keeps
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
+from kq.control import Control, JobInfo, Where
+from kq.errors import JobBuried, JobFailed, NotRepaired
+from kq.job import State
+
+
+class Repairing(ContractWorld):
+    """Kick, edit, bury, complete, delete."""
+
+    @keeps("C9")
+    def test_a_buried_job_is_edited_and_kicked_and_runs_as_itself(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.perform.submit(["bad"])
+        found = buried(control, job.queue, job)
+        assert control.edit(job.id, args=[["return"]], version=found.version, reason="row 7 has a date now") == found
+        assert isinstance(outcome(job), JobBuried)
+        (kicked,) = control.kick(job.queue, reason="try again", by="anna@web1")
+        assert (kicked.job.id, kicked.refused) == (job.id, "")
+        assert job.result(20) == 1
+        assert [start.word for start in diary.starts(job.id)] == ["bad", "return"]
+        known = control.job(job.id)
+        assert known is not None
+        assert known.state is State.COMPLETED
+
+    @keeps("C9")
+    def test_what_was_done_to_a_job_is_in_its_history(self, control: Control, jobs: Jobs, crew: Crew) -> None:
+        worker = crew.worker()
+        job = jobs.perform.submit(["bad"])
+        buried(control, job.queue, job)
+        worker.stop()
+        control.edit(job.id, args=[["return"]], reason="mended", by="anna@web1")
+        control.kick(job.queue, by="bert@web2")
+        (known,) = control.jobs(job.queue)
+        assert (known.state, known.attempt, known.error, known.args) == (State.READY, 0, "", [["return"]])
+        lines = [(line.number, line.outcome, line.worker, line.error) for line in known.history[1:]]
+        assert lines == [(0, "edited", "anna@web1", "mended"), (0, "kicked", "bert@web2", "")]
+        assert job.state() is State.READY
+
+    @keeps("C9")
+    def test_a_kicked_job_has_all_its_attempts_again(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.perform_fixed.submit(["raise OSError"])
+        for life in (1, 2):
+            found = buried(control, job.queue, job)
+            assert (found.attempt, len(diary.starts(job.id))) == (3, 3 * life)
+            control.kick(job.queue)
+            eventually(lambda starts=3 * life: len(diary.starts(job.id)) > starts, "it starts again")  # type: ignore[misc]
+        assert len(buried(control, job.queue, job).history) == 11
+
+    @keeps("C9")
+    def test_jobs_are_kicked_by_what_they_are(self, control: Control, app: App, jobs: Jobs) -> None:
+        first, second, third = app.submit_many([jobs.note.job("x"), jobs.note.job("y"), jobs.nap.job(0.0, "x")])
+        for handle, reason in ((first, "red"), (second, "red"), (third, "blue")):
+            control.bury(handle.id, reason)
+        assert {job.id for job in self.meant(control, first.queue, Where(type="note"))} == {first.id, second.id}
+        assert {job.id for job in self.meant(control, first.queue, Where(text='"X"'))} == {first.id, third.id}
+        assert self.meant(control, first.queue, Where(older=3600)) == []
+        assert [each.job.id for each in control.kick(where=Where(text="blue"))] == [third.id]
+        assert [each.job.id for each in control.kick(first.queue, limit=1)] == [first.id]
+        assert [each.job.id for each in control.kick(ids=[first.id, second.id])] == [second.id]
+        assert {job.state for job in control.jobs(first.queue)} == {State.READY}
+
+    def meant(self, control: Control, queue: str, where: Where) -> list[JobInfo]:
+        """The buried jobs that fit."""
+        return control.jobs(queue, State.BURIED, where=where)
+
+    @keeps("C9")
+    def test_an_edit_that_comes_too_late_changes_nothing(
+        self, control: Control, jobs: Jobs, crew: Crew, gate: Gate
+    ) -> None:
+        waiting = jobs.note.options(delay=3600).submit("a")
+        (seen,) = control.jobs(waiting.queue)
+        control.edit(waiting.id, args=["b"])
+        with pytest.raises(NotRepaired, match="changed since"):
+            control.edit(waiting.id, args=["c"], version=seen.version)
+        assert control.jobs(waiting.queue)[0].args == ["b"]
+        crew.worker()
+        running = jobs.hold.submit(gate.path)
+        eventually(lambda: running.state() is State.RESERVED, "it runs")
+        with pytest.raises(NotRepaired, match=r"running|reserved"):
+            control.edit(running.id, args=["elsewhere"])
+        gate.open()
+        running.result(20)
+        with pytest.raises(NotRepaired, match="completed"):
+            control.delete(running.id)
+
+    @keeps("C9")
+    def test_arguments_that_do_not_fit_are_refused(self, control: Control, jobs: Jobs) -> None:
+        job = jobs.add.options(delay=3600).submit(1, 2)
+        with pytest.raises(TypeError, match="left"):
+            control.edit(job.id, args=["one", 2])
+        with pytest.raises(TypeError, match="missing"):
+            control.edit(job.id, args=[1])
+        assert control.jobs(job.queue)[0].args == [1, 2]
+
+    @keeps("C6")
+    def test_a_delayed_job_is_changed_and_keeps_its_time_or_gets_another(
+        self, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        job = jobs.add.options(delay=600).submit(1, 2)
+        before = control.jobs(job.queue)[0].due
+        control.edit(job.id, kwargs={"right": 5}, args=[1], priority=9)
+        (known,) = control.jobs(job.queue)
+        assert (known.state, known.priority, known.kwargs) == (State.DELAYED, 9, {"right": 5})
+        assert known.due == pytest.approx(before, abs=1.0)
+        control.edit(job.id, delay=0.2)
+        crew.worker()
+        assert job.result(20) == 6
+
+    @keeps("C9")
+    def test_a_waiting_job_is_buried_by_hand_and_kicked(self, control: Control, jobs: Jobs, crew: Crew) -> None:
+        job = jobs.note.submit("a")
+        control.bury(job.id, "not today", by="anna@web1")
+        assert job.state() is State.BURIED
+        with pytest.raises(JobBuried, match="buried by anna@web1: not today"):
+            job.result(5)
+        crew.worker()
+        control.kick(ids=[job.id])
+        assert job.result(20) == "a"
+
+    @keeps("C9")
+    def test_a_job_is_completed_by_hand(self, control: Control, inspector: Inspector, jobs: Jobs) -> None:
+        job = jobs.note.submit("a")
+        with pytest.raises(NotRepaired, match="not buried"):
+            control.complete(job.id, "b")
+        control.bury(job.id)
+        control.complete(job.id, {"by": "hand"}, reason="done by telephone")
+        assert outcome(job) == {"by": "hand"}
+        assert control.jobs(job.queue) == []
+
+    @keeps("C9")
+    def test_a_deleted_job_ends_and_its_unique_key_is_free(self, control: Control, jobs: Jobs) -> None:
+        job = jobs.note.options(unique="a").submit("a")
+        assert jobs.note.options(unique="a").submit("b") == job
+        control.delete(job.id, reason="a mistake", by="anna@web1")
+        with pytest.raises(JobFailed, match="deleted by anna@web1: a mistake"):
+            job.result(5)
+        assert job.state() is State.DELETED
+        assert jobs.note.options(unique="a").submit("b") != job
+
+    @keeps("C11")
+    def test_a_kicked_job_takes_its_unique_key_back_unless_another_has_it(self, control: Control, jobs: Jobs) -> None:
+        first = jobs.note.options(unique="a").submit("a")
+        control.bury(first.id)
+        second = jobs.note.options(unique="a").submit("b")
+        (refused,) = control.kick(first.queue)
+        assert "unique key 'a'" in refused.refused
+        assert first.state() is State.BURIED
+        with pytest.raises(JobBuried):
+            first.result(5)
+        control.delete(second.id)
+        assert control.kick(first.queue)[0].refused == ""
+        assert jobs.note.options(unique="a").submit("c") == first
+
+    @keeps("C9")
+    def test_every_act_leaves_a_line_in_the_audit(self, control: Control, jobs: Jobs) -> None:
+        began = time.time()
+        job = jobs.note.options(priority=3).submit("a")
+        control.edit(job.id, args=["b"], priority=4, reason="typo", by="anna@web1")
+        control.bury(job.id, "later", by="anna@web1")
+        control.kick(job.queue, reason="now", by="bert@web2")
+        control.delete(job.id, by="bert@web2")
+        acts = [act for act in control.audit() if act.job == job.id]
+        assert [(act.act, act.by, act.reason) for act in acts] == [
+            ("deleted", "bert@web2", ""),
+            ("kicked", "bert@web2", "now"),
+            ("buried", "anna@web1", "later"),
+            ("edited", "anna@web1", "typo"),
+        ]
+        assert acts[-1].changed == ("args.0", "priority")
+        assert all(began <= act.at <= time.time() and act.type == "note" for act in acts)
+        with pytest.raises(NotRepaired):
+            control.delete(job.id)
+        assert len([act for act in control.audit() if act.job == job.id]) == 4

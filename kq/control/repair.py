@@ -1,0 +1,353 @@
+"""Repair: what a human does to jobs that lie buried or wait. Each act is one swap at the broker, and is audited.
+
+What is recorded of a job changes first, the message after that, and the first is undone when the broker says that the
+message is not what it was (docs/decisions/0007-a-message-is-swapped-for-another.md). A crash between the two leaves the
+message where it was, for the next human to see; never two of it, and never none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from kq.broker import BURIED, PARKED, Seen, Swap
+from kq.control import audit, forms
+from kq.control.audit import Act
+from kq.control.sight import ANY, JobInfo, Where, info_of
+from kq.control.view import MOST, View
+from kq.errors import MessageError, NotRepaired
+from kq.job import ENDED, HIGHEST, LOWEST, State
+from kq.message import BODY_LIMIT, Envelope, decode_body, encode_body, one_line
+from kq.policy import YEAR
+from kq.record import Record, decode_record, encode, job_key, unique_key
+from kq.standing import caller
+from kq.state.store import Write
+
+#: So many jobs are repaired in one round trip.
+BATCH = 100
+
+_MOVED = "it is not there any more, has changed, or a worker has it"
+_TOUCHED = "somebody else is at it, or it has just ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What became of one of several jobs. refused: why nothing was done to it; "" when it was."""
+
+    job: JobInfo
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """A write that comes before the swap, the one that undoes it, and what it means when it is refused."""
+
+    write: Write
+    undo: Write
+    refused: str = _TOUCHED
+
+
+@dataclass(slots=True)
+class _Step:
+    """One act, as it is carried out. after: what is written when the swap was made."""
+
+    seen: Seen
+    act: Act
+    publish: tuple[Envelope, ...] = ()
+    keeps_due: bool = False
+    facts: list[_Fact] = field(default_factory=list)
+    after: list[Write] = field(default_factory=list)
+    refused: str = ""
+
+
+class Repair(View):
+    """Puts jobs right."""
+
+    def kick(
+        self,
+        queue: str | None = None,
+        *,
+        ids: Sequence[str] = (),
+        where: Where = ANY,
+        limit: int | None = None,
+        reason: str = "",
+        by: str = "",
+    ) -> list[Repaired]:
+        """Put buried jobs back into their queues, with their ids, priorities and histories, and counted anew.
+
+        queue: only those that were buried from it. ids, where: only these. limit: at most so many, the first in order.
+        A job whose unique key another job has by now stays. by: who does it, user@host by default.
+        """
+        now, done = time.time(), list[Repaired]()
+        for batch in _batches(self._buried(queue, ids, where, limit, now), BATCH):
+            records = self._app.store.get([job_key(info_of(seen).id) for seen in batch])
+            steps = [self._kicking(*each, reason, by) for each in zip(batch, records, strict=True)]
+            self._carry_out(steps)
+            done += [Repaired(info_of(step.seen), step.refused) for step in steps]
+        return done
+
+    def edit(
+        self,
+        id: str,
+        *,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        version: str = "",
+        unchecked: bool = False,
+        reason: str = "",
+        by: str = "",
+    ) -> JobInfo:
+        """Change a job that is buried, waits or is delayed; it stays where it is. Returns it as it was before.
+
+        args, kwargs: all of them. delay: seconds from now; without it a delayed job keeps its time. version: of the job
+        as it was looked at; one that has changed meanwhile stays as it is. unchecked: also when the app does not know
+        the job's type. Raises TypeError when the arguments do not fit that type, NotRepaired when nothing was done.
+        """
+        seen = self._waiting_one(id)
+        job = info_of(seen)
+        if version and version != job.version:
+            raise NotRepaired(f"job {id} has changed since you looked at it", fix=f"Look again: kq jobs show {id}.")
+        if delay is not None and job.state in (State.BURIED, State.PAUSED):
+            raise NotRepaired(f"job {id} is {job.state.value} and has no delay")
+        body = self._body(seen, args, kwargs, unchecked)
+        changed = _changes(job, body, priority, delay)
+        if changed:
+            act = _act("edited", job, reason, by, changed)
+            made = forms.edited(
+                seen, act, body, _in_range(job.priority if priority is None else priority), _wait(delay)
+            )
+            self._carry_out_one(_Step(seen, act, (made,), keeps_due=delay is None))
+        return job
+
+    def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
+        """Set a job aside that waits or is delayed. Raises NotRepaired when nothing was done."""
+        seen = self._waiting_one(id)
+        job = info_of(seen)
+        if job.state is State.BURIED:
+            raise NotRepaired(f"job {id} is buried already")
+        act = _act("buried", job, reason, by)
+        envelope = forms.buried(seen, act)
+        error = str(envelope.headers["error"])
+        record = Record(State.BURIED, error=error, ended=act.at, attempts=job.attempt, type=job.type, queue=job.queue)
+        # Written afterwards: before, a job that its worker has just got would be told as buried.
+        known = Write(job_key(job.id), encode(record), self._keep(job), must=(job_key(job.id), None))
+        self._carry_out_one(_Step(seen, act, (envelope,), after=[known, *_given_up(seen)]))
+
+    def complete(self, id: str, result: Any = None, *, reason: str = "", by: str = "") -> None:
+        """End a buried job with a result, as if it had run. Raises NotRepaired when nothing was done."""
+        seen = self._waiting_one(id)
+        job = info_of(seen)
+        if job.state is not State.BURIED:
+            raise NotRepaired(f"job {id} is {job.state.value}, not buried", fix=f"Bury it first: kq jobs bury {id}.")
+        act = _act("completed", job, reason, by)
+        value = msgspec.Raw(msgspec.json.encode(result))
+        record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
+        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record), after=_given_up(seen)))
+
+    def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
+        """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
+        seen = self._waiting_one(id)
+        job = info_of(seen)
+        act = _act("deleted", job, reason, by)
+        why = f"deleted by {act.by}: {reason}" if reason else f"deleted by {act.by}"
+        record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
+        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record), after=_given_up(seen)))
+
+    def audit(self, limit: int = 100) -> list[Act]:
+        """What humans did to jobs in the last 30 days, the newest first."""
+        return audit.read(self._app.store, limit)
+
+    # Finding what is meant.
+
+    def _buried(
+        self, queue: str | None, ids: Sequence[str], where: Where, limit: int | None, now: float
+    ) -> Iterator[Seen]:
+        left = MOST if limit is None else limit
+        for name in [queue] if queue else self._names():
+            place = name + BURIED
+            found = self._inspector.find(place, ids) if ids else self._inspector.browse(place, "ready", MOST)
+            chosen = [seen for seen in found if seen.state != "held" and where.matches(info_of(seen), now)][:left]
+            left -= len(chosen)
+            yield from chosen
+
+    def _waiting_one(self, id: str) -> Seen:
+        """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
+        found = next(self._places(id), None)
+        if found is not None and found.state != "held":
+            return found
+        known = self.job(id)
+        if known is None:
+            raise NotRepaired(
+                f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept."
+            )
+        where = f" on {known.worker}" if known.worker else ""
+        raise NotRepaired(f"job {id} is {known.state.value}{where}; only one that waits or is buried is changed")
+
+    def _places(self, id: str) -> Iterator[Seen]:
+        """Where the message of a job is, where it probably is first."""
+        record = self._app.store.get([job_key(id)])[0]
+        buried_from = decode_record(record).queue if record else ""
+        names = [buried_from] if buried_from else []
+        names += [name for name in self._names() if name != buried_from]
+        for place in [name + aside for aside in (BURIED, "", PARKED) for name in names]:
+            yield from self._inspector.find(place, [id])
+
+    # What an act is made of.
+
+    def _kicking(self, seen: Seen, record: bytes | None, reason: str, by: str) -> _Step:
+        job = info_of(seen)
+        step = _Step(seen, _act("kicked", job, reason, by))
+        step.publish = (forms.kicked(seen, step.act),)
+        if record is not None and (state := decode_record(record).state) in ENDED:
+            # A broker that forgot an ack in its own death still shows what was kicked before.
+            step.refused = f"it is {state.value} by now, and this is a copy; kq jobs rm {job.id} takes it away"
+        elif record is not None:
+            key = job_key(job.id)
+            known = Write(key, record, self._keep(job), must=(key, None))
+            step.facts.append(_Fact(Write(key, None, must=(key, record)), known))
+        if unique := seen.headers.get("unique"):
+            step.facts.append(_claim(str(unique), job.id))
+        return step
+
+    def _ended_as(self, job: JobInfo, record: Record) -> list[_Fact]:
+        """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
+        key = job_key(job.id)
+        before = self._app.store.get([key])[0]
+        if before is not None and decode_record(before).state in ENDED:
+            return []
+        after = encode(msgspec.structs.replace(record, queue=job.queue, history=job.history))
+        undo = Write(key, before, self._keep(job), must=(key, after))
+        return [_Fact(Write(key, after, self._keep(job), must=(key, before)), undo)] if self._keep(job) else []
+
+    def _keep(self, job: JobInfo) -> float:
+        """Seconds that is remembered how job ended."""
+        known = self._app.jobs.get(job.type)
+        return self._app.keep if known is None or known.keep is None else known.keep
+
+    def _body(self, seen: Seen, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, unchecked: bool) -> bytes:
+        """The body with these arguments. Raises TypeError, or NotRepaired when nobody can tell whether they fit."""
+        if args is None and kwargs is None:
+            return seen.body
+        if args is None or kwargs is None:
+            old_args, old_kwargs = decode_body(seen.body)
+            args, kwargs = old_args if args is None else args, old_kwargs if kwargs is None else kwargs
+        job = info_of(seen)
+        known = self._app.jobs.get(job.type)
+        if known is not None:
+            known.signature.check(args, kwargs)
+        elif self._app.jobs and not unchecked:
+            raise NotRepaired(
+                f"app {self._app.name!r} has no job type {job.type!r}, so nothing tells whether the arguments fit",
+                fix="Name the app that has it, or say --unchecked (unchecked=True).",
+            )
+        body = encode_body(args, kwargs)
+        if len(body) > BODY_LIMIT:
+            raise MessageError(f"the arguments take {len(body):,} bytes, more than {BODY_LIMIT:,}")
+        return body
+
+    # Carrying it out.
+
+    def _carry_out_one(self, step: _Step) -> None:
+        self._carry_out([step])
+        if step.refused:
+            fix = f"Look again: kq jobs show {step.act.job}."
+            raise NotRepaired(f"nothing was done to job {step.act.job}: {step.refused}", fix=fix)
+
+    def _carry_out(self, steps: Sequence[_Step]) -> None:
+        """Do all of steps, and note in those that were refused why."""
+        for step in steps:
+            trail = audit.line(step.act)
+            step.facts.append(_Fact(trail, Write(trail.key, None)))
+        self._note([step for step in steps if not step.refused])
+        for queue in dict.fromkeys(step.seen.queue for step in steps):
+            group = [step for step in steps if step.seen.queue == queue and not step.refused]
+            swaps = [Swap(step.seen, step.publish, step.keeps_due) for step in group]
+            made = self._inspector.swap(queue, swaps) if swaps else []
+            late = [step for step, done in zip(group, made, strict=True) if not done]
+            self._undo(fact for step in late for fact in step.facts)
+            for step in late:
+                step.refused = _MOVED
+        done = [step for step in steps if not step.refused]
+        if after := [write for step in done for write in step.after]:
+            self._app.store.write(after)
+        for step in done:
+            audit.log.info("%s", step.act)
+
+    def _note(self, steps: Sequence[_Step]) -> None:
+        """Write the facts of steps; those of one that has a refused fact are undone."""
+        facts = [(step, fact) for step in steps for fact in step.facts]
+        made = self._app.store.write([fact.write for _, fact in facts]) if facts else []
+        for (step, fact), done in zip(facts, made, strict=True):
+            if not done:
+                step.refused = step.refused or fact.refused
+        self._undo(fact for (step, fact), done in zip(facts, made, strict=True) if done and step.refused)
+
+    def _undo(self, facts: Iterable[_Fact]) -> None:
+        undone = [fact.undo for fact in facts]
+        if undone:
+            self._app.store.write(undone)
+
+
+def _act(what: str, job: JobInfo, reason: str, by: str, changed: Sequence[str] = ()) -> Act:
+    by = by or caller()
+    return Act(time.time(), by, what, job.id, job.type, job.queue, one_line(reason), tuple(changed))
+
+
+def _claim(unique: str, id: str) -> _Fact:
+    """Take the unique key, which was given up when the job was buried."""
+    key, mine = unique_key(unique), id.encode()
+    refused = f"another job has its unique key {unique!r}; wait until that ends"
+    return _Fact(Write(key, mine, unless=(key, mine)), Write(key, None, must=(key, mine)), refused)
+
+
+def _given_up(seen: Seen) -> list[Write]:
+    """What frees the unique key of a job that has ended."""
+    unique = seen.headers.get("unique")
+    key = unique_key(str(unique))
+    return [Write(key, None, must=(key, info_of(seen).id.encode()))] if unique else []
+
+
+def _changes(job: JobInfo, body: bytes, priority: int | None, delay: float | None) -> list[str]:
+    """What an edit changes, by name: args.0, kwargs.width, priority."""
+    args, kwargs = decode_body(body)
+    new = _by_name(args, kwargs)
+    old = _by_name(job.args, job.kwargs)
+    changed = [name for name in sorted({**old, **new}) if old.get(name) != new.get(name)]
+    changed += ["priority"] if priority not in (None, job.priority) else []
+    return changed + (["delay"] if delay is not None else [])
+
+
+def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """Arguments as JSON, which tells 1 from true."""
+    named = {f"kwargs.{name}": json.dumps(value) for name, value in kwargs.items()}
+    return {f"args.{position}": json.dumps(value) for position, value in enumerate(args)} | named
+
+
+def _in_range(priority: int) -> int:
+    if not LOWEST <= priority <= HIGHEST:
+        raise ValueError(f"priority {priority} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
+    return priority
+
+
+def _wait(delay: float | None) -> float:
+    if delay is not None and not 0 <= delay <= YEAR:
+        raise ValueError(f"delay {delay} is out of range; use 0 s to a year")
+    return delay or 0.0
+
+
+def _batches(seen: Iterable[Seen], size: int) -> Iterator[list[Seen]]:
+    batch = list[Seen]()
+    for each in seen:
+        batch.append(each)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
