@@ -40,6 +40,7 @@ from kq.worker.wire import (
     RAISED,
     RETRY,
     UNUSABLE,
+    Claims,
     Ended,
     Frames,
     Order,
@@ -60,9 +61,9 @@ LEAVE_WITHIN = 5.0
 DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-def run_executor(app: App, sock: socket.socket, page: Page, pool: str, slots: int) -> None:
+def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool: str) -> None:
     """Run jobs until the supervisor says leave or is gone."""
-    stages: dict[str, Callable[[App, socket.socket, Page, int], None]] = {
+    stages: dict[str, Callable[[App, socket.socket, Page, Claims], None]] = {
         "process": _serially,
         "thread": _in_threads,
         "async": _in_loop,
@@ -75,7 +76,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, pool: str, slots: in
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, DEAF_TO),
         after_in_child=partial(_let_go, sock),
     )
-    stages[pool](app, sock, page, slots)
+    stages[pool](app, sock, page, claims)
 
 
 def be_deaf() -> None:
@@ -184,6 +185,14 @@ def _current(run: Run, began: float) -> CurrentJob:
     return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout)
 
 
+def _may_begin(run: Run, claims: Claims) -> bool:
+    """Whether the supervisor has not taken this job back."""
+    try:
+        return claims.claim(run.seq)
+    except OSError:
+        os._exit(1)  # a job closed what was not its own
+
+
 def _end_if_forked(parent: int, error: BaseException | None) -> None:
     """End a process that a job forked and that came back from the job: it is no executor."""
     if os.getpid() == parent:
@@ -195,7 +204,7 @@ def _end_if_forked(parent: int, error: BaseException | None) -> None:
 # Stage one: one job after the other in the main thread, which signals reach.
 
 
-def _serially(app: App, sock: socket.socket, page: Page, slots: int) -> None:
+def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
     current = 0
     loops: list[asyncio.AbstractEventLoop] = []
     me = os.getpid()
@@ -229,6 +238,8 @@ def _serially(app: App, sock: socket.socket, page: Page, slots: int) -> None:
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
         for run in order.run:
+            if not _may_begin(run, claims):
+                continue
             signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
             page.mark(0, run.seq)
             sock.sendall(_uninterrupted(execute, run))
@@ -317,15 +328,20 @@ def _raise_here() -> Callable[[], object]:
     return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, error)
 
 
-def _in_threads(app: App, sock: socket.socket, page: Page, slots: int) -> None:
+def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    taking = threading.Lock()
     sending = threading.Lock()
     aim = _Aim()
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
-            run = waiting.get()
+            with taking:  # jobs are claimed in the order in which they were sent
+                run = waiting.get()
+                mine = _may_begin(run, claims)
+            if not mine:
+                continue
             page.mark(slot, run.seq)
             data = _uninterrupted(partial(_in_thread, app, aim, loops), run)
             try:
@@ -334,7 +350,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, slots: int) -> None:
             except OSError:
                 os._exit(1)  # the supervisor is gone, or a job closed what was not its own
 
-    for slot in range(slots):
+    for slot in range(page.slots):
         threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
@@ -381,23 +397,24 @@ def _meant(error: BaseException | None, interrupted: bool) -> BaseException | No
 # Stage three: coroutines.
 
 
-def _in_loop(app: App, sock: socket.socket, page: Page, slots: int) -> None:
-    asyncio.run(_Stage(app, sock, page, slots).run())
+def _in_loop(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
+    asyncio.run(_Stage(app, sock, page, claims).run())
 
 
 class _Stage:
     """Runs jobs as tasks of one event loop, at most `slots` at a time. Plain functions run in threads."""
 
-    def __init__(self, app: App, sock: socket.socket, page: Page, slots: int) -> None:
+    def __init__(self, app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
         self._app = app
         self._sock = sock
         self._page = page
+        self._claims = claims
         self._me = os.getpid()
-        self._free = list(range(slots))
+        self._free = list(range(page.slots))
         self._told: list[int] = []  # slots whose jobs are over, but nobody heard of it yet
         self._waiting: list[Run] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="kq")
+        self._threads = ThreadPoolExecutor(page.slots, thread_name_prefix="kq")
         self._aim = _Aim()
         self._out = bytearray()
         self._flushing = False
@@ -437,6 +454,8 @@ class _Stage:
     def _start(self) -> None:
         while self._free and self._waiting:
             run = self._waiting.pop(0)
+            if not _may_begin(run, self._claims):
+                continue
             slot = self._free.pop()
             self._page.mark(slot, run.seq)
             self._tasks[run.seq] = asyncio.get_running_loop().create_task(self._execute(run, slot))

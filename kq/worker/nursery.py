@@ -25,7 +25,7 @@ from kq.loading import load_app, version_of
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, die_with, run_executor
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
-from kq.worker.wire import Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
+from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
 
 #: Seconds between two tries to fork.
 FORK_PAUSE = 0.1
@@ -119,7 +119,7 @@ class _Nursery:
         return bool(data)
 
     def _spawn(self, spawn: Spawn) -> None:
-        needed = 3 if spawn.relayed else 2
+        needed = 4 if spawn.relayed else 3
         descriptors = self._descriptors[:needed]
         del self._descriptors[:needed]
         parent = os.getpid()
@@ -153,11 +153,12 @@ class _Nursery:
                 each.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
-            sock, page = descriptors[:2]
+            sock, page, claims = descriptors[:3]
             if spawn.relayed:
-                line = Line(socket.socket(fileno=descriptors[2]))
+                line = Line(socket.socket(fileno=descriptors[3]))
                 self._app.connect(RelayedPublisher(line), RelayedStore(line))
-            run_executor(self._app, socket.socket(fileno=sock), Page(spawn.slots, page), spawn.pool, spawn.slots)
+            mine = Claims(spawn.slots, (claims, -1))
+            run_executor(self._app, socket.socket(fileno=sock), Page(spawn.slots, page), mine, spawn.pool)
             self._app.close()
             status = 0
         except (BrokenPipeError, ConnectionResetError):

@@ -34,6 +34,7 @@ from kq.worker.wire import (
     INTERRUPTED,
     RETRY,
     UNUSABLE,
+    Claims,
     Ended,
     Entry,
     Exited,
@@ -86,6 +87,7 @@ class Task:
     kind: Kind
     counters: Counters
     arrival: int = 0
+    since: float = 0.0  # when it came, monotonic
     holder: str = ""  # who speaks for it, as recorded; "" when that is not
     starts: int = 0  # how many starts of it were counted that nobody has told the end of
     counted: bool = False  # the one that it is going to have is among them
@@ -129,6 +131,7 @@ class Executor:
     number: int
     sock: socket.socket
     page: Page
+    claims: Claims
     slots: int
     pid: int = 0
     seq: int = 0
@@ -143,6 +146,11 @@ class Executor:
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
     on_readable: Callable[[], None] = field(default=lambda: None)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.page.close()
+        self.claims.close()
 
 
 class Pool:
@@ -230,8 +238,8 @@ class Pool:
         """Ask for one more executor; False when there is no nursery to ask."""
         self._numbers += 1
         ours, theirs = socket.socketpair()
-        page = Page(self._slots)
-        executor = Executor(self._numbers, ours, page, self._slots)
+        page, claims = Page(self._slots), Claims(self._slots + BATCH_LIMIT)
+        executor = Executor(self._numbers, ours, page, claims, self._slots)
         executor.on_readable = partial(self.read, executor)
         self.version += 1
         self.executors[executor.number] = executor
@@ -243,11 +251,11 @@ class Pool:
             self._relay(near)
             sent.append(far)
         try:
-            socket.send_fds(self._report, [order], [theirs.fileno(), page.descriptor, *(s.fileno() for s in sent[1:])])
+            descriptors = [theirs.fileno(), page.descriptor, claims.reader, *(each.fileno() for each in sent[1:])]
+            socket.send_fds(self._report, [order], descriptors)
         except OSError:
             self.executors.pop(executor.number)  # the nursery died: read_report() starts another
-            ours.close()
-            page.close()
+            executor.close()
             return False
         finally:
             for each in sent:
@@ -364,7 +372,7 @@ class Pool:
         self._lost(executor)
         del self.executors[executor.number]
         started = executor.page.marked()
-        executor.page.close()
+        executor.close()
         if executor.pid:  # else its birth was not told, and 0 would be our own group
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
@@ -408,7 +416,16 @@ class Pool:
             attempt = task.counters.attempts + 1
             runs.append(Run(task.seq, head.id, head.type, delivery.queue, delivery.body, attempt, task.timeout))
         self._begin(executor)
+        executor.claims.offer(run.seq for run in runs)
         self._send(executor, Order(runs))
+
+    def take_back(self, executor: Executor) -> None:
+        """Give back what it was given and has not begun."""
+        tasks = [executor.tasks.pop(seq) for seq in sorted(executor.claims.take_back())]
+        executor.active -= sum(task.started > 0 for task in tasks)
+        executor.queued = deque(task for task in executor.queued if task.seq in executor.tasks)
+        for task in tasks:
+            self._on_end(task, GivenBack())
 
     def batch(self, task: Task, executor: Executor) -> int:
         """How many tasks like this one to give to executor at a time."""
@@ -518,9 +535,7 @@ class Pool:
         for executor in self.executors.values():
             executor.leaving = True
             self._kill(executor)
-            if not executor.gone:
-                executor.sock.close()
-            executor.page.close()
+            executor.close()
         self.executors.clear()
         if self._report is not None:
             self._report.close()

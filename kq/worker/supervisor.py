@@ -62,6 +62,8 @@ ANSWER_KEEP = 10.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
+#: Seconds that a job which was taken ahead waits here at most, if it can run elsewhere.
+PATIENCE = 1.0
 #: Seconds before the end of the lease at which executors are killed, so that none outlives it; of a short lease,
 #: a part of it, so that there is time for a second beat when the first is late.
 MARGIN = 1.0
@@ -125,12 +127,14 @@ class Supervisor:
         self._limits: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
+        self._stuck: set[str] = set()  # queues of which nothing is taken until a job of theirs has ended
         self._ready: deque[Task] = deque()
         self._suspects: list[Task] = []
         self._arrived: list[Task] = []
         self._finished: list[tuple[Task, Verdict]] = []
         self._next_beat = 0.0
         self._next_try = 0.0
+        self._next_look = 0.0
         self._failures = 0
         self._welcome = False  # whether the broker ever took us in
         self._drain_now = False
@@ -226,6 +230,7 @@ class Supervisor:
             if self._session is not None and self._is_over(self._session):
                 raise LeaseLost("the broker was not heard for as long as the lease")
             taken = self._take()
+            self._let_go(now)
             self._settle()
             self._count_starts()
             if taken:
@@ -268,6 +273,8 @@ class Supervisor:
             moments += [self._next_beat, self._session.safe_until - self._margin]
             if self._finished or self._suspects or self._nudges:
                 moments.append(max(self._next_try, now))
+            if self._waits():
+                moments.append(self._next_look)
             if self._drain_now:
                 moments.append(max(self._next_try, now))
             elif self._watched is not None and self._watched[1] is not None:
@@ -339,6 +346,7 @@ class Supervisor:
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
         self._limits = dict(self._queues)
+        self._stuck.clear()
         session = Session(
             self._broker,
             self._name,
@@ -419,10 +427,7 @@ class Supervisor:
         self._standing = standing
         self._retire(standing)
         for queue in self._queues:
-            if queue in standing.queues:
-                session.stop(queue)
-            elif self._stop_by is None:
-                session.resume(queue)
+            self._open_or_close(session, queue)
         if standing:
             ready, self._ready = self._ready, deque()
             for task in ready:
@@ -431,6 +436,13 @@ class Supervisor:
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
                 self.pool.cut_short(task)
+
+    def _open_or_close(self, session: Session, queue: str) -> None:
+        """Take jobs from queue, or do not."""
+        if self._stop_by is not None or queue in self._standing.queues or queue in self._stuck:
+            session.stop(queue)
+        else:
+            session.resume(queue)
 
     def _retire(self, standing: Standing) -> None:
         order = standing.retired.get(self._name)
@@ -520,7 +532,8 @@ class Supervisor:
             self._settle_unread(delivery, error.reason)
             return
         self._arrivals += 1
-        task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals)
+        since = self._clock.monotonic()
+        task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals, since)
         if head.deadline is not None and self._clock.now() > head.deadline:
             self._ended(task, Expired())
         elif task.suspect or head.again or not self._indexed or self._neighbours.may_do_better(task):
@@ -749,6 +762,39 @@ class Supervisor:
             if limit != self._limits[queue]:
                 session.prefetch(queue, limit)
                 self._limits[queue] = limit
+            if queue in self._stuck and self._jobs_of(queue) < slots:
+                self._stuck.discard(queue)
+                self._open_or_close(session, queue)
+
+    def _waits(self) -> bool:
+        """Whether jobs are here that have not begun."""
+        return bool(self._ready) or any(executor.queued for executor in self.pool.executors.values())
+
+    def _jobs_of(self, queue: str) -> int:
+        """How many jobs of queue run or wait here."""
+        tasks = [*self._ready, *(task for _, task in self.pool.tasks())]
+        return sum(task.delivery.queue == queue for task in tasks)
+
+    def _let_go(self, now: float) -> None:
+        """Give back jobs that were taken ahead because jobs were short, and now wait behind a long one."""
+        session = self._session
+        if session is None or self._stop_by is not None or now < self._next_look or not self._waits():
+            return
+        self._next_look = now + PATIENCE / 2
+        for executor in self.pool.executors.values():
+            if executor.queued and now - executor.queued[0].since >= PATIENCE:
+                self.pool.take_back(executor)
+        for queue, slots in self._queues.items():
+            waiting = [task for task in self._ready if task.delivery.queue == queue and now - task.since >= PATIENCE]
+            ahead = min(len(waiting), self._jobs_of(queue) - slots)
+            if ahead <= 0:
+                continue
+            self._stuck.add(queue)
+            self._open_or_close(session, queue)
+            self._pace[queue] = PATIENCE
+            for task in waiting[-ahead:]:
+                self._ready.remove(task)
+                self._finish(task, GiveBack())
 
     # Ending.
 
@@ -764,6 +810,9 @@ class Supervisor:
                         self._session.stop(queue)
         if self._session is None:
             self._finished.clear()  # nobody to tell: what we held is delivered to others
+        for executor in self.pool.executors.values():
+            if executor.queued:
+                self.pool.take_back(executor)
         waiting, self._arrived = [*self._ready, *self._suspects, *self._arrived], []
         self._ready.clear()
         self._suspects.clear()

@@ -5,18 +5,23 @@ A frame is four bytes of length (little-endian) and msgpack. Nothing here comes 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import socket
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 _LENGTH = struct.Struct("<I")
 _SEQ = struct.Struct("<Q")
+
+#: Bytes that a pipe holds when nobody asks for more.
+PIPE_SIZE = 65536
 
 
 class Run(msgspec.Struct, array_like=True, gc=False):
@@ -93,9 +98,9 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
 
 
 class Spawn(msgspec.Struct, frozen=True):
-    """To the nursery, with descriptors of a socket and a page: start executor number with so many slots.
+    """To the nursery, with descriptors of a socket, a page and claims: start executor number with so many slots.
 
-    relayed: a third descriptor, of a socket, carries what its jobs publish and ask.
+    relayed: a fourth descriptor, of a socket, carries what its jobs publish and ask.
     """
 
     number: int
@@ -154,6 +159,47 @@ def _read(sock: socket.socket, size: int) -> bytes | None:
             return None
         parts += part
     return bytes(parts)
+
+
+class Claims:
+    """Which of the jobs that were sent to an executor it may still begin: a pipe that both its ends can read.
+
+    The supervisor writes the seq of each job before it sends the job; the executor reads a seq before it begins one,
+    in the same order. So the supervisor, by reading what is left, takes back what did not begin, whatever the
+    executor is at, and no job is both taken back and begun.
+    """
+
+    def __init__(self, jobs: int, descriptors: tuple[int, int] | None = None) -> None:
+        """jobs: how many can be sent and not begun at a time."""
+        self.reader, self._writer = descriptors or os.pipe()
+        self._last = 0
+        os.set_blocking(self.reader, False)
+        if self._writer >= 0 and jobs * _SEQ.size > PIPE_SIZE:
+            fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
+
+    def offer(self, seqs: Iterable[int]) -> None:
+        os.write(self._writer, b"".join(map(_SEQ.pack, seqs)))
+
+    def claim(self, seq: int) -> bool:
+        """Whether this job, the next one, may begin; else it was taken back."""
+        try:
+            while self._last < seq:
+                (self._last,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))
+        except BlockingIOError:
+            return False
+        return self._last == seq
+
+    def take_back(self) -> set[int]:
+        """The seqs of all jobs that have not begun, and now will not."""
+        seqs: set[int] = set()
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.reader, PIPE_SIZE):
+                seqs.update(seq for (seq,) in _SEQ.iter_unpack(data))
+        return seqs
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self._writer)
 
 
 class Page:
