@@ -11,15 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from kq import __version__
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.units import parse_duration
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)

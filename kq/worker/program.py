@@ -90,7 +90,7 @@ class Worker:
                 relay=None if app.broker.traits.shared else partial(answer_calls, app),
             )
 
-        plan = Plan(app.name, limits, size, app.lease, grace, app.keep, unfit_after, unfit_within)
+        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within)
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None

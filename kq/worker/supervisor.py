@@ -79,7 +79,6 @@ class Plan:
     jobs within so many seconds; 0: never.
     """
 
-    app: str
     queues: Mapping[str, int]
     slots: int
     lease: float
