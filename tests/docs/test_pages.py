@@ -24,6 +24,7 @@ from tests.docs.pages import ALL, ROOT, Page
 
 PATIENCE = 60
 README = Page(ROOT / "README.md")
+FAILURES = Page(ROOT / "docs" / "failures.md")
 REFERENCE = Page(ROOT / "docs" / "reference.md")
 
 of_each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
@@ -139,6 +140,15 @@ def test_links_lead_somewhere(page: Page) -> None:
         assert path.exists(), f"{page.name} links to {path}, which does not exist"
         if anchor:
             assert anchor in Page(path).anchors(), f"{page.name} links to {path.name}#{anchor}"
+
+
+def test_each_failure_that_is_described_is_made_to_happen_by_a_test() -> None:
+    rows = [line for line in FAILURES.text.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+    named = [re.fullmatch(r"`(test_\w+)`", row.strip("|").rpartition("|")[2].strip()) for row in rows]
+    assert [row for row, name in zip(rows, named, strict=True) if name is None] == []
+    places = ("tests", "kq/conformance", "transports/kq_transports/conformance")
+    code = "".join(path.read_text() for place in places for path in sorted((ROOT / place).rglob("*.py")))
+    assert [name[1] for name in named if name and f"def {name[1]}(" not in code] == []
 
 
 def test_every_page_and_example_is_in_the_index() -> None:
