@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from kq.job import LATEST, State
@@ -30,6 +32,16 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     history: tuple[Attempt, ...] = ()
 
 
+class Late(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker said of a job when others spoke for it already: it was refused (promise C4).
+
+    attempt: its outcome is one of the history's, or "completed". digest: of the result, as JSON.
+    """
+
+    attempt: Attempt
+    digest: str = ""
+
+
 class Start(msgspec.Struct, frozen=True):
     """The start record of a job that may be running twice or may be killing its workers (promises C4, C7).
 
@@ -40,8 +52,17 @@ class Start(msgspec.Struct, frozen=True):
     starts: int
 
 
+def digest(value: bytes) -> str:
+    """By which results, as JSON, are compared."""
+    return hashlib.sha256(value).hexdigest()[:32]
+
+
 def job_key(job: str) -> str:
     return f"job:{job}"
+
+
+def late_key(job: str) -> str:
+    return f"late:{job}"
 
 
 def start_key(job: str) -> str:
@@ -76,4 +97,5 @@ def audit_key(at: float, act: str) -> str:
 
 encode = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
+decode_late = msgspec.json.Decoder(Late).decode
 decode_start = msgspec.json.Decoder(Start).decode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -12,7 +13,8 @@ from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.handle import find_state
 from kq.job import State
-from kq.record import decode_record, job_key, lease_key, worker_key
+from kq.message import Attempt
+from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
 MOST = 10_000
@@ -106,7 +108,16 @@ class View:
         """What is known of a job: where it waits, who runs it, or how it ended; None when nothing is."""
         # Its end is recorded before the broker lets go of it, and before its worker says that it runs no more. What
         # ended between the first look and the last is found by the last.
-        return self._ended(id) or self._running(id) or self._waiting(id) or self._ended(id)
+        found = self._ended(id) or self._running(id) or self._waiting(id) or self._ended(id)
+        return None if found is None else self._with_late_words(found)
+
+    def _with_late_words(self, job: JobInfo) -> JobInfo:
+        """job, with what was refused in its history, of a worker that spoke when others did already (promise C4)."""
+        late, record = self._app.store.get([late_key(job.id), job_key(job.id)])
+        if late is None:
+            return job
+        refused = refusal(decode_late(late), None if record is None else decode_record(record))
+        return replace(job, history=(*job.history, refused))
 
     def _ended(self, id: str) -> JobInfo | None:
         found = self._app.store.get([job_key(id)])[0]
@@ -181,6 +192,18 @@ class View:
 def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:
     values = {name: getattr(job, name) for name in job.__slots__}
     return JobInfo(**{**values, "state": state, "worker": worker})
+
+
+def refusal(late: Late, record: Record | None) -> Attempt:
+    """A late word as a line of its job's history. record: how the job ended, as far as it has."""
+    if late.attempt.outcome != "completed":
+        told = f"too late: {late.attempt.error}"
+    elif record is None:
+        told = "it completed too late"
+    else:
+        same = record.state is State.COMPLETED and digest(bytes(record.value)) == late.digest
+        told = f"it completed too late, {'with the same result' if same else 'with another result'}"
+    return msgspec.structs.replace(late.attempt, outcome="refused", error=told)
 
 
 def _is_ours(queue: str) -> bool:

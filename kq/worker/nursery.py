@@ -1,6 +1,6 @@
 """The nursery: a process that imports the application once and forks executors from it.
 
-`python -m kq.worker.nursery DESCRIPTOR APP PARENT`, with KQ_URL and KQ_STATE in its environment. Its memory is
+`python -m kq.worker.nursery SOCKET LAPSE APP PARENT`, with KQ_URL and KQ_STATE in its environment. Its memory is
 shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
 seconds. It runs no job, so it stays as clean as it was after the import.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import math
 import os
 import select
 import signal
@@ -24,9 +25,12 @@ from kq.errors import KqError
 from kq.loading import load_app, version_of
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, die_with, run_executor
+from kq.worker.lapse import Lapse
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
 
+#: Seconds between two looks at the lapse while it is past, or nothing is held.
+LOOK = 0.25
 #: Seconds between two tries to fork.
 FORK_PAUSE = 0.1
 
@@ -34,7 +38,7 @@ _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
 
 def main() -> None:
-    descriptor, where, parent = sys.argv[1:4]
+    descriptor, lapse, where, parent = sys.argv[1:5]
     die_with(int(parent))
     sock = socket.socket(fileno=int(descriptor))
     be_deaf()
@@ -51,7 +55,7 @@ def main() -> None:
     be_deaf()  # whatever the application did about signals
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
-        _Nursery(app, sock).serve()
+        _Nursery(app, sock, Lapse(int(lapse))).serve()
 
 
 def catalogue(app: App) -> list[Entry]:
@@ -78,11 +82,13 @@ def _policy_data(policy: RetryPolicy | None) -> dict[str, object] | None:
 
 
 class _Nursery:
-    """Forks on request, reaps, and reports both."""
+    """Forks on request, reaps, and reports both. Ends all executors when their supervisor lets the lease lapse."""
 
-    def __init__(self, app: App, sock: socket.socket) -> None:
+    def __init__(self, app: App, sock: socket.socket, lapse: Lapse) -> None:
         self._app = app
         self._sock = sock
+        self._lapse = lapse
+        self._children: set[int] = set()
         self._frames = Frames()
         self._descriptors: list[int] = []
 
@@ -95,7 +101,7 @@ class _Nursery:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._wakeup = (reader, writer)
         while True:
-            readable, _, _ = select.select([self._sock, reader], [], [])
+            readable, _, _ = select.select([self._sock, reader], [], [], self._until_lapse())
             if reader in readable:
                 reader.recv(4096)
                 self._reap()
@@ -103,6 +109,16 @@ class _Nursery:
                 # An executor that ends after us must not make Python write to a descriptor that is closed by then.
                 signal.set_wakeup_fd(-1)
                 return
+
+    def _until_lapse(self) -> float:
+        """End the executors whose time is over; returns seconds until the next look."""
+        now = time.monotonic()
+        left = self._lapse.moment - now
+        if left <= 0:
+            for pid in self._children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+        return left if 0 < left < math.inf else LOOK
 
     def _read(self) -> bool:
         size = array.array("i").itemsize
@@ -126,6 +142,7 @@ class _Nursery:
         pid = self._fork()
         if pid == 0:
             self._become(spawn, descriptors, parent)
+        self._children.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
         self._sock.sendall(frame(Spawned(spawn.number, pid)))
@@ -149,6 +166,7 @@ class _Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with(parent)
             self._sock.close()
+            self._lapse.close()
             for each in self._wakeup:
                 each.close()
             for descriptor in self._descriptors:
@@ -181,6 +199,7 @@ class _Nursery:
                 return
             if pid == 0:
                 return
+            self._children.discard(pid)
             self._sock.sendall(frame(Exited(pid, status)))
 
 

@@ -29,6 +29,7 @@ from kq.message import Head
 from kq.outcome import Asked, Died, Done, GivenBack, Outcome, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
+from kq.worker.lapse import Lapse
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -192,6 +193,8 @@ class Pool:
         self._imported = False
         self._report_frames = Frames()
         self._enforcing = threading.Lock()
+        #: Until when executors may run, whether or not we live to see it.
+        self.lapse = Lapse()
         #: Changes whenever descriptors() does.
         self.version = 0
         #: When the next running task is to be interrupted or killed; monotonic.
@@ -213,7 +216,7 @@ class Pool:
 
     def _start_nursery(self) -> None:
         """Start the process that imports the application. Once it has, it is asked for executors."""
-        self._nursery, self._report = start_nursery(self._where, self._url, self._state)
+        self._nursery, self._report = start_nursery(self._where, self._url, self._state, self.lapse)
         self._report_frames = Frames()
         self._imported = False
         self.version += 1
@@ -265,7 +268,7 @@ class Pool:
 
     def trial(self) -> str:
         """Why the application, as it is now, does not import, in one line; "" when it does. Takes as long as that."""
-        nursery, sock = start_nursery(self._where, self._url, self._state)
+        nursery, sock = start_nursery(self._where, self._url, self._state, self.lapse)
         with sock:
             data = read_frame(sock)
         nursery.kill()
@@ -551,12 +554,20 @@ class Pool:
         return [(executor, task) for executor in executors for task in list(executor.tasks.values())]
 
 
-def start_nursery(where: str, url: str, state: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_nursery(where: str, url: str, state: str, lapse: Lapse) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A process that imports the application at where, and the socket on which it speaks."""
     ours, theirs = socket.socketpair()
     nursery = subprocess.Popen(
-        [sys.executable, "-m", "kq.worker.nursery", str(theirs.fileno()), where, str(os.getpid())],
-        pass_fds=[theirs.fileno()],
+        [
+            sys.executable,
+            "-m",
+            "kq.worker.nursery",
+            str(theirs.fileno()),
+            str(lapse.descriptor),
+            where,
+            str(os.getpid()),
+        ],
+        pass_fds=[theirs.fileno(), lapse.descriptor],
         # Not as arguments: every user of the host can read those, and a URL may hold a password.
         env={
             **os.environ,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ from kq.outcome import (
     Complete,
     Expire,
     GiveBack,
+    How,
     Park,
     PassOn,
     Retry,
@@ -120,12 +121,24 @@ class Scribe:
         """The job's head with what is counted and remembered of this attempt, if there was one."""
         if verdict.how is None:
             return task.head
-        error = str(verdict.failure)[:ERROR_LIMIT]
-        number, counter = task.counters.attempts + 1, COUNTED[verdict.how]
-        attempt = Attempt(
-            number, self.worker, task.began, now, verdict.how, error, counter=counter, host=self.host, code=self.code
-        )
+        attempt = self.attempt(task, verdict.how, str(verdict.failure), now)
         return task.head.counting(verdict.counters).after(attempt)
+
+    def attempt(self, task: Task, how: How | Literal["completed"], error: str, now: float) -> Attempt:
+        """A line of history about what this worker did."""
+        counter = "" if how == "completed" else COUNTED[how]
+        number = task.counters.attempts + 1
+        return Attempt(
+            number,
+            self.worker,
+            task.began,
+            now,
+            how,
+            error[:ERROR_LIMIT],
+            counter=counter,
+            host=self.host,
+            code=self.code,
+        )
 
 
 def _envelope(task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:

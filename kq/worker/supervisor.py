@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import logging
+import math
 import os
 import random
 import selectors
@@ -47,6 +48,7 @@ from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker import journal
 from kq.worker.guard import Guard
+from kq.worker.late import LateWords
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
@@ -121,6 +123,7 @@ class Supervisor:
         self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
         self._neighbours = Neighbours(store, Place("", self._host))
+        self._late = LateWords(store)
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._unfit = ""  # why this worker ends itself
         self._limits: dict[str, int] = {}
@@ -373,6 +376,9 @@ class Supervisor:
     def _beat(self, session: Session) -> None:
         """Renew the lease, first at the broker: the fence in the state store must not outlast it (promise C4)."""
         session.beat()
+        if not self.pool.lapse.extend(session.safe_until - self._margin / 2, self._clock):
+            raise LeaseLost("this worker was not awake when its lease was about to end")
+        self._late.tell()
         self._tell(Write(lease_key(self._name), b"1", self.plan.lease * 0.9))
         self._next_beat = self._clock.monotonic() + self.plan.lease / 3
         self._drain_now = True
@@ -456,6 +462,9 @@ class Supervisor:
         for _, task in self.pool.tasks():
             task.abandoned = True
         self.pool.kill_all()
+        self.pool.lapse.moment = math.inf
+        for task, verdict in self._finished:
+            self._late.add(task, verdict, self._scribe, self._clock.now())
         self._ready.clear()
         self._suspects.clear()
         self._arrived.clear()
@@ -670,7 +679,8 @@ class Supervisor:
         """An execution is over, or did not take place."""
         if task.started:
             self._leave(task.delivery.queue)
-        if task.abandoned:
+        if task.abandoned or self._clock.monotonic() >= self.pool.lapse.moment:
+            self._late.add(task, self._judged(task, outcome), self._scribe, self._clock.now())
             return
         if isinstance(outcome, GivenBack) and self._stop_by is None:
             # Its executor died before it started: it is still ours, and first in line.
@@ -737,13 +747,14 @@ class Supervisor:
         for settlement in session.settle(settlements):
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
         self._finished = []
-        for position, (task, _) in enumerate(finished):
+        for position, (task, verdict) in enumerate(finished):
             queue = task.delivery.queue
             if task.kind.seconds is not None:
                 pace = self._pace.get(queue, task.kind.seconds)
                 self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
+                self._late.add(task, verdict, self._scribe, now)
         self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
         self._drain_now = True

@@ -214,7 +214,7 @@ class Page:
     def __init__(self, slots: int, descriptor: int | None = None) -> None:
         self.slots = slots
         size = (slots + 1) * _SEQ.size
-        self.descriptor = _memory(size) if descriptor is None else descriptor
+        self.descriptor = memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
 
     def mark(self, slot: int, seq: int) -> None:
@@ -240,7 +240,7 @@ class Page:
             self.descriptor = -1
 
 
-def _memory(size: int) -> int:
+def memory(size: int) -> int:
     """A descriptor of so many zero bytes of memory, or of a file where the system has no such thing.
 
     They are written, and by that taken: on a full disk the first use of a sparse file ends the process. That leaves

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
+
+import pytest
 
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program, lives
@@ -13,8 +16,11 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
 from kq.control import Control, Health
+from kq.handle import Handle
 from kq.job import State
+from kq.message import Attempt
 from kq.state import Write
+from kq.worker.pool import PoolKind
 
 
 class AtLeastOnce(ContractWorld):
@@ -160,23 +166,44 @@ class Fencing(ContractWorld):
         measured(f"taken over after {taken:.1f} s, lease {self.lease:g} s; the late word was refused")
 
     @keeps("C4")
-    def test_a_result_that_waited_for_a_sleeping_supervisor_is_refused(
-        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    def test_a_result_that_waited_for_a_sleeping_supervisor_is_refused_and_the_refusal_is_remembered(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
         requires(app, "shared")
         zombie = crew.program()
-        job = jobs.hold.submit(gate.path)
+        job = jobs.nap.submit(self.lease / 4)
         eventually(lambda: diary.starts(job.id), "the job runs")
         zombie.supervisor.suspend()
         heir = crew.program()
-        eventually(lambda: len(diary.starts(job.id)) == 2, "the job runs elsewhere")
-        gate.open()
-        assert job.result(10) == executor_of(heir)
-        eventually(lambda: len(diary.ends(job.id)) == 2, "the sleeping supervisor's executor is done too")
+        assert job.result(4 * self.lease) == executor_of(heir)
+        assert len(diary.ends(job.id)) == 2  # the sleeping supervisor's executor was done in time, and nobody heard it
         zombie.supervisor.resume()
         eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")
+        refused = eventually(lambda: refusals(control, job), "the refusal is in the job's history")
+        assert [attempt.error for attempt in refused] == ["it completed too late, with another result"]
         assert job.result(1) == executor_of(heir)
         assert not control.jobs(job.queue)
+
+    @keeps("C4")
+    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    def test_executors_do_not_work_on_while_their_supervisor_sleeps(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures, pool: PoolKind
+    ) -> None:
+        requires(app, "shared")
+        zombie = crew.program(pool=pool)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (executor,) = zombie.executors()
+        crew.program()
+        zombie.supervisor.suspend()
+        died = eventually(lambda: 0 if lives(executor) else time.time(), "its executor is ended")
+        again = eventually(lambda: diary.starts(job.id)[1:], "the job runs elsewhere")[0].at
+        assert died < again
+        measured(f"ended {again - died:.2f} s before the job started elsewhere")
+        zombie.supervisor.resume()
+        gate.open()
+        assert job.result(10)
+        assert len(diary.ends(job.id)) == 1
 
     @keeps("C4")
     def test_a_worker_whose_lease_is_gone_from_the_state_store_begins_anew_and_keeps_no_job_for_ever(
@@ -225,6 +252,12 @@ class Fencing(ContractWorld):
         gate.open()
         assert job.result(10)
         assert len(diary.ends(job.id)) == 1
+
+
+def refusals(control: Control, job: Handle[Any]) -> list[Attempt]:
+    """What is remembered of words that came too late."""
+    found = control.job(job.id)
+    return [attempt for attempt in found.history if attempt.outcome == "refused"] if found else []
 
 
 def executor_of(worker: Program) -> int:
