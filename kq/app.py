@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 import threading
 import time
@@ -181,6 +182,13 @@ class App:
     def inspector(self) -> Inspector:
         """A fresh look at the broker; close it after use."""
         return self.broker.inspector()
+
+    def apart(self) -> App:
+        """The same app with connections of its own."""
+        other = copy.copy(self)
+        other._publisher = None
+        other.__dict__.pop("store", None)
+        return other
 
     def close(self) -> None:
         """End this process' connections. Using the app again opens others."""

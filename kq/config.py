@@ -61,6 +61,7 @@ class Worker(msgspec.Struct, frozen=True):
     max_jobs: an executor that ran so many jobs is replaced. max_rss: one that holds so many bytes is, too.
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
+    control: whether it makes control's rounds, unless another does.
     """
 
     queues: Queues = msgspec.field(default_factory=Queues)
@@ -72,6 +73,7 @@ class Worker(msgspec.Struct, frozen=True):
     max_rss: Size | None = None
     unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     unfit_within: Seconds = Seconds(60)
+    control: bool = True
 
 
 class PublishRetryPolicy(msgspec.Struct, frozen=True):

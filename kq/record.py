@@ -95,6 +95,11 @@ def audit_key(at: float, act: str) -> str:
     return f"audit:{int(LATEST) * 1_000_000 - int(at * 1_000_000):018d}.{act}"
 
 
+def overdue_key(job: str, since: float) -> str:
+    """What is there when somebody was told that this run of a job takes long."""
+    return f"overdue:{job}:{since}"
+
+
 encode = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
 decode_late = msgspec.json.Decoder(Late).decode

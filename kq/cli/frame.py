@@ -43,6 +43,7 @@ VERBS = {
     "init": "Write a first application: jobs.py, kq.yaml and a test.",
     "doctor": "Check settings, broker, application and workers.",
     "worker": "Execute jobs.",
+    "control": "Retire dead workers, tell of overdue jobs.",
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
     "queues": "List queues.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from kq.cli.failing import NotFound
+from kq.cli import orders
 from kq.cli.frame import flags, noun
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
@@ -48,12 +48,16 @@ def show(id: str) -> None:
     with looking() as control:
         job = control.job(id)
     if job is None:
-        raise NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+        raise orders.unknown_job(id)
     if flags().json:
         print_json(as_data(job) | more_data(job))
         return
     for name, text in _lines(job):
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
+
+
+for ordered in (orders.why_job, orders.revoke):
+    command.add_command(ordered)
 
 
 def as_data(job: JobInfo) -> dict[str, object]:

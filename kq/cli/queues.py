@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kq.cli import orders
 from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
@@ -24,6 +25,10 @@ def ls() -> None:
     rows = [[q.name, *map(str, (q.ready, q.delayed, q.held, q.buried, q.workers))] for q in queues]
     headings = ["QUEUE", "READY", "DELAYED", "RUNNING", "BURIED", "WORKERS"]
     print_table(headings, rows, right="READY DELAYED RUNNING BURIED WORKERS", none="There are no queues yet.")
+
+
+for ordered in (orders.pause, orders.resume, orders.why_queue):
+    command.add_command(ordered)
 
 
 def as_data(queue: QueueInfo) -> dict[str, object]:

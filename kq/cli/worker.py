@@ -30,6 +30,7 @@ log = logging.getLogger("kq.worker")
 @click.option("--grace", type=Duration(), help="When told to end, finish what runs within this. [30s]")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace an executor that holds more memory, such as 512MiB.")
+@click.option("--control/--no-control", default=None, help="Make control's rounds, unless another does. [--control]")
 @click.option("--orders", type=int, default=-1, hidden=True)
 def command(orders: int, **given: object) -> int:
     """Execute jobs until told to end.
@@ -62,6 +63,7 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
         unfit_after=wish.unfit_after,
         unfit_within=wish.unfit_within,
         where=where,
+        control=wish.control,
     )
     if not app.broker.traits.shared:
         log.warning("%s lives in this process only: no other program can submit to it", app.address.redacted)

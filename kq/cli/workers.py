@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kq.cli import orders
 from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
@@ -27,6 +28,10 @@ def ls() -> None:
     headings = ["WORKER", "HEALTH", "BEAT", "LEASE", "BUSY", "QUEUES", "RUNS"]
     none = "No worker was seen in the last hour. Start one: kq worker"
     print_table(headings, [_row(beat) for beat in beats], right="BEAT LEASE BUSY", none=none)
+
+
+for ordered in (orders.retire, orders.ping):
+    command.add_command(ordered)
 
 
 def as_data(beat: Heartbeat) -> dict[str, object]:

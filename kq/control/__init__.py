@@ -1,7 +1,8 @@
 """Control: the view from above on workers, queues and jobs, and the hand that reaches in.
 
-Nothing here is needed for jobs to run. `view` looks, `repair` puts jobs right, `orders` tells workers what to
-do; `sight` is what is seen.
+Nothing here is needed for jobs to run. `view` looks, `why` explains, `gauges` are what must be zero, `repair` puts
+jobs right, `orders` tells workers what to do; `sight` is what is seen. `rounds` and `program` do what is to be done
+without a human.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from types import TracebackType
 
 from kq.control.audit import Act
-from kq.control.orders import Orders
+from kq.control.gauges import Gauged, Gauges
 from kq.control.repair import Repair, Repaired
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
+from kq.control.why import Reasons
 
 __all__ = [
     "Act",
     "Control",
     "Failure",
+    "Gauges",
     "Health",
     "Heartbeat",
     "JobInfo",
@@ -28,7 +31,7 @@ __all__ = [
 ]
 
 
-class Control(Repair, Orders):
+class Control(Repair, Gauged, Reasons):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

@@ -37,6 +37,7 @@ class Orders(View):
 
     def pause_type(self, type: str, *, reason: str = "") -> None:
         """Let no job of a type start until resume_type(): those that would are parked, and others go past them."""
+        self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
         self._give(Kind.PAUSE_TYPE, type, Order(by=caller(), reason=reason))
 
     def resume_type(self, type: str) -> int:
@@ -44,15 +45,17 @@ class Orders(View):
 
         When this ends halfway, the orders tell, and the control program finishes it.
         """
-        store, key = self._app.store, order_key(Kind.RESUME_TYPE, type)
-        give(store, Kind.RESUME_TYPE, type, Order(by=caller()))
-        store.write([Write(order_key(Kind.PAUSE_TYPE, type), None)])
+        give(self._app.store, Kind.RESUME_TYPE, type, Order(by=caller()))
+        self._app.store.write([Write(order_key(Kind.PAUSE_TYPE, type), None)])
+        return self.finish_resume(type)
+
+    def finish_resume(self, type: str) -> int:
+        """The rest of resume_type(), which may be done by several and again."""
         names = {worker.name for worker in self.workers()}
-        # Who did not hear of it may still park a job, so the order stands until all have.
         heard = names == set(self._answers(nudge(self._inspector), names, PATIENCE))
         back = self.put_back({type})
-        if heard:
-            store.write([Write(key, None)])
+        if heard:  # who did not hear of it may still park a job
+            self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
         return back
 
     def put_back(self, types: Collection[str]) -> int:

@@ -42,7 +42,10 @@ class RunningJob(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """A worker as it described itself at its last beat. beat: by the state store's clock. code: the app's version."""
+    """A worker as it described itself at its last beat. beat: by the state store's clock. code: the app's version.
+
+    types: the job types that it knows. retired: when control found it dead, 0 when nobody did.
+    """
 
     name: str
     host: str
@@ -58,6 +61,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     stopping: bool = False
     code: str = ""
     types: list[str] = []
+    retired: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

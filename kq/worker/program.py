@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import FrameType, TracebackType
 
 from kq.app import App
 from kq.broker import answer_time
 from kq.clock import SYSTEM
+from kq.control.program import controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.loading import whereabouts
 from kq.outcome import Outcome
@@ -44,6 +46,7 @@ class Worker:
     unfit_after, unfit_within: when bad storage ended so many different jobs here within so many seconds, the worker
         ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
     where: "module:app" for the executors to import; found out by default.
+    control: make the control program's rounds too, unless another worker makes them.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Worker:
         unfit_after: int = 0,
         unfit_within: float = 60.0,
         where: str | None = None,
+        control: bool = True,
     ) -> None:
         if pool not in CONCURRENCY:
             raise ConfigError(f"there is no pool {pool!r}; use one of {', '.join(CONCURRENCY)}")
@@ -98,6 +102,7 @@ class Worker:
         self._error: BaseException | None = None
         self._ending = False
         self._reload = False
+        self._control = control
 
     # As an object.
 
@@ -125,7 +130,8 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            self.supervisor.run()
+            with controlled(self.app) if self._control else nullcontext():
+                self.supervisor.run()
         finally:
             self._store.close()
 
@@ -205,7 +211,7 @@ class Worker:
 
 
 class Processes:
-    """Several workers side by side, each a process of its own; one that dies is started again.
+    """Several workers side by side, each a process of its own; one that dies is started again, one that retires is not.
 
     They obey this one alone, through a pipe each: a signal to the whole group, as from a terminal or a service
     manager, is meant once. When this process dies the pipes close, and they stop.
@@ -254,7 +260,7 @@ class Processes:
                 # It ended by itself, with an error that starting again would only repeat.
                 self._code = self._code or child.returncode
                 self._pass_on(signal.SIGTERM)
-            elif not self._stopping:
+            elif child.returncode < 0 and not self._stopping:
                 time.sleep(self.PAUSE)
                 self._start()
 
@@ -275,6 +281,7 @@ def run(
     max_jobs: int = 0,
     max_rss: int = 0,
     where: str | None = None,
+    control: bool = True,
 ) -> None:
     """Make a Worker and run it until a signal says stop. Raises KqError when it can't start."""
     Worker(
@@ -286,6 +293,7 @@ def run(
         max_jobs=max_jobs,
         max_rss=max_rss,
         where=where,
+        control=control,
     ).run()
 
 

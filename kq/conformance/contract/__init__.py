@@ -21,6 +21,7 @@ from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.orders import Broadcast, Revoke
 from kq.conformance.contract.outages import WireSuite
 from kq.conformance.contract.quiet import Bounded, Quiet
+from kq.conformance.contract.reasons import Supervision, Why
 from kq.conformance.contract.remedies import Remedies
 from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
@@ -45,6 +46,8 @@ class ContractSuite(
     Bounded,
     Revoke,
     Broadcast,
+    Why,
+    Supervision,
 ):
     """Every promise, on a broker that stays well."""
 

@@ -1,0 +1,26 @@
+"""`kq control`: the control program by itself, for those whose workers do not make its rounds."""
+
+from __future__ import annotations
+
+import logging
+
+from kq.cli.frame import flags, verb
+from kq.cli.target import any_app, settings
+from kq.cli.worker import start_logging
+from kq.control.program import run
+
+log = logging.getLogger("kq.control")
+
+
+@verb("control")
+def command() -> None:
+    """Retire dead workers, tell of jobs that run long and finish what others began, until TERM or INT.
+
+    Workers do this too, one of all, unless they were started with --no-control. Several may run: one acts, the others
+    take over when it ends. Jobs run without any.
+    """
+    loaded = settings()
+    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    app = any_app(loaded)
+    log.info("control: ready at %s", app.address.redacted)
+    run(app)

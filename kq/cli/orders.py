@@ -1,0 +1,148 @@
+"""What people order: queues and job types paused and resumed, jobs revoked, workers retired; and why things wait.
+
+The verbs stand under their nouns: `kq queues pause`, `kq jobs why`, `kq workers retire`.
+"""
+
+from __future__ import annotations
+
+import click
+
+from kq.cli.failing import NotFound
+from kq.cli.frame import flags, verb
+from kq.cli.plain import printable
+from kq.cli.show import print_json
+from kq.cli.target import looking
+from kq.control import Control
+
+REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
+
+
+def _target(queue: str | None, type: str | None) -> str:
+    """What is meant. Raises UsageError unless it is one thing."""
+    if (queue is None) == (type is None):
+        raise click.UsageError("name a queue, or --type and a job type")
+    return f"queue {queue}" if queue else f"type {type}"
+
+
+def _told(control: Control, what: str, **data: object) -> None:
+    """Say what was ordered, and which of the workers that live have heard it."""
+    heard = control.ping()
+    workers = control.workers()
+    if flags().json:
+        print_json({**data, "heard": heard, "workers": [worker.name for worker in workers]})
+    else:
+        click.echo(printable(f"{what}. Workers that have heard: {len(heard)} of {len(workers)}."))
+
+
+@verb("pause")
+@click.argument("queue", required=False)
+@click.option("--type", metavar="TYPE", help="Pause a job type, in whatever queue, instead.")
+@REASON
+def pause(queue: str | None = None, type: str | None = None, reason: str = "") -> None:
+    """Let no job of QUEUE, or of a type, start until it is resumed. Jobs that run go on; submitting goes on."""
+    what = _target(queue, type)
+    with looking() as control:
+        if queue is not None:
+            control.pause(queue, reason=reason)
+        elif type is not None:
+            control.pause_type(type, reason=reason)
+        _told(control, f"Paused {what}", paused=what)
+
+
+@verb("resume")
+@click.argument("queue", required=False)
+@click.option("--type", metavar="TYPE", help="Resume a job type instead, and put back what was parked.")
+def resume(queue: str | None = None, type: str | None = None) -> None:
+    """Let jobs of QUEUE, or of a type, start again."""
+    what = _target(queue, type)
+    with looking() as control:
+        if queue is not None:
+            then = "" if control.resume(queue) else ", which was not paused"
+            _told(control, f"Resumed {what}{then}", resumed=what)
+        elif type is not None:
+            back = control.resume_type(type)
+            _told(control, f"Resumed {what}; {back} parked jobs are back", resumed=what, back=back)
+
+
+@verb("why")
+@click.argument("queue")
+def why_queue(queue: str) -> None:
+    """Say why the jobs of QUEUE wait."""
+    with looking() as control:
+        _say(control.why_queue(queue), queue=queue)
+
+
+@verb("why")
+@click.argument("id")
+def why_job(id: str) -> None:
+    """Say why the job ID is where it is."""
+    with looking() as control:
+        if control.job(id) is None:
+            raise unknown_job(id)
+        _say(control.why(id), id=id)
+
+
+@verb("revoke")
+@click.argument("id")
+@click.option("--interrupt", is_flag=True, help="If it runs, interrupt it, and kill it when it ignores that.")
+@REASON
+def revoke(id: str, interrupt: bool = False, reason: str = "") -> None:
+    """End the job ID: it does not start, and does not run again. One that runs may finish, unless --interrupt."""
+    with looking() as control:
+        job = control.job(id)
+        if job is None:
+            raise unknown_job(id)
+        if not control.revoke(id, interrupt=interrupt, reason=reason):
+            raise NotFound(f"job {id} is {job.state.value} and can't be revoked", fix=f"kq jobs why {id} says more.")
+        job = control.job(id)
+    state = "" if job is None else job.state.value
+    if flags().json:
+        print_json({"id": id, "revoked": True, "state": state})
+    else:
+        click.echo(f"Revoked {id}." if state == "revoked" else f"Revoked {id}; it is {state} and will end.")
+
+
+@verb("retire")
+@click.argument("name")
+@click.option("--now", is_flag=True, help="Do not wait for it: its jobs go to others at once.")
+@REASON
+def retire(name: str, now: bool = False, reason: str = "") -> None:
+    """Take the worker NAME out of commission: it finishes what runs, gives back the rest and ends."""
+    with looking() as control:
+        if not control.retire(name, now=now, reason=reason):
+            raise NotFound(f"there is no worker {name!r}", fix="kq workers ls names them.")
+    if flags().json:
+        print_json({"name": name, "retired": True, "now": now})
+    else:
+        click.echo(f"Retired {name}" + (": its jobs are back." if now else ": it ends when what runs is done."))
+
+
+@verb("ping")
+@click.option("--timeout", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds to wait for them.")
+def ping(timeout: float) -> int:
+    """Ask each worker that lives whether it listens. Exit code 1 when one does not answer in time."""
+    with looking() as control:
+        answered = control.ping(timeout)
+        silent = sorted({worker.name for worker in control.workers()} - set(answered))
+    if flags().json:
+        print_json({"answered": answered, "silent": silent})
+    else:
+        for name in answered:
+            click.echo(f"{name}  answers")
+        for name in silent:
+            click.echo(f"{name}  " + click.style("is silent", fg="red"))
+        if not answered and not silent:
+            click.echo("No worker lives. Start one: kq worker")
+    return 1 if silent else 0
+
+
+def unknown_job(id: str) -> NotFound:
+    """There is no such job."""
+    return NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+
+
+def _say(sentence: str, **about: str) -> None:
+    if flags().json:
+        print_json({**about, "why": sentence})
+    else:
+        click.echo(printable(sentence))

@@ -1,0 +1,88 @@
+"""The control program: rounds without end, in a thread beside a worker or as a program of its own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from kq.app import App
+from kq.control.rounds import Rounds
+from kq.errors import KqError
+from kq.state.store import StoreUnreachable
+
+log = logging.getLogger("kq.control")
+
+#: Seconds that the thread has to end with its worker; a broker that does not answer must not keep that.
+PATIENCE = 1.0
+
+
+class Program:
+    """Makes rounds until stop(). It survives whatever its broker and state store do.
+
+    level: at which outages are told.
+    """
+
+    def __init__(self, app: App, level: int = logging.WARNING) -> None:
+        self._app = app.apart()
+        self._level = level
+        self._over = threading.Event()
+        self._failing = False
+
+    def stop(self) -> None:
+        """Let run() return soon. May be called by a signal handler."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Make rounds until stop()."""
+        rounds = self._rounds()
+        try:
+            while not self._over.wait(0):
+                try:
+                    pause = rounds.tick()
+                    self._failing = False
+                except (KqError, StoreUnreachable) as error:
+                    self._tell(error)
+                    rounds.close()
+                    rounds, pause = self._rounds(), self._app.lease / 3
+                self._over.wait(pause)
+        finally:
+            rounds.close()
+            self._app.close()
+
+    def _rounds(self) -> Rounds:
+        rounds = Rounds(self._app, lambda: log.info("control: %s has the seat", rounds.name))
+        return rounds
+
+    def _tell(self, error: Exception) -> None:
+        if not self._failing:
+            log.log(self._level, "control: %s; trying again", str(error).splitlines()[0])
+        self._failing = True
+
+
+@contextmanager
+def controlled(app: App) -> Iterator[None]:
+    """Make rounds in a thread while the block runs."""
+    program = Program(app, logging.DEBUG)  # its worker tells of outages
+    thread = threading.Thread(target=program.run, name="kq-control", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        program.stop()
+        thread.join(PATIENCE)
+
+
+def run(app: App) -> None:
+    """Make rounds until TERM or INT."""
+    program = Program(app)
+
+    def on_signal(number: int, at: FrameType | None) -> None:
+        program.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    program.run()

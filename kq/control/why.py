@@ -1,0 +1,204 @@
+"""Why: one sentence, from facts, that says why a job or a queue is where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from kq.broker import PARKED, Seen
+from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
+from kq.control.view import View
+from kq.errors import MessageError
+from kq.job import State
+from kq.message import Head, decode_head
+from kq.policy import Delays, Exponential, Fixed, Polynomial, RetryPolicy
+from kq.standing import Order, Standing, read
+from kq.units import format_duration
+
+#: So many jobs are counted before one that waits.
+MOST = 1000
+
+
+class Reasons(View):
+    """Says why."""
+
+    def why(self, id: str) -> str:
+        """Why a job is where it is, in one sentence."""
+        job = self.job(id)
+        if job is None:
+            return f"job {id} is not known: it never was, or it ended longer ago than results are kept"
+        place = job.queue + PARKED if job.state is State.PAUSED else job.queue
+        seen = next(iter(self._inspector.find(place, [id])), None)
+        return f"job {id} {self._reason(job, seen)}{_lock(seen)}"
+
+    def why_queue(self, queue: str) -> str:
+        """Why the jobs of a queue wait, in one sentence."""
+        info = next((each for each in self.queues() if each.name == queue), None)
+        if info is None:
+            return f"there is no queue {queue}"
+        return f"queue {queue}: {self._queue_reason(info, read(self._app.store))}"
+
+    # Jobs.
+
+    def _reason(self, job: JobInfo, seen: Seen | None) -> str:
+        now, standing = self._app.store.now(), read(self._app.store)
+        match job.state:
+            case State.READY:
+                return self._why_ready(job, standing, now)
+            case State.DELAYED | State.RETRYING:
+                return self._why_delayed(job, seen, now)
+            case State.PAUSED:
+                order = standing.types.get(job.type)
+                told = "is being resumed" if order is None else f"is {_paused(order, now)}"
+                return f"is parked: its type {job.type} {told}"
+            case State.RESERVED:
+                return self._why_held(job, seen, standing)
+            case State.RUNNING:
+                return self._why_running(job, standing)
+            case State.BURIED:
+                return f"is buried, for a human to look at: {job.error or 'no reason is known'}"
+            case State.COMPLETED:
+                return f"has ended: completed on {job.worker}"
+            case _:
+                return f"has ended: {job.state.value}, {job.error}"
+
+    def _why_ready(self, job: JobInfo, standing: Standing, now: float) -> str:
+        if order := standing.queues.get(job.queue):
+            return f"waits: its queue {job.queue} is {_paused(order, now)}"
+        workers = _serving(self.workers(), job.queue)
+        if not workers:
+            return f"waits: no live worker takes queue {job.queue}; start one: kq worker -Q {job.queue}"
+        if not any(job.type in worker.types for worker in workers):
+            return f"waits: its type {job.type} is unknown to all live workers of queue {job.queue}; they would bury it"
+        if order := standing.types.get(job.type):
+            return f"waits: its type {job.type} is {_paused(order, now)}"
+        return f"waits: {self._before(job)}; {_slots(workers)}"
+
+    def _before(self, job: JobInfo) -> str:
+        ids = [seen.id for seen in self._inspector.browse(job.queue, "ready", MOST)]
+        before = ids.index(job.id) if job.id in ids else None
+        if before is None:
+            return f"more than {len(ids)} jobs are before it" if len(ids) == MOST else "it was just taken"
+        return f"{_jobs(before)} before it" if before else "it is the next"
+
+    def _why_delayed(self, job: JobInfo, seen: Seen | None, now: float) -> str:
+        until = f"until {_when(job.due, now)}" if job.due is not None else "for a time that is not known"
+        if job.state is State.DELAYED:
+            return f"is delayed {until}"
+        head = None if seen is None else _head(seen)
+        last = f", after {job.history[-1].error}" if job.history else ""
+        return f"waits for retry {self._retry(job, head)} {until}{last}"
+
+    def _retry(self, job: JobInfo, head: Head | None) -> str:
+        """Which retry of how many comes next."""
+        known = self._app.jobs.get(job.type)
+        policy = None if known is None else known.rules.retry_policy
+        failed = job.attempt
+        if head is not None:
+            policy, failed = head.policy or policy, head.failed or failed
+        most = _retries(policy)
+        return f"{failed} of {most}" if most else str(failed)
+
+    def _why_held(self, job: JobInfo, seen: Seen | None, standing: Standing) -> str:
+        holder = "" if seen is None else seen.holder
+        beat = next((beat for beat in self.heartbeat_check() if beat.worker.name == holder), None)
+        if beat is None:
+            return f"is held by {holder or 'somebody'}, of whom nothing is known"
+        if beat.health is Health.DEAD:
+            return f"is held by {holder}, which is dead: it goes to another when its lease is over"
+        then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
+        return f"is held by worker {holder}, {_lease(beat)}, and has not started; {_slots([beat.worker])}{then}"
+
+    def _why_running(self, job: JobInfo, standing: Standing) -> str:
+        beat = next(beat for beat in self.heartbeat_check() if beat.worker.name == job.worker)
+        running = next((each for each in beat.worker.running if each.id == job.id), None)
+        if running is None:
+            return f"was running on {job.worker} a moment ago"
+        ran = format_duration(running.seconds + beat.age)
+        then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
+        return f"runs on {job.worker} for {ran} of at most {format_duration(running.limit)}, {_lease(beat)}{then}"
+
+    # Queues.
+
+    def _queue_reason(self, queue: QueueInfo, standing: Standing) -> str:
+        now = self._app.store.now()
+        workers = _serving(self.workers(), queue.name)
+        waiting = f"{_jobs(queue.ready)} ready"
+        if order := standing.queues.get(queue.name):
+            return f"{_paused(order, now)}; {waiting}"
+        if not workers:
+            return f"no live worker takes it; {waiting}"
+        if queue.ready:
+            return f"{waiting}; {self._first(queue, workers)}"
+        return f"nothing is ready; {self._later(queue, now)}"
+
+    def _first(self, queue: QueueInfo, workers: Sequence[WorkerInfo]) -> str:
+        first = next(iter(self._inspector.browse(queue.name, "ready", 1)), None)
+        type = "" if first is None else str(first.headers.get("type") or "")
+        if type and not any(type in worker.types for worker in workers):
+            return f"the type {type} of the first is unknown to all live workers"
+        return _slots(workers)
+
+    def _later(self, queue: QueueInfo, now: float) -> str:
+        first = next(iter(self._inspector.browse(queue.name, "delayed", 1)), None)
+        parked = self._inspector.count(queue.name + PARKED).ready
+        told = [f"{_jobs(queue.held)} held by workers"]
+        if first is not None and first.due is not None:
+            told.append(f"{_jobs(queue.delayed)} delayed, the next until {_when(first.due, now)}")
+        if parked:
+            told.append(f"{_jobs(parked)} parked, as jobs of their type are paused")
+        return ", ".join(told)
+
+
+def _serving(workers: Sequence[WorkerInfo], queue: str) -> list[WorkerInfo]:
+    return [worker for worker in workers if queue in worker.queues and not worker.stopping]
+
+
+def _slots(workers: Sequence[WorkerInfo]) -> str:
+    """How busy workers are."""
+    busy, all = sum(len(worker.running) for worker in workers), sum(worker.slots for worker in workers)
+    whose = "its worker" if len(workers) == 1 else f"its {len(workers)} workers"
+    return f"{whose} {'runs' if len(workers) == 1 else 'run'} {busy} of at most {all} jobs"
+
+
+def _paused(order: Order, now: float) -> str:
+    by = f" by {order.by}" if order.by else ""
+    reason = f" ({order.reason})" if order.reason else ""
+    return f"paused{by} since {_when(order.at, now)}{reason}"
+
+
+def _lease(beat: Heartbeat) -> str:
+    return f"whose last beat was {format_duration(beat.age)} ago (lease {format_duration(beat.worker.lease)})"
+
+
+def _lock(seen: Seen | None) -> str:
+    head = None if seen is None else _head(seen)
+    return f"; it has the unique lock {head.unique!r}" if head is not None and head.unique else ""
+
+
+def _head(seen: Seen) -> Head | None:
+    try:
+        return decode_head(seen.headers)
+    except MessageError:
+        return None
+
+
+def _jobs(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number} jobs are"
+
+
+def _when(instant: float, now: float) -> str:
+    """An instant for people: the time, and how far away it is."""
+    time = datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    away = format_duration(abs(instant - now))
+    return f"{time} (in {away})" if instant >= now else f"{time} ({away} ago)"
+
+
+def _retries(policy: RetryPolicy | None) -> int | None:
+    """How many retries a policy allows; None where that depends on the error."""
+    match policy:
+        case Exponential(retries=most) | Polynomial(retries=most) | Fixed(retries=most):
+            return most
+        case Delays(delays=delays):
+            return len(delays)
+    return None
