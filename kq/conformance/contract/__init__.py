@@ -37,6 +37,10 @@ class ContractSuite(
     Delay,
     Counts,
     Retries,
+    Revoke,
+    Broadcast,
+    Why,
+    Supervision,
     Remedies,
     Repairing,
     Results,
@@ -44,10 +48,6 @@ class ContractSuite(
     Quiet,
     Hygiene,
     Bounded,
-    Revoke,
-    Broadcast,
-    Why,
-    Supervision,
 ):
     """Every promise, on a broker that stays well."""
 
