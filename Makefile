@@ -3,6 +3,7 @@
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 JOBS ?= 2
+OUTAGE ?= 30
 ifeq ($(SEED),)
 SEED := $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 endif
@@ -55,9 +56,9 @@ chaos: .venv/.dev  ## 200 random kills over 5 000 jobs on SQLite, Redis and Rabb
 	@echo "the seed is $(SEED)"
 	@KQ_KILLS=200 KQ_JOBS=5000 KQ_SEED=$(SEED) $(MEASURE) tests/conformance/test_lottery.py $(ARGS)
 
-outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s under a lease of 15 s (minutes)
+outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE=…) under a lease of half of that (minutes)
 	@scripts/servers.sh
-	@KQ_OUTAGE=30 $(MEASURE) tests/conformance/test_contract.py -k "restart or black_hole_that or locks or half_open" $(ARGS)
+	@KQ_OUTAGE=$(OUTAGE) $(MEASURE) tests/conformance/test_contract.py -k "restart or black_hole_that or locks or half_open" $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh

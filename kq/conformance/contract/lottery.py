@@ -42,7 +42,7 @@ class LotterySuite(ContractWorld):
     lease = 5.0
     kills = int(os.environ.get("KQ_KILLS", 12))
     jobs_in_all = int(os.environ.get("KQ_JOBS", 400))
-    seed = int(os.environ.get("KQ_SEED", random.randrange(10_000)))
+    seed = int(os.environ.get("KQ_SEED") or random.randrange(10_000))
 
     @keeps("C2")
     def test_the_kill_lottery(
