@@ -19,6 +19,7 @@ from kq.errors import (
     KqError,
     LeaseLost,
     MessageError,
+    NotRepaired,
     ResultTimeout,
     WorkerUnfit,
 )
@@ -30,7 +31,7 @@ DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0,
 #: What each exit code says.
 MEANING = {
     DONE: "done",
-    NO: "the answer is no: doctor found something broken, the job failed, there is no such job",
+    NO: "the answer is no: doctor found something broken, the job failed, is not there, or could not be repaired",
     USAGE: "wrong usage",
     DATA: "arguments or data that can't be used",
     UNAVAILABLE: "the broker is not available",
@@ -71,6 +72,7 @@ def exit_code_of(error: BaseException) -> int:
         (MessageError, DATA),
         (BadArguments, DATA),
         (NotFound, NO),
+        (NotRepaired, NO),
         (Refused, REFUSED),
         (LeaseLost, UNAVAILABLE),
         (WorkerUnfit, WorkerUnfit.exit_code),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 import msgspec
 
-from kq.cli import orders
+from kq.cli import orders, repair
+from kq.cli.choose import choosing, where
 from kq.cli.frame import flags, noun
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
-from kq.control import JobInfo
+from kq.control import MOST, Failure, JobInfo
 from kq.job import State
+from kq.message import Attempt
 from kq.units import format_duration
 
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.BURIED]
@@ -23,22 +25,68 @@ LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNN
 
 @noun("jobs")
 def command() -> None:
-    """List jobs, and look at one."""
+    """List jobs, look at one, and repair them."""
+
+
+for each in (repair.edit, repair.kick, repair.bury, repair.complete, repair.rm, repair.audit):
+    command.add_command(each)
 
 
 @command.command("ls")
 @click.option("--state", type=click.Choice([state.value for state in LISTED]), help="Only jobs in this state.")
-@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
+@choosing
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many of each queue.")
-def ls(state: str | None = None, queue: str | None = None, limit: int = 100) -> None:
+@click.option("--group", is_flag=True, help="Buried jobs by type, exception and place of the failure.")
+def ls(
+    state: str | None = None,
+    queue: str | None = None,
+    job_type: str | None = None,
+    error: str | None = None,
+    search: str | None = None,
+    older: float | None = None,
+    limit: int = 100,
+    group: bool = False,
+) -> None:
     """List jobs in the order in which they would run. Those that have ended are not listed; `show` knows them."""
     with looking() as control:
-        jobs = control.jobs(queue, state, limit)
+        if group:
+            _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, search, older)))
+            return
+        jobs = control.jobs(queue, state, limit, where(job_type, error, search, older))
     if flags().json:
         print_json([as_data(job) for job in jobs])
         return
     rows = [[job.id, job.type, job.queue, job.state.value, str(job.attempt), _note(job)] for job in jobs]
     print_table(["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"], rows, right="ATTEMPT", none="There are no jobs.")
+
+
+def _print_groups(jobs: Sequence[JobInfo]) -> None:
+    """Buried jobs by what they failed of, the most frequent first."""
+    groups: dict[Failure, list[JobInfo]] = {}
+    for job in jobs:
+        groups.setdefault(job.failure, []).append(job)
+    found = []
+    for failure, of_it in sorted(groups.items(), key=lambda each: (-len(each[1]), each[0])):
+        newest = max(of_it, key=lambda job: job.buried or 0.0)
+        found.append((failure, len(of_it), newest))
+    if flags().json:
+        print_json([_group_data(*each) for each in found])
+        return
+    now = time.time()
+    rows = [
+        [failure.type, failure.exception, failure.place, str(count), _ago(newest, now), newest.id]
+        for failure, count, newest in found
+    ]
+    print_table(["TYPE", "EXCEPTION", "WHERE", "JOBS", "NEWEST", "ID"], rows, right="JOBS", none="Nothing is buried.")
+
+
+def _group_data(failure: Failure, count: int, newest: JobInfo) -> dict[str, object]:
+    group = {"type": failure.type, "exception": failure.exception, "place": failure.place}
+    return {**group, "count": count, "newest": newest.buried, "newest_id": newest.id, "error": newest.error}
+
+
+def _ago(job: JobInfo, now: float) -> str:
+    return "" if job.buried is None else f"{format_duration(max(0.0, now - job.buried))} ago"
 
 
 @command.command("show")
@@ -83,6 +131,9 @@ def more_data(job: JobInfo) -> dict[str, object]:
         "result": job.result,
         "worker": job.worker or None,
         "traceback": job.traceback or None,
+        "submitted": job.submitted,
+        "buried": job.buried,
+        "headers": job.headers,
     }
 
 
@@ -108,9 +159,16 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     if job.state is State.COMPLETED:
         yield "result", _json(job.result)
     for attempt in job.history:
-        took = format_duration(max(0.0, attempt.ended - attempt.started))
-        yield f"attempt {attempt.number}", f"{attempt.outcome} after {took} on {attempt.worker}: {attempt.error}"
+        yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt)
     yield from ((" ", line) for line in job.traceback.splitlines())
+
+
+def _happened(attempt: Attempt) -> str:
+    if not attempt.number:
+        ago = format_duration(max(0.0, time.time() - attempt.ended))
+        return f"{attempt.outcome} by {attempt.worker} {ago} ago" + (f": {attempt.error}" if attempt.error else "")
+    took = format_duration(max(0.0, attempt.ended - attempt.started))
+    return f"{attempt.outcome} after {took} on {attempt.worker}: {attempt.error}"
 
 
 def call_of(job: JobInfo) -> str:

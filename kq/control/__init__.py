@@ -11,11 +11,14 @@ from types import TracebackType
 
 from kq.control.audit import Act
 from kq.control.gauges import Gauged, Gauges
-from kq.control.repair import Repair, Repaired
+from kq.control.repair import REPAIRABLE, Repair, Repaired
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
+from kq.control.view import MOST
 from kq.control.why import Reasons
 
 __all__ = [
+    "MOST",
+    "REPAIRABLE",
     "Act",
     "Control",
     "Failure",

@@ -28,6 +28,8 @@ from kq.record import Record, decode_record, encode, job_key, unique_key
 from kq.standing import caller
 from kq.state.store import Write
 
+#: The states in which a job may be changed.
+REPAIRABLE = frozenset({State.READY, State.DELAYED, State.RETRYING, State.PAUSED, State.BURIED})
 #: So many jobs are repaired in one round trip.
 BATCH = 100
 
@@ -91,6 +93,12 @@ class Repair(View):
             done += [Repaired(info_of(step.seen), step.refused) for step in steps]
         return done
 
+    def buried(
+        self, queue: str | None = None, *, ids: Sequence[str] = (), where: Where = ANY, limit: int | None = None
+    ) -> list[JobInfo]:
+        """The jobs that kick() would kick."""
+        return [info_of(seen) for seen in self._buried(queue, ids, where, limit, time.time())]
+
     def edit(
         self,
         id: str,
@@ -103,8 +111,8 @@ class Repair(View):
         unchecked: bool = False,
         reason: str = "",
         by: str = "",
-    ) -> JobInfo:
-        """Change a job that is buried, waits or is delayed; it stays where it is. Returns it as it was before.
+    ) -> tuple[str, ...]:
+        """Change a job that is buried, waits or is delayed; it stays where it is. Returns what changed: "args.0".
 
         args, kwargs: all of them. delay: seconds from now; without it a delayed job keeps its time. version: of the job
         as it was looked at; one that has changed meanwhile stays as it is. unchecked: also when the app does not know
@@ -124,7 +132,14 @@ class Repair(View):
                 seen, act, body, _in_range(job.priority if priority is None else priority), _wait(delay)
             )
             self._carry_out_one(_Step(seen, act, (made,), keeps_due=delay is None))
-        return job
+        return tuple(changed)
+
+    def check(self, type: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Raise TypeError unless these arguments fit a job type; False when the app does not know it."""
+        known = self._app.jobs.get(type)
+        if known is not None:
+            known.signature.check(args, kwargs)
+        return known is not None
 
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
         """Set a job aside that waits or is delayed. Raises NotRepaired when nothing was done."""
@@ -239,10 +254,7 @@ class Repair(View):
             old_args, old_kwargs = decode_body(seen.body)
             args, kwargs = old_args if args is None else args, old_kwargs if kwargs is None else kwargs
         job = info_of(seen)
-        known = self._app.jobs.get(job.type)
-        if known is not None:
-            known.signature.check(args, kwargs)
-        elif self._app.jobs and not unchecked:
+        if not self.check(job.type, args, kwargs) and self._app.jobs and not unchecked:
             raise NotRepaired(
                 f"app {self._app.name!r} has no job type {job.type!r}, so nothing tells whether the arguments fit",
                 fix="Name the app that has it, or say --unchecked (unchecked=True).",

@@ -11,7 +11,7 @@ import msgspec
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
-from kq.handle import find_state
+from kq.handle import find_state, wait
 from kq.job import State
 from kq.message import Attempt
 from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
@@ -118,6 +118,13 @@ class View:
             return job
         refused = refusal(decode_late(late), None if record is None else decode_record(record))
         return replace(job, history=(*job.history, refused))
+
+    def wait(self, id: str, timeout: float) -> JobInfo | None:
+        """A job as soon as it has ended or was buried; None after timeout seconds.
+
+        Of jobs whose results are not kept (keep=0) nobody hears.
+        """
+        return None if wait(self._app.store, job_key(id), timeout) is None else self.job(id)
 
     def _ended(self, id: str) -> JobInfo | None:
         found = self._app.store.get([job_key(id)])[0]

@@ -32,7 +32,8 @@ class Repairing(ContractWorld):
         crew.worker()
         job = jobs.perform.submit(["bad"])
         found = buried(control, job.queue, job)
-        assert control.edit(job.id, args=[["return"]], version=found.version, reason="row 7 has a date now") == found
+        changed = control.edit(job.id, args=[["return"]], version=found.version, reason="row 7 has a date now")
+        assert changed == ("args.0",)
         assert isinstance(outcome(job), JobBuried)
         (kicked,) = control.kick(job.queue, reason="try again", by="anna@web1")
         assert (kicked.job.id, kicked.refused) == (job.id, "")

@@ -1,0 +1,291 @@
+"""`kq jobs edit`, `kick`, `bury`, `complete`, `rm` and `audit`: what people do to jobs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import msgspec
+
+from kq.cli import document
+from kq.cli.choose import choosing, where
+from kq.cli.failing import DONE, LATE, NO, BadArguments, NotFound
+from kq.cli.frame import Duration, flags, verb
+from kq.cli.plain import printable
+from kq.cli.show import print_json, print_table
+from kq.cli.target import any_app, looking, settings
+from kq.control import REPAIRABLE, Control, JobInfo, Repaired, Where
+from kq.errors import NotRepaired
+from kq.job import State
+from kq.units import format_duration
+
+reason = click.option(
+    "--reason", default="", metavar="TEXT", help="Why; it is kept in the job's history and the audit."
+)
+
+#: Seconds between two kicks at a rate, at least: more often, several are kicked at once.
+BEAT = 0.1
+
+
+@verb("edit")
+@click.argument("id")
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="args.0=8, kwargs.a=x, delay=5m…")
+@click.option("--unchecked", is_flag=True, help="Even when the application does not know the job's type.")
+@reason
+def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) -> None:
+    """Change the job ID, which is buried or waits, by --set or in $EDITOR.
+
+    The arguments are checked against the job type of the application (-A). What has changed meanwhile, or started,
+    stays as it is. A VALUE is JSON where it can be and else text; in quotes ('kwargs.code="007"') it is text always.
+    """
+    with looking() if unchecked else _checking() as control:
+        job = control.job(id)
+        if job is None:
+            raise NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+        if job.state not in REPAIRABLE:
+            raise NotRepaired(f"job {id} is {job.state.value}; only one that waits or is buried is changed")
+        parts = document.changed(document.of(job), assignments) if assignments else _by_hand(control, job)
+        changed: Sequence[str] = ()
+        if parts is not None:
+            try:
+                changed = control.edit(id, **parts, version=job.version, unchecked=unchecked, reason=reason)
+            except (TypeError, ValueError) as error:
+                raise BadArguments(str(error), fix="The job is as it was.") from error
+    if flags().json:
+        print_json({"id": id, "changed": changed})
+    else:
+        click.echo(f"edited {id}: {', '.join(changed)}" if changed else f"{id} is as it was")
+
+
+def _by_hand(control: Control, job: JobInfo) -> dict[str, Any] | None:
+    if not document.has_editor():
+        raise click.UsageError("say what to change: --set args.0=8", click.get_current_context())
+    return document.edited(job, lambda parts: control.check(job.type, parts.get("args", []), parts.get("kwargs", {})))
+
+
+@contextmanager
+def _checking() -> Iterator[Control]:
+    """Control with the application, by which arguments are checked; a warning where none is named."""
+    app = any_app(settings())
+    if not app.jobs:
+        click.echo("The arguments are not checked here: no application is named (-A).", err=True)
+    try:
+        with Control(app) as control:
+            yield control
+    finally:
+        app.close()
+
+
+@verb("kick")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@choosing
+@click.option("--all", "everything", is_flag=True, help="All buried jobs.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many, the first in order.")
+@click.option("--rate", metavar="10/s", help="So many in a second, a minute (/m) or an hour (/h).")
+@click.option("--first", type=click.IntRange(1), metavar="N", help="So many first, and the rest when they have ended.")
+@click.option("--stop-on-same-failure", is_flag=True, help="With --first: not if one fails as before.")
+@click.option("--wait", type=Duration(), default=300.0, metavar="5m", help="With --first: how long. [5m]")
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@reason
+def kick(
+    ids: tuple[str, ...],
+    queue: str | None,
+    job_type: str | None,
+    error: str | None,
+    search: str | None,
+    older: float | None,
+    everything: bool,
+    limit: int | None,
+    rate: str | None,
+    first: int | None,
+    stop_on_same_failure: bool,
+    wait: float,
+    dry_run: bool,
+    yes: bool,
+    reason: str,
+) -> int:
+    """Put buried jobs back into their queues: those of ID, or those that the options choose.
+
+    They keep id, priority and history, and their attempts are counted anew.
+    """
+    chosen = where(job_type, error, search, older)
+    if not ids and not everything and queue is None and chosen == Where():
+        raise click.UsageError("say which: ID..., --queue, --type, --error, --search, --older or --all")
+    pace = None if rate is None else _per_second(rate)
+    with looking() as control:
+        jobs = _meant(control, ids, queue, chosen, limit)
+        if dry_run:
+            return _tell_which(jobs)
+        if not ids and jobs and not yes:
+            _confirm(f"Kick {len(jobs)} jobs?")
+        kicking = _Kicking(control, reason)
+        canaries = jobs[:first] if first else []
+        kicking.kick([job.id for job in canaries])
+        if canaries and not kicking.may_go_on(canaries, wait, stop_on_same_failure):
+            return kicking.tell(ids, len(jobs) - len(canaries))
+        for batch in _paced([job.id for job in jobs[len(canaries) :]], pace):
+            kicking.kick(batch)
+    return kicking.tell(ids, 0)
+
+
+class _Kicking:
+    """Kicks, and remembers what became of it. stopped: why it went no further."""
+
+    def __init__(self, control: Control, reason: str) -> None:
+        self._control = control
+        self._reason = reason
+        self.done: list[Repaired] = []
+        self.stopped = ""
+        self._code = DONE
+
+    def kick(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.done += self._control.kick(ids=ids, reason=self._reason)
+
+    def may_go_on(self, canaries: Sequence[JobInfo], patience: float, stop: bool) -> bool:
+        """Wait for the end of those that were kicked first; whether the rest may follow."""
+        until = time.monotonic() + patience
+        for job in canaries:
+            ended = self._control.wait(job.id, max(0.0, until - time.monotonic()))
+            if ended is None:
+                self.stopped, self._code = f"{job.id} has not ended within {format_duration(patience)}", LATE
+            elif stop and ended.state is State.BURIED and ended.failure == job.failure:
+                self.stopped, self._code = f"{job.id} failed as before: {ended.error}", NO
+            if self.stopped:
+                return False
+        return True
+
+    def tell(self, ids: Sequence[str], left: int) -> int:
+        """Print all of it; returns the exit code. left: how many were not tried."""
+        kicked = [each.job.id for each in self.done if not each.refused]
+        refused = {each.job.id: each.refused for each in self.done if each.refused}
+        refused |= {id: "it is not buried" for id in ids if id not in {each.job.id for each in self.done} and not left}
+        if flags().json:
+            why = [{"id": id, "reason": text} for id, text in refused.items()]
+            print_json({"kicked": kicked, "refused": why, "stopped": self.stopped or None, "left": left})
+        else:
+            click.echo(f"kicked {len(kicked)}" + (f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""))
+            for id, text in refused.items():
+                click.echo(f"not {id}: {printable(text)}", err=True)
+            if self.stopped:
+                click.echo(f"stopped: {printable(self.stopped)}; {left} stay buried", err=True)
+        return self._code or (NO if refused else DONE)
+
+
+def _meant(control: Control, ids: Sequence[str], queue: str | None, chosen: Where, limit: int | None) -> list[JobInfo]:
+    jobs = control.buried(queue, ids=ids, where=chosen, limit=limit)
+    return list({job.id: job for job in jobs}.values())
+
+
+def _tell_which(jobs: Sequence[JobInfo]) -> int:
+    if flags().json:
+        print_json({"would_kick": [job.id for job in jobs]})
+    else:
+        rows = [[job.id, job.type, job.queue, job.error] for job in jobs]
+        print_table(["ID", "TYPE", "QUEUE", "ERROR"], rows, none="No buried job fits.")
+    return DONE
+
+
+def _confirm(question: str) -> None:
+    if sys.stdin.isatty() and not flags().json:
+        click.confirm(question, abort=True, err=True)
+
+
+def _per_second(rate: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)/([smh])", rate)
+    if found is None or not float(found[1]):
+        raise click.BadParameter(f"{rate!r} is no rate; write 10/s, 100/m or 500/h", param_hint="--rate")
+    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _paced(ids: Sequence[str], pace: float | None) -> Iterator[Sequence[str]]:
+    """ids in batches, so many a second; all of them at once where nobody says."""
+    if pace is None:
+        yield ids
+        return
+    size = max(1, int(pace * BEAT))
+    due = time.monotonic()
+    for begin in range(0, len(ids), size):
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield ids[begin : begin + size]
+        due += size / pace
+
+
+@verb("bury")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@reason
+def bury(ids: tuple[str, ...], reason: str) -> int:
+    """Set jobs aside that wait or are delayed, until somebody kicks them."""
+    with looking() as control:
+        return _each(ids, "buried", lambda id: control.bury(id, reason))
+
+
+@verb("rm")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@reason
+def rm(ids: tuple[str, ...], yes: bool, reason: str) -> int:
+    """End jobs for good that are buried or wait. Their handles say that they were deleted."""
+    if len(ids) > 1 and not yes:
+        _confirm(f"Delete {len(ids)} jobs?")
+    with looking() as control:
+        return _each(ids, "deleted", lambda id: control.delete(id, reason=reason))
+
+
+@verb("complete")
+@click.argument("id")
+@click.option("--result", default="null", metavar="JSON", help="What it is to have returned. [null]")
+@reason
+def complete(id: str, result: str, reason: str) -> int:
+    """End the buried job ID with a result, as if it had run."""
+    try:
+        value = json.loads(result)
+    except ValueError as error:
+        raise click.BadParameter(f"{result[:100]!r} is no JSON: {error}", param_hint="--result") from error
+    with looking() as control:
+        return _each([id], "completed", lambda each: control.complete(each, value, reason=reason))
+
+
+def _each(ids: Sequence[str], done: str, act: Any) -> int:
+    """Do act to each of ids, whatever becomes of the others; returns the exit code."""
+    refused: dict[str, str] = {}
+    for id in dict.fromkeys(ids):
+        try:
+            act(id)
+        except NotRepaired as error:
+            refused[id] = error.message
+            if len(ids) == 1 and not flags().json:
+                raise
+    made = [id for id in dict.fromkeys(ids) if id not in refused]
+    if flags().json:
+        print_json({done: made, "refused": [{"id": id, "reason": text} for id, text in refused.items()]})
+        return NO if refused else DONE
+    for id in made:
+        click.echo(f"{done} {id}")
+    for text in refused.values():
+        click.echo(printable(text), err=True)
+    return NO if refused else DONE
+
+
+@verb("audit")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, the newest.")
+def audit(limit: int) -> None:
+    """Tell what people did to jobs in the last 30 days, the newest first."""
+    with looking() as control:
+        acts = control.audit(limit)
+    if flags().json:
+        print_json([msgspec.to_builtins(act) for act in acts])
+        return
+    now = time.time()
+    rows = [
+        [format_duration(max(0.0, now - act.at)), act.by, act.act, act.job, ", ".join(act.changed), act.reason]
+        for act in acts
+    ]
+    print_table(["AGO", "BY", "DID", "JOB", "CHANGED", "REASON"], rows, right="AGO", none="Nobody did anything.")
