@@ -28,10 +28,6 @@ def command() -> None:
     """List jobs, look at one, and repair them."""
 
 
-for each in (repair.edit, repair.kick, repair.bury, repair.complete, repair.rm, repair.audit):
-    command.add_command(each)
-
-
 @command.command("ls")
 @click.option("--state", type=click.Choice([state.value for state in LISTED]), help="Only jobs in this state.")
 @choosing
@@ -104,8 +100,8 @@ def show(id: str) -> None:
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
 
 
-for ordered in (orders.why_job, orders.revoke):
-    command.add_command(ordered)
+for more in (orders.why_job, orders.revoke, *repair.VERBS):
+    command.add_command(more)
 
 
 def as_data(job: JobInfo) -> dict[str, object]:

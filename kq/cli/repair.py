@@ -15,8 +15,9 @@ import msgspec
 
 from kq.cli import document
 from kq.cli.choose import choosing, where
-from kq.cli.failing import DONE, LATE, NO, BadArguments, NotFound
+from kq.cli.failing import DONE, LATE, NO, BadArguments
 from kq.cli.frame import Duration, flags, verb
+from kq.cli.orders import unknown_job
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, looking, settings
@@ -47,7 +48,7 @@ def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) ->
     with looking() if unchecked else _checking() as control:
         job = control.job(id)
         if job is None:
-            raise NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+            raise unknown_job(id)
         if job.state not in REPAIRABLE:
             raise NotRepaired(f"job {id} is {job.state.value}; only one that waits or is buried is changed")
         parts = document.changed(document.of(job), assignments) if assignments else _by_hand(control, job)
@@ -289,3 +290,6 @@ def audit(limit: int) -> None:
         for act in acts
     ]
     print_table(["AGO", "BY", "DID", "JOB", "CHANGED", "REASON"], rows, right="AGO", none="Nobody did anything.")
+
+
+VERBS = (edit, kick, bury, complete, rm, audit)
