@@ -160,6 +160,19 @@ class RedisServer(Server):
         }
         return [self._path, *(word for key, value in options.items() for word in (f"--{key}", value))]
 
+    def fill(self) -> None:
+        """Let it have reached its maxmemory."""
+        self._limit(1)
+
+    def free(self) -> None:
+        """Lift that limit."""
+        self._limit(0)
+
+    def _limit(self, size: int) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), STARTUP) as line:
+            line.sendall(f"CONFIG SET maxmemory {size}\r\n".encode())
+            assert line.recv(100) == b"+OK\r\n"
+
 
 class RabbitServer(Server):
     """A RabbitMQ node of its own, with its own epmd: several may run at once, as any user."""
@@ -195,6 +208,20 @@ class RabbitServer(Server):
             self._epmd.wait(STARTUP)
             self._epmd = None
         super().close()
+
+    def fill(self) -> None:
+        """Let it be short of disk."""
+        self._ctl("eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
+
+    def free(self) -> None:
+        """Let that be over."""
+        self._ctl("eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
+
+    def _ctl(self, *words: str) -> None:
+        """Let the server's own tool do something."""
+        tool = [*sorted(glob("/usr/lib/rabbitmq/lib/*/sbin/rabbitmqctl")), "rabbitmqctl"][0]
+        environment = {**os.environ, **self.environment()}
+        subprocess.run([tool, *words], env=environment, check=True, capture_output=True)
 
     def command(self) -> list[str]:
         # Debian's program of this name in /usr/sbin insists on its own user.

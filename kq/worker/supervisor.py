@@ -499,7 +499,8 @@ class Supervisor:
 
     def _backoff(self) -> float:
         self._failures += 1
-        return min(2.0, 0.05 * 2.0 ** min(self._failures, 10)) * self._chance.uniform(0.5, 1.0)
+        # Several times within a lease: the next beat waits as long.
+        return min(2.0, self.plan.lease / 8, 0.05 * 2.0 ** min(self._failures, 10)) * self._chance.uniform(0.5, 1.0)
 
     # Taking jobs in.
 

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +62,14 @@ def address(port: int, user: str = "guest:guest", vhost: str = "/") -> str:
     return f"kq-amqp://{user}@127.0.0.1:{port}/{vhost}"
 
 
-def rabbitmqctl(server: RabbitServer, *words: str) -> None:
-    """Let the server's own tool do something."""
-    tool = [*sorted(glob("/usr/lib/rabbitmq/lib/*/sbin/rabbitmqctl")), "rabbitmqctl"][0]
-    environment = {**os.environ, **server.environment()}
-    subprocess.run([tool, *words], env=environment, check=True, capture_output=True)
-
-
 @contextmanager
 def alarm(server: RabbitServer) -> Iterator[None]:
     """Let the server be short of disk."""
-    rabbitmqctl(server, "eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
+    server.fill()
     try:
         yield
     finally:
-        rabbitmqctl(server, "eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
+        server.free()
 
 
 class TestConfirms(OnOwnRabbit):

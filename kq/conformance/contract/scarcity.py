@@ -1,0 +1,93 @@
+"""C18 and C1, of a broker that has no room left: it refuses what is new, and all that it has can be finished."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.outages import BACK, SLACK
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, elapsed
+from kq.control import Control
+from kq.errors import BrokerFull, BrokerUnreachable
+from kq.handle import Handle
+from kq.job import Job
+
+#: Leases for which the broker stays full.
+LONG = 2
+
+
+class Space(Protocol):
+    """The room that a broker has."""
+
+    def fill(self) -> None:
+        """Leave the broker none."""
+
+    def free(self) -> None:
+        """Give it some again."""
+
+
+class ScarcitySuite(ContractWorld):
+    """What is promised of brokers that have no room left. A subclass has a fixture `space`, the Space of its broker."""
+
+    @keeps("C18")
+    def test_a_broker_that_has_no_room_loses_nothing_and_goes_on_by_itself(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, space: Space, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles: list[Handle[int]] = app.submit_many(jobs.nap.job(0.05) for _ in range(60))
+        handles += app.submit_many(jobs.perform.job(["raise RuntimeError", "retry 0", "return"]) for _ in range(20))
+        eventually(lambda: len(diary.starts()) >= 10, "jobs run")
+        space.fill()
+        time.sleep(LONG * self.lease)
+        space.free()
+        back = time.time()
+        fresh = eventually(lambda: [start for start in diary.starts() if start.at > back], "jobs run again")[0]
+        for handle in handles:
+            handle.result(30)
+        assert worker.process.poll() is None
+        eventually(lambda: not control.jobs(handles[0].queue), "nothing is left")
+        again = len(diary.starts()) - 60 - 3 * 20
+        measured(f"on after {fresh.at - back:.1f} s; 0 of {len(handles)} lost, {again} started again")
+        assert fresh.at - back <= BACK
+
+    @keeps("C1")
+    def test_a_submit_to_a_broker_that_has_no_room_says_so_in_time(
+        self, app: App, control: Control, queue: str, jobs: Jobs, space: Space, measured: Figures
+    ) -> None:
+        before = jobs.note.submit("before")
+        space.fill()
+        began = time.monotonic()
+        refused = jobs.note.job("refused")
+        with pytest.raises((BrokerFull, BrokerUnreachable)) as caught:
+            fill_up(app, jobs)
+        took = elapsed(began)
+        assert took <= SUBMIT_TIMEOUT + SLACK
+        space.free()
+        stored = "no" if isinstance(caught.value, BrokerFull) else getattr(caught.value, "stored", "")
+        measured(f"{took:.1f} s of {SUBMIT_TIMEOUT:g} s, stored: {stored}")
+        eventually(lambda: submitted(app, refused), "the broker takes jobs again")
+        ids = [job.id for job in control.jobs(queue, limit=1000)]
+        assert ids.count(before.id) == ids.count(refused.id) == 1
+
+
+def fill_up(app: App, jobs: Jobs) -> None:
+    """Submit until the broker refuses."""
+    for _ in range(100):
+        app.submit_many(jobs.note.job("x" * 10_000) for _ in range(20))
+
+
+def submitted(app: App, job: Job[str]) -> bool:
+    """Whether the broker took a job."""
+    try:
+        app.submit(job)
+    except (BrokerFull, BrokerUnreachable):
+        return False
+    return True

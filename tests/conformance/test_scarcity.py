@@ -1,0 +1,69 @@
+"""What kq promises of a broker without room: a full disk, a Redis at its limit, a RabbitMQ with an alarm."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kq.conformance.contract import ScarcitySuite
+from tests.brokers import OnRabbit, OnRedis, OnSqlite
+from tests.conftest import available, lasting
+from tests.servers import RabbitServer, RedisServer
+
+
+@pytest.fixture(scope="module")
+def small_rabbit() -> Iterator[RabbitServer]:
+    """A RabbitMQ that no other test uses meanwhile."""
+    with available(RabbitServer) as server, lasting(server):
+        yield server
+
+
+class FullDisk:
+    """No file of this process and its workers grows much beyond the size that the database has now."""
+
+    def __init__(self, database: Path) -> None:
+        self._files = [database, database.with_name(f"{database.name}-wal")]
+
+    def fill(self) -> None:
+        self._limit(max(file.stat().st_size for file in self._files) + 8192)
+
+    def free(self) -> None:
+        self._limit(resource.RLIM_INFINITY)
+
+    def _limit(self, size: int) -> None:
+        own = psutil.Process()
+        for process in [own, *own.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if process.exe() == own.exe():  # not a server that other tests use
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+class TestScarcityOnSqlite(OnSqlite, ScarcitySuite):
+    @pytest.fixture
+    def space(self, broker_url: str) -> Iterator[FullDisk]:
+        disk = FullDisk(Path(broker_url.removeprefix("sqlite:///")))
+        yield disk
+        disk.free()
+
+
+class TestScarcityOnRedis(OnRedis, ScarcitySuite):
+    @pytest.fixture
+    def space(self, redis_server: RedisServer) -> Iterator[RedisServer]:
+        yield redis_server
+        redis_server.free()
+
+
+class TestScarcityOnRabbit(OnRabbit, ScarcitySuite):
+    @pytest.fixture
+    def broker_url(self, small_rabbit: RabbitServer) -> str:
+        return small_rabbit.url
+
+    @pytest.fixture
+    def space(self, small_rabbit: RabbitServer) -> Iterator[RabbitServer]:
+        yield small_rabbit
+        small_rabbit.free()
