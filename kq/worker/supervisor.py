@@ -145,6 +145,7 @@ class Supervisor:
         self._arrivals = 0
         self._margin = min(MARGIN, plan.lease * MARGIN_PART)
         self._started = clock.now()
+        self._behind = 0.0  # seconds by which our clock is behind the state store's
         self._stop_by: float | None = None
         self._selector = selectors.DefaultSelector()
         self._version = -1  # of the pool, as the selector knows it
@@ -387,6 +388,7 @@ class Supervisor:
     def _tell(self, *writes: Write) -> None:
         """Make writes, and describe this worker as it is now."""
         now = self._store.now()
+        self._behind = now - self._clock.now()
         self._store.write([*writes, Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP)])
 
     def description(self, now: float) -> dict[str, Any]:
@@ -543,7 +545,7 @@ class Supervisor:
         self._arrivals += 1
         since = self._clock.monotonic()
         task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals, since)
-        if head.deadline is not None and self._clock.now() > head.deadline:
+        if head.deadline is not None and self._clock.now() + self._behind > head.deadline:
             self._ended(task, Expired())
         elif task.suspect or head.again or not self._indexed or self._neighbours.may_do_better(task):
             self._arrived.append(task)

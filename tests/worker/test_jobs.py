@@ -11,6 +11,7 @@ import pytest
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried, outcome
 from kq.control import Control
@@ -18,6 +19,7 @@ from kq.errors import ConfigError, JobBuried, JobRevoked
 from kq.job import State
 from kq.record import unique_key
 from kq.worker import Worker
+from tests.brokers import OnRedis
 from tests.worker.jobs import Odd
 from tests.worker.world import WorkerWorld
 
@@ -84,6 +86,12 @@ class TestDeadline(WorkerWorld):
     def test_a_job_in_time_is_not_cut_short_by_its_deadline(self, jobs: Odd, crew: Crew) -> None:
         crew.worker()
         assert jobs.nap.options(deadline=time.time() + 1.0).submit(1.5).result(10)
+
+
+class TestDeadlineOnAServer(OnRedis):
+    def test_a_deadline_is_by_the_clock_of_the_state_store(self, jobs: Jobs, crew: Crew) -> None:
+        crew.program(ahead=7200)
+        assert jobs.note.options(deadline=time.time() + 600).submit("in time").result(10) == "in time"
 
 
 class TestSteering(WorkerWorld):

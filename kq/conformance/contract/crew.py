@@ -212,12 +212,23 @@ class Crew:
         grace: float = 10.0,
         queues: str = "",
         ready: bool = True,
+        ahead: float = 0.0,
     ) -> Program:
-        """A worker that is a program. arguments: more for its command line."""
+        """A worker that is a program. arguments: more for its command line. ahead: seconds by which its clock is."""
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
-        program = Program(self._where, self._folder, self._environment, [*words, *arguments])
+        environment = self._with_wrong_clock(ahead) if ahead else self._environment
+        program = Program(self._where, self._folder, environment, [*words, *arguments])
         self._hands.append(program)
         return program.ready() if ready else program
+
+    def _with_wrong_clock(self, ahead: float) -> dict[str, str]:
+        """Our environment, but for the clock of every Python in it."""
+        folder = self._folder / f"ahead by {ahead:g}"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(
+            f"import time\nright = time.time\ntime.time = lambda: right() + {ahead}\n"
+        )
+        return {**self._environment, "PYTHONPATH": f"{folder}{os.pathsep}{self._environment['PYTHONPATH']}"}
 
     def start(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Another program, python code, whose output can be read."""

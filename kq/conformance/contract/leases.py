@@ -98,6 +98,30 @@ class Lease(ContractWorld):
         measured(f"{len(diary.starts(job.id))} start in {2.5 * self.lease:g} s under a lease of {self.lease:g} s")
 
     @keeps("C3")
+    def test_workers_whose_clocks_are_two_hours_wrong_keep_leases_and_delays(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        for ahead in (7200.0, -7200.0):
+            crew.program(ahead=ahead)
+        napping = [jobs.nap.submit(2 * self.lease) for _ in range(2)]
+        for job in napping:
+            assert job.result(4 * self.lease)
+        assert len(diary.starts()) == len(napping)
+        assert all(abs(start.at - time.time()) > 7000 for start in diary.starts())
+        # One after the other, until both workers had some of them.
+        began, pids, delays = time.monotonic(), set[int](), list[float]()
+        while len(pids) < 2 and elapsed(began) < 20:
+            asked = time.monotonic()
+            job = jobs.perform.options(delay=0.3).submit(["retry 0.3", "return"])
+            assert job.result(10) == 2
+            delays.append(elapsed(asked))
+            pids.update(start.pid for start in diary.starts(job.id))
+        assert len(pids) == 2
+        assert all(0.6 <= delay <= 1.6 for delay in delays)
+        measured(f"{len(napping)} starts of {len(napping)} jobs of two leases; delays late by {ms(max(delays) - 0.6)}")
+
+    @keeps("C3")
     def test_a_job_that_holds_the_interpreter_does_not_stop_the_heartbeats(
         self, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
+import psutil
 import pytest
 
 from kq.app import App
@@ -27,6 +28,8 @@ from kq.job import State
 
 #: Seconds that a long outage takes: twice a lease. `make outages` asks for half a minute under the usual lease.
 OUTAGE = float(os.environ.get("KQ_OUTAGE") or 6)
+#: How often the network resets every connection; 150 times with `make outages`.
+RESETS = int(os.environ.get("KQ_RESETS") or 20)
 SLACK = 0.5  # seconds by which a submit may end late
 PRODUCERS = 3
 BACK = 2.0  # seconds after which work goes on when the broker answers again
@@ -202,6 +205,27 @@ class Outage(OnAWire):
             eventually(lambda goal=20 * (number + 1): len(diary.starts()) >= goal, "jobs run")  # type: ignore[misc]
             wire.cut()
         self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
+    def test_a_storm_of_resets_leaves_no_descriptor_open_and_each_is_recovered_from_at_once(
+        self, jobs: Jobs, crew: Crew, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program()
+        here, slowest, open_before = psutil.Process(), 0.0, (0, 0)
+        for number in range(RESETS):
+            if number == RESETS // 4:  # all that is kept open is open by now
+                open_before = here.num_fds(), worker.supervisor.num_fds()
+            wire.cut()
+            began = time.monotonic()
+            assert jobs.note.submit(str(number)).result(20) == str(number)
+            slowest = max(slowest, elapsed(began))
+        open_after = here.num_fds(), worker.supervisor.num_fds()
+        assert worker.process.poll() is None
+        measured(
+            f"{RESETS} resets: a job done after {slowest:.1f} s at most, descriptors {open_before} to {open_after}"
+        )
+        assert slowest <= BACK
+        assert all(after <= before + 2 for before, after in zip(open_before, open_after, strict=True))
 
     @keeps("C18")
     def test_an_idle_worker_finds_out_that_its_connection_is_half_open(
