@@ -644,8 +644,11 @@ class Supervisor:
                 self._leave(tasks[0].delivery.queue)
                 self._suspects += tasks
                 continue
-            self.pool.give(executor, tasks)
-            if len(executor.tasks) < executor.slots:
+            if tasks[0].poison:
+                self.pool.isolate(executor, tasks[0])
+            else:
+                self.pool.give(executor, tasks)
+            if self.pool.has_room(executor):
                 rooms.append(executor)
 
     def _batch(self, executor: Executor, rooms: int) -> list[Task]:
@@ -658,7 +661,9 @@ class Supervisor:
         if not self._limited:
             share = -(-(len(self._ready) + 1) // rooms)
             size = min(share, self.pool.batch(first, executor))
-        while len(tasks) < size and self._ready and not self._ready[0].suspect and self._ready[0].kind is first.kind:
+        while len(tasks) < size and self._ready and self._ready[0].kind is first.kind:
+            if self._ready[0].suspect or self._ready[0].poison:
+                break
             tasks.append(self._ready.popleft())
         return tasks
 
