@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kq.conformance.contract import ScarcitySuite
+from kq.conformance.contract import ScarcityAtWork, ScarcitySuite
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
@@ -67,3 +67,11 @@ class TestScarcityOnRabbit(OnRabbit, ScarcitySuite):
     def space(self, small_rabbit: RabbitServer) -> Iterator[RabbitServer]:
         yield small_rabbit
         small_rabbit.free()
+
+
+class TestScarcityOfTheStateStoreBesideRabbit(OnRabbit, ScarcityAtWork):
+    @pytest.fixture
+    def space(self, state_url: str) -> Iterator[FullDisk]:
+        disk = FullDisk(Path(state_url.removeprefix("sqlite:///")))
+        yield disk
+        disk.free()

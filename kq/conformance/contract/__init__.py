@@ -25,7 +25,7 @@ from kq.conformance.contract.reasons import Supervision, Why
 from kq.conformance.contract.remedies import Remedies
 from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
-from kq.conformance.contract.scarcity import ScarcitySuite
+from kq.conformance.contract.scarcity import ScarcityAtWork, ScarcitySuite
 from kq.conformance.contract.storing import Atomic, Kept
 
 
@@ -53,4 +53,4 @@ class ContractSuite(
     """Every promise, on a broker that stays well."""
 
 
-__all__ = ["ContractSuite", "LotterySuite", "ScarcitySuite", "WireSuite"]
+__all__ = ["ContractSuite", "LotterySuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]

@@ -34,8 +34,11 @@ class Space(Protocol):
         """Give it some again."""
 
 
-class ScarcitySuite(ContractWorld):
-    """What is promised of brokers that have no room left. A subclass has a fixture `space`, the Space of its broker."""
+class ScarcityAtWork(ContractWorld):
+    """What is promised of workers when the broker, or the state store, has no room left.
+
+    A subclass has a fixture `space`, the Space of that broker or store.
+    """
 
     @keeps("C18")
     def test_a_broker_that_has_no_room_loses_nothing_and_goes_on_by_itself(
@@ -57,6 +60,10 @@ class ScarcitySuite(ContractWorld):
         again = len(diary.starts()) - 60 - 3 * 20
         measured(f"on after {fresh.at - back:.1f} s; 0 of {len(handles)} lost, {again} started again")
         assert fresh.at - back <= BACK
+
+
+class ScarcitySuite(ScarcityAtWork):
+    """And of producers. space: that of the broker."""
 
     @keeps("C1")
     def test_a_submit_to_a_broker_that_has_no_room_says_so_in_time(
