@@ -138,6 +138,16 @@ class TestConfirms(OnOwnRabbit):
 class TestDeliveries(OnOwnRabbit):
     """No ack meets another's message, and nothing is delivered behind one's back."""
 
+    def test_a_routing_key_that_is_no_text_breaks_nobodys_connection(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        inbox = Inbox(connection, queue)
+        inbox.channel.queue_bind(queue, "amq.topic", "#")
+        message = inbox.channel.prepare_message("a", content_type="text/plain", content_encoding="utf-8")
+        inbox.channel.basic_publish(message, exchange="amq.topic", routing_key=b"\xff")
+        publish(connection, queue, "b")
+        assert bodies(inbox.take(2)) == "a b"
+
     def test_an_ack_that_is_said_twice_is_refused_before_it_is_sent(
         self, connection: kombu.Connection, queue: str
     ) -> None:

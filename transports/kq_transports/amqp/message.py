@@ -98,8 +98,9 @@ def arrival(channel: Channel, method: Method) -> Arrival:
     consumer = payload[5:at].decode()
     tag, redelivered = _TAG.unpack_from(payload, at)
     end = at + 10 + payload[at + 9]
-    exchange = payload[at + 10 : end].decode()
-    key = payload[end + 1 : end + 1 + payload[end]].decode()
+    # Text as a rule, but nothing makes a publisher keep to it.
+    exchange = payload[at + 10 : end].decode(errors="replace")
+    key = payload[end + 1 : end + 1 + payload[end]].decode(errors="replace")
     return Arrival(channel, "", consumer, tag, bool(redelivered), exchange, key, method.header, method.body)
 
 
