@@ -58,7 +58,8 @@ chaos: .venv/.dev  ## 200 random kills over 5 000 jobs on SQLite, Redis and Rabb
 
 outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE=…) under a lease of half of that (minutes)
 	@scripts/servers.sh
-	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 $(MEASURE) tests/conformance/test_contract.py -k "restart or black_hole_that or locks or half_open or storm" $(ARGS)
+	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 $(MEASURE) tests/conformance/test_contract.py \
+	  -k "restart or black_hole_that or locks or half_open or slow_network or end_again or storm" $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh

@@ -58,6 +58,12 @@ class Wire(Protocol):
     def cut(self) -> None:
         """Reset every connection; new ones work."""
 
+    def drop(self) -> None:
+        """Close every connection in good order; new ones work."""
+
+    def delay(self, seconds: float) -> None:
+        """Hold every byte back for so long, in each direction; 0 undoes it."""
+
     def refuse(self) -> None:
         """Reset every connection, and each new one at once, until restore()."""
 
@@ -196,14 +202,42 @@ class Outage(OnAWire):
         self.goes_on(worker, handles, diary, measured)
 
     @keeps("C18")
-    def test_connections_that_are_reset_again_and_again_are_survived(
-        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
+    @pytest.mark.parametrize("how", ["cut", "drop"])
+    def test_connections_that_end_again_and_again_are_survived(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures, how: str
     ) -> None:
         worker = crew.program(concurrency=2)
         handles = app.submit_many(jobs.nap.job(0.02) for _ in range(200))
         for number in range(5):
             eventually(lambda goal=20 * (number + 1): len(diary.starts()) >= goal, "jobs run")  # type: ignore[misc]
-            wire.cut()
+            getattr(wire, how)()
+        self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
+    def test_a_slow_network_costs_no_lease(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(self.lease / 10) for _ in range(8))
+        eventually(lambda: diary.starts(), "jobs run")
+        wire.delay(self.lease / 40)
+        eventually(lambda: len(diary.ends()) == len(handles), "all have ended", 10 * self.lease)
+        wire.delay(0)
+        assert all(handle.result(20) for handle in handles)
+        assert len(diary.starts()) == len(handles)
+        assert "run elsewhere" not in worker.said()
+        measured(f"each of {len(handles)} jobs started once, {self.lease / 20:.2g} s for an answer")
+
+    @keeps("C18")
+    def test_a_busy_worker_finds_out_that_its_connection_is_half_open(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
+        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        wire.forget()
+        cut = time.time()
+        eventually(lambda: diary.starts()[-1].at > cut + 0.5, "jobs run again", self.lease + BACK)
         self.goes_on(worker, handles, diary, measured)
 
     @keeps("C18")

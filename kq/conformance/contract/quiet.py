@@ -14,7 +14,7 @@ from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms, percentile
 from kq.conformance.contract.jobs import Jobs
-from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.waiting import DEADLINE, eventually
 from kq.conformance.contract.world import ContractWorld, elapsed
 from kq.control import Control
 
@@ -100,8 +100,7 @@ class Bounded(ContractWorld):
         for _ in range(ROUNDS * 5):
             for _ in range(BATCH):
                 took["submit"].append(seconds(urgent.submit))
-            took["reserve"].append(seconds(lambda: eventually(session.drain, "jobs come")) / BATCH)
-            eventually(lambda: session.drain() or len(arrived) == BATCH, "all come")
+            took["reserve"].append(seconds(lambda: drain(session, arrived)) / BATCH)
             settlements = [Settlement(delivery) for delivery in arrived]
             arrived.clear()
             took["settle"].append(seconds(lambda settlements=settlements: session.settle(settlements)) / BATCH)  # type: ignore[misc]
@@ -121,6 +120,14 @@ class Bounded(ContractWorld):
         grown = memory(worker) - before
         measured(f"{grown / MIB:+.1f} MiB after {self.many:,} more jobs")
         assert grown < 8 * MIB
+
+
+def drain(session: Session, arrived: list[Delivery]) -> None:
+    """Take in jobs until as many arrived as one takes at a time."""
+    until = time.monotonic() + DEADLINE
+    while len(arrived) < BATCH:
+        session.drain()
+        assert time.monotonic() < until, f"{len(arrived)} of {BATCH} jobs came"
 
 
 def fill(app: App, jobs: Jobs, count: int) -> None:
