@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kq.app import App
     from kq.broker import PublishPolicy
     from kq.context import current_job
-    from kq.control import Control
+    from kq.control import Control, Where
     from kq.errors import (
         BadJob,
         BadNetwork,
@@ -80,6 +80,7 @@ _HOME = {
     "RetryPolicy": "kq.policy",
     "SoftTimeout": "kq.errors",
     "State": "kq.job",
+    "Where": "kq.control",
     "Worker": "kq.worker",
     "by_error": "kq.policy",
     "current_job": "kq.context",
@@ -120,6 +121,7 @@ __all__ = [
     "RetryPolicy",
     "SoftTimeout",
     "State",
+    "Where",
     "Worker",
     "by_error",
     "current_job",

@@ -32,7 +32,6 @@ from kq.control import (
     QueueInfo,
     Repaired,
     RunningJob,
-    Where,
     WorkerInfo,
 )
 from kq.errors import KqError, Steering, all_errors
@@ -49,7 +48,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 GROUPS = {
     "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.handle", "kq.context"),
     "Failures and retries": ("kq.failure", "kq.policy"),
-    "Workers and control": ("kq.worker.program", "kq.control"),
+    "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
     "Settings in code": ("kq.broker",),
 }
 #: Classes whose objects only kq makes.
@@ -59,7 +58,6 @@ RETURNED = (
     Settings,
     CurrentJob,
     JobInfo,
-    Where,
     Failure,
     Repaired,
     Act,
