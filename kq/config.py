@@ -58,7 +58,8 @@ class Worker(msgspec.Struct, frozen=True):
     pool: what its executors are made of. concurrency: jobs at once, None for one per CPU, 10 threads or 100 coroutines.
     processes: supervisors, each with executors of its own. grace: seconds that running jobs are given when it is told
     to end.
-    max_jobs: an executor that ran so many jobs is replaced. max_rss: one that holds so many bytes is, too.
+    max_jobs: an executor that ran so many jobs is replaced. max_rss: one that holds four fifths of
+    so many bytes is too, and one that passes them while jobs run is killed.
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
     control: whether it makes control's rounds, unless another does.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -86,10 +86,10 @@ class Standing:
         order = self.revoked.get(job)
         return Revoke(f"revoked {order}") if order and isinstance(verdict, Retry | Bury | Park | PassOn) else verdict
 
-    def spent(self, job: str) -> Write | None:
-        """What to write when a job has ended; None when nothing was ordered about it."""
-        order = self.revoked.get(job)
-        return None if order is None else Write(order_key(Kind.REVOKE, job), encode(order), SPENT_KEEP)
+    def spent(self, job: str) -> Iterator[Write]:
+        """What to write when a job has ended: an order about it is not kept for long any more."""
+        if order := self.revoked.get(job):
+            yield Write(order_key(Kind.REVOKE, job), encode(order), SPENT_KEEP)
 
 
 NONE = Standing()

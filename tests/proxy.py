@@ -37,6 +37,9 @@ class Proxy:
         self._commands: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._refusing = self._frozen = self._closed = False
         self._delay, self._sequence = 0.0, 0
+        #: How many bytes the clients have sent.
+        self.heard = 0
+        self._until: int | None = None
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._waker, selectors.EVENT_READ, lambda: self._waker.recv(CHUNK))
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -54,6 +57,14 @@ class Proxy:
     def drop(self) -> None:
         """Close every open connection in good order (FIN); new ones work."""
         self._do(lambda: self._end_all(abruptly=False))
+
+    def drop_at(self, heard: int) -> None:
+        """Close every open connection when clients have sent so many bytes; what comes behind is not passed on."""
+
+        def drop_at() -> None:
+            self._until = heard
+
+        self._do(drop_at)
 
     def refuse(self) -> None:
         """Reset every open connection, and each new one at once, until restore()."""
@@ -93,7 +104,7 @@ class Proxy:
         """Be a good network again (half-open connections stay half-open)."""
 
         def restore() -> None:
-            self._refusing, self._delay = False, 0.0
+            self._refusing, self._delay, self._until = False, 0.0, None
             self._set_frozen(False)
 
         self._do(restore)
@@ -196,6 +207,13 @@ class Proxy:
                 self._pass_on(pair, end, data)
 
     def _pass_on(self, pair: _Pair, end: socket.socket, data: bytes) -> None:
+        if pair.is_client(end):
+            before, self.heard = self.heard, self.heard + len(data)
+            if self._until is not None and self.heard >= self._until:
+                pair.pass_on(end, data[: self._until - before])
+                self._until = None
+                self._end_all(abruptly=False)
+                return
         if not (data and pair.pass_on(end, data)):
             self._end(pair, abruptly=False)
 
@@ -222,6 +240,9 @@ class _Pair:
 
     def ends(self) -> list[socket.socket]:
         return [self._client, *([self._server] if self._server else [])]
+
+    def is_client(self, end: socket.socket) -> bool:
+        return end is self._client
 
     def pass_on(self, end: socket.socket, data: bytes) -> bool:
         """Give data from one end to the other; False when that is not possible any more."""

@@ -29,7 +29,7 @@ log = logging.getLogger("kq.worker")
 @click.option("--processes", type=click.IntRange(1), help="Workers side by side. [1]")
 @click.option("--grace", type=Duration(), help="When told to end, finish what runs within this. [30s]")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
-@click.option("--max-rss", metavar="SIZE", help="Replace an executor that holds more memory, such as 512MiB.")
+@click.option("--max-rss", metavar="SIZE", help="Let no executor hold more memory, such as 512MiB.")
 @click.option("--control/--no-control", default=None, help="Make control's rounds, unless another does. [--control]")
 @click.option("--orders", type=int, default=-1, hidden=True)
 def command(orders: int, **given: object) -> int:

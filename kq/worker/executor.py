@@ -14,7 +14,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -34,6 +33,7 @@ from kq.failure import names_of
 from kq.jobtype import JobType
 from kq.message import decode_body, encode_result
 from kq.record import RESULT_LIMIT
+from kq.worker.kin import adopt_orphans, living_children
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -69,6 +69,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool
         "async": _in_loop,
     }
     be_deaf()
+    adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.register_at_fork(
         # What is sent to a child before it is an ordinary process waits until then.
@@ -212,7 +213,6 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
     def interrupt(number: int, at: FrameType | None) -> None:
         # The signal may come late, in another job: only the one it was meant for is interrupted.
         if current and page.interrupt == current:
-            page.interrupt = 0
             raise SoftTimeout("the job ran past its timeout")
 
     def execute(run: Run) -> bytes:
@@ -243,6 +243,10 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
             signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
             page.mark(0, run.seq)
             sock.sendall(_uninterrupted(execute, run))
+            if page.interrupt:
+                if living_children():
+                    return  # what the interrupted job started ends with this process
+                page.interrupt = 0
         if order.leave:
             break
     _leave()
@@ -525,12 +529,3 @@ class _Stage:
         if self._out:
             self._sock.setblocking(True)
             self._sock.sendall(self._out)
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends (Linux), and check that it has not already."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)

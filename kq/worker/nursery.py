@@ -3,6 +3,9 @@
 `python -m kq.worker.nursery SOCKET LAPSE APP PARENT`, with KQ_URL and KQ_STATE in its environment. Its memory is
 shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
 seconds. It runs no job, so it stays as clean as it was after the import.
+
+What jobs started and left becomes the nursery's when their executor ends, whatever session or group it went to:
+it is killed. So is everything when the supervisor ends.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from kq.app import App
 from kq.errors import KqError
 from kq.loading import load_app, version_of
 from kq.policy import RetryPolicy
-from kq.worker.executor import be_deaf, die_with, run_executor
+from kq.worker.executor import be_deaf, run_executor
+from kq.worker.kin import adopt_orphans, die_with, living_children
 from kq.worker.lapse import Lapse
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
@@ -33,6 +37,9 @@ from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Sp
 LOOK = 0.25
 #: Seconds between two tries to fork.
 FORK_PAUSE = 0.1
+#: Seconds in which everything ends with the supervisor, and between two looks at what still lives.
+END_WITHIN = 5.0
+END_PAUSE = 0.005
 
 _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
@@ -55,7 +62,7 @@ def main() -> None:
     be_deaf()  # whatever the application did about signals
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
-        _Nursery(app, sock, Lapse(int(lapse))).serve()
+        _Nursery(app, sock, Lapse(int(lapse)), int(parent)).serve()
 
 
 def catalogue(app: App) -> list[Entry]:
@@ -84,11 +91,13 @@ def _policy_data(policy: RetryPolicy | None) -> dict[str, object] | None:
 class _Nursery:
     """Forks on request, reaps, and reports both. Ends all executors when their supervisor lets the lease lapse."""
 
-    def __init__(self, app: App, sock: socket.socket, lapse: Lapse) -> None:
+    def __init__(self, app: App, sock: socket.socket, lapse: Lapse, parent: int) -> None:
         self._app = app
         self._sock = sock
         self._lapse = lapse
-        self._children: set[int] = set()
+        self._parent = parent
+        self._executors: set[int] = set()
+        self._own: set[int] = set()  # what the application started when it was imported
         self._frames = Frames()
         self._descriptors: list[int] = []
 
@@ -97,25 +106,49 @@ class _Nursery:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         reader.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda number, at: None)
+        for number in (signal.SIGCHLD, signal.SIGQUIT):
+            signal.signal(number, lambda number, at: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._wakeup = (reader, writer)
-        while True:
+        self._own = living_children()
+        adopt_orphans()
+        die_with(self._parent, signal.SIGQUIT)
+        told = b""
+        while signal.SIGQUIT not in told:
             readable, _, _ = select.select([self._sock, reader], [], [], self._until_lapse())
             if reader in readable:
-                reader.recv(4096)
+                told = reader.recv(4096)
                 self._reap()
             if self._sock in readable and not self._read():
-                # An executor that ends after us must not make Python write to a descriptor that is closed by then.
-                signal.set_wakeup_fd(-1)
-                return
+                break
+        # An executor that ends after us must not make Python write to a descriptor that is closed by then.
+        signal.set_wakeup_fd(-1)
+        self._end()
+
+    def _end(self) -> None:
+        """Leave nothing behind."""
+        self._executors.clear()
+        until = time.monotonic() + END_WITHIN
+        while self._sweep() and time.monotonic() < until:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            time.sleep(END_PAUSE)
+
+    def _sweep(self) -> bool:
+        """Kill what descends from executors that have ended; False when there is nothing."""
+        orphans = living_children() - self._executors - self._own
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(orphans)
 
     def _until_lapse(self) -> float:
         """End the executors whose time is over; returns seconds until the next look."""
         now = time.monotonic()
         left = self._lapse.moment - now
         if left <= 0:
-            for pid in self._children:
+            for pid in self._executors:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
         return left if 0 < left < math.inf else LOOK
@@ -142,7 +175,7 @@ class _Nursery:
         pid = self._fork()
         if pid == 0:
             self._become(spawn, descriptors, parent)
-        self._children.add(pid)
+        self._executors.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
         self._sock.sendall(frame(Spawned(spawn.number, pid)))
@@ -163,7 +196,8 @@ class _Nursery:
             # A session of its own: one signal ends the executor and all that its jobs started.
             os.setsid()
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_DFL)
             die_with(parent)
             self._sock.close()
             self._lapse.close()
@@ -192,15 +226,16 @@ class _Nursery:
             os._exit(status)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._children.discard(pid)
-            self._sock.sendall(frame(Exited(pid, status)))
+        ended = 0
+        with contextlib.suppress(ChildProcessError):
+            while (report := os.waitpid(-1, os.WNOHANG))[0]:
+                ended += 1
+                pid, status = report
+                if pid in self._executors:
+                    self._executors.remove(pid)
+                    self._sock.sendall(frame(Exited(pid, status)))
+        if ended:
+            self._sweep()  # an orphan that ended, too, may have left others
 
 
 if __name__ == "__main__":

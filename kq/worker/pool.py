@@ -26,9 +26,10 @@ from kq.errors import KqError
 from kq.failure import Failure
 from kq.job import Counters
 from kq.message import Head
-from kq.outcome import Asked, Died, Done, GivenBack, Outcome, Raised, Rules, TimedOut, Unusable
+from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
+from kq.units import format_size
 from kq.worker.lapse import Lapse
 from kq.worker.wire import (
     DONE,
@@ -61,6 +62,12 @@ GRACE_AFTER_INTERRUPT = 0.7
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.005
 BATCH_LIMIT = 32
+#: Seconds that a nursery has to end with all its children; it is killed after that.
+NURSERY_ENDS_WITHIN = 6.0
+#: Seconds between two looks at how much memory executors hold while they run jobs.
+WEIGH = 0.25
+#: The part of max_rss from which on an executor is replaced when its jobs have ended.
+RIPE = 0.8
 #: Bytes of the longest frame that an executor sends: a result, or an error with its traceback.
 FRAME_LIMIT = RESULT_LIMIT + 256 * 1024
 
@@ -107,6 +114,11 @@ class Task:
         return self.delivery.redelivered or self.kind.rules.on_lost == "bury"
 
     @property
+    def poison(self) -> bool:
+        """Whether executors or workers died under it, or seem to have: then it runs alone (promise C7)."""
+        return self.counters.lost > 0 or self.starts > self.counted
+
+    @property
     def place(self) -> tuple[int, int]:
         """Where it stands in line."""
         return -self.delivery.priority, self.arrival
@@ -146,7 +158,13 @@ class Executor:
     gone: bool = False  # its socket closed
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
+    excess: int = 0  # bytes that it held when it was killed for holding so many
     on_readable: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def open(self) -> bool:
+        """Whether it can start one more task."""
+        return len(self.tasks) < self.slots and not self.leaving and not self.gone
 
     def close(self) -> None:
         self.sock.close()
@@ -172,7 +190,7 @@ class Pool:
         relay: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self.kind = kind
-        self.size = size
+        self.size = size  # how many jobs run at a time
         self._where, self._url, self._state = where, url, state
         self._clock = clock
         self._on_end = on_end
@@ -346,6 +364,17 @@ class Pool:
         self._begin(executor)
         self._recycle(executor)
 
+    def _outcome_of_death(self, task: Task, executor: Executor, started: set[int]) -> Outcome:
+        if task.interrupted:
+            return TimedOut(task.timeout, killed=True)
+        innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
+        if innocent or task.seq not in started:
+            return GivenBack()
+        if executor.excess:
+            held, limit = format_size(executor.excess), format_size(self._max_rss)
+            return OutOfMemory(f"it held {held} of memory, more than max_rss, {limit}, and was killed")
+        return Died(how_it_ended(executor.status))
+
     def _begin(self, executor: Executor) -> None:
         """Note the start of those tasks of executor that have a slot now."""
         if not executor.queued or executor.active >= executor.slots:
@@ -355,7 +384,7 @@ class Pool:
             task = executor.queued.popleft()
             task.started, task.began = now, instant
             executor.active += 1
-            self.next_due = min(self.next_due, task.due)
+            self.next_due = min(self.next_due, task.due, now + WEIGH if self._max_rss else task.due)
             self.on_start(task)
 
     def _lost(self, executor: Executor) -> None:
@@ -381,7 +410,7 @@ class Pool:
                 os.killpg(executor.pid, signal.SIGKILL)  # what its jobs left behind
         self._fill()
         for task in executor.tasks.values():
-            self._on_end(task, _outcome_of_death(task, executor, started))
+            self._on_end(task, self._outcome_of_death(task, executor, started))
 
     def _revive_nursery(self) -> None:
         """The nursery died, and the kernel killed its children: begin anew. Raises KqError if it died of the import."""
@@ -401,11 +430,15 @@ class Pool:
 
     def rooms(self) -> list[Executor]:
         """Executors that can start a task now."""
-        return [
-            executor
-            for executor in self.executors.values()
-            if len(executor.tasks) < executor.slots and not executor.leaving and not executor.gone
-        ]
+        return [executor for executor in self.executors.values() if executor.open][: self._left()]
+
+    def has_room(self, executor: Executor) -> bool:
+        """Whether executor can start a task now."""
+        return executor.open and self._left() > 0
+
+    def _left(self) -> int:
+        """How many more jobs may run; those in executors that are about to leave count, too."""
+        return max(0, self.size - sum(executor.active for executor in self.executors.values()))
 
     def give(self, executor: Executor, tasks: list[Task]) -> None:
         """Let executor run tasks, in this order."""
@@ -422,6 +455,13 @@ class Pool:
         executor.claims.offer(run.seq for run in runs)
         self._send(executor, Order(runs))
 
+    def isolate(self, executor: Executor, task: Task) -> None:
+        """Let task run alone: in executor, or where that is shared in one of its own, which leaves after it."""
+        if executor.slots > 1 and self._spawn():
+            executor = self.executors[self._numbers]
+            executor.leaving = True
+        self.give(executor, [task])
+
     def take_back(self, executor: Executor) -> None:
         """Give back what it was given and has not begun."""
         tasks = [executor.tasks.pop(seq) for seq in sorted(executor.claims.take_back())]
@@ -435,7 +475,7 @@ class Pool:
         seconds = task.kind.seconds
         if seconds is None or task.counters.lost or task.suspect:
             return 1
-        free = executor.slots - len(executor.tasks)
+        free = min(executor.slots - len(executor.tasks), self._left())
         return max(free, min(BATCH_LIMIT, int(BATCH_SECONDS / max(seconds, 1e-6))))
 
     def _send(self, executor: Executor, order: Order) -> None:
@@ -466,10 +506,10 @@ class Pool:
     # Ending.
 
     def enforce(self) -> None:
-        """Interrupt tasks that ran past their timeout; kill the executors of those that ignored it."""
+        """Interrupt tasks that ran past their timeout; kill executors whose jobs ignored it or took too much memory."""
         with self._enforcing:
             now = self._clock.monotonic()
-            self.next_due = float("inf")
+            self.next_due = self._weigh(now)
             for _, task in self.tasks():
                 if task.started and not task.killed and task.due > now:
                     self.next_due = min(self.next_due, task.due)
@@ -478,6 +518,18 @@ class Pool:
                     self._interrupt(executor, task)
                     if not task.killed:
                         self.next_due = min(self.next_due, task.due)
+
+    def _weigh(self, now: float) -> float:
+        """Kill executors whose jobs have taken too much memory; returns when to look again."""
+        if not self._max_rss:
+            return float("inf")
+        busy = [executor for executor in list(self.executors.values()) if executor.tasks]
+        for executor in busy:
+            held = rss(executor.pid)
+            if held > self._max_rss:
+                executor.excess = held
+                self._kill(executor)
+        return now + WEIGH if busy else float("inf")
 
     def cut_short(self, task: Task) -> None:
         """Let task end now as it would at its timeout: interrupted, then killed. May be repeated."""
@@ -523,15 +575,14 @@ class Pool:
                 self._kill(executor)
 
     def _recycle(self, executor: Executor) -> None:
-        """Let an executor that has run enough jobs, or has grown too large, leave after its last task."""
-        if executor.leaving or executor.tasks:
-            return
-        if (self._max_jobs and executor.finished >= self._max_jobs) or (
-            self._max_rss and rss(executor.pid) > self._max_rss
-        ):
+        """Let an executor that has run enough jobs, or has grown large, begin no more and leave after its last task."""
+        enough = self._max_jobs and executor.finished >= self._max_jobs
+        if not executor.leaving and (enough or (self._max_rss and rss(executor.pid) > RIPE * self._max_rss)):
             executor.leaving = True
-            self._send(executor, Order(leave=True))
+            self.take_back(executor)
             self._fill()
+        if executor.leaving and not executor.tasks:
+            self._send(executor, Order(leave=True))
 
     def close(self) -> None:
         """End all executors and the nursery. Tasks that still run are lost to this pool: settle them before."""
@@ -544,8 +595,12 @@ class Pool:
             self._report.close()
             self._report = None
         if self._nursery is not None:
-            self._nursery.kill()
-            self._nursery.wait()
+            # It ends by itself now, when all that jobs left behind has ended.
+            try:
+                self._nursery.wait(NURSERY_ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._nursery.kill()
+                self._nursery.wait()
             self._nursery = None
 
     def tasks(self) -> list[tuple[Executor, Task]]:
@@ -594,15 +649,6 @@ def outcome_of(ended: Ended, task: Task) -> Outcome:
         case kind if kind == INTERRUPTED and task.interrupted:
             return TimedOut(task.timeout, killed=False, failure=failure)
     return Raised(failure)
-
-
-def _outcome_of_death(task: Task, executor: Executor, started: set[int]) -> Outcome:
-    if task.interrupted:
-        return TimedOut(task.timeout, killed=True)
-    innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
-    if innocent or task.seq not in started:
-        return GivenBack()
-    return Died(how_it_ended(executor.status))
 
 
 def how_it_ended(status: int | None) -> str:

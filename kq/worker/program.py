@@ -42,7 +42,8 @@ class Worker:
         by default. concurrency: how many jobs run at a time in all.
     pool: "process": each job in a process of its own turn, the default; "thread"; "async".
     grace: seconds that running jobs get to finish when the worker is stopped.
-    max_jobs, max_rss: an executor that has run so many jobs, or holds so many bytes, is replaced; 0: never.
+    max_jobs, max_rss: an executor that has run so many jobs, or holds four fifths of so many bytes, is replaced; one
+        that passes max_rss while jobs run is killed; 0: never.
     unfit_after, unfit_within: when bad storage ended so many different jobs here within so many seconds, the worker
         ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
     where: "module:app" for the executors to import; found out by default.

@@ -126,6 +126,7 @@ class Supervisor:
         self._late = LateWords(store)
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._unfit = ""  # why this worker ends itself
+        self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
@@ -156,6 +157,7 @@ class Supervisor:
         self._mouth.setblocking(False)
         self._wishes: deque[Callable[[], None]] = deque()
         self._standing: Standing = NONE
+        self._ordered = False  # whether any of these speaks of jobs
         self._nudges: set[str] = set()
         self._guard = Guard(clock, self._act_in_time)
 
@@ -349,6 +351,7 @@ class Supervisor:
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
+        self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         self._stuck.clear()
         session = Session(
@@ -433,11 +436,11 @@ class Supervisor:
 
     def _obey(self, session: Session, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
-        self._standing = standing
+        self._standing, self._ordered = standing, bool(standing)
         self._retire(standing)
         for queue in self._queues:
             self._open_or_close(session, queue)
-        if standing:
+        if self._ordered:
             ready, self._ready = self._ready, deque()
             for task in ready:
                 self._line_up(task)
@@ -518,7 +521,7 @@ class Supervisor:
         self._drain_now = False
         if self._stop_by is None:
             for _ in range(16):
-                if not session.drain():
+                if not session.drain() or not self._has_room():
                     break
             else:
                 self._drain_now = True
@@ -531,6 +534,9 @@ class Supervisor:
             self._watched = descriptor, None if due is None else self._clock.monotonic() + due
         return True
 
+    def _has_room(self) -> bool:
+        return any(self._held[queue] < limit for queue, limit in self._limits.items())
+
     def _is_due(self) -> bool:
         return (
             self._watched is not None and self._watched[1] is not None and self._clock.monotonic() >= self._watched[1]
@@ -538,6 +544,7 @@ class Supervisor:
 
     def _arrive(self, delivery: Delivery) -> None:
         """A delivery came: find out what it is."""
+        self._held[delivery.queue] += 1
         try:
             head = self._readable(delivery)
         except MessageError as error:
@@ -559,7 +566,7 @@ class Supervisor:
 
         Unless an order is against it: then it ends or goes back here.
         """
-        if self._standing and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
+        if self._ordered and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
             self._finish(task, fate)
             return
         if self._ready and self._ready[-1].place > task.place:
@@ -639,8 +646,11 @@ class Supervisor:
                 self._leave(tasks[0].delivery.queue)
                 self._suspects += tasks
                 continue
-            self.pool.give(executor, tasks)
-            if len(executor.tasks) < executor.slots:
+            if tasks[0].poison:
+                self.pool.isolate(executor, tasks[0])
+            else:
+                self.pool.give(executor, tasks)
+            if self.pool.has_room(executor):
                 rooms.append(executor)
 
     def _batch(self, executor: Executor, rooms: int) -> list[Task]:
@@ -653,7 +663,9 @@ class Supervisor:
         if not self._limited:
             share = -(-(len(self._ready) + 1) // rooms)
             size = min(share, self.pool.batch(first, executor))
-        while len(tasks) < size and self._ready and not self._ready[0].suspect and self._ready[0].kind is first.kind:
+        while len(tasks) < size and self._ready and self._ready[0].kind is first.kind:
+            if self._ready[0].suspect or self._ready[0].poison:
+                break
             tasks.append(self._ready.popleft())
         return tasks
 
@@ -706,7 +718,8 @@ class Supervisor:
         return verdict_after(outcome, task.counters, rules, self._chance)
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
-        verdict = self._standing.last_word(task.head.id, verdict)
+        if self._ordered:
+            verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
         journal.ended(task, verdict, self._clock.monotonic())
         if isinstance(verdict, Retry | Bury) and verdict.how == "bad storage":
@@ -733,9 +746,10 @@ class Supervisor:
             for write in self._scribe.records(task, verdict, now):
                 writes.append(write)
                 owners.append(position)
-            if (spent := self._standing.spent(task.head.id)) and not isinstance(verdict, Retry | GiveBack | Park):
-                writes.append(spent)
-                owners.append(position)
+            if self._ordered and not isinstance(verdict, Retry | GiveBack | Park):
+                spent = list(self._standing.spent(task.head.id))
+                writes += spent
+                owners += [position] * len(spent)
         made = self._store.write(writes) if writes else []
         fenced = [
             (owner, write) for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive
@@ -754,6 +768,7 @@ class Supervisor:
         self._finished = []
         for position, (task, verdict) in enumerate(finished):
             queue = task.delivery.queue
+            self._held[queue] -= 1
             if task.kind.seconds is not None:
                 pace = self._pace.get(queue, task.kind.seconds)
                 self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)

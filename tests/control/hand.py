@@ -1,25 +1,46 @@
-"""A human's program that may be killed: it acts on jobs of a queue when it is told to.
+"""People's programs, which may be killed: each line of the input is one, forked from here so that it begins at once.
 
-Run as `python -m tests.control.hand QUEUE ACT IDS…`; where the broker is comes from the environment.
+A line is SECONDS ACT QUEUE IDS…; after SECONDS (0: never) the kernel kills it, wherever it is. One line of the output
+tells how long it took, or "killed". Where the broker is comes from the environment.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 
 import kq
 from kq.errors import NotRepaired
 
 
-def main(queue: str, act: str, *ids: str) -> None:
+def main() -> None:
+    for line in sys.stdin:
+        seconds, act, queue, *ids = line.split()
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(theirs, str(live(float(seconds), act, queue, ids)).encode())
+            os._exit(0)
+        os.close(theirs)
+        sys.stdout.write(f"{os.read(ours, 100).decode() or 'killed'}\n")
+        sys.stdout.flush()
+        os.close(ours)
+        os.waitpid(child, 0)
+
+
+def live(seconds: float, act: str, queue: str, ids: list[str]) -> float:
+    """Do act to each of ids; returns how long it took."""
     app = kq.App("repair")
     with kq.Control(app) as control:
-        control.jobs(queue)
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
+        control.jobs(queue)  # everything is open and imported
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        began = time.monotonic()
         for id in ids:
             do(control, queue, act, id)
+        return time.monotonic() - began
 
 
 def do(control: kq.Control, queue: str, act: str, id: str) -> None:
@@ -36,4 +57,4 @@ def do(control: kq.Control, queue: str, act: str, id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

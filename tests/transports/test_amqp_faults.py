@@ -16,6 +16,7 @@ import pytest
 from amqp import exceptions
 from kombu.asynchronous import Hub
 
+from kq_transports.conformance.kombu.swapping import letter
 from kq_transports.conformance.kombu.world import (
     DEADLINE,
     HEARTBEAT,
@@ -34,6 +35,7 @@ from kq_transports.conformance.kombu.world import (
 )
 from kq_transports.conformance.peer import peer
 from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, Unreachable, Unsupported
+from kq_transports.management import Swap
 from tests.conftest import available, lasting
 from tests.proxy import Proxy
 from tests.servers import RabbitServer, free_port, require
@@ -263,6 +265,56 @@ def published(channel: Any, queue: str, word: str, delay: int = 0) -> bool:
     except EngineError:
         return False
     return True
+
+
+class TestSwap(OnOwnRabbit):
+    """A swap is made wholly or not at all, wherever its client dies."""
+
+    def test_a_client_that_dies_within_a_swap_leaves_one_of_each_message(
+        self, server: RabbitServer, connection: kombu.Connection, declare: Declare, queue: str, proxy_to: Any
+    ) -> None:
+        aside = declare("aside")
+        wire: Proxy = proxy_to(server.port)
+        whole = self._swapped(wire, connection, aside, queue, None)
+        assert self._where(connection, aside, queue) == {"a": [queue], "b": [aside], "c": [queue]}
+        # Every few bytes of the end, where it is published and acknowledged, and some of the long way there.
+        made = set[bool]()
+        for cut in [*range(whole - 800, whole, 40), *range(40, whole, whole // 8)]:
+            self._swapped(wire, connection, aside, queue, cut)
+            eventually(lambda: sum(map(len, self._where(connection, aside, queue).values())) >= 3, "all are back")
+            places = self._where(connection, aside, queue)
+            assert {word: len(where) for word, where in places.items()} == {"a": 1, "b": 1, "c": 1}, cut
+            made.add(places["a"] == [queue])
+            assert places["c"] == places["a"]
+        assert made == {True, False}
+
+    def _swapped(self, wire: Proxy, connection: kombu.Connection, aside: str, queue: str, cut: int | None) -> int:
+        """Move a and c to queue, and change b, through a wire that is cut; returns how many bytes that took."""
+        for place in (aside, queue):
+            connection.default_channel.queue_purge(place)
+        publish(connection, aside, *"abc")
+        with Place(address(wire.port), {"timeout": 5.0}).connect() as client:
+            found = {seen.id: seen for seen in client.manager.find(aside, [*"abc"])}
+            swaps = [
+                Swap(found["a"], [letter(client, queue, "a", "a")]),
+                Swap(found["b"], [letter(client, aside, "mended", "b")]),
+                Swap(found["c"], [letter(client, queue, "c", "c", delay_ms=600_000)]),
+            ]
+            before = wire.heard
+            if cut is not None:
+                wire.drop_at(before + cut)
+            with suppress(Unreachable):
+                client.manager.swap(aside, swaps)
+            wire.restore()
+            return wire.heard - before
+
+    def _where(self, connection: kombu.Connection, *queues: str) -> dict[str, list[str]]:
+        """In which queues each message is."""
+        found: dict[str, list[str]] = {}
+        for queue in queues:
+            for seen in connection.manager.find(queue, [*"abc"]):
+                found.setdefault(seen.id, []).append(queue)
+        return found
 
 
 class TestDelays(OnOwnRabbit):

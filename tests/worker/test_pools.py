@@ -150,8 +150,8 @@ class TestExecutors(WorkerWorld):
         assert len(diary.starts()) == 23
 
     def test_an_executor_that_has_grown_too_large_is_replaced(self, jobs: Odd, crew: Crew) -> None:
-        crew.worker("--max-rss", "150MiB")
-        modest, large = jobs.hog.submit(1), jobs.hog.submit(200 * 1024 * 1024)
+        crew.worker("--max-rss", "400MiB")
+        modest, large = jobs.hog.submit(1), jobs.hog.submit(300 * 1024 * 1024)
         assert modest.result(10) == large.result(10)
         assert jobs.hog.submit(1).result(10) != large.result(10)
 

@@ -15,7 +15,7 @@ from kq.app import App
 from kq.conformance.contract.jobs import QUEUE, noted
 from kq.errors import Retry
 from kq.policy import Fixed
-from tests.worker.jobs import Odd
+from tests.worker.jobs import Odd, kept
 
 WHERE = f"{__name__}:app"
 
@@ -34,6 +34,9 @@ class Unruly(Odd):
         self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
         self.large = app.job(name="large")(large)
         self.end_children = app.job(name="end_children")(end_children)
+        self.swell = app.job(name="swell", max_lost=1)(swell)
+        self.escape = app.job(name="escape", on_timeout="bury", max_lost=1)(escape)
+        self.multiply = app.job(name="multiply", max_lost=1)(multiply)
         self.drop_handlers = app.job(name="drop_handlers", on_timeout="bury")(drop_handlers)
 
 
@@ -139,6 +142,45 @@ def end_children() -> list[int | None]:
         process.join(5)
         threading.Timer(5, program.kill).start()
         return [program.wait(), process.exitcode]
+
+
+def swell() -> None:
+    """Take more and more memory, for ever."""
+    with noted(""):
+        while True:
+            kept.append(os.urandom(1024) * 10 * 1024)
+            time.sleep(0.01)
+
+
+def escape(then: str) -> None:
+    """Start processes that are deaf and leave their group, session or parent; say which; then die, hang or linger."""
+    deaf = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(600)"
+    double = f"import subprocess as s, sys; print(s.Popen([sys.executable, '-c', {deaf!r}], stdout=-3, stderr=-3).pid)"
+    plain = subprocess.Popen([sys.executable, "-c", deaf])
+    session = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
+    daemon = subprocess.run([sys.executable, "-c", double], start_new_session=True, capture_output=True, text=True)
+    with noted(f"{plain.pid} {session.pid} {daemon.stdout.strip()}"):
+        if then == "die":
+            os._exit(1)
+        while then == "hang":
+            try:
+                time.sleep(600)
+            except Exception:
+                continue
+        time.sleep(600)
+
+
+def multiply() -> None:
+    """Fork for ever, each child into a session of its own, and die."""
+    with noted(""):
+        for _ in range(30):
+            if os.fork() == 0:
+                os.setsid()
+                for _ in range(3):
+                    if os.fork() == 0:
+                        os.setsid()
+                time.sleep(600)
+        os._exit(1)
 
 
 def drop_handlers(seconds: float = 60) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 from amqp import exceptions
 from amqp.protocol import queue_declare_ok_t
-from kombu.transport import base
 
 from kq_transports import engine
 from kq_transports.connection import Connection, QueueMissing
+from kq_transports.conversation import Conversation, ignore
 from kq_transports.engine import Action, Binding, Delivery, Stale, Unreachable, Verdict, Want
-from kq_transports.envelope import Message, Outgoing, decompressed
+from kq_transports.envelope import Message, Outgoing
 from kq_transports.routing import KINDS, route
 from kq_transports.transaction import PublishBatch, Transaction
 
@@ -49,8 +49,10 @@ class Consumer:
         self.callback(Message(self.channel, tag, self.tag, delivery))
 
 
-class Channel(base.StdChannel):
+class Channel(Conversation[Transaction]):
     """One conversation on a connection: its consumers, its credit, and what it has not settled yet."""
+
+    gathering = Transaction
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
@@ -67,7 +69,6 @@ class Channel(base.StdChannel):
         self._queues: deque[str] = deque()
         self._unsettled: dict[int, Delivery] = {}
         self._tags = itertools.count(1)
-        self._transaction: Transaction | None = None
 
     @property
     def _link(self) -> Connection:
@@ -144,24 +145,7 @@ class Channel(base.StdChannel):
         link = self._link
         link.ask(link.engine.unbind, exchange, Binding(queue, routing_key or ""))
 
-    def prepare_queue_arguments(self, arguments: engine.Arguments, **options: Any) -> engine.Arguments:
-        prepared: engine.Arguments = base.to_rabbitmq_queue_arguments(arguments, **options)
-        return prepared
-
     # Publishing.
-
-    def prepare_message(
-        self,
-        body: bytes | str,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: dict[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> Outgoing:
-        """A message ready for basic_publish()."""
-        return Outgoing(body, priority, content_type, content_encoding, headers, properties)
 
     def basic_publish(
         self, message: Outgoing, exchange: str = "", routing_key: str = "", mandatory: bool = False, **_: Any
@@ -222,7 +206,7 @@ class Channel(base.StdChannel):
         link = self._link
         link.ask(link.engine.count, queue)  # to learn now, and not never, that it does not exist
         consumer = Consumer(
-            self, consumer_tag or f"ctag-{os.urandom(6).hex()}", queue, callback or _ignore, bool(no_ack)
+            self, consumer_tag or f"ctag-{os.urandom(6).hex()}", queue, callback or ignore, bool(no_ack)
         )
         self._consumers[consumer.tag] = consumer
         if no_ack:
@@ -257,10 +241,6 @@ class Channel(base.StdChannel):
         if no_ack:
             self.settle([tag], Action.DONE)
         return Message(self, tag, "", got[0])
-
-    def message_to_python(self, raw_message: Message) -> Message:
-        """What Kombu's Consumer hands on: the body as it was before it was compressed."""
-        return decompressed(raw_message)
 
     def flow(self, active: bool) -> None:
         """Stop deliveries to this channel, or let them come again."""
@@ -344,11 +324,6 @@ class Channel(base.StdChannel):
 
     # Transactions.
 
-    def tx_select(self) -> None:
-        """Gather publishes, acks and rejects from now on, until tx_commit() or tx_rollback()."""
-        if self._transaction is None:
-            self._transaction = Transaction()
-
     def tx_commit(self) -> None:
         """Carry out what was gathered, as one step: all of it or, when this raises, nothing.
 
@@ -356,19 +331,8 @@ class Channel(base.StdChannel):
         publishes the other deliveries are settled and `refused` has the tags of those that were not.
         After an error the deliveries are unsettled as before and the publishes are forgotten.
         """
-        transaction = self._begun()
-        self._transaction = Transaction()
+        transaction = self._gathered()
         self._commit(transaction)
-
-    def tx_rollback(self) -> None:
-        """Forget what was gathered; the deliveries are unsettled as before."""
-        self._begun()
-        self._transaction = Transaction()
-
-    def _begun(self) -> Transaction:
-        if self._transaction is None:
-            raise exceptions.PreconditionFailed("the channel is not transactional: call tx_select() first")
-        return self._transaction
 
     @contextmanager
     def _gathering(self) -> Iterator[Transaction]:
@@ -410,7 +374,3 @@ class Channel(base.StdChannel):
         finally:
             self.connection = None
             link.part(self)
-
-
-def _ignore(message: Message) -> None:
-    """The callback of a consumer that has none."""

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from kq.app import App
-from kq.broker import Inspector
+from kq.broker import BURIED, Inspector
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import keeps
@@ -20,6 +20,7 @@ from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control, JobInfo, Where
 from kq.errors import JobBuried, JobFailed, NotRepaired
 from kq.job import State
+from kq.message import Envelope
 
 
 class Repairing(ContractWorld):
@@ -150,6 +151,23 @@ class Repairing(ContractWorld):
         control.complete(job.id, {"by": "hand"}, reason="done by telephone")
         assert outcome(job) == {"by": "hand"}
         assert control.jobs(job.queue) == []
+
+    @keeps("C9")
+    def test_a_copy_of_a_job_that_has_ended_is_not_kicked_but_may_be_taken_away(
+        self, app: App, control: Control, inspector: Inspector, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        job = jobs.note.submit("a")
+        control.bury(job.id)
+        (seen,) = inspector.browse(job.queue + BURIED, "ready")
+        copy = Envelope(seen.id, job.queue + BURIED, seen.body, seen.headers, seen.priority)
+        control.kick(job.queue)
+        crew.worker()
+        assert job.result(20) == "a"
+        app.publisher.publish([copy], time.monotonic() + 5.0)  # as a broker that forgot an ack shows it
+        (refused,) = control.kick(job.queue)
+        assert "completed by now" in refused.refused
+        control.delete(job.id)
+        assert (control.jobs(job.queue), job.result(5), len(diary.starts(job.id))) == ([], "a", 1)
 
     @keeps("C9")
     def test_a_deleted_job_ends_and_its_unique_key_is_free(self, control: Control, jobs: Jobs) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import amqp
 from amqp import exceptions, spec
 from amqp.protocol import queue_declare_ok_t
-from kombu.transport import base
 from kombu.utils.text import version_string_as_tuple
 
 from kq_transports.amqp.errors import refusal
@@ -22,8 +21,9 @@ from kq_transports.amqp.outlet import Publishing, missing
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
 from kq_transports.connection import QueueMissing
+from kq_transports.conversation import Conversation, ignore
 from kq_transports.engine import Arguments, EngineError, Unreachable, given_id
-from kq_transports.envelope import Outgoing, decompressed
+from kq_transports.envelope import Outgoing
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -46,12 +46,13 @@ class Consumer:
     on_cancel: Callable[[str], object] | None
 
 
-class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
+class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[misc]
     """One conversation on a connection: its consumers, its credit, and what it has not settled yet.
 
     When the broker closes it the whole connection is over: its deliveries belong to others then.
     """
 
+    gathering = Transaction
     no_ack_consumers: set[str]  # type: ignore[assignment]
 
     def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
@@ -61,7 +62,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         self.unsettled: dict[int, Arrival] = {}
         self._consumers: dict[str, Consumer] = {}
         self._prefetch = 0
-        self._transaction: Transaction | None = None
         self._settling = threading.Lock()
         #: Ends that the broker was not told of yet.
         self._ended: list[tuple[int, End]] = []
@@ -141,10 +141,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         """Undo exchange_bind()."""
         self._checked.topology.side.exchange_unbind(destination, source, routing_key or "", arguments=arguments)
 
-    def prepare_queue_arguments(self, arguments: Arguments, **options: Any) -> Arguments:
-        prepared: Arguments = base.to_rabbitmq_queue_arguments(arguments, **options)
-        return prepared
-
     @property
     def link(self) -> Connection:
         """The connection; raises when the channel was closed."""
@@ -159,19 +155,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         return link
 
     # Publishing.
-
-    def prepare_message(
-        self,
-        body: bytes | str,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: dict[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> Outgoing:
-        """A message ready for basic_publish()."""
-        return Outgoing(body, priority, content_type, content_encoding, headers, properties)
 
     def basic_publish(
         self, message: Outgoing, exchange: str = "", routing_key: str = "", mandatory: bool = False, **_: Any
@@ -247,7 +230,7 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
         if not self._prefetch:
             self.basic_qos()
         tag = consumer_tag or f"ctag-{os.urandom(6).hex()}"
-        self._consumers[tag] = Consumer(queue, callback or _ignore, bool(no_ack), exclusive, arguments, on_cancel)
+        self._consumers[tag] = Consumer(queue, callback or ignore, bool(no_ack), exclusive, arguments, on_cancel)
         if no_ack:
             self.no_ack_consumers.add(tag)
         self._subscribe(tag)
@@ -303,10 +286,6 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
     def consumes(self) -> bool:
         """Whether it has consumers."""
         return bool(self._consumers)
-
-    def message_to_python(self, raw_message: Message) -> Message:
-        """What Kombu's Consumer hands on: the body as it was before it was compressed."""
-        return decompressed(raw_message)
 
     def take(self, method: Method) -> None:
         """What arrived for this channel."""
@@ -411,32 +390,16 @@ class Channel(Asking, amqp.Channel, base.StdChannel):  # type: ignore[misc]
 
     # Transactions.
 
-    def tx_select(self) -> None:
-        """Gather publishes, acks and rejects from now on, until tx_commit() or tx_rollback()."""
-        if self._transaction is None:
-            self._transaction = Transaction()
-
     def tx_commit(self) -> None:
         """Store what was published; when the broker has all of it, end the deliveries.
 
         When this raises no delivery has ended, but some of the publishes may be stored. They are forgotten here.
         """
-        transaction = self._begun()
-        self._transaction = Transaction()
+        transaction = self._gathered()
         if transaction.letters:
             self.store(transaction.letters)
         self._settle(list(transaction.ends.items()))
         self._checked.flush()
-
-    def tx_rollback(self) -> None:
-        """Forget what was gathered; the deliveries are unsettled as before."""
-        self._begun()
-        self._transaction = Transaction()
-
-    def _begun(self) -> Transaction:
-        if self._transaction is None:
-            raise exceptions.PreconditionFailed("the channel is not transactional: call tx_select() first")
-        return self._transaction
 
     # The end.
 
@@ -482,7 +445,3 @@ def publishing(link: Connection, letter: Letter, begin: float) -> Publishing:
 CANCELLED = 0
 
 _FRAMES = {End.GIVE_BACK: give_back_frame, End.DROP: drop_frame}
-
-
-def _ignore(message: Message) -> None:
-    """The callback of a consumer that has none."""

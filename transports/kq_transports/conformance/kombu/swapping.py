@@ -18,7 +18,7 @@ from kq_transports.conformance.kombu.world import (
     bodies,
     publish,
 )
-from kq_transports.engine import NotFound
+from kq_transports.engine import Full, NotFound
 from kq_transports.management import Browsed, Swap
 
 
@@ -130,3 +130,17 @@ class Swapping(KombuWorld):
         with pytest.raises(NotFound):
             self.swap(connection, aside, Swap(seen(connection, aside, "a"), [letter(connection, "nowhere", "a", "a")]))
         assert bodies(Inbox(connection, aside).rest()) == "a b c"
+
+    def test_nothing_is_done_when_a_queue_is_full(
+        self, connection: kombu.Connection, declare: Declare, queue: str, aside: str
+    ) -> None:
+        small = declare("small", **{"x-max-length": 1})
+        publish(connection, small, "there")
+        swaps = [
+            Swap(seen(connection, aside, "a"), [letter(connection, queue, "a", "a")]),
+            Swap(seen(connection, aside, "b"), [letter(connection, small, "b", "b")]),
+        ]
+        with pytest.raises(Full):
+            self.swap(connection, aside, *swaps)
+        assert bodies(Inbox(connection, aside).rest()) == "a b c"
+        assert Inbox(connection, queue).rest() == []

@@ -1,0 +1,44 @@
+"""Who descends from whom: processes that end with their parent, or come to another when it has ended.
+
+All of it is Linux's; elsewhere a process is killed together with its group, and what left that stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+_SET_DEATH_SIGNAL = 1
+_SET_CHILD_SUBREAPER = 36
+
+
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends, and check that it has not already."""
+    _prctl(_SET_DEATH_SIGNAL, number)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def adopt_orphans() -> None:
+    """Let processes that descend from this one become its children when their parents end."""
+    _prctl(_SET_CHILD_SUBREAPER, 1)
+
+
+def living_children() -> set[int]:
+    """The children of this process, adopted ones included."""
+    found: set[int] = set()
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                if int(parent) == os.getpid() and state != b"Z":
+                    found.add(int(name))
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value)
