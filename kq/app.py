@@ -331,7 +331,8 @@ class App:
             return [Handle(job.id, self._queue(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
         envelopes = [self.envelope(job) for job in jobs]
-        claims = Claims(self, jobs, until)
+        unique = [(job.settings.unique, e) for job, e in zip(jobs, envelopes, strict=True) if job.settings.unique]
+        claims = Claims(self, unique, until)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:
             if fresh:

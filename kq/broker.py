@@ -493,6 +493,14 @@ class Inspector:
             except (engine.NotFound, ChannelError):
                 return []
 
+    def has(self, queue: str, id: str) -> bool:
+        """Whether queue has a message of that id; where there is no broker yet there is none."""
+        with translated(self._broker):
+            try:
+                return bool(self._manager.find(queue, [id]))
+            except (engine.NotFound, engine.Absent, ChannelError):
+                return False
+
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take waiting or delayed messages out for good; returns the ids that were removed."""
         with translated(self._broker):

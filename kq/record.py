@@ -57,6 +57,13 @@ def digest(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()[:32]
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """The claim of a job that is being submitted on a unique key. queue: where it is published."""
+
+    job: str
+    queue: str
+
+
 def job_key(job: str) -> str:
     return f"job:{job}"
 
@@ -103,4 +110,5 @@ def overdue_key(job: str, since: float) -> str:
 encode = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
 decode_late = msgspec.json.Decoder(Late).decode
+decode_claim = msgspec.json.Decoder(Claim).decode
 decode_start = msgspec.json.Decoder(Start).decode

@@ -13,61 +13,14 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import Gate, buried, outcome
+from kq.conformance.contract.world import buried, outcome
 from kq.control import Control
 from kq.errors import ConfigError, JobBuried, JobRevoked
 from kq.job import State
-from kq.record import unique_key
 from kq.worker import Worker
 from tests.brokers import OnRedis
 from tests.worker.jobs import Odd
 from tests.worker.world import WorkerWorld
-
-
-class TestUnique(WorkerWorld):
-    def test_a_second_submit_returns_the_job_that_waits_or_runs(
-        self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
-    ) -> None:
-        only = jobs.hold.options(unique="cat")
-        first = only.submit(gate.path)
-        assert only.submit(gate.path) == first
-        crew.worker()
-        eventually(lambda: diary.starts(first.id), "it runs")
-        assert only.submit(gate.path) == first
-        assert jobs.hold.options(unique="dog").submit(gate.path) != first
-        gate.open()
-        first.result(10)
-
-    @pytest.mark.parametrize("acts", [["return"], ["bad"], ["signal 9"], ["raise RuntimeError", "return"]])
-    def test_the_key_is_free_when_the_job_has_ended_however_it_did(
-        self, app: App, jobs: Odd, crew: Crew, acts: list[str]
-    ) -> None:
-        crew.worker()
-        only = jobs.perform.options(unique="cat")
-        first = only.submit(acts)
-        outcome(first)
-        eventually(lambda: app.store.get([unique_key("cat")]) == [None], "the key is free")
-        second = only.submit(["return"])
-        assert second != first
-        assert second.result(10) == 1
-
-    def test_a_job_that_is_revoked_frees_its_key(self, jobs: Odd) -> None:
-        only = jobs.note.options(unique="cat", delay=60)
-        first = only.submit()
-        assert first.revoke()
-        assert only.submit() != first
-
-    def test_a_key_outlives_the_worker_that_ran_its_job(self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate) -> None:
-        worker = crew.program()
-        only = jobs.hold.options(unique="cat")
-        first = only.submit(gate.path)
-        eventually(lambda: diary.starts(first.id), "it runs")
-        worker.kill()
-        assert only.submit(gate.path) == first
-        crew.program()
-        gate.open()
-        first.result(20)
-        eventually(lambda: only.submit(gate.path) != first, "the key is free")
 
 
 class TestDeadline(WorkerWorld):

@@ -27,10 +27,12 @@ from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.scarcity import ScarcityAtWork, ScarcitySuite
 from kq.conformance.contract.storing import Atomic, Kept
+from kq.conformance.contract.unique import Unique
 
 
 class ContractSuite(
     Kept,
+    Unique,
     AtLeastOnce,
     Lease,
     Fencing,

@@ -15,26 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import pytest
 
 from kq.app import App
 from kq.broker import BURIED, Delivery, Inspector, Session, Settlement
-from kq.claim import Claims
 from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, requires
+from kq.conformance.contract.world import ContractWorld, Gate, requires
 from kq.control import Control
-from kq.errors import BrokerError, BrokerUnreachable, MessageError
-from kq.handle import Handle
-from kq.job import Job, Settings, State
-from kq.jobtype import JobType
-from kq.message import BODY_LIMIT, Envelope
+from kq.errors import BrokerError
+from kq.job import Job, State
+from kq.message import Envelope
 
 ALL = 100_000  # more jobs than a test submits
 
@@ -114,54 +110,6 @@ class Kept(ContractWorld):
         assert again.result(10) == "x"
         eventually(lambda: not control.jobs(again.queue), "it has left the broker")
         assert len(diary.starts(job.id)) == 1
-
-    @keeps("C1")
-    def test_a_unique_job_whose_submit_failed_half_way_is_stored_by_the_second(
-        self, app: App, control: Control, jobs: Jobs
-    ) -> None:
-        job = jobs.note.options(unique="x").job("x")
-        claimed(app, "x", job.id)  # as far as the first submit came
-        handle = app.submit(job)
-        assert [each.id for each in control.jobs(handle.queue)] == [handle.id] == [job.id]
-        assert jobs.note.options(unique="x").submit("y") == handle
-
-    @keeps("C1")
-    def test_a_unique_job_that_was_not_stored_frees_its_key_at_once(
-        self, app: App, control: Control, queue: str, jobs: Jobs
-    ) -> None:
-        only = jobs.note.options(unique="x")
-        wrong: Job[str] = Job("1", "note", ("x" * BODY_LIMIT,), settings=only.settings)
-        with pytest.raises(MessageError):
-            app.submit(wrong)
-        mismatched(app, f"{queue}.odd")
-        with pytest.raises(BrokerError, match="odd"):
-            only.options(queue=f"{queue}.odd").submit("not stored")
-        handle = only.submit("stored")
-        assert [each.id for each in control.jobs(queue)] == [handle.id]
-
-    @keeps("C1")
-    def test_a_producer_that_died_with_a_unique_key_gives_nobody_a_handle_to_nothing(
-        self, app: App, control: Control, queue: str, jobs: Jobs
-    ) -> None:
-        only = jobs.note.options(unique="x")
-        claimed(app, "x", "of-a-dead-producer")
-        with pytest.raises(BrokerUnreachable, match="unique key 'x'") as caught:
-            only.submit()
-        assert caught.value.stored == "no"
-        handle = eventually(lambda: submitted(only), "the key is free again")
-        assert handle is not None
-        assert [each.id for each in control.jobs(queue)] == [handle.id]
-
-    @keeps("C1")
-    def test_two_who_submit_with_one_unique_key_at_once_get_the_same_job(
-        self, app: App, control: Control, queue: str, jobs: Jobs
-    ) -> None:
-        only = jobs.note.options(unique="x")
-        with ThreadPoolExecutor(8) as pool:
-            handles = set(pool.map(lambda _: only.submit(), range(16)))
-        assert {handle.id for handle in handles} == {job.id for job in control.jobs(queue)}
-        assert len(handles) == 1
-        assert {handle.id for handle in app.submit_many([only.job(), only.job()])} == {handles.pop().id}
 
     @keeps("C1")
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -328,12 +276,6 @@ class Atomic(ContractWorld):
         measured(f"{kills} workers killed over {len(attempts)} attempts: 0 skipped, {again} started again")
 
 
-def claimed(app: App, key: str, job: str) -> None:
-    """Take a unique key as a submit does that never gets to its end."""
-    claim = Claims(app, [Job(job, "note", settings=Settings(unique=key))], time.monotonic() + SUBMIT_TIMEOUT)
-    assert not claim.held
-
-
 def mismatched(app: App, queue: str) -> None:
     """Declare queue otherwise than kq does."""
     with app.broker.connection() as connection, connection.channel() as channel:
@@ -363,14 +305,6 @@ def session(app: App, *queues: str) -> Iterator[tuple[Session, list[Delivery]]]:
         yield connected, arrived
     finally:
         connected.close()
-
-
-def submitted(what: JobType[..., Any]) -> Handle[Any] | None:
-    """A handle, unless its unique key is still claimed."""
-    try:
-        return what.submit()
-    except BrokerUnreachable:
-        return None
 
 
 def in_a_child(act: Callable[[], object]) -> int:
