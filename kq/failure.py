@@ -84,11 +84,15 @@ FAILURES: Mapping[str, FailureClass] = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception as data. names: of its code, where it has one, its class and base classes, nearest first."""
+    """An exception as data. names: of its code, where it has one, its class and base classes, nearest first.
+
+    log: the last lines that were logged in an executor that died.
+    """
 
     names: tuple[str, ...]
     message: str
     traceback: str = ""
+    log: str = ""
 
     @property
     def name(self) -> str:

@@ -77,6 +77,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     # Only on buried messages:
     error: str | None = None
     traceback: str | None = None
+    log: str | None = None  # the last lines that were logged in an executor that died
     buried: Instant | None = None
     queue: str | None = None
 

@@ -57,25 +57,31 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """It ran past its timeout. killed: it ignored the interruption, so its executor was killed."""
+    """It ran past its timeout. killed: it ignored the interruption, so its executor was killed. log: see Died."""
 
     after: float
     killed: bool
     failure: Failure | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Its executor died under it. how: "signal 9", "exit code 3", or "with its worker", whose lease ran out."""
+    """Its executor died under it. how: "signal 9", "exit code 3", or "with its worker", whose lease ran out.
+
+    log: the last lines that were logged there.
+    """
 
     how: str
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """Its executor was ended because of the memory that it took. how: a line for people."""
+    """Its executor was ended because of the memory that it took. how: a line for people. log: see Died."""
 
     how: str
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +215,10 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
             return Revoke(reason)
         case Unusable(reason):
             return Bury(Failure(("kq.errors.MessageError",), reason), counters)
-        case Died(how):
-            return _after_death("died", how, counters, rules)
-        case OutOfMemory(how):
-            return _after_death("out of memory", how, counters, rules)
+        case Died(how, log):
+            return _after_death("died", how, log, counters, rules)
+        case OutOfMemory(how, log):
+            return _after_death("out of memory", how, log, counters, rules)
         case Raised(failure):
             return _after_error(failure, counters, rules, chance)
         case Asked(failure, delay):
@@ -276,12 +282,11 @@ def _after_hindrance(how: How, failure: Failure, counters: Counters, rules: Rule
     return Retry(wait, hindered, failure, how)
 
 
-def _after_death(how: How, why: str, counters: Counters, rules: Rules) -> Verdict:
+def _after_death(how: How, why: str, log: str, counters: Counters, rules: Rules) -> Verdict:
     """Again at once: the next executor may live. Counted apart, so that a job can't kill executors for ever."""
     lost = counters.plus("lost")
-    failure = Failure(
-        ("kq.errors.ExecutorDied",), f"its executor died ({why}), {lost.lost} of at most {rules.max_lost} times"
-    )
+    message = f"its executor died ({why}), {lost.lost} of at most {rules.max_lost} times"
+    failure = Failure(("kq.errors.ExecutorDied",), message, log=log)
     if rules.on_lost == "bury" or lost.lost >= rules.max_lost:
         return Bury(failure, lost, how)
     return Retry(0.0, lost, failure, how)
@@ -290,7 +295,9 @@ def _after_death(how: How, why: str, counters: Counters, rules: Rules) -> Verdic
 def _after_timeout(outcome: TimedOut, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
     how = "killed" if outcome.killed else "interrupted"
     failure = outcome.failure or Failure(
-        ("kq.errors.SoftTimeout", "TimeoutError"), f"ran past its timeout of {outcome.after:g} s and was {how}"
+        ("kq.errors.SoftTimeout", "TimeoutError"),
+        f"ran past its timeout of {outcome.after:g} s and was {how}",
+        log=outcome.log,
     )
     if rules.on_timeout == "bury":
         return Bury(failure, counters.plus("failed"), "timed out")

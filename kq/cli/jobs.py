@@ -127,6 +127,7 @@ def more_data(job: JobInfo) -> dict[str, object]:
         "result": job.result,
         "worker": job.worker or None,
         "traceback": job.traceback or None,
+        "log": job.log or None,
         "submitted": job.submitted,
         "buried": job.buried,
         "headers": job.headers,
@@ -157,6 +158,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     for attempt in job.history:
         yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt)
     yield from ((" ", line) for line in job.traceback.splitlines())
+    yield from (("log", line) for line in job.log.splitlines())
 
 
 def _happened(attempt: Attempt) -> str:

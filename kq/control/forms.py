@@ -11,7 +11,7 @@ from kq.job import Counters
 from kq.message import Attempt, Envelope, Head, again, decode_head
 
 #: Headers that only a buried message has.
-_OF_BURIED = ("error", "traceback", "buried", "queue")
+_OF_BURIED = ("error", "traceback", "log", "buried", "queue")
 
 
 def kicked(seen: Seen, act: Act) -> Envelope:
@@ -31,6 +31,7 @@ def kicked(seen: Seen, act: Act) -> Envelope:
         head.counting(Counters()),
         error=None,
         traceback=None,
+        log=None,
         buried=None,
         queue=None,
         deadline=None if late else head.deadline,

@@ -91,7 +91,7 @@ class JobInfo:
 
     attempt: how many attempts have ended, since a human last kicked it. due: when a delayed job becomes ready;
     submitted, buried: when it was; seconds since the epoch. headers: all that its message has, as it came. version:
-    changes whenever the message does; "" when there is none.
+    changes whenever the message does; "" when there is none. log: the last lines of an executor that died under it.
     """
 
     id: str
@@ -112,6 +112,7 @@ class JobInfo:
     buried: float | None = None
     headers: dict[str, Any] = field(default_factory=dict)
     version: str = ""
+    log: str = ""
 
     @property
     def failure(self) -> Failure:
@@ -200,4 +201,5 @@ def info_of(seen: Seen) -> JobInfo:
         buried=headers["buried"] if isinstance(headers.get("buried"), int | float) else None,
         headers=headers,
         version=blake2b(seen.stamp, digest_size=8).hexdigest(),
+        log=str(headers.get("log") or ""),
     )

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
+import logging
 import os
 import queue
 import signal
@@ -77,7 +78,22 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, DEAF_TO),
         after_in_child=partial(_let_go, sock),
     )
+    keep_log(page)
     stages[pool](app, sock, page, claims)
+
+
+def keep_log(page: Page) -> None:
+    """Let page have every line that Python's logging makes, whatever else is done with it."""
+    make = logging.getLogRecordFactory()
+
+    def make_and_keep(*args: Any, **more: Any) -> logging.LogRecord:
+        record = make(*args, **more)
+        with contextlib.suppress(Exception):  # a message that can't be formatted is the logger's to complain of
+            line = f"{time.strftime('%H:%M:%S')} {record.levelname} {record.name}: {record.getMessage()}\n"
+            page.remember(line + "".join(traceback.format_exception(*record.exc_info) if record.exc_info else ()))
+        return record
+
+    logging.setLogRecordFactory(make_and_keep)
 
 
 def be_deaf() -> None:
@@ -242,6 +258,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
                 continue
             signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
             page.mark(0, run.seq)
+            page.forget()
             sock.sendall(_uninterrupted(execute, run))
             if page.interrupt:
                 if living_children():

@@ -158,6 +158,7 @@ class Executor:
     gone: bool = False  # its socket closed
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
+    log: str = ""  # its last lines, when it has died
     excess: int = 0  # bytes that it held when it was killed for holding so many
     on_readable: Callable[[], None] = field(default=lambda: None)
 
@@ -366,14 +367,14 @@ class Pool:
 
     def _outcome_of_death(self, task: Task, executor: Executor, started: set[int]) -> Outcome:
         if task.interrupted:
-            return TimedOut(task.timeout, killed=True)
+            return TimedOut(task.timeout, killed=True, log=executor.log)
         innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
         if innocent or task.seq not in started:
             return GivenBack()
         if executor.excess:
             held, limit = format_size(executor.excess), format_size(self._max_rss)
-            return OutOfMemory(f"it held {held} of memory, more than max_rss, {limit}, and was killed")
-        return Died(how_it_ended(executor.status))
+            return OutOfMemory(f"it held {held} of memory, more than max_rss, {limit}, and was killed", executor.log)
+        return Died(how_it_ended(executor.status), executor.log)
 
     def _begin(self, executor: Executor) -> None:
         """Note the start of those tasks of executor that have a slot now."""
@@ -403,7 +404,7 @@ class Pool:
             pass
         self._lost(executor)
         del self.executors[executor.number]
-        started = executor.page.marked()
+        started, executor.log = executor.page.marked(), executor.page.log()
         executor.close()
         if executor.pid:  # else its birth was not told, and 0 would be our own group
             with contextlib.suppress(ProcessLookupError, PermissionError):

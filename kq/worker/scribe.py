@@ -112,9 +112,9 @@ class Scribe:
         queue, error = task.delivery.queue, str(verdict.failure)
         if not task.kind.name:  # it could not even be read
             return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
-        traceback = verdict.failure.traceback or None
+        traceback, log = verdict.failure.traceback or None, verdict.failure.log or None
         head = self._after(task, verdict, now)
-        head = msgspec.structs.replace(head, error=error, traceback=traceback, buried=now, queue=queue)
+        head = msgspec.structs.replace(head, error=error, traceback=traceback, log=log, buried=now, queue=queue)
         return again(task.delivery.headers, head)
 
     def _after(self, task: Task, verdict: Retry | Bury, now: float) -> Head:

@@ -20,6 +20,8 @@ import msgspec
 _LENGTH = struct.Struct("<I")
 _SEQ = struct.Struct("<Q")
 
+#: Bytes of the log that are kept.
+LOG_SIZE = 4096
 #: Bytes that a pipe holds when nobody asks for more.
 PIPE_SIZE = 65536
 
@@ -208,12 +210,13 @@ class Page:
     A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it, and
     that only after the end of this one was told. So when an executor dies, those jobs whose end nobody heard of
     are known apart: the marked ones had started, the others had not. Cell 0 is the supervisor's: the seq of
-    the job that a SIGUSR1 is meant for.
+    the job that a SIGUSR1 is meant for. At the end stands what was logged last, to be read when nobody can be asked.
     """
 
     def __init__(self, slots: int, descriptor: int | None = None) -> None:
         self.slots = slots
-        size = (slots + 1) * _SEQ.size
+        self._log = (slots + 1) * _SEQ.size  # where a count of all bytes logged stands, and then the last of them
+        size = self._log + _SEQ.size + LOG_SIZE
         self.descriptor = memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
 
@@ -224,6 +227,29 @@ class Page:
         """Seqs of the jobs that run or ran last."""
         values = (_SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)[0] for slot in range(self.slots))
         return {seq for seq in values if seq}
+
+    def remember(self, line: str) -> None:
+        """Keep a line of the log, in the place of the oldest. Two threads at once may spoil each other's: no harm."""
+        data = line.encode("utf-8", "replace")[-LOG_SIZE:]
+        (count,) = _SEQ.unpack_from(self._memory, self._log)
+        start, place = self._log + _SEQ.size, count % LOG_SIZE
+        first = data[: LOG_SIZE - place]
+        self._memory[start + place : start + place + len(first)] = first
+        self._memory[start : start + len(data) - len(first)] = data[len(first) :]
+        _SEQ.pack_into(self._memory, self._log, count + len(data))
+
+    def forget(self) -> None:
+        """Begin a new log."""
+        _SEQ.pack_into(self._memory, self._log, 0)
+
+    def log(self) -> str:
+        """The last lines of the log."""
+        (count,) = _SEQ.unpack_from(self._memory, self._log)
+        start, place = self._log + _SEQ.size, count % LOG_SIZE
+        if count <= LOG_SIZE:
+            return self._memory[start : start + count].decode("utf-8", "replace")
+        data = self._memory[start + place : start + LOG_SIZE] + self._memory[start : start + place]
+        return data.partition(b"\n")[2].decode("utf-8", "replace")
 
     @property
     def interrupt(self) -> int:

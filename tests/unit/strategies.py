@@ -75,6 +75,7 @@ HEADS = some.builds(
     history=some.lists(ATTEMPTS, max_size=4).map(tuple),
     error=some.none() | TEXT,
     traceback=some.none() | TEXT,
+    log=some.none() | TEXT,
     buried=some.none() | INSTANTS,
     queue=some.none() | TEXT,
 )

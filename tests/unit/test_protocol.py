@@ -177,6 +177,33 @@ MEANINGS = {
         ["https://example.org/"],
         {},
     ),
+    "poison": Meaning(
+        Head(
+            id="019b76daa883fedcba9876543210",
+            type="shop.jobs.render",
+            submitted=1767225600.132,
+            lost=3,
+            history=(
+                Attempt(
+                    number=3,
+                    worker="web1-4711-0a1b2c3d",
+                    started=1767225660.0,
+                    ended=1767225660.5,
+                    outcome="died",
+                    error="ExecutorDied: its executor died (signal 11), 3 of at most 3 times",
+                    counter="lost",
+                    host="web1",
+                    code="2026.1",
+                ),
+            ),
+            error="ExecutorDied: its executor died (signal 11), 3 of at most 3 times",
+            log="01:01:00 INFO shop: page 7 of 9\n01:01:00 WARNING shop: font “Ærø” is missing\n",
+            buried=1767225660.75,
+            queue="images",
+        ),
+        ["book.pdf"],
+        {},
+    ),
     "kicked": Meaning(
         Head(
             id="019b76daa880fedcba9876543210",

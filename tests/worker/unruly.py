@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,7 @@ class Unruly(Odd):
         self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
         self.large = app.job(name="large")(large)
         self.end_children = app.job(name="end_children")(end_children)
+        self.last_words = app.job(name="last_words")(last_words)
         self.swell = app.job(name="swell", max_lost=1)(swell)
         self.escape = app.job(name="escape", on_timeout="bury", max_lost=1)(escape)
         self.multiply = app.job(name="multiply", max_lost=1)(multiply)
@@ -142,6 +144,15 @@ def end_children() -> list[int | None]:
         process.join(5)
         threading.Timer(5, program.kill).start()
         return [program.wait(), process.exitcode]
+
+
+def last_words(lines: int) -> None:
+    """Log some lines, and die as by kill -9 from outside."""
+    with noted(""):
+        for number in range(1, lines + 1):
+            logging.getLogger("shop").warning("page %s of %s", number, lines)
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
 
 
 def swell() -> None:
