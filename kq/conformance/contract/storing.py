@@ -117,6 +117,7 @@ class Kept(ContractWorld):
         self, app: App, control: Control, queue: str, jobs: Jobs
     ) -> None:
         requires(app, "shared")
+        jobs.note.submit("first")
         over = threading.Event()
 
         def submit() -> None:
@@ -126,7 +127,7 @@ class Kept(ContractWorld):
         with ThreadPoolExecutor(2) as pool:
             busy = [pool.submit(submit) for _ in range(2)]
             try:
-                eventually(lambda: control.jobs(queue), "they submit")
+                eventually(lambda: len(control.jobs(queue)) > 2, "they submit")
                 codes = [in_a_child(lambda: jobs.note.submit("child")) for _ in range(10)]
             finally:
                 over.set()
