@@ -20,7 +20,7 @@ from kq.job import State
 from kq.message import Attempt
 from kq.units import format_duration
 
-LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.BURIED]
+LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
 @noun("jobs")
@@ -45,6 +45,7 @@ def ls(
 ) -> None:
     """List jobs in the order in which they would run. Those that have ended are not listed; `show` knows them."""
     with looking() as control:
+        control.freshen()
         if group:
             _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, search, older)))
             return

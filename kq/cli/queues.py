@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from kq.cli import orders
 from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
@@ -22,9 +24,14 @@ def ls() -> None:
     if flags().json:
         print_json([as_data(queue) for queue in queues])
         return
-    rows = [[q.name, *map(str, (q.ready, q.delayed, q.held, q.buried, q.workers))] for q in queues]
-    headings = ["QUEUE", "READY", "DELAYED", "RUNNING", "BURIED", "WORKERS"]
+    rows = [[q.name, *map(str, (q.ready, q.delayed, q.held, q.buried, q.workers)), _note(q)] for q in queues]
+    headings = ["QUEUE", "READY", "DELAYED", "RUNNING", "BURIED", "WORKERS", "NOTE"]
     print_table(headings, rows, right="READY DELAYED RUNNING BURIED WORKERS", none="There are no queues yet.")
+
+
+def _note(queue: QueueInfo) -> str:
+    told = [f"paused {queue.paused}"] if queue.paused else []
+    return ", ".join(told + [f"{queue.parked} parked"] * bool(queue.parked))
 
 
 for ordered in (orders.pause, orders.resume, orders.why_queue):
@@ -40,4 +47,6 @@ def as_data(queue: QueueInfo) -> dict[str, object]:
         "running": queue.held,
         "buried": queue.buried,
         "workers": queue.workers,
+        "parked": queue.parked,
+        "paused": None if queue.paused is None else msgspec.to_builtins(queue.paused),
     }

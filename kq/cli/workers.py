@@ -19,6 +19,7 @@ def command() -> None:
 def ls() -> None:
     """Check each worker's heartbeat: alive, late (it missed a beat) or dead (its jobs go to others)."""
     with looking() as control:
+        control.freshen()
         beats = control.heartbeat_check()
         if not beats:
             control.round_trip()  # nobody is there: perhaps because there is no broker

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from kq.broker import PARKED
 from kq.clock import new_id
 from kq.control.parking import put_back
 from kq.control.view import View
+from kq.errors import BrokerError
 from kq.handle import revoke
 from kq.record import answer_key, lease_key
 from kq.standing import Kind, Order, caller, give, nudge, order_key
-from kq.state.store import Write
+from kq.state.store import StoreUnreachable, Write
 
 #: Seconds within which a worker that lives has read its orders (promise C15).
 PATIENCE = 1.0
@@ -26,6 +28,12 @@ class Orders(View):
         names, token = [worker.name for worker in self.workers()], new_id()
         self._inspector.nudge(token)
         return self._answers(token, names, timeout)
+
+    def freshen(self) -> None:
+        """Let workers tell what they do now, where that can be had: a look must not fail of it."""
+        if self.workers():
+            with suppress(BrokerError, StoreUnreachable):
+                self.ping()
 
     def pause(self, queue: str, *, reason: str = "") -> None:
         """Let no job of queue start until resume(); those that run go on. Submitting goes on too."""

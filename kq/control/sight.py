@@ -17,6 +17,7 @@ from kq.errors import MessageError
 from kq.handle import state_of
 from kq.job import State
 from kq.message import Attempt, Head, decode_body, decode_head
+from kq.standing import Order
 
 
 class Health(StrEnum):
@@ -75,7 +76,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """A queue's counts. held: delivered to workers; buried: set aside for a human; workers: alive and serving it."""
+    """A queue's counts. held: delivered to workers; buried: set aside for a human; workers: alive and serving it.
+
+    parked: set aside because their types are paused. paused: the order, when the queue itself is.
+    """
 
     name: str
     ready: int
@@ -83,6 +87,8 @@ class QueueInfo:
     held: int
     buried: int
     workers: int
+    parked: int = 0
+    paused: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from kq.handle import find_state, wait
 from kq.job import State
 from kq.message import Attempt
 from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
+from kq.standing import Order, read
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
 MOST = 10_000
@@ -57,8 +58,8 @@ class View:
 
     def queues(self) -> list[QueueInfo]:
         """All queues of kq on this broker, and those that a living worker serves, by name."""
-        workers = self.workers()
-        return [self._queue(name, workers) for name in self._names(workers)]
+        workers, paused = self.workers(), read(self._app.store).queues
+        return [self._queue(name, workers, paused.get(name)) for name in self._names(workers)]
 
     def _names(self, workers: Iterable[WorkerInfo] = ()) -> list[str]:
         """The queues that jobs may be in or buried from, and those that workers serve."""
@@ -66,11 +67,11 @@ class View:
         names |= {name for worker in workers for name in worker.queues}
         return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
-    def _queue(self, name: str, workers: Iterable[WorkerInfo]) -> QueueInfo:
+    def _queue(self, name: str, workers: Iterable[WorkerInfo], paused: Order | None) -> QueueInfo:
         counts = self._inspector.count(name)
-        buried = self._inspector.count(name + BURIED).ready
+        buried, parked = (self._inspector.count(name + aside).ready for aside in (BURIED, PARKED))
         serving = sum(name in worker.queues for worker in workers)
-        return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving)
+        return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving, parked, paused)
 
     # Jobs.
 
