@@ -98,7 +98,16 @@ def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
         {"id": id, "type": "jobs.add", "queue": "default", "state": "ready", "attempt": 0, "error": None}
     ]
     (default, mail) = shop.kq("--json", "queues", "ls").json
-    assert default == {"name": "default", "ready": 1, "delayed": 0, "running": 0, "buried": 0, "workers": 0}
+    assert default == {
+        "name": "default",
+        "ready": 1,
+        "delayed": 0,
+        "running": 0,
+        "buried": 0,
+        "workers": 0,
+        "parked": 0,
+        "paused": None,
+    }
     assert (mail["name"], mail["ready"]) == ("mail", 0)
 
 
@@ -221,7 +230,7 @@ def test_workers_are_listed_with_health_lease_and_what_they_run(shop: Place) -> 
     os.mkfifo(fifo)
     with worker(shop, "--pool", "process", "-c", "1", "-Q", "default:1,mail") as process:
         shop.kq("submit", "wait_for", str(fifo))
-        jobs(shop, "reserved")
+        jobs(shop, "running")
         (seen,) = workers(shop, "alive")
         assert (seen["health"], seen["pid"], seen["pool"]) == ("alive", process.pid, "process")
         assert set(seen["queues"]) == {"default", "mail"}
@@ -236,7 +245,7 @@ def test_a_worker_that_was_told_to_end_says_so_at_once(shop: Place) -> None:
     os.mkfifo(fifo)
     with worker(shop, "-c", "1") as process:
         shop.kq("submit", "wait_for", str(fifo))
-        jobs(shop, "reserved")
+        jobs(shop, "running")
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert "told to end: 1 running, up to 5.0s for them" in process.stderr.readline()
