@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from kq.control import audit, forms
 from kq.control.audit import Act
 from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.view import MOST, View
-from kq.errors import MessageError, NotRepaired
+from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.job import ENDED, HIGHEST, LOWEST, State
 from kq.message import BODY_LIMIT, Envelope, decode_body, encode_body, one_line
 from kq.policy import YEAR
@@ -86,7 +87,7 @@ class Repair(View):
         A job whose unique key another job has by now stays. by: who does it, user@host by default.
         """
         now, done = time.time(), list[Repaired]()
-        for batch in _batches(self._buried(queue, ids, where, limit, now), BATCH):
+        for batch in _batches(self._buried(queue, ids, where, limit, now)):
             records = self._app.store.get([job_key(info_of(seen).id) for seen in batch])
             steps = [self._kicking(*each, reason, by) for each in zip(batch, records, strict=True)]
             self._carry_out(steps)
@@ -153,7 +154,8 @@ class Repair(View):
         record = Record(State.BURIED, error=error, ended=act.at, attempts=job.attempt, type=job.type, queue=job.queue)
         # Written afterwards: before, a job that its worker has just got would be told as buried.
         known = Write(job_key(job.id), encode(record), self._keep(job), must=(job_key(job.id), None))
-        self._carry_out_one(_Step(seen, act, (envelope,), after=[known, *_given_up(seen)]))
+        after = [known, *_given_up(seen)] if self._keep(job) else _given_up(seen)
+        self._carry_out_one(_Step(seen, act, (envelope,), after=after))
 
     def complete(self, id: str, result: Any = None, *, reason: str = "", by: str = "") -> None:
         """End a buried job with a result, as if it had run. Raises NotRepaired when nothing was done."""
@@ -273,24 +275,33 @@ class Repair(View):
             raise NotRepaired(f"nothing was done to job {step.act.job}: {step.refused}", fix=fix)
 
     def _carry_out(self, steps: Sequence[_Step]) -> None:
-        """Do all of steps, and note in those that were refused why."""
+        """Do all of steps, which are about one queue, and note in those that were refused why."""
         for step in steps:
             trail = audit.line(step.act)
             step.facts.append(_Fact(trail, Write(trail.key, None)))
         self._note([step for step in steps if not step.refused])
-        for queue in dict.fromkeys(step.seen.queue for step in steps):
-            group = [step for step in steps if step.seen.queue == queue and not step.refused]
-            swaps = [Swap(step.seen, step.publish, step.keeps_due) for step in group]
-            made = self._inspector.swap(queue, swaps) if swaps else []
-            late = [step for step, done in zip(group, made, strict=True) if not done]
-            self._undo(fact for step in late for fact in step.facts)
-            for step in late:
-                step.refused = _MOVED
+        self._swap([step for step in steps if not step.refused])
         done = [step for step in steps if not step.refused]
         if after := [write for step in done for write in step.after]:
             self._app.store.write(after)
         for step in done:
             audit.log.info("%s", step.act)
+
+    def _swap(self, steps: Sequence[_Step]) -> None:
+        """Change the messages; what was noted of those that did not change is undone."""
+        if not steps:
+            return
+        swaps = [Swap(step.seen, step.publish, step.keeps_due) for step in steps]
+        try:
+            made = self._inspector.swap(steps[0].seen.queue, swaps)
+        except BrokerError as error:
+            if not isinstance(error, BrokerUnreachable) or error.stored == "no":
+                self._undo(fact for step in steps for fact in step.facts)
+            raise
+        late = [step for step, done in zip(steps, made, strict=True) if not done]
+        self._undo(fact for step in late for fact in step.facts)
+        for step in late:
+            step.refused = _MOVED
 
     def _note(self, steps: Sequence[_Step]) -> None:
         """Write the facts of steps; those of one that has a refused fact are undone."""
@@ -354,12 +365,8 @@ def _wait(delay: float | None) -> float:
     return delay or 0.0
 
 
-def _batches(seen: Iterable[Seen], size: int) -> Iterator[list[Seen]]:
-    batch = list[Seen]()
-    for each in seen:
-        batch.append(each)
-        if len(batch) == size:
+def _batches(seen: Iterable[Seen]) -> Iterator[list[Seen]]:
+    """At most BATCH at a time, of one queue each."""
+    for _, of_queue in groupby(seen, key=lambda each: each.queue):
+        while batch := list(islice(of_queue, BATCH)):
             yield batch
-            batch = []
-    if batch:
-        yield batch

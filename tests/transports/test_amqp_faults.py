@@ -288,6 +288,18 @@ class TestSwap(OnOwnRabbit):
             assert places["c"] == places["a"]
         assert made == {True, False}
 
+    def test_in_an_alarm_nothing_is_swapped_and_nothing_hidden(
+        self, server: RabbitServer, connection: kombu.Connection, declare: Declare, queue: str
+    ) -> None:
+        aside = declare("aside")
+        publish(connection, aside, *"ab")
+        (seen,) = connection.manager.find(aside, ["a"])
+        with alarm(server):
+            with pytest.raises(Full, match="takes no messages"):
+                connection.manager.swap(aside, [Swap(seen, [letter(connection, queue, "a", "a")])])
+            assert {each.id for each in connection.manager.find(aside, [*"ab"])} == {"a", "b"}
+            assert connection.manager.swap(aside, [Swap(seen)]) == [True]  # who only takes away is heard
+
     def _swapped(self, wire: Proxy, connection: kombu.Connection, aside: str, queue: str, cut: int | None) -> int:
         """Move a and c to queue, and change b, through a wire that is cut; returns how many bytes that took."""
         for place in (aside, queue):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import pytest
@@ -16,9 +17,9 @@ from kq.conformance.contract.outages import BACK, SLACK
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, elapsed
 from kq.control import Control
-from kq.errors import BrokerFull, BrokerUnreachable
+from kq.errors import BrokerError, BrokerFull, BrokerUnreachable
 from kq.handle import Handle
-from kq.job import Job
+from kq.job import Job, State
 
 #: Leases for which the broker stays full.
 LONG = 2
@@ -83,6 +84,28 @@ class ScarcitySuite(ScarcityAtWork):
         eventually(lambda: submitted(app, refused), "the broker takes jobs again")
         ids = [job.id for job in control.jobs(queue, limit=1000)]
         assert ids.count(before.id) == ids.count(refused.id) == 1
+
+    @keeps("C9")
+    def test_a_repair_without_room_is_made_or_not_and_leaves_one_copy(
+        self, control: Control, jobs: Jobs, space: Space
+    ) -> None:
+        handles = [jobs.note.submit(word) for word in "ab"]
+        for handle in handles:
+            control.bury(handle.id)
+        space.fill()
+        with suppress(BrokerError, ConnectionError):
+            control.kick(ids=[handles[0].id])
+        with suppress(BrokerError, ConnectionError):
+            control.edit(handles[1].id, args=["edited"])
+        space.free()
+
+        def agreed() -> bool:
+            found = {job.id: job.state for job in control.jobs(handles[0].queue)}
+            return found == {handle.id: handle.state() for handle in handles}
+
+        eventually(agreed, "each is there once, and known as what it is")
+        control.kick(handles[0].queue)
+        eventually(lambda: {job.state for job in control.jobs(handles[0].queue)} == {State.READY}, "all are ready")
 
 
 def fill_up(app: App, jobs: Jobs) -> None:

@@ -26,9 +26,11 @@ from kq_transports.amqp.frames import ack_frame, message_frames
 from kq_transports.amqp.message import DUE_HEADER, Arrival, Message, properties_of
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.presence import HOLDER, Answer, Held, Question, chosen, expel, roll_call
+from kq_transports.amqp.publisher import Publisher
 from kq_transports.amqp.question import Request, Side, ask_all
 from kq_transports.amqp.transaction import Letter
-from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, State
+from kq_transports.amqp.values import packed_properties
+from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, State, Unreachable
 from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
 from kq_transports.management import Browsed, Swap
 
@@ -117,12 +119,35 @@ class Management(base.Management):
         """Raise NotFound or Full unless all can be stored. Of a transaction RabbitMQ would do the rest."""
         link = self._link
         added = Counter(queue for swap in swaps for queue, _ in swap.messages)
+        if added:
+            self._knock()
         waiting = {queue: link.topology.find(queue).message_count for queue in added}
         declared = link.registry.queues() if added else {}
         for queue, more in added.items():
             limit: Any = declared.get(queue, {}).get("x-max-length")
             if limit is not None and waiting[queue] + more > limit:
                 raise Full(f"queue {queue!r} has x-max-length {limit} and is full; let it drain")
+
+    def _knock(self) -> None:
+        """Raise Full when the broker takes no publishes at present, which it tells to who publishes.
+
+        From then on it does not hear him, not even that he is gone: what he had taken would be nobody's until the alarm
+        is over. So it is tried on a line that holds nothing.
+        """
+        link = self._link
+        line = Publisher(link.address, replace(link.options, name="", keep_alive=False))
+        line.connect()
+        try:
+            for _ in range(2):  # the first one it takes, and then it says that it takes none
+                nowhere = Publishing("", f"{TURN}nowhere", False, packed_properties({}), b"")
+                line.publish([nowhere], time.monotonic() + link.options.timeout)
+        except Unreachable as error:
+            if line.blocked:
+                raise Full(f"{line.peer} takes no messages: {line.blocked}; nothing was done") from error
+            error.sent = False
+            raise
+        finally:
+            line.close()
 
     def leases(self) -> list[Lease]:
         """Every connection that holds messages, or may, and answers."""
