@@ -11,7 +11,7 @@ import pytest
 
 from kq.app import App
 from kq.broker import Inspector
-from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms
 from kq.conformance.contract.jobs import Jobs
@@ -123,15 +123,20 @@ class Counts(ContractWorld):
         measured(f"delivered to {deaths} workers that were killed")
 
     @keeps("C7")
+    @pytest.mark.parametrize("dies", ["executor", "worker"])
     def test_a_job_marked_on_lost_bury_starts_at_most_once(
-        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, dies: str
     ) -> None:
-        requires(app, "shared")
-        worker = crew.program()
+        worker = crew.worker()
         job = jobs.hold_once.submit(gate.path)
         eventually(lambda: diary.starts(job.id), "the job runs")
-        worker.kill()
-        crew.program()
+        if dies == "executor":
+            worker.executors()[0].kill()
+        else:
+            requires(app, "shared")
+            assert isinstance(worker, Program)
+            worker.kill()
+            crew.program()
         assert isinstance(outcome(job), ExecutorDied)
         assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
 

@@ -56,6 +56,7 @@ class Jobs:
         self.ticket = app.job(name="ticket", max_lost=1000)(ticket)
         self.nap = app.job(name="nap")(nap)
         self.nap_async = app.job(name="nap_async")(nap_async)
+        self.pulse = app.job(name="pulse")(pulse)
         self.hold = app.job(name="hold")(hold)
         self.hold_async = app.job(name="hold_async")(hold_async)
         self.hold_once = app.job(name="hold_once", on_lost="bury")(hold)
@@ -127,6 +128,18 @@ def nap(seconds: float, word: str = "") -> int:
 async def nap_async(seconds: float, word: str = "") -> int:
     with noted(word):
         await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+def pulse(seconds: float) -> int:
+    """Write into the diary all the time; returns the process that did it."""
+    job = current_job()
+    assert job is not None
+    until = time.monotonic() + seconds
+    with noted(""):
+        while time.monotonic() < until:
+            diary.write(job.id, "pulse", "", job.attempt)
+            time.sleep(LOOK)
     return os.getpid()
 
 

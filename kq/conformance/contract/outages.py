@@ -20,9 +20,9 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import QUEUE, Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, elapsed
+from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, elapsed, outcome
 from kq.control import Control
-from kq.errors import BrokerUnreachable
+from kq.errors import BrokerUnreachable, JobBuried
 from kq.handle import Handle
 from kq.job import State
 
@@ -328,26 +328,34 @@ class Outage(OnAWire):
         assert diary.starts(job.id)[0].at >= asked + 2.0
 
     @keeps("C3")
-    def test_a_worker_cut_off_from_the_broker_stops_its_jobs_before_they_start_elsewhere(
-        self,
-        direct: App,
-        crew: Crew,
-        diary: Diary,
-        control: Control,
-        wire: Wire,
-        environment: dict[str, str],
-        server: Server,
+    def test_a_worker_cut_off_from_the_broker_does_nothing_more_before_its_jobs_start_elsewhere(
+        self, direct: App, crew: Crew, diary: Diary, wire: Wire, server: Server, measured: Figures
     ) -> None:
-        cut_off = crew.program()
-        job = Jobs(direct).nap.submit(30.0)
-        eventually(lambda: diary.starts(job.id), "the job runs")
-        (executor,) = cut_off.executors()
-        wire.freeze()
+        crew.program()
+        job = Jobs(direct).pulse.submit(30.0)
+        eventually(lambda: diary.entries("pulse", [job.id]), "the job runs")
         crew.program("--url", self.url_at(server.port))
-        died = eventually(lambda: time.time() if not executor.is_running() else 0, "its executor is killed")
-        again = eventually(lambda: diary.starts(job.id)[1:], "the job runs elsewhere")[0].at
-        assert died < again
+        wire.freeze()
+        eventually(lambda: diary.starts(job.id)[1:], "the job runs elsewhere")
+        first, again = diary.starts(job.id)
+        last = max(pulse.at for pulse in diary.entries("pulse", [job.id]) if pulse.pid == first.pid)
+        assert last < again.at
+        measured(f"its last act {again.at - last:.2f} s before the job started elsewhere")
         wire.restore()
+
+    @keeps("C7")
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_a_job_that_must_start_once_does_when_the_broker_is_restarted_under_it(
+        self, jobs: Jobs, crew: Crew, diary: Diary, server: Server, gate: Gate, how: str
+    ) -> None:
+        crew.program()
+        job = jobs.hold_once.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        getattr(server, how)()
+        server.start()
+        gate.open()
+        assert isinstance(outcome(job), int | JobBuried)
+        assert len(diary.starts(job.id)) == 1
 
 
 class Weather(OnAWire):
