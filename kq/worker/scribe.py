@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -70,10 +70,8 @@ class Scribe:
         if isinstance(verdict, Bury):
             return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
         if isinstance(verdict, Park):
-            # Starts that nobody told the end of are counted on; their record ends here.
-            lost = task.counters.lost + task.starts - task.counted
-            head = task.head.counting(replace(task.counters, lost=lost))
-            return (_envelope(task, again(task.delivery.headers, head), queue + PARKED),)
+            # The record of starts that nobody told the end of ends here, so they are counted on in the message.
+            return (_envelope(task, again(task.delivery.headers, task.head.counting(task.counters)), queue + PARKED),)
         return ()
 
     def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
@@ -98,14 +96,15 @@ class Scribe:
         return None
 
     def _forget_start(self, task: Task, key: str, mine: bytes, verdict: Verdict) -> Write:
-        """Undo or end the start record of task, if it still is ours."""
-        others = task.starts - task.counted
+        """Undo or end the start record of task, if it still is ours, and we are still to be believed."""
+        alive, unless, others = lease_key(self.worker), (key, mine), task.starts - task.counted
         if isinstance(verdict, GiveBack) and others:
-            return Write(key, encode(Start("", others)), START_KEEP, unless=(key, mine))
+            return Write(key, encode(Start("", others)), START_KEEP, alive, unless)
         known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
-        if self.indexed or known or isinstance(verdict, GiveBack | Park):
-            return Write(key, None, unless=(key, mine))
-        return Write(key, mine, COPY_KEEP, unless=(key, mine))
+        # Starts that were counted are so until the broker was told: if we die before that, the job comes back.
+        if (self.indexed and not task.starts) or known or isinstance(verdict, GiveBack | Park):
+            return Write(key, None, None, alive, unless)
+        return Write(key, mine, COPY_KEEP, alive, unless)
 
     def _buried(self, task: Task, verdict: Bury, now: float) -> Mapping[str, Any]:
         """The headers of a job that is set aside."""
@@ -125,20 +124,13 @@ class Scribe:
         return task.head.counting(verdict.counters).after(attempt)
 
     def attempt(self, task: Task, how: How | Literal["completed"], error: str, now: float) -> Attempt:
-        """A line of history about what this worker did."""
+        """A line of history about what this worker did, or the one that went down with the job."""
         counter = "" if how == "completed" else COUNTED[how]
-        number = task.counters.attempts + 1
-        return Attempt(
-            number,
-            self.worker,
-            task.began,
-            now,
-            how,
-            error[:ERROR_LIMIT],
-            counter=counter,
-            host=self.host,
-            code=self.code,
-        )
+        number, error = task.counters.attempts + 1, error[:ERROR_LIMIT]
+        worker = task.holder.partition("/")[0] or self.worker
+        if worker != self.worker:  # it went down with that one, and nobody knows more
+            return Attempt(number, worker, now, now, how, error, counter=counter)
+        return Attempt(number, worker, task.began, now, how, error, counter=counter, host=self.host, code=self.code)
 
 
 def _envelope(task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:

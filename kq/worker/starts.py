@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from kq.job import ENDED
+from kq.job import ENDED, Counters
 from kq.record import Start, decode_record, decode_start, encode, job_key, start_key
 from kq.state.store import Store, Write
 from kq.worker.pool import Task
@@ -62,10 +62,11 @@ class Starts:
             elif last is not None and self._is_lost(task, last):
                 # It ends here without another start, so in the name of the last one (promise C4).
                 task.holder, task.starts = last.holder, last.starts
-                task.counters = replace(task.counters, lost=task.counters.lost + last.starts - 1)
+                task.counters = _with_lost(task, last.starts - 1)
                 admitted.lost.append(task)
                 continue
             task.holder, task.starts = holder, 0 if last is None else last.starts
+            task.counters = _with_lost(task, task.starts - task.counted)
             mine = encode(Start(task.holder, task.starts))
             writes.append(Write(key_of(task), mine, START_KEEP, must=(key_of(task), start)))
             admitted.ready.append(task)
@@ -93,14 +94,22 @@ class Starts:
     def _is_copy(self, task: Task, last: Start | None, record: bytes | None) -> bool:
         if record is not None and decode_record(record).state in ENDED:
             return True
-        return last is not None and not task.delivery.redelivered and not self._indexed
+        if last is None or self._indexed:
+            return False
+        # What this session held it has not given back, else its record were gone: so this is another message.
+        return not task.delivery.redelivered or last.holder.startswith(f"{self._worker}/")
 
     @staticmethod
     def _is_lost(task: Task, last: Start) -> bool:
         if not task.delivery.redelivered or not last.starts:
             return False
         rules = task.kind.rules
-        return rules.on_lost == "bury" or task.counters.lost + last.starts >= rules.max_lost
+        return rules.on_lost == "bury" or task.head.lost + last.starts >= rules.max_lost
+
+
+def _with_lost(task: Task, starts: int) -> Counters:
+    """The counters of task, with so many starts that ended with their worker, and that nobody told the end of."""
+    return replace(task.head.counters, lost=task.head.lost + starts)
 
 
 def key_of(task: Task) -> str:

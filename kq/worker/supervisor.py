@@ -759,9 +759,11 @@ class Supervisor:
         # What has a condition of its own may have been made by an earlier settle whose end was not heard.
         refused = {owner for owner, write in fenced if write.must is None}
         settlements = [
-            Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
+            # Another delivery speaks for the job: this one is a copy, to be taken away, or not ours any more.
+            Settlement(task.delivery)
+            if position in refused
+            else Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
             for position, (task, verdict) in enumerate(finished)
-            if position not in refused
         ]
         for settlement in session.settle(settlements):
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)

@@ -269,10 +269,11 @@ class Atomic(ContractWorld):
             eventually(lambda goal=100 * (number + 1): len(diary.starts()) > goal, "jobs run")  # type: ignore[misc]
             worker.kill()
         crew.program(concurrency=2)
-        assert [handle.result(30) for handle in handles] == [3] * len(handles)
+        last = {handle.id: handle.result(30) for handle in handles}
+        assert min(last.values()) == 3  # a start that went down with its worker may be one of them
         eventually(lambda: not control.jobs(queue), "nothing is left")
         attempts = Counter((start.id, start.attempt) for start in diary.starts())
-        assert set(attempts) == {(handle.id, number) for handle in handles for number in (1, 2, 3)}
+        assert set(attempts) == {(id, number) for id in last for number in range(1, last[id] + 1)}
         again = sum(attempts.values()) - len(attempts)
         measured(f"{kills} workers killed over {len(attempts)} attempts: 0 skipped, {again} started again")
 
