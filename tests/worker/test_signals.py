@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control import Control
 from kq.handle import Handle
+from kq.worker.pool import PoolKind
 from tests.worker.jobs import Odd
 from tests.worker.world import POOLS, WorkerWorld
 
@@ -123,6 +125,71 @@ class TestStopping(WorkerWorld):
         worker = crew.program("-A", "broken:app", ready=False)
         assert worker.wait() != 0
         assert "no such day" in worker.said()
+
+
+def group(worker: Program) -> None:
+    """TERM to every process of a worker, as a service manager sends it."""
+    for process in worker.tree():
+        process.send_signal(signal.SIGTERM)
+
+
+def twice(worker: Program) -> None:
+    worker.send(signal.SIGTERM)
+    eventually(lambda: "told to end" in worker.said(), "it heard the first")
+    worker.send(signal.SIGTERM)
+
+
+def once(number: int) -> Callable[[Program], None]:
+    return lambda worker: worker.send(number)
+
+
+#: What is sent, how many of four running jobs start again because of it, in a process of their own and in one that
+#: they share, and whether the worker ends by it.
+SIGNALS: dict[str, tuple[Callable[[Program], None], int, int, bool]] = {
+    "TERM": (once(signal.SIGTERM), 0, 0, True),
+    "TERM to the group": (group, 0, 0, True),
+    "TERM twice": (twice, 4, 4, True),
+    "INT": (once(signal.SIGINT), 0, 0, True),
+    "HUP": (once(signal.SIGHUP), 0, 0, False),
+    "USR1": (once(signal.SIGUSR1), 0, 0, False),
+    "USR2": (once(signal.SIGUSR2), 1, 4, False),
+}
+
+
+class TestEachSignal(WorkerWorld):
+    @pytest.mark.parametrize(
+        ("pool", "name"),
+        [
+            *(("process", name) for name in SIGNALS),
+            *((pool, name) for pool in POOLS[1:] for name in ("TERM twice", "USR2")),
+        ],
+    )
+    def test_four_of_four_jobs_in_flight_finish_or_go_back_and_nothing_stays(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind, name: str
+    ) -> None:
+        send, apart, shared, ends = SIGNALS[name]
+        again = apart if pool == "process" else shared
+        worker = crew.program(concurrency=4, pool=pool, grace=30)
+        handles = app.submit_many(jobs.hold.job(gate.path) for _ in range(4))
+        eventually(lambda: len(diary.starts()) == 4, "four run")
+        heir = crew.program(concurrency=4)
+        sent = time.time()
+        send(worker)
+        eventually(lambda: len(diary.starts()) == 4 + again, f"{again} run again", within=5)
+        assert not again or max(start.at for start in diary.starts()) - sent < AT_ONCE
+        eventually(lambda: "told to end" in worker.said() or name.startswith("USR"), "it is told")
+        gate.open()
+        assert all(handle.result(10) for handle in handles)
+        assert len(diary.starts()) == len(handles) + again
+        if name == "HUP":
+            worker.ready(times=2)
+        if not ends:
+            assert worker.process.poll() is None
+            worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+        heir.stop()
+        assert heir.process.returncode == 0
+        assert not crew.left_behind()
 
 
 class TestReload(WorkerWorld):
