@@ -243,10 +243,21 @@ def _workers(app: App) -> Iterator[Finding]:
             if alive
             else Finding("warn", "workers", "none is alive", "Start one: kq worker")
         )
+        yield from _gauges(control)
         for queue in control.queues():
             if alive and queue.ready and not queue.workers:
                 fix = f"Start a worker for it: kq worker -Q {queue.name}"
                 yield Finding("warn", "workers", f"queue {queue.name} has {queue.ready} jobs ready and no worker", fix)
+
+
+def _gauges(control: Control) -> Iterator[Finding]:
+    gauges = control.health()
+    for ids, what in (
+        (gauges.held_without_lease, "held by a worker whose lease is over"),
+        (gauges.past_limit, "running past its limit"),
+    ):
+        for id in ids:
+            yield Finding("warn", "workers", f"job {id} is {what}", f"kq jobs why {id} says more.")
 
 
 def _application(app: App, where: str | None) -> Iterator[Finding]:

@@ -52,15 +52,16 @@ def pause(queue: str | None = None, type: str | None = None, reason: str = "") -
 @verb("resume")
 @click.argument("queue", required=False)
 @click.option("--type", metavar="TYPE", help="Resume a job type instead, and put back what was parked.")
-def resume(queue: str | None = None, type: str | None = None) -> None:
+@REASON
+def resume(queue: str | None = None, type: str | None = None, reason: str = "") -> None:
     """Let jobs of QUEUE, or of a type, start again."""
     what = _target(queue, type)
     with looking() as control:
         if queue is not None:
-            then = "" if control.resume(queue) else ", which was not paused"
+            then = "" if control.resume(queue, reason=reason) else ", which was not paused"
             _told(control, f"Resumed {what}{then}", resumed=what)
         elif type is not None:
-            back = control.resume_type(type)
+            back = control.resume_type(type, reason=reason)
             _told(control, f"Resumed {what}; {back} parked jobs are back", resumed=what, back=back)
 
 

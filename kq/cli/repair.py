@@ -278,7 +278,7 @@ def _each(ids: Sequence[str], done: str, act: Any) -> int:
 @verb("audit")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, the newest.")
 def audit(limit: int) -> None:
-    """Tell what people did to jobs in the last 30 days, the newest first."""
+    """Tell what people did to jobs, queues and workers in the last 30 days, the newest first."""
     with looking() as control:
         acts = control.audit(limit)
     if flags().json:
@@ -286,10 +286,10 @@ def audit(limit: int) -> None:
         return
     now = time.time()
     rows = [
-        [format_duration(max(0.0, now - act.at)), act.by, act.act, act.job, ", ".join(act.changed), act.reason]
+        [format_duration(max(0.0, now - act.at)), act.by, act.act, act.about, ", ".join(act.changed), act.reason]
         for act in acts
     ]
-    print_table(["AGO", "BY", "DID", "JOB", "CHANGED", "REASON"], rows, right="AGO", none="Nobody did anything.")
+    print_table(["AGO", "BY", "DID", "WHAT", "CHANGED", "REASON"], rows, right="AGO", none="Nobody did anything.")
 
 
 VERBS = (edit, kick, bury, complete, rm, audit)

@@ -1,4 +1,4 @@
-"""The audit trail: who did what to which job, when and why."""
+"""The audit trail: who did what to which job, queue or worker, when and why."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ KEEP = 30 * 86400.0
 
 
 class Act(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a human did to a job. at: seconds since the epoch. changed: what of it was edited, not how."""
+    """What a human did. at: seconds since the epoch. changed: what of a job was edited, not how."""
 
     at: float
     by: str
     act: str
-    job: str
+    job: str = ""
     type: str = ""
     queue: str = ""
     reason: str = ""
     changed: tuple[str, ...] = ()
+    worker: str = ""
 
     def __str__(self) -> str:
         what = f" ({', '.join(self.changed)})" if self.changed else ""
-        return f"{self.by} {self.act} {self.type} {self.job}{what}: {self.reason or 'no reason given'}"
+        return f"{self.by} {self.act} {self.about}{what}: {self.reason or 'no reason given'}"
+
+    @property
+    def about(self) -> str:
+        """What it was done to."""
+        if self.job:
+            return f"{self.type} {self.job}".strip()
+        return self.worker or (f"queue {self.queue}" if self.queue else f"type {self.type}")
 
 
 def line(act: Act) -> Write:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from typing import Any
 
 from kq.broker import PARKED
 from kq.clock import new_id
+from kq.control import audit
+from kq.control.audit import Act
 from kq.control.parking import put_back
 from kq.control.view import View
 from kq.errors import BrokerError
 from kq.handle import revoke
+from kq.job import ENDED
 from kq.record import answer_key, lease_key
 from kq.standing import Kind, Order, caller, give, nudge, order_key
 from kq.state.store import StoreUnreachable, Write
@@ -35,25 +39,36 @@ class Orders(View):
             with suppress(BrokerError, StoreUnreachable):
                 self.ping()
 
-    def pause(self, queue: str, *, reason: str = "") -> None:
-        """Let no job of queue start until resume(); those that run go on. Submitting goes on too."""
-        self._give(Kind.PAUSE, queue, Order(by=caller(), reason=reason))
+    def pause(self, queue: str, *, reason: str = "", by: str = "") -> None:
+        """Let no job of queue start until resume(); those that run go on. Submitting goes on too.
 
-    def resume(self, queue: str) -> bool:
+        by: who orders it, here as in what follows; user@host by default.
+        """
+        self._give("paused", Kind.PAUSE, queue, _order(by, reason))
+
+    def resume(self, queue: str, *, reason: str = "", by: str = "") -> bool:
         """Undo pause(); False when the queue was not paused."""
-        return self._lift(Kind.PAUSE, queue)
+        key = order_key(Kind.PAUSE, queue)
+        stood = self._app.store.get([key])[0] is not None
+        if stood:
+            self._leave_line("resumed", Kind.PAUSE, queue, _order(by, reason))
+        self._app.store.write([Write(key, None)])
+        nudge(self._inspector)
+        return stood
 
-    def pause_type(self, type: str, *, reason: str = "") -> None:
+    def pause_type(self, type: str, *, reason: str = "", by: str = "") -> None:
         """Let no job of a type start until resume_type(): those that would are parked, and others go past them."""
         self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
-        self._give(Kind.PAUSE_TYPE, type, Order(by=caller(), reason=reason))
+        self._give("paused", Kind.PAUSE_TYPE, type, _order(by, reason))
 
-    def resume_type(self, type: str) -> int:
+    def resume_type(self, type: str, *, reason: str = "", by: str = "") -> int:
         """Undo pause_type(), and put back what was parked; returns how many jobs came back.
 
         When this ends halfway, the orders tell, and the control program finishes it.
         """
-        give(self._app.store, Kind.RESUME_TYPE, type, Order(by=caller()))
+        order = _order(by, reason)
+        self._leave_line("resumed", Kind.RESUME_TYPE, type, order)
+        give(self._app.store, Kind.RESUME_TYPE, type, order)
         self._app.store.write([Write(order_key(Kind.PAUSE_TYPE, type), None)])
         return self.finish_resume(type)
 
@@ -71,7 +86,7 @@ class Orders(View):
         parked = [queue for queue in self._inspector.queues() if queue.endswith(PARKED)]
         return sum(put_back(self._app, self._inspector, queue, types) for queue in parked)
 
-    def retire(self, worker: str, *, now: bool = False, reason: str = "") -> bool:
+    def retire(self, worker: str, *, now: bool = False, reason: str = "", by: str = "") -> bool:
         """Take a worker out of commission: it finishes what runs, gives back the rest and ends.
 
         now: do not wait for it: its lease ends, and its jobs go back in the same step. What it says later is refused.
@@ -79,7 +94,7 @@ class Orders(View):
         """
         known = any(beat.worker.name == worker for beat in self.heartbeat_check())
         if known:
-            self._give(Kind.RETIRE, worker, Order(by=caller(), reason=reason))
+            self._give("retired", Kind.RETIRE, worker, _order(by, reason))
         if known and now:
             self.expel(worker)
         return known
@@ -89,31 +104,33 @@ class Orders(View):
         self._app.store.write([Write(lease_key(worker), None)])
         self._inspector.expel(worker)
 
-    def revoke(self, id: str, *, interrupt: bool = False, reason: str = "") -> bool:
+    def revoke(self, id: str, *, interrupt: bool = False, reason: str = "", by: str = "") -> bool:
         """End a job (promise C10): one that waits or is delayed never starts, one that runs does not run again.
 
         interrupt: one that runs is interrupted too, as at its timeout, and killed when it ignores that. False when it
         has ended or was buried, or is not known to a broker that knows all it has.
         """
         job = self.job(id)
-        order = Order(by=caller(), reason=reason, interrupt=interrupt)
-        if job is not None:
+        order = _order(by, reason, interrupt)
+        if job is not None and job.state not in ENDED:
+            self._leave_line("revoked", Kind.REVOKE, id, order)
             return revoke(id, job.queue, order, self._app, self._inspector)
-        if self._inspector.traits.indexed:
+        if job is not None or self._inspector.traits.indexed:
             return False
-        self._give(Kind.REVOKE, id, order)  # such a broker does not show what a frozen worker holds
+        self._give("revoked", Kind.REVOKE, id, order)  # such a broker does not show what a frozen worker holds
         return True
 
-    def _give(self, kind: Kind, about: str, order: Order) -> None:
+    def _give(self, did: str, kind: Kind, about: str, order: Order) -> None:
+        self._leave_line(did, kind, about, order)
         give(self._app.store, kind, about, order)
         nudge(self._inspector)
 
-    def _lift(self, kind: Kind, about: str) -> bool:
-        key = order_key(kind, about)
-        stood = self._app.store.get([key])[0] is not None
-        self._app.store.write([Write(key, None)])
-        nudge(self._inspector)
-        return stood
+    def _leave_line(self, did: str, kind: Kind, about: str, order: Order) -> None:
+        """Leave a line in the audit, before it is done."""
+        named: dict[str, Any] = {_ABOUT[kind]: about}
+        act = Act(time.time(), order.by, did, reason=order.reason, **named)
+        self._app.store.write([audit.line(act)])
+        audit.log.info("%s", act)
 
     def _answers(self, token: str, workers: Iterable[str], timeout: float) -> list[str]:
         """Those of workers that answer token within timeout seconds."""
@@ -123,3 +140,17 @@ class Orders(View):
             for worker in workers
             if self._app.store.wait(answer_key(token, worker), max(0.0, until - time.monotonic())) is not None
         ]
+
+
+#: The field of an Act that names what an order is about.
+_ABOUT = {
+    Kind.PAUSE: "queue",
+    Kind.PAUSE_TYPE: "type",
+    Kind.RESUME_TYPE: "type",
+    Kind.REVOKE: "job",
+    Kind.RETIRE: "worker",
+}
+
+
+def _order(by: str, reason: str, interrupt: bool = False) -> Order:
+    return Order(by=by or caller(), reason=reason, interrupt=interrupt)

@@ -178,7 +178,7 @@ class Repair(View):
         self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record), after=_given_up(seen)))
 
     def audit(self, limit: int = 100) -> list[Act]:
-        """What humans did to jobs in the last 30 days, the newest first."""
+        """What humans did to jobs, queues and workers in the last 30 days, the newest first."""
         return audit.read(self._app.store, limit)
 
     # Finding what is meant.

@@ -69,6 +69,12 @@ def test_a_queue_is_paused_and_resumed(shop: Place) -> None:
         assert len(said.json["heard"]) == 1
         eventually(lambda: state(shop, id) == "completed", "the job has run")
     assert "which was not paused" in shop.kq("queues", "resume", "shop").out
+    acts = shop.kq("--json", "jobs", "audit").json
+    assert [(act["act"], act["queue"], act.get("reason")) for act in acts] == [
+        ("resumed", "shop", None),
+        ("paused", "shop", "the disk is full"),
+    ]
+    assert "queue shop" in shop.kq("jobs", "audit").out
 
 
 def test_a_job_type_is_paused_and_resumed(shop: Place) -> None:
