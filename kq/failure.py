@@ -56,7 +56,6 @@ FAILURES: Mapping[str, FailureClass] = {
     "redis.exceptions.TimeoutError": "passing",
     # This machine has no room, or its disk no health.
     "kq.errors.BadStorage": "storage",
-    "kq.errors.BrokerFull": "storage",
     "MemoryError": "storage",
     "OSError.ENOSPC": "storage",
     "OSError.EDQUOT": "storage",
@@ -69,13 +68,11 @@ FAILURES: Mapping[str, FailureClass] = {
     "sqlite3.Error.SQLITE_FULL": "storage",
     "sqlite3.Error.SQLITE_IOERR": "storage",
     "sqlite3.Error.SQLITE_READONLY": "storage",
-    "sqlite3.Error.SQLITE_CANTOPEN": "storage",
-    "sqlite3.Error.SQLITE_CORRUPT": "storage",
-    "sqlite3.Error.SQLITE_NOTADB": "storage",
     "sqlite3.Error.SQLITE_NOMEM": "storage",
-    # kq's own lines are down, or all of this machine's.
+    # What kq itself needs is away or full, wherever the job runs; or all lines of this machine are down.
     "kq.errors.BadNetwork": "network",
     "kq.errors.BrokerUnreachable": "network",
+    "kq.errors.BrokerFull": "network",
     "kq.state.store.StoreUnreachable": "network",
     "OSError.ENETDOWN": "network",
     "OSError.ENETUNREACH": "network",

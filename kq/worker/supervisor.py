@@ -722,7 +722,12 @@ class Supervisor:
             verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
         journal.ended(task, verdict, self._clock.monotonic())
-        if isinstance(verdict, Retry | Bury) and verdict.how == "bad storage":
+        # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
+        if (
+            isinstance(verdict, Retry | Bury)
+            and verdict.how == "bad storage"
+            and "MemoryError" not in verdict.failure.names
+        ):
             self._bear(task)
 
     def _bear(self, task: Task) -> None:

@@ -12,6 +12,7 @@ import pytest
 import kq
 from kq.errors import BadJob, ConfigError
 from kq.failure import FAILURES, Failure, classified, names_of
+from kq.outcome import Rules, class_of
 from kq.policy import error_name
 
 
@@ -55,6 +56,7 @@ def test_sqlite_tells_a_full_disk_from_a_lock(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError) as caught:
         sqlite3.connect(tmp_path / "no" / "such" / "folder.db")
     assert "sqlite3.Error.SQLITE_CANTOPEN" in names_of(caught.value)
+    assert class_of(names_of(caught.value), Rules()) == "passing"
 
 
 def test_classes_of_an_app_and_of_a_type_are_laid_over_each_other() -> None:
