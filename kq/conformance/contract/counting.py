@@ -13,7 +13,7 @@ from kq.app import App
 from kq.broker import Inspector
 from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome, requires
@@ -40,6 +40,7 @@ class Counts(ContractWorld):
         assert [headers.get(name) for name in ("failed", "lost", "infra")] == [2, 1, 1]
 
     @keeps("C7")
+    @survives("F6")
     def test_a_job_that_kills_its_executors_is_buried_after_three_of_them_and_disturbs_nobody(
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
@@ -74,6 +75,7 @@ class Counts(ContractWorld):
         assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 3
 
     @keeps("C7")
+    @survives("F6")
     def test_a_job_that_kills_whole_workers_is_buried_too(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:

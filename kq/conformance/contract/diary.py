@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,7 @@ class Diary:
     def ends(self, *ids: str) -> list[Entry]:
         """The ends of jobs; of all without ids."""
         return self.entries("end", ids or None)
+
+    def twice(self) -> int:
+        """How many jobs ran to their good end more than once."""
+        return sum(count > 1 for count in Counter(end.id for end in self.ends()).values())

@@ -13,7 +13,7 @@ from kq.app import App
 from kq.broker import BURIED, Inspector, declare_missing
 from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
-from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, elapsed, outcome
@@ -62,6 +62,7 @@ class Hygiene(ContractWorld):
     """C19: buried with the reason, neither dropped nor fatal."""
 
     @keeps("C19")
+    @survives("F9")
     def test_garbage_is_buried_with_the_reason_and_the_next_job_runs_at_once(
         self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
     ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program, lives
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps, ms
+from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
@@ -65,6 +65,7 @@ class AtLeastOnce(ContractWorld):
         worker.resume()
 
     @keeps("C2")
+    @survives("F1")
     def test_killing_executors_at_random_loses_no_job(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
@@ -86,6 +87,7 @@ class Lease(ContractWorld):
     """C3: while a worker's heart beats its jobs are its own; when it stops they are redelivered."""
 
     @keeps("C3")
+    @survives("F8")
     def test_a_job_of_two_and_a_half_leases_runs_once(
         self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
@@ -131,6 +133,7 @@ class Lease(ContractWorld):
         assert len(diary.starts(job.id)) == 1
 
     @keeps("C3")
+    @survives("F1")
     def test_a_job_whose_executor_dies_starts_again_within_a_second(
         self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
@@ -144,6 +147,7 @@ class Lease(ContractWorld):
         measured(f"after {ms(late)}")
 
     @keeps("C3")
+    @survives("F1")
     def test_the_jobs_of_a_worker_that_was_killed_start_elsewhere_when_its_lease_is_over(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:
@@ -167,6 +171,7 @@ class Fencing(ContractWorld):
     """C4: what a worker says about a delivery that is no longer its own is refused."""
 
     @keeps("C4")
+    @survives("F2")
     def test_a_worker_that_slept_past_its_lease_is_not_believed_when_it_wakes(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:
@@ -190,6 +195,7 @@ class Fencing(ContractWorld):
         measured(f"taken over after {taken:.1f} s, lease {self.lease:g} s; the late word was refused")
 
     @keeps("C4")
+    @survives("F2")
     def test_a_result_that_waited_for_a_sleeping_supervisor_is_refused_and_the_refusal_is_remembered(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
@@ -241,6 +247,7 @@ class Fencing(ContractWorld):
         eventually(lambda: not control.jobs(job.queue), "it has left the broker")
 
     @keeps("C4")
+    @survives("F2")
     def test_a_worker_that_lost_its_lease_works_again(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, measured: Figures
     ) -> None:
@@ -255,6 +262,7 @@ class Fencing(ContractWorld):
         measured(f"first job {elapsed(woke):.1f} s after it woke")
 
     @keeps("C4")
+    @survives("F2")
     def test_a_job_that_a_zombie_still_runs_is_stopped_within_a_second_of_its_waking(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:

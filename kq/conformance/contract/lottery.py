@@ -16,7 +16,7 @@ from statistics import median
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program, ended
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld
@@ -45,6 +45,7 @@ class LotterySuite(ContractWorld):
     seed = int(os.environ.get("KQ_SEED") or random.randrange(10_000))
 
     @keeps("C2")
+    @survives("F1")
     def test_the_kill_lottery(
         self, app: App, control: Control, queue: str, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
@@ -56,7 +57,7 @@ class LotterySuite(ContractWorld):
             lambda: {end.id for end in diary.ends()} >= ids or None, f"no job is lost, seed {self.seed}", PATIENCE
         )
         eventually(lambda: not control.jobs(queue), f"no job is stuck, seed {self.seed}", PATIENCE)
-        twice = sum(count > 1 for count in Counter(end.id for end in diary.ends()).values())
+        twice = diary.twice()
         struck = ", ".join(f"{count} {what}" for what, count in Counter(kill.what for kill in kills).items())
         gaps = recoveries(kills, diary)
         wait = median(after - before for before, after in gaps) if gaps else 0.0
@@ -67,6 +68,7 @@ class LotterySuite(ContractWorld):
             f"was cut off ran again after {wait:.1f} s (median), the last {max(0.0, whole):.1f} s after the last kill; "
             f"lease {self.lease:g} s"
         )
+        measured.account(twice=twice, back=wait)
         assert twice <= len(kills) * SLOTS
         assert whole <= self.lease + 2
 

@@ -12,7 +12,7 @@ import pytest
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps, ms, percentile
+from kq.conformance.contract.figures import Figures, keeps, ms, percentile, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, requires
@@ -45,6 +45,7 @@ class Priority(ContractWorld):
         measured(f"{len(handles)} jobs of ten priorities in order")
 
     @keeps("C5")
+    @survives("F14")
     def test_a_job_that_comes_late_but_matters_more_starts_next(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:

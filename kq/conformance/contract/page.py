@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -54,14 +55,24 @@ the run short. Measured with Python {python} on {cores} cores that other tests w
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    path = os.environ.get("KQ_CONTRACT_PAGE")
+    gather(config, "KQ_CONTRACT_PAGE", Page)
+
+
+def gather(config: pytest.Config, variable: str, make: Callable[[str], Page]) -> None:
+    """Let a page gather what a run measures, when an environment variable says where it is to be written."""
+    path = os.environ.get(variable)
     if path and not hasattr(config, "workerinput"):  # in a run over several processes, the one that gathers
-        config.pluginmanager.register(Page(path))
+        config.pluginmanager.register(make(path))
 
 
 @dataclass
 class Page:
-    """Gathers reports and writes the page at the end. cells: by promise, test and broker."""
+    """Gathers reports and writes the page at the end. cells: by subject, test and broker."""
+
+    #: Which property of a test says what it is about, what there is, and the first lines of the page.
+    about: ClassVar[str] = PROMISE
+    subjects: ClassVar[Mapping[str, str]] = PROMISES
+    head: ClassVar[str] = HEAD
 
     path: str
     cells: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
@@ -69,15 +80,15 @@ class Page:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = report.user_properties
-        promise = str(dict(properties).get(PROMISE, ""))
-        if not promise or (report.when != "call" and not report.failed):
+        subject = str(dict(properties).get(self.about, ""))
+        if not subject or (report.when != "call" and not report.failed):
             return
         broker = str(dict(properties)[BROKER])
         if broker not in self.brokers:
             self.brokers.append(broker)
         figures = "; ".join(str(value) for name, value in properties if name == FIGURE)
         cell = "**broken**" if report.failed else "–" if report.skipped else figures or "kept"
-        row = self.cells.setdefault(promise, {}).setdefault(sentence(report.nodeid), {})
+        row = self.cells.setdefault(subject, {}).setdefault(sentence(report.nodeid), {})
         if row.get(broker) != "**broken**":
             row[broker] = cell
 
@@ -94,16 +105,20 @@ class Page:
 
     def lines(self) -> Iterator[str]:
         """The page."""
-        yield HEAD.format(python=platform.python_version(), cores=os.cpu_count())
-        brokers = sorted(self.brokers)
-        for promise, text in PROMISES.items():
+        yield self.head.format(python=platform.python_version(), cores=os.cpu_count())
+        for subject, text in self.subjects.items():
             name, _, words = text.partition(": ")
-            yield f"## {promise} {name}\n\n{words}\n"
-            yield f"| | {' | '.join(brokers)} |"
-            yield "|---" * (len(brokers) + 1) + "|"
-            for test, row in sorted(self.cells.get(promise, {}).items()):
-                yield f"| {test} | {' | '.join(row.get(broker, '–') for broker in brokers)} |"
-            yield ""
+            yield f"## {subject} {name}\n\n{words}\n"
+            yield from self.table(self.cells.get(subject, {}))
+
+    def table(self, rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+        """A table with a column for each broker. rows: by name, and then by broker."""
+        brokers = sorted(self.brokers)
+        yield f"| | {' | '.join(brokers)} |"
+        yield "|---" * (len(brokers) + 1) + "|"
+        for name, row in sorted(rows.items()):
+            yield f"| {name} | {' | '.join(row.get(broker, '–') for broker in brokers)} |"
+        yield ""
 
 
 def sentence(node: str) -> str:

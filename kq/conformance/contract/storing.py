@@ -23,7 +23,7 @@ from kq.broker import BURIED, Delivery, Inspector, Session, Settlement
 from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, requires
@@ -59,6 +59,7 @@ class Kept(ContractWorld):
     """C1: when submit returns the job is stored, once."""
 
     @keeps("C1")
+    @survives("F5")
     def test_what_was_submitted_is_stored_although_the_producer_is_killed_at_once(
         self, app: App, control: Control, queue: str, crew: Crew, measured: Figures
     ) -> None:
@@ -243,6 +244,7 @@ class Atomic(ContractWorld):
         assert [job.args for job in control.jobs(queue)] == [["next"]]
 
     @keeps("C16")
+    @survives("F5")
     def test_groups_of_a_producer_that_is_killed_are_stored_whole_or_not_at_all(
         self, app: App, control: Control, queue: str, crew: Crew, measured: Figures
     ) -> None:

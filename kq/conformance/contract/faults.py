@@ -1,0 +1,90 @@
+"""A page of the docs from a run of the tests that bring about faults: what was lost, run twice, and how long it took.
+
+Import pytest_configure into the conftest.py beside the tests, and run them with KQ_FAULTS_PAGE=docs/faults.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+
+from kq.conformance.contract.figures import ACCOUNT, BROKER, FAULT
+from kq.conformance.contract.page import Page, gather
+
+#: Fault: its name, and what kq does about it.
+FAULTS = {
+    "F1": """kill -9: Of whole workers, supervisors and executors, again and again. Nothing is lost or stuck; what was
+cut off runs again when the lease is over, at once when only its executor died.""",
+    "F2": """zombie: A worker sleeps past its lease and comes back. What it held runs elsewhere, what it says is
+refused, what it still runs is stopped, and what it had fetched ahead never starts.""",
+    "F3": """broker restart: In good order and by kill -9. Workers never exit and go on by themselves; submits wait as
+long as `submit_timeout` says, and then raise an error that says whether the job was stored.""",
+    "F4": "bad network: Connections that are closed, reset, swallowed, slow or half-open under a busy worker.",
+    "F4i": "half-open and idle: A worker that waits for jobs finds out by its heartbeat that nobody hears it.",
+    "F5": """producer cut off: Killed, or its connection reset, in the midst of a submit. What was acknowledged is
+stored once; what was not is stored at most once for each cut.""",
+    "F6": """poison: A job that kills its process is buried after three of them, with how they ended, and disturbs
+nobody.""",
+    "F8": "long job: A job of many leases starts once, on RabbitMQ also beyond its consumer timeout.",
+    "F9": """malformed: What can't be read is kept whole among the buried, with the reason, and stops neither worker
+nor queue.""",
+    "F13": "churn: Connections that come and go leave nothing behind in a worker.",
+    "F14": "priority under backlog: What matters more starts next, however much waits or was fetched ahead.",
+}
+
+HEAD = """\
+# Faults, survived
+
+What became of acknowledged jobs while workers, brokers and networks failed: real workers, real brokers, and between
+them a network of our own that misbehaves on command. The first table sums up the others: **jobs lost / run to their
+end twice / seconds until work went on**, at worst; a dash means that the fault can't happen there (a broker in a file
+has no network), or that its tests count something else. [The contract](contract.md) says what is promised.
+
+Leases of two to five seconds, to keep the run short. Measured with Python {python} on {cores} cores that other
+programs were busy on. `make faults` writes this page anew.
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    gather(config, "KQ_FAULTS_PAGE", FaultPage)
+
+
+@dataclass
+class FaultPage(Page):
+    """Gathers reports and writes the page at the end. accounts: by fault and broker."""
+
+    about: ClassVar[str] = FAULT
+    subjects: ClassVar[Mapping[str, str]] = FAULTS
+    head: ClassVar[str] = HEAD
+
+    accounts: dict[str, dict[str, list[tuple[int, float | None]]]] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        super().pytest_runtest_logreport(report)
+        fault, broker = (str(dict(report.user_properties).get(name, "")) for name in (FAULT, BROKER))
+        if fault and report.when == "call":
+            here = self.accounts.setdefault(fault, {}).setdefault(broker, [])
+            here += [account for name, account in report.user_properties if name == ACCOUNT]  # type: ignore[misc]
+
+    def lines(self) -> Iterator[str]:
+        head, *rest = super().lines()
+        yield head
+        yield from self.table({f"{fault} {FAULTS[fault].partition(':')[0]}": self._sums(fault) for fault in FAULTS})
+        yield from rest
+
+    def _sums(self, fault: str) -> dict[str, str]:
+        """What became of jobs under a fault, by broker."""
+        return {broker: self._sum(fault, broker) for broker in self.brokers}
+
+    def _sum(self, fault: str, broker: str) -> str:
+        if any(row.get(broker) == "**broken**" for row in self.cells.get(fault, {}).values()):
+            return "**broken**"
+        accounts = self.accounts.get(fault, {}).get(broker, [])
+        if not accounts:
+            return "–"
+        waits = [back for _, back in accounts if back is not None]
+        last = f"{max(waits):.1f} s" if waits else "–"
+        return f"0 / {sum(twice for twice, _ in accounts)} / {last}"
