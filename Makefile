@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos outages bench transport-report reference clean
+.PHONY: help demo test unit check format contract backlog chaos outages faults bench transport-report reference clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -60,6 +60,12 @@ outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE
 	@scripts/servers.sh
 	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 $(MEASURE) tests/conformance/test_contract.py \
 	  -k "restart or black_hole_that or locks or half_open or slow_network or end_again or storm" $(ARGS)
+
+faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults.md (half an hour); SEED=… repeats one
+	@scripts/servers.sh
+	@echo "the seed is $(SEED)"
+	@KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_CUTS=100 \
+	  KQ_LEASES=100 KQ_HUGE=64 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh

@@ -41,6 +41,13 @@ def available(make: Callable[[], S]) -> S:
         pytest.skip(str(missing))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make faults` find what brings about a fault."""
+    for item in items:
+        if hasattr(getattr(item, "function", None), "kq_fault"):
+            item.add_marker("fault")
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis that all tests of this process share; one that is to be killed is made with RedisServer()."""

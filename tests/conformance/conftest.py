@@ -1,5 +1,12 @@
-"""`make contract` makes a page of the docs of what these tests measured."""
+"""`make contract` and `make faults` make pages of the docs of what these tests measured."""
 
-from kq.conformance.contract.page import pytest_configure
+from __future__ import annotations
 
-__all__ = ["pytest_configure"]
+import pytest
+
+from kq.conformance.contract import faults, page
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    page.pytest_configure(config)
+    faults.pytest_configure(config)

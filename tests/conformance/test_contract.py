@@ -14,7 +14,7 @@ from kq.app import App
 from kq.conformance.contract import ContractSuite, LotterySuite, WireSuite
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.outages import OUTAGE, Server
 from kq.conformance.contract.page import PROMISES
@@ -88,6 +88,37 @@ def mortal_rabbit() -> Iterator[RabbitServer]:
     """The same with RabbitMQ."""
     with available(RabbitServer) as server, lasting(server):
         yield server
+
+
+class ImpatientRabbit(RabbitServer):
+    """A RabbitMQ that wants an ack within two seconds, and looks every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._impatience = self.folder / "advanced.config"
+        self._impatience.write_text("[{rabbit, [{consumer_timeout, 2000}, {channel_tick_interval, 1000}]}].\n")
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._impatience)}
+
+
+class TestConsumerTimeoutOfRabbit(OnRabbit):
+    @pytest.fixture
+    def broker_url(self) -> Iterator[str]:
+        with available(ImpatientRabbit) as server, lasting(server):
+            yield server.url
+
+    @keeps("C3")
+    @survives("F8")
+    def test_a_job_that_is_longer_than_the_consumer_timeout_runs_once(
+        self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        crew.worker()
+        job = jobs.nap.submit(8.0)
+        assert job.result(20)
+        assert len(diary.starts(job.id)) == 1
+        measured("1 start in 8 s under a consumer timeout of 2 s")
+        measured.account()
 
 
 class TestContractOnRedisInBadWeather(Wired, WireSuite):

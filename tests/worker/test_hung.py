@@ -10,6 +10,7 @@ import pytest
 from kq.app import App
 from kq.conformance.contract.crew import Crew, lives
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, ms, survives
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried
 from kq.control import Control
@@ -29,15 +30,26 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("pool", POOLS)
 class TestInEveryPool(UnrulyWorld):
     @pytest.mark.parametrize("kind", ["stubborn", "frozen", "parent"])
+    @survives("F7")
     def test_a_job_past_its_limit_is_killed_in_time_and_there_is_full_capacity_again(
-        self, app: App, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind, kind: str
+        self,
+        app: App,
+        jobs: Unruly,
+        crew: Crew,
+        diary: Diary,
+        gate: Gate,
+        measured: Figures,
+        pool: PoolKind,
+        kind: str,
     ) -> None:
         worker = crew.worker(pool=pool, concurrency=2)
         job = getattr(jobs, kind).options(timeout=LIMIT).submit()
         (start,) = eventually(lambda: diary.starts(job.id), "it runs")
         executor = psutil.Process(start.pid)
         eventually(lambda: not lives(executor), "its executor is dead")
-        assert time.time() - start.at < LIMIT + OVER
+        late = time.time() - start.at - LIMIT
+        assert late < OVER
+        measured(f"dead {ms(late)} after its limit")
         held = app.submit_many(jobs.hold.job(gate.path) for _ in range(2))
         eventually(lambda: len(diary.starts(*(each.id for each in held))) == 2, "two run again", within=OVER)
         gate.open()
@@ -45,6 +57,7 @@ class TestInEveryPool(UnrulyWorld):
         assert worker.supervisor.is_running()
 
     @pytest.mark.parametrize("then", ["hang", "die"])
+    @survives("F7")
     def test_processes_that_left_the_group_and_their_parent_end_with_the_executor(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind, then: str
     ) -> None:
@@ -76,6 +89,7 @@ class TestInEveryPool(UnrulyWorld):
 
 
 class TestInProcesses(UnrulyWorld):
+    @survives("F7")
     def test_processes_of_a_job_that_was_interrupted_end_too(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
     ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program, lives, nurseries
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import survives
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control import Control
@@ -27,6 +28,7 @@ AT_ONCE = 1.0  # seconds after which the next worker has what the last one gave 
 
 class TestStopping(WorkerWorld):
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @survives("F10")
     def test_a_worker_finishes_what_runs_and_gives_back_what_waits(
         self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, number: int
     ) -> None:
@@ -46,6 +48,7 @@ class TestStopping(WorkerWorld):
         assert diary.starts(waiting[0].id)[0].at - ended < AT_ONCE + 1.0  # the new one's start included
 
     @pytest.mark.parametrize("pool", POOLS)
+    @survives("F10")
     def test_when_the_grace_is_over_running_jobs_are_given_back_at_once(
         self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: str
     ) -> None:
@@ -54,6 +57,7 @@ class TestStopping(WorkerWorld):
         eventually(lambda: len(diary.starts()) == 2, "two jobs run")
         self.hands_over(worker, handles, crew, diary, gate, lambda: worker.send(signal.SIGTERM))
 
+    @survives("F10")
     def test_a_second_signal_does_not_wait_for_the_grace(
         self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
@@ -84,6 +88,7 @@ class TestStopping(WorkerWorld):
         heirs = {executor.pid for executor in heir.executors()}
         assert {handle.result(10) for handle in handles} <= heirs
 
+    @survives("F10")
     def test_a_signal_to_the_whole_group_cuts_no_job_short(
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import pytest
 
 from kq.app import App
@@ -16,12 +18,15 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, elapsed, outcome
+from kq.conformance.contract.world import ContractWorld, elapsed, outcome, requires
 from kq.errors import JobBuried
 from kq.handle import Handle
 from kq.job import Job, State
 from kq.message import BODY_LIMIT
 
+MIB = 1024 * 1024
+#: A body far beyond the limit; 64 MiB with `make faults`.
+HUGE = int(os.environ.get("KQ_HUGE") or 8) * MIB
 JSON = "application/json"
 GOOD: Mapping[str, Any] = {"kq": 1, "id": "g", "type": "note", "submitted": 1.0}
 BODY = b'{"args": [], "kwargs": {}}'
@@ -58,6 +63,12 @@ GARBAGE: dict[str, tuple[Mapping[str, Any], bytes, str, str]] = {
 }
 
 
+def peak(process: psutil.Process) -> int:
+    """The most memory that a process ever used, in resident bytes."""
+    with open(f"/proc/{process.pid}/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
 class Hygiene(ContractWorld):
     """C19: buried with the reason, neither dropped nor fatal."""
 
@@ -86,6 +97,24 @@ class Hygiene(ContractWorld):
         assert worker.executors() == executors
         assert slowest < 0.5
         measured(f"{len(GARBAGE)} kinds; the next job was done after {ms(slowest)} at most")
+
+    @keeps("C19")
+    @survives("F9")
+    def test_a_body_of_many_megabytes_is_buried_for_its_size(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        worker = crew.program()
+        jobs.add.submit(1, 2).result(10)
+        before = peak(worker.supervisor)
+        put(app, queue, "huge", {**GOOD, "id": "huge"}, b"x" * HUGE, JSON)
+        began = time.monotonic()
+        assert jobs.add.submit(1, 2).result(10) == 3
+        eventually(lambda: inspector.count(queue + BURIED).ready == 1, "it is buried")
+        took, grown = elapsed(began), peak(worker.supervisor) - before
+        measured(f"{HUGE // MIB} MiB: the next job was done after {ms(took)}, {grown / MIB:+.0f} MiB in the worker")
+        assert worker.process.poll() is None
+        assert took < 5
 
     @keeps("C19")
     def test_a_message_that_names_two_jobs_ends_neither(

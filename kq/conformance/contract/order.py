@@ -61,6 +61,25 @@ class Priority(ContractWorld):
         low[-1].result(20)
 
     @keeps("C5")
+    @survives("F14")
+    def test_a_job_that_matters_more_starts_before_the_backlog(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        low = app.submit_many(jobs.nap.options(priority=1).job(0.05) for _ in range(100))
+        crew.worker(concurrency=2)
+        eventually(lambda: len(diary.starts()) >= 10, "jobs run")
+        before = []
+        for _ in range(8):
+            high = jobs.note.options(priority=9).submit()
+            stored = time.time()
+            high.result(10)
+            (start,) = diary.starts(high.id)
+            before.append(sum(stored < other.at < start.at for other in diary.starts()))
+        low[-1].result(20)
+        measured(f"at most {max(before)} of {len(low)} started first, on 2 slots")
+        assert max(before) <= 4  # those that were on their way to the two slots, and those that ended meanwhile
+
+    @keeps("C5")
     def test_jobs_that_are_given_back_keep_their_place_and_priority(
         self, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:

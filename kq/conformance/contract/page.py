@@ -59,10 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def gather(config: pytest.Config, variable: str, make: Callable[[str], Page]) -> None:
-    """Let a page gather what a run measures, when an environment variable says where it is to be written."""
+    """Let a page gather what a run measures, when an environment variable says where it is to be written.
+
+    In a run over several processes, the one that gathers the reports does it.
+    """
     path = os.environ.get(variable)
-    if path and not hasattr(config, "workerinput"):  # in a run over several processes, the one that gathers
-        config.pluginmanager.register(make(path))
+    asked = config.pluginmanager.has_plugin(variable)  # by another folder of tests
+    if path and not asked and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(make(path), variable)
 
 
 @dataclass

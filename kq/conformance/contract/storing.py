@@ -74,6 +74,7 @@ class Kept(ContractWorld):
         unsaid = len(set(stored) - acknowledged)
         assert unsaid <= kills
         measured(f"{kills} kill -9 over {len(acknowledged)} submits: 0 lost, 0 twice, {unsaid} stored unsaid")
+        measured.account()
 
     @keeps("C1")
     def test_a_job_that_waits_and_is_submitted_again_is_stored_once(
@@ -86,6 +87,18 @@ class Kept(ContractWorld):
         handle.result(10)
         assert not eventually_more_than(2, diary)
         assert not control.jobs(handle.queue)
+
+    @keeps("C1")
+    def test_a_job_that_was_submitted_twice_and_looked_at_runs_once_and_leaves_nothing(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        twice = [jobs.nap.job(0.05) for _ in range(5)]
+        for job in [*twice, *twice]:
+            app.submit(job)
+        assert {each.id for each in control.jobs(app.defaults.queue or "")} == {job.id for job in twice}
+        crew.worker(concurrency=2)
+        eventually(lambda: not control.jobs(app.defaults.queue or ""), "nothing is left")
+        assert Counter(start.id for start in diary.starts()) == dict.fromkeys((job.id for job in twice), 1)
 
     @keeps("C1")
     def test_a_job_that_runs_and_is_submitted_again_is_stored_once(
