@@ -74,7 +74,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     unique: str | None = None
     retry_policy: Data | None = None
     history: tuple[Attempt, ...] = ()
-    # Only on buried messages:
+    # Only on buried messages, see OF_BURIED:
     error: str | None = None
     traceback: str | None = None
     log: str | None = None  # the last lines that were logged in an executor that died
@@ -221,6 +221,9 @@ class _Body(msgspec.Struct):
     args: list[Any] = msgspec.field(default_factory=list)
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
 
+
+#: Headers that a message has only while it is buried.
+OF_BURIED = ("error", "traceback", "log", "buried", "queue")
 
 _OURS = frozenset(Head.__struct_fields__)
 _encode = msgspec.json.Encoder().encode

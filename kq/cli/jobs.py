@@ -20,6 +20,8 @@ from kq.job import State
 from kq.message import Attempt
 from kq.units import format_duration
 
+#: Headers that `show` has lines of their own for, or that say nothing to people.
+_TOLD = {"kq", "id", "type", "history", "error", "traceback", "log", "queue"}
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
@@ -132,6 +134,7 @@ def more_data(job: JobInfo) -> dict[str, object]:
         "submitted": job.submitted,
         "buried": job.buried,
         "headers": job.headers,
+        "body": job.body or None,
     }
 
 
@@ -153,7 +156,9 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
             yield name, text
     if job.due is not None:
         yield "due", f"in {format_duration(max(0.0, job.due - time.time()))}"
-    yield "arguments", call_of(job)
+    yield ("body", job.body) if job.body else ("arguments", call_of(job))
+    if more := {name: value for name, value in job.headers.items() if name not in _TOLD}:
+        yield "headers", _json(more)
     if job.state is State.COMPLETED:
         yield "result", _json(job.result)
     for attempt in job.history:

@@ -8,10 +8,7 @@ from kq.broker import BURIED, PARKED, Seen
 from kq.control.audit import Act
 from kq.errors import MessageError
 from kq.job import Counters
-from kq.message import Attempt, Envelope, Head, again, decode_head
-
-#: Headers that only a buried message has.
-_OF_BURIED = ("error", "traceback", "log", "buried", "queue")
+from kq.message import OF_BURIED, Attempt, Envelope, Head, again, decode_head
 
 
 def kicked(seen: Seen, act: Act) -> Envelope:
@@ -24,18 +21,11 @@ def kicked(seen: Seen, act: Act) -> Envelope:
         head = _after(seen, act)
     except MessageError:
         stays = {name: value for name, value in seen.headers.items() if not name.startswith("x-")}
-        headers = {name: value for name, value in stays.items() if name not in _OF_BURIED}
+        headers = {name: value for name, value in stays.items() if name not in OF_BURIED}
         return Envelope(seen.id, queue, seen.body, headers, seen.priority)
     late = head.deadline is not None and head.deadline <= act.at
-    head = msgspec.structs.replace(
-        head.counting(Counters()),
-        error=None,
-        traceback=None,
-        log=None,
-        buried=None,
-        queue=None,
-        deadline=None if late else head.deadline,
-    )
+    head = msgspec.structs.replace(head.counting(Counters()), **dict.fromkeys(OF_BURIED))
+    head = msgspec.structs.replace(head, deadline=None if late else head.deadline)
     return Envelope(seen.id, queue, seen.body, again(seen.headers, head), seen.priority)
 
 

@@ -98,6 +98,7 @@ class JobInfo:
     attempt: how many attempts have ended, since a human last kicked it. due: when a delayed job becomes ready;
     submitted, buried: when it was; seconds since the epoch. headers: all that its message has, as it came. version:
     changes whenever the message does; "" when there is none. log: the last lines of an executor that died under it.
+    body: that of its message as text, where it is no JSON of arguments.
     """
 
     id: str
@@ -118,6 +119,7 @@ class JobInfo:
     buried: float | None = None
     headers: dict[str, Any] = field(default_factory=dict)
     version: str = ""
+    body: str = ""
     log: str = ""
 
     @property
@@ -165,6 +167,8 @@ class Where:
 
 
 ANY = Where()
+#: Bytes of a body that are shown when it can't be read.
+BODY_SHOWN = 4096
 _FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
 _NAME = re.compile(r"[\w.]+")
 
@@ -183,9 +187,9 @@ def info_of(seen: Seen) -> JobInfo:
     """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
     headers = dict(seen.headers)
     try:
-        args, kwargs = decode_body(seen.body)
+        (args, kwargs), body = decode_body(seen.body), ""
     except MessageError:
-        args, kwargs = [], {}
+        args, kwargs, body = [], {}, seen.body[:BODY_SHOWN].decode(errors="backslashreplace")
     try:
         head = decode_head(headers)
     except MessageError:
@@ -208,4 +212,5 @@ def info_of(seen: Seen) -> JobInfo:
         headers=headers,
         version=blake2b(seen.stamp, digest_size=8).hexdigest(),
         log=str(headers.get("log") or ""),
+        body=body,
     )

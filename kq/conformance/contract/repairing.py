@@ -18,7 +18,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control, JobInfo, Where
-from kq.errors import JobBuried, JobFailed, NotRepaired
+from kq.errors import JobBuried, JobFailed, MessageError, NotRepaired
 from kq.job import State
 from kq.message import Envelope
 
@@ -213,3 +213,21 @@ class Repairing(ContractWorld):
         with pytest.raises(NotRepaired):
             control.delete(job.id)
         assert len([act for act in control.audit() if act.job == job.id]) == 4
+
+    @keeps("C19")
+    def test_what_cannot_be_read_is_shown_and_put_back_as_it_came(
+        self, app: App, control: Control, inspector: Inspector, queue: str, crew: Crew
+    ) -> None:
+        headers = {"kq": 99, "type": "note", "traceparent": "00-1"}
+        app.publisher.publish([Envelope("1", queue, b"{no json", headers)], time.monotonic() + 5.0)
+        worker = crew.worker()
+        (job,) = eventually(lambda: control.jobs(queue, State.BURIED), "it is buried")
+        worker.stop()
+        assert (job.type, job.body, job.args) == ("note", "{no json", [])
+        with pytest.raises(MessageError):
+            control.edit("1", args=["a"], kwargs={})
+        assert control.kick(queue)[0].refused == ""
+        (back,) = inspector.browse(queue, "ready")
+        assert (dict(back.headers), back.body) == (headers, b"{no json")
+        control.delete("1")
+        assert control.jobs(queue) == []
