@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path
 
@@ -48,6 +50,51 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
         line.split(";")[0].split("[")[0].rstrip("<>=.,0123456789 ") for line in metadata.get_all("Requires-Dist", [])
     }
     assert {"kombu", "packaging", "redis", "pyyaml", "msgspec", "click", "rich"} <= needs
+
+
+#: Modules that make objects, and so run code, of bytes that anybody may have written.
+UNSAFE = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle"}
+
+
+def dangers(tree: ast.Module) -> Iterator[str]:
+    """What in a module could run code that came in as data."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                yield from (name.name for name in names if name.name.partition(".")[0] in UNSAFE)
+            case ast.ImportFrom(module=str(module)) if module.partition(".")[0] in UNSAFE:
+                yield module
+            case ast.Call(ast.Name("eval" | "exec" | "compile" | "__import__" as name)):
+                yield name
+            case ast.Call(ast.Attribute(ast.Name("os"), "system" | "popen" as name)):
+                yield name
+            case ast.Call(ast.Attribute(ast.Name("yaml"), "unsafe_load" | "full_load" as name)):
+                yield name
+            case ast.Call(ast.Attribute(ast.Name("yaml"), "load"), keywords=keywords):
+                loaders = [ast.unparse(keyword.value) for keyword in keywords if keyword.arg == "Loader"]
+                if not loaders or "yaml." in loaders[0]:
+                    yield f"yaml.load with {loaders}"
+            case ast.keyword("shell", ast.Constant(True)):
+                yield "shell=True"
+
+
+def test_nothing_in_the_wheel_makes_code_of_data(wheel: zipfile.ZipFile) -> None:
+    modules = [name for name in wheel.namelist() if name.endswith(".py")]
+    assert len(modules) > 100
+    assert {name: found for name in modules if (found := list(dangers(ast.parse(wheel.read(name)))))} == {}
+
+
+def test_what_makes_code_of_data_is_noticed() -> None:
+    lines = [
+        "import pickle",
+        "from marshal import loads",
+        "eval(x)",
+        "yaml.load(x)",
+        "run(x, shell=True)",
+        "os.system(x)",
+    ]
+    assert all(list(dangers(ast.parse(line))) for line in lines)
+    assert not list(dangers(ast.parse("yaml.load(x, Loader=loader); json.loads(x); pattern.compile(x)")))
 
 
 def test_transports_is_a_folder_and_no_package() -> None:
