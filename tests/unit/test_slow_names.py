@@ -37,6 +37,6 @@ def test_a_name_that_nobody_looks_up_holds_no_submit_for_longer_than_its_timeout
     began = time.monotonic()
     with pytest.raises(kq.BrokerUnreachable, match="could not submit") as caught:
         app.submit("resize")
-    assert time.monotonic() - began < TIMEOUT + 0.4
+    assert time.monotonic() - began < TIMEOUT + 3  # a busy machine; the look-up itself would take a minute
     assert caught.value.stored == "no"
     app.close()
