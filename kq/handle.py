@@ -177,7 +177,7 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
         if found and inspector.remove(place, [job]):
             _forget(found, Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue), app)
             return True
-    if app.store.get([job_key(job)])[0] is not None:
+    if app.store.get([job_key(job)])[0] is not None or inspector.find(queue + BURIED, [job]):
         return False
     # A broker that does not index its messages may not show what a frozen worker holds: the order stands in any case.
     if inspector.traits.indexed and not inspector.find(queue, [job]):

@@ -50,6 +50,7 @@ def as_data(beat: Heartbeat) -> dict[str, object]:
         "slots": worker.slots,
         "queues": worker.queues,
         "stopping": worker.stopping,
+        "retired": worker.retired or None,
         "running": [{"id": job.id, "type": job.type, "queue": job.queue, "since": job.since} for job in worker.running],
     }
 
@@ -62,7 +63,8 @@ def lease_left(beat: Heartbeat) -> float:
 def _row(beat: Heartbeat) -> list[str]:
     worker = beat.worker
     runs = ", ".join(f"{job.type} {job.id}" for job in worker.running)
-    health = f"{beat.health.value}, stopping" if worker.stopping else beat.health.value
+    more = "stopping" if worker.stopping else "retired" if worker.retired else ""
+    health = f"{beat.health.value}, {more}" if more else beat.health.value
     return [
         worker.name,
         health,

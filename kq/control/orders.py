@@ -15,7 +15,7 @@ from kq.control.parking import put_back
 from kq.control.view import View
 from kq.errors import BrokerError
 from kq.handle import revoke
-from kq.job import ENDED
+from kq.job import ENDED, State
 from kq.record import answer_key, lease_key
 from kq.standing import Kind, Order, caller, give, nudge, order_key
 from kq.state.store import StoreUnreachable, Write
@@ -58,8 +58,9 @@ class Orders(View):
 
     def pause_type(self, type: str, *, reason: str = "", by: str = "") -> None:
         """Let no job of a type start until resume_type(): those that would are parked, and others go past them."""
-        self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
+        # Both may stand for a moment, never neither: what is parked is always somebody's.
         self._give("paused", Kind.PAUSE_TYPE, type, _order(by, reason))
+        self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
 
     def resume_type(self, type: str, *, reason: str = "", by: str = "") -> int:
         """Undo pause_type(), and put back what was parked; returns how many jobs came back.
@@ -112,7 +113,7 @@ class Orders(View):
         """
         job = self.job(id)
         order = _order(by, reason, interrupt)
-        if job is not None and job.state not in ENDED:
+        if job is not None and job.state not in (State.BURIED, *ENDED):
             self._leave_line("revoked", Kind.REVOKE, id, order)
             return revoke(id, job.queue, order, self._app, self._inspector)
         if job is not None or self._inspector.traits.indexed:

@@ -129,7 +129,8 @@ class Rounds:
     # What others began.
 
     def _finish_resuming(self) -> None:
-        for type in read(self._app.store).resumed:
+        standing = read(self._app.store)
+        for type in standing.resumed.keys() - standing.types.keys():
             back = self._control.finish_resume(type)
             if back:
                 log.warning("put back %s parked jobs of %s, which somebody began to resume", back, type)
