@@ -78,8 +78,11 @@ class TestContractOnRabbit(OnRabbit, ContractSuite):
 
 @pytest.fixture(scope="module")
 def mortal_redis() -> Iterator[RedisServer]:
-    """A Redis that these tests end and start as they like."""
-    with available(RedisServer) as server, lasting(server):
+    """A Redis that these tests end and start as they like.
+
+    It syncs each write: with "everysec" it may put off even the write to its file while the disk is busy.
+    """
+    with available(lambda: RedisServer(fsync="always")) as server, lasting(server):
         yield server
 
 
