@@ -279,9 +279,9 @@ def _take_turn(connection: Connection, queue: str) -> None:
         try:
             connection.topology.side.queue_declare(f"{TURN}{queue}"[:255], exclusive=True)
             return
-        except Refused:
+        except Refused as error:
             if time.monotonic() > until:
-                raise
+                raise EngineError(f"somebody else looks at queue {queue!r} and does not end; try again") from error
         time.sleep(PAUSE)
 
 
