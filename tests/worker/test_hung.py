@@ -89,6 +89,17 @@ class TestInEveryPool(UnrulyWorld):
 
 
 class TestInProcesses(UnrulyWorld):
+    def test_deaths_leave_no_descriptor_open(self, app: App, jobs: Unruly, crew: Crew) -> None:
+        worker = crew.program(concurrency=2)
+
+        def deaths(number: int) -> int:
+            for handle in app.submit_many(jobs.perform.job(["exit 3", "return"]) for _ in range(number)):
+                handle.result(20)
+            eventually(lambda: len(worker.executors()) == 2, "there are two executors")
+            return int(worker.supervisor.num_fds())
+
+        assert deaths(5) == deaths(30)
+
     @survives("F7")
     def test_processes_of_a_job_that_was_interrupted_end_too(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
