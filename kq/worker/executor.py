@@ -34,7 +34,7 @@ from kq.failure import names_of
 from kq.jobtype import JobType
 from kq.message import decode_body, encode_result
 from kq.record import RESULT_LIMIT
-from kq.worker.kin import adopt_orphans, living_children
+from kq.worker.kin import adopt_orphans, living_children, reap_children
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -70,7 +70,6 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool
         "async": _in_loop,
     }
     be_deaf()
-    adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.register_at_fork(
         # What is sent to a child before it is an ordinary process waits until then.
@@ -223,12 +222,16 @@ def _end_if_forked(parent: int, error: BaseException | None) -> None:
 
 def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
     current = 0
+    interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
     me = os.getpid()
+    adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
+        nonlocal interrupted
         # The signal may come late, in another job: only the one it was meant for is interrupted.
         if current and page.interrupt == current:
+            interrupted = True
             raise SoftTimeout("the job ran past its timeout")
 
     def execute(run: Run) -> bytes:
@@ -253,19 +256,19 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
 
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
+        signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
         for run in order.run:
             if not _may_begin(run, claims):
                 continue
-            signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
             page.mark(0, run.seq)
             page.forget()
             sock.sendall(_uninterrupted(execute, run))
-            if page.interrupt:
-                if living_children():
-                    return  # what the interrupted job started ends with this process
-                page.interrupt = 0
+            if interrupted and living_children():
+                return  # what the interrupted job started ends with this process
+            interrupted = False
         if order.leave:
             break
+        reap_children()  # no job is left to ask how those that it adopted have ended
     _leave()
 
 

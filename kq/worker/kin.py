@@ -39,6 +39,17 @@ def living_children() -> set[int]:
     return found
 
 
+def reap_children() -> list[tuple[int, int]]:
+    """Pid and status, as of waitpid, of each child that has ended."""
+    ended: list[tuple[int, int]] = []
+    try:
+        while (report := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(report)
+    except ChildProcessError:
+        pass
+    return ended
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value)

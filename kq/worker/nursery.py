@@ -28,7 +28,7 @@ from kq.errors import KqError
 from kq.loading import load_app, version_of
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, run_executor
-from kq.worker.kin import adopt_orphans, die_with, living_children
+from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
 from kq.worker.lapse import Lapse
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
@@ -98,6 +98,7 @@ class _Nursery:
         self._parent = parent
         self._executors: set[int] = set()
         self._own: set[int] = set()  # what the application started when it was imported
+        self._sweeping = False  # whether orphans of an executor that has ended may live
         self._frames = Frames()
         self._descriptors: list[int] = []
 
@@ -130,13 +131,15 @@ class _Nursery:
         self._executors.clear()
         until = time.monotonic() + END_WITHIN
         while self._sweep() and time.monotonic() < until:
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
+            reap_children()
             time.sleep(END_PAUSE)
 
     def _sweep(self) -> bool:
-        """Kill what descends from executors that have ended; False when there is nothing."""
+        """Kill the orphans that are left; False when there are none.
+
+        They descend from an executor that has ended. Where executors are shared, one that another job has let go
+        on purpose may be among them.
+        """
         orphans = living_children() - self._executors - self._own
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -226,16 +229,13 @@ class _Nursery:
             os._exit(status)
 
     def _reap(self) -> None:
-        ended = 0
-        with contextlib.suppress(ChildProcessError):
-            while (report := os.waitpid(-1, os.WNOHANG))[0]:
-                ended += 1
-                pid, status = report
-                if pid in self._executors:
-                    self._executors.remove(pid)
-                    self._sock.sendall(frame(Exited(pid, status)))
-        if ended:
-            self._sweep()  # an orphan that ended, too, may have left others
+        for pid, status in reap_children():
+            if pid in self._executors:
+                self._executors.remove(pid)
+                self._sweeping = True
+                self._sock.sendall(frame(Exited(pid, status)))
+        if self._sweeping:  # until nobody is left: one that was killed may have left others
+            self._sweeping = self._sweep()
 
 
 if __name__ == "__main__":

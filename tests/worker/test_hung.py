@@ -67,6 +67,19 @@ class TestInEveryPool(UnrulyWorld):
         for pid in map(int, diary.starts(job.id)[0].word.split()):
             eventually(lambda pid=pid: gone(pid), "the process is gone", within=OVER)  # type: ignore[misc]
 
+    def test_processes_that_jobs_let_go_are_no_zombies_when_they_have_ended(
+        self, app: App, jobs: Unruly, crew: Crew, pool: PoolKind
+    ) -> None:
+        worker = crew.program(pool=pool)
+        for handle in app.submit_many(jobs.let_go.job() for _ in range(20)):
+            handle.result(10)
+
+        def zombies() -> int:
+            found = worker.supervisor.children(recursive=True)
+            return sum(each.is_running() and each.status() == psutil.STATUS_ZOMBIE for each in found)
+
+        eventually(lambda: zombies() <= 1, "at most the last one is left")
+
     def test_a_job_that_multiplies_leaves_nobody(
         self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind
     ) -> None:

@@ -38,6 +38,7 @@ class Unruly(Odd):
         self.last_words = app.job(name="last_words")(last_words)
         self.swell = app.job(name="swell", max_lost=1)(swell)
         self.escape = app.job(name="escape", on_timeout="bury", max_lost=1)(escape)
+        self.let_go = app.job(name="let_go")(let_go)
         self.multiply = app.job(name="multiply", max_lost=1)(multiply)
         self.drop_handlers = app.job(name="drop_handlers", on_timeout="bury")(drop_handlers)
 
@@ -179,6 +180,12 @@ def escape(then: str) -> None:
             except Exception:
                 continue
         time.sleep(600)
+
+
+def let_go() -> None:
+    """Start a process, and leave it to whoever may care."""
+    with noted(""):
+        subprocess.run(["sh", "-c", "sleep 0.01 &"], stdout=subprocess.DEVNULL, check=True)
 
 
 def multiply() -> None:
