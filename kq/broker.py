@@ -22,7 +22,7 @@ import kq_transports
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
 from kq.message import CONTENT_TYPE, Envelope
 from kq.url import Address
-from kq_transports import engine, management
+from kq_transports import engine, seen
 
 kq_transports.register()
 
@@ -519,7 +519,7 @@ class Inspector:
             channel = self._connected.default_channel
             declare_missing(channel, {each.queue for swap in swaps for each in swap.publish}, set())
             asked = [
-                management.Swap(
+                seen.Swap(
                     cast(Any, swap.seen),
                     [(each.queue, prepared(channel, each)) for each in swap.publish],
                     swap.keeps_due,

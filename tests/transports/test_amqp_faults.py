@@ -35,7 +35,7 @@ from kq_transports.conformance.kombu.world import (
 )
 from kq_transports.conformance.peer import peer
 from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, Unreachable, Unsupported
-from kq_transports.management import Swap
+from kq_transports.seen import Swap
 from tests.conftest import available, lasting
 from tests.proxy import Proxy
 from tests.servers import RabbitServer, free_port, require

@@ -6,55 +6,18 @@ Kombu's place for it is `connection.manager`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from kombu.transport import base
 
 from kq_transports import engine
 from kq_transports.connection import Connection
 from kq_transports.engine import Arguments, Counts, Engine, Lease, Seen, State
-from kq_transports.envelope import Outgoing, opened
+from kq_transports.envelope import opened
+from kq_transports.seen import Browsed, Swap
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Browsed:
-    """A message that was looked at, its envelope opened.
-
-    count: how many times it was delivered. due: when it becomes ready, in seconds since the epoch (delayed),
-    else None. holder: the name of the connection that has it (held), else "". stamp: what tells it from a message of
-    the same id with other headers, properties or body.
-    """
-
-    id: str
-    queue: str
-    body: bytes
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    content_type: str
-    content_encoding: str
-    priority: int
-    state: State
-    count: int
-    due: float | None
-    holder: str
-    stamp: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """A message that was looked at, and what is to take its place if it is still the same.
-
-    messages: each with the queue that it goes to, as Channel.prepare_message() made it; none, and it is removed.
-    keeps_due: they become ready when it would have, whatever their own x-delay says.
-    """
-
-    seen: Browsed
-    messages: Sequence[tuple[str, Outgoing]] = ()
-    keeps_due: bool = False
 
 
 class Management(base.Management):

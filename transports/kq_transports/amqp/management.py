@@ -32,7 +32,7 @@ from kq_transports.amqp.transaction import Letter
 from kq_transports.amqp.values import packed_properties
 from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, State, Unreachable
 from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
-from kq_transports.management import Browsed, Swap
+from kq_transports.seen import Browsed, Swap
 
 #: So many messages of a queue are looked at, at most.
 MOST = 10_000

@@ -19,7 +19,7 @@ from kq_transports.conformance.kombu.world import (
     publish,
 )
 from kq_transports.engine import Full, NotFound
-from kq_transports.management import Browsed, Swap
+from kq_transports.seen import Browsed, Swap
 
 
 def seen(connection: kombu.Connection, queue: str, id: str) -> Browsed:
