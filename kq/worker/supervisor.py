@@ -7,13 +7,11 @@ broker is told, so that a crash between the two repeats the telling and never lo
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import logging
 import math
 import os
 import random
-import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -47,8 +45,10 @@ from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker import journal
+from kq.worker.ears import Ears
 from kq.worker.guard import Guard
 from kq.worker.late import LateWords
+from kq.worker.line import Line
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
@@ -128,10 +128,9 @@ class Supervisor:
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
-        self._running: dict[str, int] = {}
         self._pace: dict[str, float] = {}
         self._stuck: set[str] = set()  # queues of which nothing is taken until a job of theirs has ended
-        self._ready: deque[Task] = deque()
+        self._line = Line(plan.slots)
         self._suspects: list[Task] = []
         self._arrived: list[Task] = []
         self._finished: list[tuple[Task, Verdict]] = []
@@ -148,13 +147,7 @@ class Supervisor:
         self._started = clock.now()
         self._behind = 0.0  # seconds by which our clock is behind the state store's
         self._stop_by: float | None = None
-        self._selector = selectors.DefaultSelector()
-        self._version = -1  # of the pool, as the selector knows it
-        self._registered = -1  # the broker's descriptor, as the selector knows it
-        self._rearmed = False
-        self._ears, self._mouth = socket.socketpair()
-        self._ears.setblocking(False)
-        self._mouth.setblocking(False)
+        self._ears = Ears(self.pool)
         self._wishes: deque[Callable[[], None]] = deque()
         self._standing: Standing = NONE
         self._ordered = False  # whether any of these speaks of jobs
@@ -169,13 +162,12 @@ class Supervisor:
         self.wake()
 
     def wake(self) -> None:
-        with contextlib.suppress(OSError):  # it has enough to wake up for, or it has ended
-            self._mouth.send(b"!")
+        self._ears.wake()
 
     @property
     def wakeup(self) -> int:
         """A descriptor to write a byte to: for signal.set_wakeup_fd."""
-        return self._mouth.fileno()
+        return self._ears.wakeup
 
     def stop(self) -> None:
         """Finish what runs within the grace, give back the rest, end. A second time: at once."""
@@ -209,6 +201,7 @@ class Supervisor:
         self.pool.start()
         if not self._queues:
             self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
+        self._line.limits = self._queues
         if self.on_ready is not None:
             self.on_ready()
         self._guard.start()
@@ -292,44 +285,10 @@ class Supervisor:
         return max(0.0, min(moments) - now)
 
     def _wait(self, seconds: float) -> None:
-        self._select()
-        for key, _ in self._selector.select(seconds):
-            key.data()
-
-    def _select(self) -> None:
-        """Let the selector watch what there is to watch now."""
-        for executor in self.pool.unsent():
-            self.pool.flush(executor)
-        if self._version != self.pool.version:
-            self._version = self.pool.version
-            # Built anew, because a closed descriptor's number may come back as another's.
-            self._selector.close()
-            self._selector = selectors.DefaultSelector()
-            self._selector.register(self._ears, selectors.EVENT_READ, self._hear)
-            for descriptor, call in self.pool.descriptors().items():
-                self._selector.register(descriptor, selectors.EVENT_READ, call)
-            self._registered = -1
         # What was said to the broker since the last watch() may have closed the descriptor; then a drain is due anyway.
         listening = self._watched is not None and not self._drain_now
-        self._listen(self._watched[0] if self._watched is not None and listening else -1)
-
-    def _listen(self, broker: int) -> None:
-        """Watch the broker's descriptor, -1 for none. After each watch() anew: it may be another socket by now."""
-        if broker == self._registered and not self._rearmed:
-            return
-        if self._registered >= 0:
-            with contextlib.suppress(KeyError, ValueError, OSError):
-                self._selector.unregister(self._registered)
-        if broker >= 0:
-            self._selector.register(broker, selectors.EVENT_READ, self._called)
-        self._registered, self._rearmed = broker, False
-
-    def _hear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._ears.recv(4096)
-
-    def _called(self) -> None:
-        self._drain_now = True
+        broker = self._watched[0] if self._watched is not None and listening else -1
+        self._drain_now = self._ears.wait(seconds, broker) or self._drain_now
 
     # The session: connecting, beating, losing.
 
@@ -441,8 +400,7 @@ class Supervisor:
         for queue in self._queues:
             self._open_or_close(session, queue)
         if self._ordered:
-            ready, self._ready = self._ready, deque()
-            for task in ready:
+            for task in self._line.clear():
                 self._line_up(task)
         for _, task in self.pool.tasks():
             order = standing.revoked.get(task.head.id)
@@ -472,11 +430,10 @@ class Supervisor:
         self.pool.lapse.moment = math.inf
         for task, verdict in self._finished:
             self._late.add(task, verdict, self._scribe, self._clock.now())
-        self._ready.clear()
+        self._line.forget()
         self._suspects.clear()
         self._arrived.clear()
         self._finished.clear()
-        self._running.clear()
         self._watched = None
         if session is not None:
             session.close()
@@ -530,7 +487,7 @@ class Supervisor:
             self._drain_now = True
         if not self._drain_now:
             descriptor, due = session.watch()
-            self._rearmed = True
+            self._ears.renew()
             self._watched = descriptor, None if due is None else self._clock.monotonic() + due
         return True
 
@@ -562,17 +519,11 @@ class Supervisor:
             self._line_up(task)
 
     def _line_up(self, task: Task) -> None:
-        """Put task in line: priority 9 first, equals in order of arrival (promise C5).
-
-        Unless an order is against it: then it ends or goes back here.
-        """
+        """Put task in line, unless an order is against it: then it ends or goes back here."""
         if self._ordered and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
             self._finish(task, fate)
             return
-        if self._ready and self._ready[-1].place > task.place:
-            bisect.insort(self._ready, task, key=lambda other: other.place)
-        else:
-            self._ready.append(task)
+        self._line.put(task)
 
     def _readable(self, delivery: Delivery) -> Head:
         if len(delivery.body) > BODY_LIMIT:
@@ -634,16 +585,16 @@ class Supervisor:
     # Giving jobs out.
 
     def _dispatch(self) -> None:
-        if not self._ready:
+        if not self._line:
             return
         rooms = self.pool.rooms()
-        while rooms and self._ready:
+        while rooms and self._line:
             executor = rooms.pop()
             tasks = self._batch(executor, len(rooms) + 1)
             if not tasks:
                 return
             if tasks[0].suspect and not tasks[0].counted:
-                self._leave(tasks[0].delivery.queue)
+                self._line.left(tasks[0].delivery.queue)
                 self._suspects += tasks
                 continue
             if tasks[0].poison:
@@ -654,48 +605,16 @@ class Supervisor:
                 rooms.append(executor)
 
     def _batch(self, executor: Executor, rooms: int) -> list[Task]:
-        """Ready jobs for one executor: several when they are short, but no more than its share."""
-        first = self._next()
-        if first is None:
-            return []
-        tasks = [first]
-        size = 1
-        if not self._limited:
-            share = -(-(len(self._ready) + 1) // rooms)
-            size = min(share, self.pool.batch(first, executor))
-        while len(tasks) < size and self._ready and self._ready[0].kind is first.kind:
-            if self._ready[0].suspect or self._ready[0].poison:
-                break
-            tasks.append(self._ready.popleft())
-        return tasks
-
-    def _next(self) -> Task | None:
-        """The next ready job whose queue may run one more."""
-        if not self._limited:
-            return self._ready.popleft() if self._ready else None
-        for position, task in enumerate(self._ready):
-            queue = task.delivery.queue
-            if self._running.get(queue, 0) < self._queues[queue]:
-                del self._ready[position]
-                self._running[queue] = self._running.get(queue, 0) + 1
-                return task
-        return None
-
-    def _leave(self, queue: str) -> None:
-        """One job of queue fewer runs."""
-        self._running[queue] = max(0, self._running.get(queue, 0) - 1)
-
-    @property
-    def _limited(self) -> bool:
-        """Whether a queue may use fewer slots than there are."""
-        return any(limit < self.plan.slots for limit in self._queues.values())
+        """Jobs for one executor: several when they are short, but no more than its share."""
+        share = -(-len(self._line) // rooms)
+        return self._line.take(lambda first: min(share, self.pool.batch(first, executor)))
 
     # Settling.
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """An execution is over, or did not take place."""
         if task.started:
-            self._leave(task.delivery.queue)
+            self._line.left(task.delivery.queue)
         if task.abandoned or self._clock.monotonic() >= self.pool.lapse.moment:
             self._late.add(task, self._judged(task, outcome), self._scribe, self._clock.now())
             return
@@ -805,11 +724,11 @@ class Supervisor:
 
     def _waits(self) -> bool:
         """Whether jobs are here that have not begun."""
-        return bool(self._ready) or any(executor.queued for executor in self.pool.executors.values())
+        return bool(self._line) or any(executor.queued for executor in self.pool.executors.values())
 
     def _jobs_of(self, queue: str) -> int:
         """How many jobs of queue run or wait here."""
-        tasks = [*self._ready, *(task for _, task in self.pool.tasks())]
+        tasks = [*self._line, *(task for _, task in self.pool.tasks())]
         return sum(task.delivery.queue == queue for task in tasks)
 
     def _let_go(self, now: float) -> None:
@@ -822,7 +741,7 @@ class Supervisor:
             if executor.queued and now - executor.queued[0].since >= PATIENCE:
                 self.pool.take_back(executor)
         for queue, slots in self._queues.items():
-            waiting = [task for task in self._ready if task.delivery.queue == queue and now - task.since >= PATIENCE]
+            waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
             ahead = min(len(waiting), self._jobs_of(queue) - slots)
             if ahead <= 0:
                 continue
@@ -830,7 +749,7 @@ class Supervisor:
             self._open_or_close(session, queue)
             self._pace[queue] = PATIENCE
             for task in waiting[-ahead:]:
-                self._ready.remove(task)
+                self._line.remove(task)
                 self._finish(task, GiveBack())
 
     # Ending.
@@ -850,8 +769,7 @@ class Supervisor:
         for executor in self.pool.executors.values():
             if executor.queued:
                 self.pool.take_back(executor)
-        waiting, self._arrived = [*self._ready, *self._suspects, *self._arrived], []
-        self._ready.clear()
+        waiting, self._arrived = [*self._line.clear(), *self._suspects, *self._arrived], []
         self._suspects.clear()
         for task in waiting:
             self._finish(task, GiveBack())
@@ -869,6 +787,4 @@ class Supervisor:
                 self._store.write([Write(lease_key(self._name), None), Write(worker_key(self._name), None)])
         self._guard.stop()
         self.pool.close()
-        self._selector.close()
         self._ears.close()
-        self._mouth.close()

@@ -1,0 +1,81 @@
+"""The line: jobs that are here and may start, in their order, and how many of each queue may run at a time."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from kq.worker.pool import Task
+
+
+class Line:
+    """Jobs that wait for an executor. slots: how many jobs run at a time in all."""
+
+    def __init__(self, slots: int) -> None:
+        #: How many jobs of each queue may run at a time.
+        self.limits: dict[str, int] = {}
+        self._slots = slots
+        self._waiting: deque[Task] = deque()
+        self._running: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._waiting)
+
+    def put(self, task: Task) -> None:
+        """Priority 9 goes first, equals in the order of their arrival (promise C5)."""
+        if self._waiting and self._waiting[-1].place > task.place:
+            bisect.insort(self._waiting, task, key=lambda other: other.place)
+        else:
+            self._waiting.append(task)
+
+    def take(self, most: Callable[[Task], int]) -> list[Task]:
+        """The next jobs for one executor: one, or as many of its kind as most(first) says where no queue is limited."""
+        first = self._next()
+        if first is None:
+            return []
+        tasks = [first]
+        size = 1 if self._limited else most(first)
+        while len(tasks) < size and self._waiting and self._waiting[0].kind is first.kind:
+            if self._waiting[0].suspect or self._waiting[0].poison:
+                break
+            tasks.append(self._waiting.popleft())
+        return tasks
+
+    def left(self, queue: str) -> None:
+        """One job of queue fewer runs."""
+        self._running[queue] = max(0, self._running.get(queue, 0) - 1)
+
+    def remove(self, task: Task) -> None:
+        self._waiting.remove(task)
+
+    def clear(self) -> list[Task]:
+        """Take out all that wait; those that run are not counted any more."""
+        tasks = list(self._waiting)
+        self._waiting.clear()
+        return tasks
+
+    def forget(self) -> None:
+        """Begin anew: nothing waits, nothing runs."""
+        self._waiting.clear()
+        self._running.clear()
+
+    def _next(self) -> Task | None:
+        """The next job whose queue may run one more."""
+        if not self._limited:
+            return self._waiting.popleft() if self._waiting else None
+        for position, task in enumerate(self._waiting):
+            queue = task.delivery.queue
+            if self._running.get(queue, 0) < self.limits[queue]:
+                del self._waiting[position]
+                self._running[queue] = self._running.get(queue, 0) + 1
+                return task
+        return None
+
+    @property
+    def _limited(self) -> bool:
+        """Whether a queue may use fewer slots than there are."""
+        return any(limit < self._slots for limit in self.limits.values())
