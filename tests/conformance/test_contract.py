@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from kq.app import App
-from kq.conformance.contract import ContractSuite, LotterySuite, WireSuite
+from kq.conformance.contract import ContractSuite, LotterySuite, ScarcitySuite, WireSuite
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.faults import FAULTS
 from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.outages import OUTAGE, Server
@@ -66,6 +67,17 @@ def test_the_page_of_the_contract_tells_every_promise_that_is_tested() -> None:
         if (promise := getattr(getattr(suite, name), "kq_promise", None))
     }
     assert promises == set(PROMISES)
+
+
+def test_the_page_of_faults_tells_every_fault_that_is_brought_about() -> None:
+    faults = {
+        fault
+        for suite in (ContractSuite, WireSuite, LotterySuite, ScarcitySuite)
+        for name in dir(suite)
+        if (fault := getattr(getattr(suite, name), "kq_fault", None))
+    }
+    of_workers = {"F7", "F10"}  # the same on every broker
+    assert faults | of_workers == set(FAULTS)
 
 
 class TestContractOnRedis(OnRedis, ContractSuite):

@@ -69,7 +69,7 @@ def gather(config: pytest.Config, variable: str, make: Callable[[str], Page]) ->
         config.pluginmanager.register(make(path), variable)
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class Page:
     """Gathers reports and writes the page at the end. cells: by subject, test and broker."""
 
@@ -113,14 +113,14 @@ class Page:
         for subject, text in self.subjects.items():
             name, _, words = text.partition(": ")
             yield f"## {subject} {name}\n\n{words}\n"
-            yield from self.table(self.cells.get(subject, {}))
+            yield from self.table(dict(sorted(self.cells.get(subject, {}).items())))
 
     def table(self, rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
         """A table with a column for each broker. rows: by name, and then by broker."""
         brokers = sorted(self.brokers)
         yield f"| | {' | '.join(brokers)} |"
         yield "|---" * (len(brokers) + 1) + "|"
-        for name, row in sorted(rows.items()):
+        for name, row in rows.items():
             yield f"| {name} | {' | '.join(row.get(broker, '–') for broker in brokers)} |"
         yield ""
 
