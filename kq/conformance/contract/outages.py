@@ -403,8 +403,8 @@ class Weather(OnAWire):
             over.set()
             producer.result()
         server.start()
-        found = {job.id for job in control.jobs(queue, limit=100_000)}
-        assert set(stored) <= found
+        # A server may take a moment to recover its queues.
+        eventually(lambda: set(stored) <= {job.id for job in control.jobs(queue, limit=100_000)}, "all are there")
         measured(f"server killed after {len(stored)} submits: 0 lost")
 
     @keeps("C1")
