@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos outages faults bench transport-report reference simulate clean
+.PHONY: help demo test unit check format contract backlog chaos outages faults bench transport-report reference clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -66,9 +66,6 @@ faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults
 	@echo "the seed is $(SEED)"
 	@KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_CUTS=100 \
 	  KQ_LEASES=100 KQ_HUGE=64 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
-
-simulate: .venv/.dev  ## a million histories of workers that die, freeze and fail, in memory (minutes)
-	@KQ_HISTORIES=1000000 $(PYTEST) -q -n $(JOBS) tests/unit/test_simulation.py --timeout 3600 $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md
 	@scripts/servers.sh

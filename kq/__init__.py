@@ -10,6 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would cost 8 ms; type checkers know it by its name
 if TYPE_CHECKING:
+    from kq import mail as mail
     from kq.app import App
     from kq.broker import PublishPolicy
     from kq.context import current_job
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
         BrokerUnreachable,
         Bury,
         ConfigError,
+        EffectBusy,
         ExecutorDied,
+        InDoubt,
         JobBuried,
         JobError,
         JobFailed,
         JobRevoked,
         KqError,
         MessageError,
+        NotDone,
         NotRepaired,
         ResultExpired,
         ResultTimeout,
@@ -58,10 +62,12 @@ _HOME = {
     "Control": "kq.control",
     "Delays": "kq.policy",
     "ExecutorDied": "kq.errors",
+    "EffectBusy": "kq.errors",
     "Exponential": "kq.policy",
     "FAILURES": "kq.failure",
     "Fixed": "kq.policy",
     "Handle": "kq.handle",
+    "InDoubt": "kq.errors",
     "Job": "kq.job",
     "JobBuried": "kq.errors",
     "JobError": "kq.errors",
@@ -72,6 +78,7 @@ _HOME = {
     "MessageError": "kq.errors",
     "Never": "kq.policy",
     "NotRepaired": "kq.errors",
+    "NotDone": "kq.errors",
     "Polynomial": "kq.policy",
     "PublishPolicy": "kq.broker",
     "ResultExpired": "kq.errors",
@@ -99,10 +106,12 @@ __all__ = [
     "ConfigError",
     "Control",
     "Delays",
+    "EffectBusy",
     "ExecutorDied",
     "Exponential",
     "Fixed",
     "Handle",
+    "InDoubt",
     "Job",
     "JobBuried",
     "JobError",
@@ -112,6 +121,7 @@ __all__ = [
     "KqError",
     "MessageError",
     "Never",
+    "NotDone",
     "NotRepaired",
     "Polynomial",
     "PublishPolicy",
@@ -130,6 +140,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module on first use (PEP 562)."""
+    if name == "mail":
+        return import_module("kq.mail")
     if name not in _HOME:
         raise AttributeError(f"module 'kq' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, ParamSpec, TypeVar, overload
+from functools import cached_property, partial
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -20,12 +20,15 @@ from kq.broker import Broker, Inspector, Publishes, PublishPolicy
 from kq.claim import Claims
 from kq.clock import age, new_id
 from kq.config import Config, load
+from kq.effect import Effect
 from kq.errors import ConfigError, MessageError
 from kq.failure import Failures, classified
 from kq.handle import Handle
 from kq.job import Job, Settings
 from kq.jobtype import AsyncJobType, JobType
+from kq.ledger import KEEP
 from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
+from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
 from kq.state import open_store
@@ -41,6 +44,22 @@ DEFAULT_PRIORITY = 5
 DEFAULT_TIMEOUT = 1800.0
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0
+
+
+class JobOptions(TypedDict, total=False):
+    """What App.job and App.effect both take."""
+
+    name: str
+    queue: str
+    priority: int
+    timeout: float
+    retry_policy: RetryPolicy
+    failures: Failures
+    on_timeout: OnTimeout
+    on_lost: OnLost
+    max_lost: int
+    max_infra: int
+    keep: float
 
 
 class App:
@@ -239,6 +258,27 @@ class App:
             return _Decorator(self, options)
         return self._register(function)
 
+    def effect(
+        self,
+        *,
+        key: Callable[..., str] | None = None,
+        on_doubt: OnDoubt = "bury",
+        check: Callable[..., bool | None] | None = None,
+        remember: float = KEEP,
+        **options: Unpack[JobOptions],
+    ) -> _Decorator:
+        """Make a job type whose jobs do something that must happen once: `@app.effect(…)` (promise C13).
+
+        What was done under a key is not done again: the job completes with what was recorded then. The function may
+        still be called here and now, without that memory.
+        key: from the job's arguments; by default a digest of all of them. on_doubt: when it was begun and nobody
+        knows whether it happened: "bury" the job for a human, "repeat" it (at least once) or "skip" it (at most
+        once). check: called with the job's arguments in that case: True it happened, False it did not, None it
+        can't tell. remember: seconds, a year by default. options: as for job().
+        An error leaves a doubt too, unless it proves that nothing happened: raise kq.NotDone for that.
+        """
+        return _Decorator(self, dict(options), partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember))
+
     def _register(
         self,
         function: Callable[..., Any],
@@ -264,7 +304,7 @@ class App:
             self.rules.max_lost if max_lost is None else max_lost,
             self.rules.max_infra if max_infra is None else max_infra,
         )
-        name = name or f"{_module_name(function)}.{function.__qualname__}"
+        name = name or _name_of(function)
         if name in self.jobs:
             raise ConfigError(f"job type {name!r} is defined twice; give one of them a name=")
         # The policy stays with the type, so that a change of code reaches jobs that already wait.
@@ -406,18 +446,25 @@ class _Transaction:
 
 
 class _Decorator:
-    """What `@app.job(…)` returns before it meets its function."""
+    """What `@app.job(…)` returns before it meets its function. effect: makes it one, from the job type's name."""
 
-    def __init__(self, app: App, options: dict[str, Any]) -> None:
+    def __init__(self, app: App, options: dict[str, Any], effect: Callable[[str], Effect] | None = None) -> None:
         self._app = app
         self._options = options
+        self._effect = effect
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncJobType[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> JobType[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
+        if self._effect is not None:
+            function = self._effect(self._options.get("name") or _name_of(function)).of(function)
         return self._app._register(function, **self._options)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{_module_name(function)}.{function.__qualname__}"
 
 
 def _module_name(function: Callable[..., Any]) -> str:

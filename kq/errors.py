@@ -215,6 +215,24 @@ class Bury(Steering):
     code = "KQ225"
 
 
+class InDoubt(Bury):
+    """A side effect was begun, and nobody knows whether it happened: a human has to say (promise C13)."""
+
+    code = "KQ226"
+
+
+class EffectBusy(BadNetwork):
+    """Another job is at the same side effect right now: this one waits; its attempts stay as they are."""
+
+    code = "KQ227"
+
+
+class NotDone(KqError):
+    """Raised inside a side effect that failed when it is certain that nothing happened: it may be tried again."""
+
+    code = "KQ230"
+
+
 class SoftTimeout(KqError, TimeoutError):
     """Raised inside a job that ran past its timeout, so that it can clean up; soon after it is killed."""
 

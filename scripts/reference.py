@@ -37,7 +37,9 @@ from kq.control import (
 from kq.errors import KqError, Steering, all_errors
 from kq.failure import FailureClass
 from kq.job import MOVES, Settings, State
+from kq.ledger import Entry
 from kq.message import Attempt
+from kq.once import Once
 from kq.policy import ByError
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
@@ -55,8 +57,12 @@ GROUPS = {
 MADE = {kq.JobType, kq.Handle}
 #: What public functions return, and is not public by a name of its own.
 RETURNED = (
+    kq.mail.mailer,
+    kq.mail.Attachment,
     Settings,
     CurrentJob,
+    Once,
+    Entry,
     JobInfo,
     Failure,
     Repaired,

@@ -47,6 +47,7 @@ VERBS = {
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
     "queues": "List queues.",
+    "effects": "List side effects, and decide about those in doubt.",
     "workers": "List workers: alive, late or dead.",
 }
 

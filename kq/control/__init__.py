@@ -1,8 +1,8 @@
 """Control: the view from above on workers, queues and jobs, and the hand that reaches in.
 
 Nothing here is needed for jobs to run. `view` looks, `why` explains, `gauges` are what must be zero, `repair` puts
-jobs right, `orders` tells workers what to do; `sight` is what is seen. `rounds` and `program` do what is to be done
-without a human.
+jobs right, `effects` decides about side effects, `orders` tells workers what to do; `sight` is what is seen. `rounds`
+and `program` do what is to be done without a human.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 from types import TracebackType
 
 from kq.control.audit import Act
+from kq.control.effects import Effects
 from kq.control.gauges import Gauged, Gauges
 from kq.control.repair import REPAIRABLE, Repair, Repaired
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
 from kq.control.view import MOST
 from kq.control.why import Reasons
+from kq.ledger import Entry
 
 __all__ = [
     "MOST",
     "REPAIRABLE",
     "Act",
     "Control",
+    "Entry",
     "Failure",
     "Gauges",
     "Health",
@@ -34,7 +37,7 @@ __all__ = [
 ]
 
 
-class Control(Repair, Gauged, Reasons):
+class Control(Repair, Effects, Gauged, Reasons):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

@@ -28,6 +28,7 @@ class Act(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     changed: tuple[str, ...] = ()
     worker: str = ""
+    effect: str = ""
 
     def __str__(self) -> str:
         what = f" ({', '.join(self.changed)})" if self.changed else ""
@@ -36,6 +37,8 @@ class Act(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def about(self) -> str:
         """What it was done to."""
+        if self.effect:
+            return f"effect {self.effect}"
         if self.job:
             return f"{self.type} {self.job}".strip()
         return self.worker or (f"queue {self.queue}" if self.queue else f"type {self.type}")

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from kq.app import App
-from kq.context import CurrentJob, running
+from kq.context import CurrentJob, Footing, running
 from kq.errors import MessageError, Retry, SoftTimeout
 from kq.failure import names_of
 from kq.jobtype import JobType
@@ -197,8 +197,8 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}\n…\n{text[-limit // 2 :]}"
 
 
-def _current(run: Run, began: float) -> CurrentJob:
-    return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout)
+def _current(run: Run, began: float, footing: Footing) -> CurrentJob:
+    return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout, footing)
 
 
 def _may_begin(run: Run, claims: Claims) -> bool:
@@ -225,6 +225,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
     interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
     me = os.getpid()
+    footing = Footing(lambda: app.store)
     adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
@@ -237,7 +238,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
     def execute(run: Run) -> bytes:
         nonlocal current
         began = time.monotonic()
-        token = running.set(_current(run, began))
+        token = running.set(_current(run, began, footing))
         error: BaseException | None = None
         value: Any = None
         try:
@@ -256,6 +257,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
 
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
+        footing.worker = order.worker or footing.worker
         signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
         for run in order.run:
             if not _may_begin(run, claims):
@@ -357,6 +359,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
     taking = threading.Lock()
     sending = threading.Lock()
     aim = _Aim()
+    footing = Footing(lambda: app.store)
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
@@ -367,7 +370,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
             if not mine:
                 continue
             page.mark(slot, run.seq)
-            data = _uninterrupted(partial(_in_thread, app, aim, loops), run)
+            data = _uninterrupted(partial(_in_thread, app, aim, footing, loops), run)
             try:
                 with sending:
                     sock.sendall(data)
@@ -378,6 +381,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
         threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
+        footing.worker = order.worker or footing.worker
         for run in order.run:
             waiting.put(run)
         if order.interrupt:
@@ -387,9 +391,9 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
     _leave()
 
 
-def _in_thread(app: App, aim: _Aim, loops: list[asyncio.AbstractEventLoop], run: Run) -> bytes:
+def _in_thread(app: App, aim: _Aim, footing: Footing, loops: list[asyncio.AbstractEventLoop], run: Run) -> bytes:
     began, me = time.monotonic(), os.getpid()
-    token = running.set(_current(run, began))
+    token = running.set(_current(run, began, footing))
     error: BaseException | None = None
     value: Any = None
 
@@ -440,6 +444,7 @@ class _Stage:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(page.slots, thread_name_prefix="kq")
         self._aim = _Aim()
+        self._footing = Footing(lambda: app.store)
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
@@ -468,6 +473,7 @@ class _Stage:
         self._flush()
 
     def _obey(self, order: Order) -> None:
+        self._footing.worker = order.worker or self._footing.worker
         self._waiting += order.run
         self._start()
         if order.interrupt in self._tasks:
@@ -486,7 +492,7 @@ class _Stage:
 
     async def _execute(self, run: Run, slot: int) -> None:
         began = time.monotonic()
-        running.set(_current(run, began))
+        running.set(_current(run, began, self._footing))
         error: BaseException | None = None
         value: Any = None
         try:

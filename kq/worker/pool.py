@@ -205,6 +205,8 @@ class Pool:
         self.executors: dict[int, Executor] = {}
         self.kinds: dict[str, Kind] = {}
         self.queues: list[str] = []
+        #: The name under which the supervisor holds its lease.
+        self.worker = ""
         #: The version of the application.
         self.code = ""
         self._nursery: subprocess.Popen[bytes] | None = None
@@ -454,7 +456,7 @@ class Pool:
             runs.append(Run(task.seq, head.id, head.type, delivery.queue, delivery.body, attempt, task.timeout))
         self._begin(executor)
         executor.claims.offer(run.seq for run in runs)
-        self._send(executor, Order(runs))
+        self._send(executor, Order(runs, worker=self.worker))
 
     def isolate(self, executor: Executor, task: Task) -> None:
         """Let task run alone: in executor, or where that is shared in one of its own, which leaves after it."""

@@ -307,6 +307,7 @@ class Supervisor:
             self._retire(standing)
             return
         self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
+        self.pool.worker = self._name
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))

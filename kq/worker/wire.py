@@ -39,11 +39,12 @@ class Run(msgspec.Struct, array_like=True, gc=False):
 
 
 class Order(msgspec.Struct, array_like=True):
-    """To an executor: jobs to run in this order, or the seq of one to interrupt, or leave."""
+    """To an executor: jobs to run in this order, for the worker of that name; the seq of one to interrupt; leave."""
 
     run: list[Run] = []
     interrupt: int = 0
     leave: bool = False
+    worker: str = ""
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):

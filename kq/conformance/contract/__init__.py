@@ -14,6 +14,7 @@ The tests are in the modules of this package, by subject. What differs between b
 from __future__ import annotations
 
 from kq.conformance.contract.counting import Counts, Retries
+from kq.conformance.contract.effects import Once
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.lottery import LotterySuite
@@ -46,6 +47,7 @@ class ContractSuite(
     Supervision,
     Remedies,
     Repairing,
+    Once,
     Results,
     Atomic,
     Quiet,

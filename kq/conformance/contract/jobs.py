@@ -22,7 +22,7 @@ import psutil
 from kq.app import App
 from kq.conformance.contract import diary
 from kq.context import current_job
-from kq.errors import BadJob, BadStorage, Bury, Retry
+from kq.errors import BadJob, BadStorage, Bury, NotDone, Retry
 from kq.policy import Delays, Exponential, Fixed, Polynomial, by_error
 
 WHERE = f"{__name__}:app"
@@ -64,6 +64,10 @@ class Jobs:
         self.stubborn = app.job(name="stubborn", on_timeout="bury")(stubborn)
         self.parent = app.job(name="parent", on_timeout="bury")(parent)
         self.kill_worker = app.job(name="kill_worker")(kill_worker)
+        deed_again = Fixed(delay=0.1, retries=3)
+        self.deed = app.effect(name="deed", key=about, retry_policy=deed_again)(deed)
+        self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
+        self.deed_skip = app.effect(name="deed_skip", key=about, on_doubt="skip")(deed)
         self.perform = app.job(name="perform", retry_policy=Fixed(delay=0, retries=9))(perform)
         self.perform_fixed = app.job(name="perform_fixed", retry_policy=Fixed(delay=0.2, retries=2))(perform)
         self.perform_list = app.job(name="perform_list", retry_policy=Delays(delays=(0.3, 0.1)))(perform)
@@ -195,6 +199,23 @@ def kill_worker() -> None:
         time.sleep(600)
 
 
+def about(word: str, breaks: str = "") -> str:
+    """The key of a deed."""
+    return word
+
+
+def deed(word: str, breaks: str = "") -> str:
+    """Something that is to be done once for each word. breaks: an act that follows it in the first attempt."""
+    job = current_job()
+    assert job is not None
+    diary.write(job.id, "acted", word, job.attempt)
+    if breaks.startswith("nap"):
+        time.sleep(float(breaks[4:]))
+    elif breaks and job.attempt == 1:
+        act(breaks)
+    return word
+
+
 def perform(acts: list[str]) -> int:
     """Do what acts say, one for each attempt, the last one for all that follow; returns the attempt's number."""
     with noted(",".join(acts)) as attempt:
@@ -221,6 +242,8 @@ def act(name: str) -> None:
             raise Retry("as asked", delay=float(delay) if delay else None)
         case "bad", _:
             raise BadJob("row 7 has no date")
+        case "nothing", _:
+            raise NotDone("the door was shut")
         case "bury", _:
             raise Bury("a human should look")
         case _:

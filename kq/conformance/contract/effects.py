@@ -1,0 +1,132 @@
+"""C13 once: a side effect that was done is not done again, and one that nobody knows of is told as that."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+
+import pytest
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, buried, requires
+from kq.control import Control
+from kq.job import ENDED, State
+from kq.worker.pool import PoolKind
+
+#: Kills and effects of the lottery.
+KILLS = int(os.environ.get("KQ_EFFECT_KILLS") or 6)
+
+
+class Once(ContractWorld):
+    """C13: the ledger of side effects."""
+
+    @pytest.fixture
+    def word(self) -> str:
+        """Something that was never done before."""
+        return uuid.uuid4().hex
+
+    @keeps("C13")
+    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    def test_what_was_done_is_not_done_again_and_its_outcome_is_remembered(
+        self, jobs: Jobs, crew: Crew, diary: Diary, word: str, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool)
+        first, second = (jobs.deed.submit(word).result(10) for _ in range(2))
+        assert first == second == word
+        assert len(diary.entries("acted")) == 1
+
+    @keeps("C13")
+    def test_two_jobs_at_the_same_effect_do_it_once(self, jobs: Jobs, crew: Crew, diary: Diary, word: str) -> None:
+        crew.worker(concurrency=2)
+        handles = [jobs.deed.submit(word, "nap 0.5") for _ in range(2)]
+        assert [handle.result(20) for handle in handles] == [word, word]
+        assert len(diary.entries("acted")) == 1
+
+    @keeps("C13")
+    def test_who_dies_in_the_act_leaves_a_question_for_a_human(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, "signal 9")
+        found = buried(control, job.queue, job)
+        assert "nobody knows whether the effect" in found.error
+        assert len(diary.entries("acted")) == 1
+        (entry,) = control.effects(f"deed:{word}")
+        assert (entry.stage, entry.job) == ("doubt", job.id)
+
+    @keeps("C13")
+    def test_a_human_who_knows_that_it_happened_ends_the_doubt(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, "signal 9")
+        buried(control, job.queue, job)
+        assert control.effect_happened(f"deed:{word}", "by hand", reason="it is in the outbox")
+        assert control.kick(ids=[job.id])
+        assert job.result(10) == "by hand"
+        assert len(diary.entries("acted")) == 1
+
+    @keeps("C13")
+    def test_a_human_who_knows_that_it_did_not_happen_lets_it_happen(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, "signal 9")
+        buried(control, job.queue, job)
+        assert control.lift_effect(f"deed:{word}", reason="it never arrived")
+        kicked = jobs.deed.submit(word)
+        assert kicked.result(10) == word
+        assert len(diary.entries("acted")) == 2
+
+    @keeps("C13")
+    @pytest.mark.parametrize(("kind", "times"), [("repeat", 2), ("skip", 1)])
+    def test_a_doubt_is_repeated_or_skipped_where_the_type_says_so(
+        self, jobs: Jobs, crew: Crew, diary: Diary, word: str, kind: str, times: int
+    ) -> None:
+        crew.worker()
+        deed = {"repeat": jobs.deed_repeat, "skip": jobs.deed_skip}[kind]
+        deed.submit(word, "signal 9").result(10)
+        assert len(diary.entries("acted")) == times
+
+    @keeps("C13")
+    def test_an_error_that_proves_that_nothing_happened_is_retried(
+        self, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        assert jobs.deed.submit(word, "nothing").result(20) == word
+        assert len(diary.entries("acted")) == 2
+
+    @keeps("C13")
+    def test_workers_killed_in_the_act_do_nothing_twice_and_lose_nothing(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        chance = random.Random(word)
+        handles = app.submit_many(jobs.deed.job(f"{word}-{number}", "nap 0.05") for number in range(30 * KILLS))
+        for number in range(KILLS):
+            worker = crew.program(concurrency=2)
+            seen = len(diary.entries("acted"))
+            eventually(lambda seen=seen: len(diary.entries("acted")) >= seen + 3, "effects happen", 20)  # type: ignore[misc]
+            if chance.random() < 0.5:
+                worker.kill()
+            else:
+                chance.choice(worker.executors()).kill()
+                if number < KILLS - 1:
+                    worker.kill()
+        crew.program(concurrency=2)
+        over = {*ENDED, State.BURIED}
+        eventually(lambda: all(handle.state() in over for handle in handles), "all are over", 60)
+        acted = [entry.word for entry in diary.entries("acted")]
+        done = sum(handle.state() is State.COMPLETED for handle in handles)
+        assert len(acted) == len(set(acted))
+        assert done <= len(acted)
+        asked = len(handles) - done
+        measured(
+            f"{KILLS} kills, {len(handles)} effects: 0 twice, {asked} buried with the question, 0 lost (seed {word})"
+        )
