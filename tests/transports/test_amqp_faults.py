@@ -112,7 +112,7 @@ class TestConfirms(OnOwnRabbit):
         channel.tx_commit()
         assert channel.queue_declare(queue, passive=True).message_count == 5000
 
-    @pytest.mark.parametrize(("body", "exchange"), [("b", "there.is.none"), ("b" * 17_000_000, "")])
+    @pytest.mark.parametrize(("body", "exchange"), [("b", "there.is.none"), ("b" * 135_000_000, "")])
     def test_a_publish_that_the_broker_refuses_costs_nobody_a_delivery(
         self, connection: kombu.Connection, other: kombu.Connection, queue: str, body: str, exchange: str
     ) -> None:

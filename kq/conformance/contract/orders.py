@@ -210,10 +210,11 @@ class Broadcast(ContractWorld):
         assert not diary.starts(*(job.id for job in paused))
         crew.worker()
         control.pause(paused[0].queue)
-        assert control.resume_type("note") == 30
+        control.resume_type("note")  # a worker that has not heard of it yet may park one again, which is put back too
         control.resume(paused[0].queue)
         for job in paused:
             job.result(10)
+        assert len(diary.starts(*(job.id for job in paused))) == len(paused)
         measured(f"{len(paused)} jobs parked and back")
 
     @keeps("C15")
@@ -226,7 +227,7 @@ class Broadcast(ContractWorld):
         eventually(lambda: job.state() is State.PAUSED, "it is parked")
         assert control.put_back({"other"}) == 0
         assert job.state() is State.PAUSED
-        assert control.resume_type("note") == 1
+        assert control.resume_type("note") in (0, 1)  # the control in the worker may have been sooner
         assert job.result(10) == "x"
 
     @keeps("C15")

