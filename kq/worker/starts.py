@@ -96,7 +96,7 @@ class Starts:
             return True
         if last is None or self._indexed:
             return False
-        # What this session held it has not given back, else its record were gone: so this is another message.
+        # What this worker holds it has not given back, else the record were gone: so this is another message.
         return not task.delivery.redelivered or last.holder.startswith(f"{self._worker}/")
 
     @staticmethod

@@ -70,7 +70,7 @@ class TakenAhead(ContractWorld):
         crew.program()
         long, *short = behind
         eventually(lambda: diary.starts(long.id), "the long job runs")
-        time.sleep(WITHIN)
+        time.sleep(WITHIN)  # nothing is to happen: there is no event to wait for
         gate.open()
         assert all(handle.result(10) for handle in behind)
         assert all(len(diary.starts(handle.id)) == 1 for handle in behind)
