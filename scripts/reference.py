@@ -1,11 +1,12 @@
-"""Writes docs/reference.md from the code: public names, commands, settings, errors, traits.
+"""Writes docs/reference.md and the snapshot's schema from the code: public names, commands, settings, errors, traits.
 
-Run it with `make reference`. A test compares the page with what this makes.
+Run it with `make reference`. A test compares both with what this makes.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from textwrap import indent
 from typing import Any
 
 import click
+import msgspec
 from kombu.utils.imports import symbol_by_name
 
 import kq
@@ -41,10 +43,12 @@ from kq.ledger import Entry
 from kq.message import Attempt
 from kq.once import Once
 from kq.policy import ByError
+from kq.snapshot import SCHEMA, Snapshot
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+SNAPSHOT = PAGE.with_name("schema") / f"snapshot-{SCHEMA}.json"
 
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
@@ -358,5 +362,15 @@ def traits() -> str:
     )
 
 
+# The snapshot.
+
+
+def snapshot() -> str:
+    """The JSON Schema of the snapshot, with what the docstrings say."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:kq:snapshot:{SCHEMA}"}
+    return json.dumps({**head, **msgspec.json.schema(Snapshot)}, indent=2) + "\n"
+
+
 if __name__ == "__main__":
+    SNAPSHOT.write_text(snapshot())
     PAGE.write_text(page())

@@ -160,6 +160,7 @@ def test_every_page_and_example_is_in_the_index() -> None:
 
 def test_the_reference_is_what_the_code_says() -> None:
     assert REFERENCE.text == reference.page(), "run `make reference`"
+    assert reference.SNAPSHOT.read_text() == reference.snapshot(), "run `make reference`"
 
 
 def test_what_is_public_has_its_place_in_the_reference() -> None:
