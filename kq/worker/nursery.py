@@ -114,6 +114,15 @@ class _Nursery:
         self._own = living_children()
         adopt_orphans()
         die_with(self._parent, signal.SIGQUIT)
+        try:
+            self._obey(reader)
+        finally:
+            # An executor that ends after us must not make Python write to a descriptor that is closed by then.
+            signal.set_wakeup_fd(-1)
+            self._end()
+
+    def _obey(self, reader: socket.socket) -> None:
+        """Until the supervisor is gone; raises BrokenPipeError or ConnectionResetError when that is while we speak."""
         told = b""
         while signal.SIGQUIT not in told:
             readable, _, _ = select.select([self._sock, reader], [], [], self._until_lapse())
@@ -122,9 +131,6 @@ class _Nursery:
                 self._reap()
             if self._sock in readable and not self._read():
                 break
-        # An executor that ends after us must not make Python write to a descriptor that is closed by then.
-        signal.set_wakeup_fd(-1)
-        self._end()
 
     def _end(self) -> None:
         """Leave nothing behind."""

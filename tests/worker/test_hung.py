@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, lives
+from kq.conformance.contract.crew import Crew, lives, nurseries
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, ms, survives
 from kq.conformance.contract.waiting import eventually
@@ -124,6 +124,24 @@ class TestInProcesses(UnrulyWorld):
         for pid in map(int, diary.starts(job.id)[0].word.split()):
             eventually(lambda pid=pid: gone(pid), "the process is gone", within=OVER)  # type: ignore[misc]
         assert jobs.add.submit(1, 2).result(5) == 3
+
+
+    @survives("F7")
+    def test_processes_of_a_job_end_although_the_supervisor_died_while_an_executor_was_born(
+        self, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        worker = crew.program("--max-jobs", "1", concurrency=2)
+        job = jobs.escape.submit("linger")
+        (start,) = eventually(lambda: diary.starts(job.id), "it runs")
+        (nursery,) = nurseries(worker.supervisor)
+        nursery.suspend()
+        assert jobs.add.submit(1, 2).result(10) == 3  # and a new executor is asked for
+        worker.supervisor.kill()
+        worker.wait()
+        nursery.resume()
+        for pid in map(int, start.word.split()):
+            eventually(lambda pid=pid: gone(pid), "the process is gone", within=5 * OVER)  # type: ignore[misc]
+        assert "Exception ignored" not in worker.said()
 
 
 @pytest.mark.parametrize("pool", ["thread", "async"])
