@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import difflib
 import sys
 import threading
 import time
@@ -96,6 +97,9 @@ class App:
     ) -> None:
         if lease is not None and lease < 1:
             raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
+        if submit_timeout is not None and submit_timeout <= 0:
+            raise ConfigError(f"submit_timeout {submit_timeout} s is too short; use more than 0 s, 5 s by default")
+        _check_keep(keep)
         self.name = name
         self.version = version
         self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
@@ -304,6 +308,7 @@ class App:
             self.rules.max_lost if max_lost is None else max_lost,
             self.rules.max_infra if max_infra is None else max_infra,
         )
+        _check_keep(keep)
         name = name or _name_of(function)
         if name in self.jobs:
             raise ConfigError(f"job type {name!r} is defined twice; give one of them a name=")
@@ -449,6 +454,11 @@ class _Decorator:
     """What `@app.job(…)` returns before it meets its function. effect: makes it one, from the job type's name."""
 
     def __init__(self, app: App, options: dict[str, Any], effect: Callable[[str], Effect] | None = None) -> None:
+        for name in options:
+            if name not in JobOptions.__annotations__:
+                near = difflib.get_close_matches(name, JobOptions.__annotations__, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(JobOptions.__annotations__)}"
+                raise TypeError(f"a job type has no option {name!r}; {hint}")
         self._app = app
         self._options = options
         self._effect = effect
@@ -461,6 +471,11 @@ class _Decorator:
         if self._effect is not None:
             function = self._effect(self._options.get("name") or _name_of(function)).of(function)
         return self._app._register(function, **self._options)
+
+
+def _check_keep(keep: float | None) -> None:
+    if keep is not None and keep < 0:
+        raise ConfigError(f"keep {keep} s is less than nothing; use seconds, or 0 to keep no results")
 
 
 def _name_of(function: Callable[..., Any]) -> str:

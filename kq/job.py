@@ -51,8 +51,25 @@ ENDED = frozenset(state for state, following in MOVES.items() if not following)
 
 LOWEST, HIGHEST = 0, 9
 
+#: Bytes of the longest name of a queue: with what the brokers and kq add to it, AMQP takes 255.
+LONGEST_NAME = 200
+
 #: The last instant that a date can name (the year 9999), in seconds since the epoch.
 LATEST = 253_402_300_799.0
+
+
+def check_queue(name: str) -> None:
+    """Raise ValueError unless every broker can have a queue of that name, and it may be an application's."""
+    if not name:
+        raise ValueError("queue is empty; leave it out or give it a name")
+    if name.startswith(("kq.", "amq.")) or name.endswith((".buried", ".paused")):
+        raise ValueError(
+            f"queue {name!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
+        )
+    if not name.isprintable():
+        raise ValueError(f"queue {name!r} can't be named so; use characters that can be printed")
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +96,9 @@ class Settings:
     retry_policy: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.priority is not None and self.priority not in range(LOWEST, HIGHEST + 1):
-            raise ValueError(f"priority {self.priority} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
+            raise ValueError(f"priority {self.priority!r} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
         if self.delay is not None and not 0 <= self.delay <= YEAR:
             raise ValueError(f"delay {self.delay} is out of range; use 0 s to a year")
         if self.delay is not None and self.at is not None:
@@ -90,14 +108,24 @@ class Settings:
         for name, instant in (("at", self.at), ("deadline", self.deadline)):
             if instant is not None and not 0 <= instant <= LATEST:
                 raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
-        if self.queue == "" or self.unique == "":
-            raise ValueError(f"{'queue' if self.queue == '' else 'unique'} is empty; leave it out or give it a name")
-        if self.queue is not None and (
-            self.queue.startswith(("kq.", "amq.")) or self.queue.endswith((".buried", ".paused"))
-        ):
-            raise ValueError(
-                f"queue {self.queue!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
-            )
+        if self.unique == "":
+            raise ValueError("unique is empty; leave it out or give it a name")
+        if self.queue is not None:
+            check_queue(self.queue)
+
+    def _check_kinds(self) -> None:
+        """Raise TypeError for what would only fail where it is used, or in a worker."""
+        for name in ("delay", "timeout", "at", "deadline"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                use = "seconds" if name in ("delay", "timeout") else "seconds since the epoch, as time.time() gives"
+                raise TypeError(f"{name} {value!r} is no number; use {use}")
+        for name in ("queue", "unique"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} {value!r} is no text")
+        if self.retry_policy is not None and not isinstance(self.retry_policy, RetryPolicy):
+            raise TypeError(f"retry_policy {self.retry_policy!r} is none; use for example kq.Exponential(retries=5)")
 
     def over(self, other: Settings) -> Settings:
         """These settings, and other's where these say nothing."""

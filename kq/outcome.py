@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from kq.failure import FAILURES, Failure, FailureClass
 from kq.job import Counter, Counters
@@ -190,6 +190,17 @@ class Rules:
     on_lost: OnLost = "retry"
     max_lost: int = 3
     max_infra: int = 15
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("on_timeout", self.on_timeout, get_args(OnTimeout)),
+            ("on_lost", self.on_lost, get_args(OnLost)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is none; use one of {', '.join(known)}")
+        for name, limit in (("max_lost", self.max_lost), ("max_infra", self.max_infra)):
+            if limit < 1:
+                raise ValueError(f"{name} {limit} is out of range; use 1 or more")
 
 
 DEFAULT_POLICY = Exponential()

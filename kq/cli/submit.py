@@ -49,7 +49,10 @@ def command(
     app = any_app(settings())
     job_type = find_type(app, type_name, must=queue is None)
     args, named = _values(arguments, job_type), _object(kwargs)
-    said = Settings(queue=queue, priority=priority, delay=delay, unique=unique)
+    try:
+        said = Settings(queue=queue, priority=priority, delay=delay, unique=unique)
+    except ValueError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
     try:
         job = _job(app, job_type, type_name, args, named, said)
         handle = app.submit(job)

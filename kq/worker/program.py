@@ -21,6 +21,7 @@ from kq.broker import answer_time
 from kq.clock import SYSTEM
 from kq.control.program import controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
+from kq.job import check_queue
 from kq.loading import whereabouts
 from kq.outcome import Outcome
 from kq.worker.pool import Pool, PoolKind, Task
@@ -67,16 +68,7 @@ class Worker:
     ) -> None:
         if pool not in CONCURRENCY:
             raise ConfigError(f"there is no pool {pool!r}; use one of {', '.join(CONCURRENCY)}")
-        named = dict(queues) if isinstance(queues, Mapping) else None
-        for queue, limit in (named or {}).items():
-            if limit < 1:
-                raise ConfigError(f"queue {queue!r} can't run {limit} jobs at a time; use 1 or more, or leave it out")
-        size = concurrency or (sum(named.values()) if named else CONCURRENCY[pool])
-        if size < 1:
-            raise ConfigError(f"a worker can't run {size} jobs at a time; use 1 or more")
-        limits = (
-            {queue: min(limit, size) for queue, limit in named.items()} if named else dict.fromkeys(queues or (), size)
-        )
+        limits, size = _room(queues, concurrency, CONCURRENCY[pool])
         self.app = app
         place = where or whereabouts(app)
 
@@ -209,6 +201,28 @@ class Worker:
         if not self._ending and not self._reload:
             self._reload = True
             self.supervisor.stop()
+
+
+def _room(
+    queues: Mapping[str, int] | Sequence[str] | None, concurrency: int | None, usual: int
+) -> tuple[dict[str, int], int]:
+    """How many jobs of each queue, and how many in all, may run at a time. Raises ConfigError.
+
+    queues: named with limits, or without. usual: how many when nobody says.
+    """
+    named = dict(queues) if isinstance(queues, Mapping) else {}
+    for queue in queues or ():
+        try:
+            check_queue(queue)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if named and named[queue] < 1:
+            limit = named[queue]
+            raise ConfigError(f"queue {queue!r} can't run {limit} jobs at a time; use 1 or more, or leave it out")
+    size = concurrency or sum(named.values()) or usual
+    if size < 1:
+        raise ConfigError(f"a worker can't run {size} jobs at a time; use 1 or more")
+    return {queue: min(named.get(queue, size), size) for queue in queues or ()}, size
 
 
 class Processes:

@@ -143,6 +143,7 @@ def test_a_unique_job_is_submitted_once(shop: Place) -> None:
     ("arguments", "code", "said"),
     [
         (("ad", "1"), 2, "app 'shop' has no job type 'ad'. Did you mean 'add'?"),
+        (("add", "1", "2", "--queue", "mail.buried"), 2, "queue 'mail.buried' is not free"),
         (("add", "1"), 65, "KQ202 jobs.add"),
         (("add", "1", "x"), 65, "KQ202 jobs.add: argument 'b'"),
         (("add", "1", "2", "3"), 65, "KQ202 jobs.add"),
@@ -316,6 +317,12 @@ def test_a_worker_with_wrong_options_does_not_start(shop: Place, arguments: tupl
     refused = shop.kq("worker", *arguments)
     assert refused.code == 2
     assert said in refused.err
+
+
+def test_a_worker_takes_nothing_from_queues_that_are_not_the_applications(shop: Place) -> None:
+    refused = shop.kq("worker", "-Q", "default,mail.buried")
+    assert refused.code == 78
+    assert refused.err.startswith("KQ101 queue 'mail.buried' is not free")
 
 
 def test_a_worker_whose_application_does_not_import_ends_with_the_reason(shop: Place) -> None:

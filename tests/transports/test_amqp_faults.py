@@ -491,6 +491,21 @@ class TestPresence(OnOwnRabbit):
             assert names <= set(other.manager.queues())
 
 
+class TestNames(OnOwnRabbit):
+    """What AMQP can't carry is refused before anything is written."""
+
+    @pytest.mark.parametrize(("name", "why"), [("q" * 300, "has 300 bytes"), ("ma\nil", "has a line break")])
+    def test_a_queue_that_can_not_be_named_so_is_refused_and_leaves_no_trace(
+        self, connection: kombu.Connection, name: str, why: str
+    ) -> None:
+        channel = connection.channel()
+        with pytest.raises(EngineError, match=why):
+            channel.queue_declare(name, durable=True, auto_delete=False)
+        with pytest.raises(NotFound):
+            channel.queue_declare(name, passive=True)
+        assert not any(name[:2] == known[:2] for known in connection.manager.queues())
+
+
 class TestQuorum(OnOwnRabbit):
     """Replicated queues, as far as they keep the contract."""
 

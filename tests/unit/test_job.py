@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import fields
 
@@ -125,3 +126,32 @@ def test_every_attempt_that_ended_is_counted_once(counters: Counters) -> None:
 def test_a_queue_may_not_have_a_name_that_means_something_else(name: str) -> None:
     with pytest.raises(ValueError, match="is not free"):
         Settings(queue=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ma\nil", r"queue 'ma\\nil' can't be named so; use characters that can be printed"),
+        ("\ud800", "can't be named so"),
+        ("é" * 101, "has a name of 202 bytes; use 200 at most"),
+    ],
+)
+def test_a_queue_has_a_name_that_every_broker_can_carry(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Settings(queue=name)
+    assert Settings(queue="é" * 100).queue
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"timeout": "5"}, "timeout '5' is no number; use seconds"),
+        ({"at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, "is no number; use seconds since the epoch, as time.time()"),
+        ({"unique": 5}, "unique 5 is no text"),
+        ({"queue": b"mail"}, "queue b'mail' is no text"),
+        ({"retry_policy": 3}, r"retry_policy 3 is none; use for example kq.Exponential\(retries=5\)"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused_where_it_is_written(said: dict[str, object], reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        Settings(**said)  # type: ignore[arg-type]

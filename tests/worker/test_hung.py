@@ -125,7 +125,6 @@ class TestInProcesses(UnrulyWorld):
             eventually(lambda pid=pid: gone(pid), "the process is gone", within=OVER)  # type: ignore[misc]
         assert jobs.add.submit(1, 2).result(5) == 3
 
-
     @survives("F7")
     def test_processes_of_a_job_end_although_the_supervisor_died_while_an_executor_was_born(
         self, jobs: Unruly, crew: Crew, diary: Diary

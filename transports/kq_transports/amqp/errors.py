@@ -26,5 +26,8 @@ def rejection(code: int, text: str, user: str, place: str) -> EngineError | None
     if code == 403:
         return EngineError(f"RabbitMQ at {place} refuses user {user!r}: {text}; check user and password in the URL")
     if code == 530:
-        return EngineError(f"RabbitMQ at {place} does not let user {user!r} in there: {text}")
+        return EngineError(
+            f"RabbitMQ at {place} does not let user {user!r} in there: {text}; "
+            "rabbitmqctl add_vhost and set_permissions let them in"
+        )
     return None

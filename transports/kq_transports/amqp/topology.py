@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from amqp.protocol import queue_declare_ok_t
 
 from kq_transports.amqp.question import Side
-from kq_transports.engine import Arguments, NotFound, Unsupported
+from kq_transports.engine import Arguments, EngineError, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -17,6 +17,8 @@ NO_CONSUMER_TIMEOUT = 365 * 86_400_000
 #: More deliveries than any message has. By default RabbitMQ 4 drops a message of a quorum queue at the 21st, for
 #: which a dead connection is enough; -1 would be no limit, but then what is given back goes behind all others.
 NO_DELIVERY_LIMIT = 1_000_000_000
+#: Bytes of the longest name that AMQP carries.
+LONGEST_NAME = 255
 
 
 class Topology:
@@ -40,6 +42,8 @@ class Topology:
 
         One that is shared is durable always: RabbitMQ 4.3 refuses others, which would not survive it anyway.
         """
+        if wrong := _wrong(queue):  # before it is in the registry, where every later look would meet it
+            raise EngineError(f"queue {queue[:20]!r}…: {wrong}; use another name")
         arguments = self._arguments(arguments, shared=not exclusive)
         new = not exclusive and not auto_delete and bool(queue) and not self.has(queue)
         if new:
@@ -79,6 +83,8 @@ class Topology:
 
     def find(self, queue: str) -> queue_declare_ok_t:
         """Its name, how many messages are ready, how many consumers it has; raises NotFound."""
+        if wrong := _wrong(queue):
+            raise NotFound(f"there is no queue {queue[:20]!r}…: {wrong}")
         return self.side.queue_declare(queue, passive=True)
 
     def has(self, queue: str) -> bool:
@@ -100,3 +106,11 @@ class Topology:
         """Remove what is ready or delayed in queue; returns how many messages that was."""
         ended: int = self.side.queue_purge(queue)
         return ended + self._connection.delays.purge(queue)
+
+
+def _wrong(queue: str) -> str:
+    """Why no queue of RabbitMQ can have this name; "" when one can."""
+    if (size := len(queue.encode())) > LONGEST_NAME:
+        return f"its name has {size} bytes, and AMQP carries {LONGEST_NAME}"
+    # RabbitMQ takes them away in silence, and then the queue has another name.
+    return "its name has a line break" if "\n" in queue or "\r" in queue else ""
