@@ -200,6 +200,25 @@ class Counts:
     held: int = 0
 
 
+#: Of each priority of a queue, so many messages are looked at for the one that has been ready longest.
+DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a look at all queues tells of one: its counts, and for how long its oldest message has been ready.
+
+    oldest: seconds; 0.0 when none is ready, None when that can't be known now. Of a message that was delayed they begin
+    when it was due; giving back changes nothing. Only the first DEPTH messages of each priority are looked at, so it
+    may be less than the truth where many that were delayed come before older ones.
+    """
+
+    ready: int = 0
+    delayed: int = 0
+    held: int = 0
+    oldest: float | None = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A message looked at without taking it.
@@ -391,6 +410,10 @@ class Engine(ABC):
     @abstractmethod
     def count(self, queue: str) -> Counts:
         """How many messages are in queue; NotFound when there is no such queue. O(1) or nearly."""
+
+    @abstractmethod
+    def survey(self) -> dict[str, Load]:
+        """Every queue, as of one moment, in one round trip. It costs the same however much waits."""
 
     @abstractmethod
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:

@@ -12,7 +12,7 @@ from kombu.transport import base
 
 from kq_transports import engine
 from kq_transports.connection import Connection
-from kq_transports.engine import Arguments, Counts, Engine, Lease, Seen, State
+from kq_transports.engine import Arguments, Counts, Engine, Lease, Load, Seen, State
 from kq_transports.envelope import opened
 from kq_transports.seen import Browsed, Swap
 
@@ -30,6 +30,10 @@ class Management(base.Management):
     def count(self, queue: str) -> Counts:
         """How many messages of queue are ready, delayed and held."""
         return self._ask(self._engine.count, queue)
+
+    def survey(self) -> dict[str, Load]:
+        """Every queue, as of one moment; see Engine.survey()."""
+        return self._ask(self._engine.survey)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Browsed]:
         """Messages of queue in the order in which they will be delivered."""

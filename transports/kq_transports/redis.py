@@ -26,6 +26,7 @@ from typing import cast
 import redis
 
 from kq_transports.engine import (
+    DEPTH,
     Action,
     Arguments,
     Binding,
@@ -36,6 +37,7 @@ from kq_transports.engine import (
     Full,
     Lease,
     LeaseLost,
+    Load,
     Message,
     Mismatch,
     NotFound,
@@ -235,6 +237,10 @@ class RedisEngine(Engine):
 
     def count(self, queue: str) -> Counts:
         return Counts(*self._run("count", queue))
+
+    def survey(self) -> dict[str, Load]:
+        found = _grouped(self._run("survey", DEPTH), 5)
+        return {name.decode(): Load(ready, delayed, held, age / MICRO) for name, ready, delayed, held, age in found}
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         return _seen(queue, self._run("browse", queue, state, limit, offset))

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING
 from amqp import spec
 
 from kq_transports.amqp.message import OURS
-from kq_transports.amqp.question import Request, ask_all, side_by_side
+from kq_transports.amqp.question import Request, side_by_side
 from kq_transports.amqp.registry import Ladder
 from kq_transports.amqp.topology import NO_DELIVERY_LIMIT
-from kq_transports.engine import Arguments, EngineError, NotFound
+from kq_transports.engine import Arguments, EngineError
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -141,19 +141,7 @@ class Delays:
         known = self._names.get(queue)
         if known is None or now - known[0] > FRESH:
             known = self._names[queue] = now, self.names(queue)
-        return sum(self.counts(known[1]).values())
-
-    def counts(self, names: Sequence[str]) -> dict[str, int]:
-        """How many messages each of these queues has."""
-        passively: list[Request] = [
-            (spec.Queue.Declare, "BsbbbbbF", (0, name, True, *(False,) * 4, {})) for name in names
-        ]
-        topology = self._connection.topology
-        try:
-            found = ask_all(topology.side, passively, [spec.Queue.DeclareOk])
-        except NotFound:  # somebody builds that ladder now, or takes it down
-            return {name: topology.find(name).message_count for name in names if topology.has(name)}
-        return {name: ready for name, ready, _ in found}
+        return sum(self._connection.topology.counts(known[1]).values())
 
     def purge(self, queue: str) -> int:
         """Remove what waits for queue; returns how many messages that was."""

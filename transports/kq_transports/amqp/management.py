@@ -27,10 +27,11 @@ from kq_transports.amqp.message import DUE_HEADER, Arrival, Message, properties_
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.presence import HOLDER, Answer, Held, Question, chosen, expel, roll_call
 from kq_transports.amqp.publisher import Publisher
-from kq_transports.amqp.question import Request, Side, ask_all
+from kq_transports.amqp.question import Side
+from kq_transports.amqp.survey import TURN, Surveyor, got, heads, turn
 from kq_transports.amqp.transaction import Letter
 from kq_transports.amqp.values import packed_properties
-from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, State, Unreachable
+from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, Load, State, Unreachable
 from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
 from kq_transports.seen import Browsed, Swap
 
@@ -38,8 +39,6 @@ from kq_transports.seen import Browsed, Swap
 MOST = 10_000
 #: So many are asked for at once.
 PAGE = 500
-#: A queue that is there while somebody looks at the one that it is named after.
-TURN = "kq.look."
 #: Seconds between two tries to be the one who looks.
 PAUSE = 0.02
 
@@ -49,6 +48,7 @@ class Management(base.Management):
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
+        self._surveyor = Surveyor()
 
     def queues(self) -> dict[str, Arguments]:
         """Every queue that was declared through this transport, and its arguments."""
@@ -61,6 +61,10 @@ class Management(base.Management):
         ready = link.topology.find(queue).message_count
         held = sum(holder.held.get(queue, 0) for holder in self._ask(Question()).holders)
         return Counts(ready, link.delays.count(queue), held)
+
+    def survey(self) -> dict[str, Load]:
+        """Every queue that was declared through this transport; see amqp/survey.py for how new that is."""
+        return self._surveyor.survey(self._link, self._ask, self._heads)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Browsed]:
         """Messages of queue in the order in which they will be delivered.
@@ -191,12 +195,25 @@ class Management(base.Management):
 
         One at a time looks at a queue: the next would see nothing of what this one holds.
         """
+        with self._apart() as own:
+            _take_turn(own, queue)
+            yield Peek(own)
+
+    def _heads(self, queues: Sequence[str]) -> dict[str, Arrival]:
+        """The first message of each of queues, but for those that somebody else looks at now."""
+        if not queues:
+            return {}
+        with self._apart() as own:
+            return heads(own, queues)
+
+    @contextmanager
+    def _apart(self) -> Iterator[Connection]:
+        """A connection of its own: when it ends, what it took is back."""
         link = self._link
         own = Connection(link.client, link.address, replace(link.options, name="", lease=60.0), link.queue_type)
         own.connect()
         try:
-            _take_turn(own, queue)
-            yield Peek(own)
+            yield own
         finally:
             own.close()
 
@@ -223,14 +240,14 @@ class Peek(Side):
         """What waits for queue, the shortest waits first: a message that climbs meanwhile is met further up."""
         delays = self._connection.delays
         self._connection.topology.find(queue)
-        rungs, found = delays.names(queue), list[Arrival]()
+        counts, rungs, found = self._connection.topology.counts, delays.names(queue), list[Arrival]()
         # A broker that was just started counts none in its quorum queues: try each of them once.
-        waiting = {rung: max(1, number) for rung, number in delays.counts(rungs).items()}
+        waiting = {rung: max(1, number) for rung, number in counts(rungs).items()}
         while waiting and len(found) < MOST:
             for rung, number in waiting.items():
                 found += self._got(rung, min(number, MOST - len(found)))
             # Again, until nothing is left that moved on to a rung we had passed.
-            waiting = {rung: number for rung, number in delays.counts(rungs).items() if number}
+            waiting = {rung: number for rung, number in counts(rungs).items() if number}
         return found
 
     def all(self, queue: str) -> list[Arrival]:
@@ -260,13 +277,8 @@ class Peek(Side):
 
     def _got(self, queue: str, number: int) -> Iterator[Arrival]:
         """The first messages of queue."""
-        answers = [spec.Basic.GetOk, spec.Basic.GetEmpty]
-        ask: list[Request] = [(spec.Basic.Get, "Bsb", (0, queue, False))] * number
         for begin in range(0, number, PAGE):
-            for got in ask_all(self, ask[begin : begin + PAGE], answers):
-                if len(got) > 1:
-                    tag, redelivered, exchange, key, _, method = got
-                    yield Arrival(self, queue, "", tag, redelivered, exchange, key, method.header, method.body)
+            yield from got(self, queue, min(PAGE, number - begin))
 
 
 def _take_turn(connection: Connection, queue: str) -> None:
@@ -277,7 +289,7 @@ def _take_turn(connection: Connection, queue: str) -> None:
     until = time.monotonic() + connection.options.timeout
     while True:
         try:
-            connection.topology.side.queue_declare(f"{TURN}{queue}"[:255], exclusive=True)
+            turn(connection, queue)
             return
         except Refused as error:
             if time.monotonic() > until:

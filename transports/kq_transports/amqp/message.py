@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Container
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import base
@@ -51,6 +53,7 @@ def packed(message: Outgoing, due: int | None) -> tuple[bytes, bytes]:
             headers[DUE_HEADER] = due
     properties = {
         "delivery_mode": 2,
+        "timestamp": ceil(time.time()),  # never before now; by it survey() knows how long it waits
         **message.properties,
         "content_type": message.content_type,
         "content_encoding": message.content_encoding,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,11 +59,13 @@ class Registry:
     def ladders(self, queue: str) -> list[Ladder]:
         """The ladders of queue, each as high as it is."""
         with self._held() as entries:
-            tops: dict[int, int] = {}
-            for entry in entries:
-                if entry.get("ladder") == queue:
-                    tops[entry["priority"]] = max(entry["top"], tops.get(entry["priority"], 0))
-        return [Ladder(queue, priority, top) for priority, top in sorted(tops.items())]
+            return [ladder for ladder in _highest(entries) if ladder.queue == queue]
+
+    def names(self) -> tuple[list[str], list[Ladder]]:
+        """Each queue that was declared, and each ladder as high as it is."""
+        with self._held() as entries:
+            queues = [entry["queue"] for entry in entries if "queue" in entry]
+            return list(dict.fromkeys(queues)), _highest(entries)
 
     def forget(self, queue: str) -> None:
         """Strike out queue and its ladders."""
@@ -106,6 +108,16 @@ class Registry:
                 if time.monotonic() > until:
                     raise
                 self._connection.wait_for(lambda: False, time.monotonic() + 0.01)
+
+
+def _highest(entries: Iterable[dict[str, Any]]) -> list[Ladder]:
+    """The ladders among entries: of each queue and priority the highest."""
+    tops: dict[tuple[str, int], int] = {}
+    for entry in entries:
+        if "ladder" in entry:
+            one = entry["ladder"], entry["priority"]
+            tops[one] = max(entry["top"], tops.get(one, 0))
+    return [Ladder(queue, priority, top) for (queue, priority), top in sorted(tops.items())]
 
 
 class Reader(Side):

@@ -16,6 +16,7 @@ from kq_transports.engine import (
     Delivery,
     Engine,
     Lease,
+    Load,
     Message,
     Seen,
     State,
@@ -103,6 +104,9 @@ class Flaky(Engine):
 
     def count(self, queue: str) -> Counts:
         return self._call(self._engine.count, queue)
+
+    def survey(self) -> dict[str, Load]:
+        return self._call(self._engine.survey)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         return self._call(self._engine.browse, queue, state, limit, offset)

@@ -157,7 +157,7 @@ class MemoryBroker:
         for message in messages:
             queue = self.queues[message.queue]
             if message.id not in queue.entries:
-                queue.add(Entry(queue, message, next(self.places)), now + message.delay if message.delay > 0 else None)
+                queue.add(Entry(queue, message, next(self.places)), now, message.delay)
                 touched.add(message.queue)
         for name in touched:
             self.wake(name)

@@ -16,6 +16,7 @@ from kq_transports.engine import (
     Engine,
     Lease,
     LeaseLost,
+    Load,
     Message,
     Mismatch,
     Options,
@@ -253,6 +254,12 @@ class MemoryEngine(Engine):
         with self._broker.lock:
             self._broker.reap()
             return self._broker.queue(queue).counts()
+
+    def survey(self) -> dict[str, Load]:
+        with self._broker.lock:
+            self._broker.reap()
+            now = self._broker.clock.now()
+            return {name: self._broker.queue(name).load(now) for name in self._broker.queues}
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         with self._broker.lock:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
-from kq_transports.engine import Arguments, Counts, Message, Seen, State
+from kq_transports.engine import DEPTH, Arguments, Counts, Load, Message, Seen, State
 
 PRIORITIES = 10
 
 
 class Entry:
-    """A stored message. place: its number in the order of submission, over all queues.
+    """A stored message. place: its number in the order of submission, over all queues. since: when it is or was ready.
 
     state: "gone" when it was removed but still stands in a line. delivery: the number of its last delivery.
     """
 
-    __slots__ = ("body", "count", "delivery", "due", "holder", "id", "place", "priority", "queue", "state")
+    __slots__ = ("body", "count", "delivery", "due", "holder", "id", "place", "priority", "queue", "since", "state")
 
     def __init__(self, queue: Queue, message: Message, place: int) -> None:
         self.queue = queue
@@ -31,6 +32,7 @@ class Entry:
         self.place = place
         self.state: State | None = "ready"
         self.due: float | None = None
+        self.since = 0.0
         self.count = 0
         self.holder = ""
         self.delivery = 0
@@ -72,6 +74,15 @@ class Line:
             if entry.state == "ready":
                 taken.append(entry)
         return taken
+
+    def first(self) -> Iterator[Entry]:
+        """Some of the first entries, not in order; the very first is among them."""
+        while self._fresh and self._fresh[0].state != "ready":
+            self._fresh.popleft()
+        while self._late and self._late[0].state != "ready":
+            heapq.heappop(self._late)
+        for entries in (self._fresh, self._late):
+            yield from (entry for entry in islice(entries, DEPTH) if entry.state == "ready")
 
     def __iter__(self) -> Iterator[Entry]:
         merged = heapq.merge(self._fresh, sorted(self._late))
@@ -116,6 +127,13 @@ class Queue:
     def counts(self) -> Counts:
         return Counts(self.ready, self.delayed, len(self.entries) - self.ready - self.delayed)
 
+    def load(self, now: float) -> Load:
+        """Its counts, and the age of the oldest that is ready."""
+        counts = self.counts()
+        first = [entry.since for line in self._lines for entry in line.first()]
+        oldest = max(0.0, now - min(first)) if first else 0.0
+        return Load(counts.ready, counts.delayed, counts.held, oldest)
+
     def is_over(self, now: float) -> bool:
         """Whether nobody used it for as long as it was to live unused."""
         held = len(self.entries) - self.ready - self.delayed
@@ -125,10 +143,11 @@ class Queue:
         """Whether so many more messages may wait here."""
         return self.limit is None or self.ready + self.delayed + more <= self.limit
 
-    def add(self, entry: Entry, due: float | None) -> None:
-        """Store a new entry, ready at due or at once."""
+    def add(self, entry: Entry, now: float, delay: float) -> None:
+        """Store a new entry, ready after delay or at once."""
         self.entries[entry.id] = entry
-        if due is None:
+        entry.since = due = now + delay
+        if delay <= 0:
             self._line_up(entry)
         else:
             entry.state, entry.due = "delayed", due

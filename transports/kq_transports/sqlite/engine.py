@@ -25,6 +25,7 @@ from kq_transports.engine import (
     EngineError,
     Lease,
     LeaseLost,
+    Load,
     Message,
     Options,
     Seen,
@@ -209,6 +210,9 @@ class SqliteEngine(Engine):
 
     def count(self, queue: str) -> Counts:
         return look.count(self._file, queue)
+
+    def survey(self) -> dict[str, Load]:
+        return look.survey(self._file)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         return look.browse(self._file, queue, state, limit, offset)

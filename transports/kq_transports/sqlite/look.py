@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from kq_transports.engine import Counts, Lease, NotFound, Seen, State
+from kq_transports.engine import DEPTH, Counts, Lease, Load, NotFound, Seen, State
 from kq_transports.hostfile import Database, Reader, Row
 from kq_transports.sqlite.moves import LOWEST
 
@@ -31,17 +31,32 @@ _OF_THESE = "AND id IN (SELECT value FROM json_each(:ids))"
 _FIND = " UNION ALL ".join(f"{select} {_OF_THESE}" for select in (_READY, _DUE, _DELAYED, _HELD))
 # Counting what is due stops at some number, for nobody else has to look at each: many fall due at
 # once only while no worker runs.
-_COUNT = """SELECT ready, delayed, held,
-    (SELECT count(*) FROM (SELECT 1 FROM kq_delayed WHERE queue = number AND due <= :now LIMIT 10000))
-    FROM kq_queue WHERE name = :queue"""
+_COUNTS = """SELECT name, ready, delayed, held,
+    (SELECT count(*) FROM (SELECT 1 FROM kq_delayed WHERE queue = number AND due <= :now LIMIT 10000))"""
+_COUNT = f"{_COUNTS} FROM kq_queue WHERE name = :queue"
+# Since when the first of each rank are ready, and the first that is due and was not moved yet.
+_SURVEY = f"""WITH ranks (rank) AS (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) {_COUNTS},
+    (SELECT min((SELECT min(due) FROM (
+        SELECT kq_message.due AS due FROM kq_ready JOIN kq_message USING (seq)
+        WHERE kq_ready.queue = number AND kq_ready.rank = ranks.rank ORDER BY seq LIMIT {DEPTH}))) FROM ranks),
+    (SELECT min(due) FROM kq_delayed WHERE queue = number AND due <= :now)
+    FROM kq_queue"""
 
 
 def count(file: Database | Reader, queue: str) -> Counts:
     rows = file.read(_COUNT, {"queue": queue, "now": file.clock.steady()})
     if not rows:
         raise NotFound(f"there is no queue {queue!r}; declare it first")
-    ready, delayed, held, due = rows[0]
+    _, ready, delayed, held, due = rows[0]
     return Counts(ready + due, delayed - due, held)
+
+
+def survey(file: Database | Reader) -> dict[str, Load]:
+    now, loads = file.clock.steady(), dict[str, Load]()
+    for name, ready, delayed, held, due, *since in file.read(_SURVEY, {"now": now}):
+        first = min((moment for moment in since if moment is not None), default=now)
+        loads[name] = Load(ready + due, delayed - due, held, max(0.0, now - first))
+    return loads
 
 
 def browse(file: Database | Reader, queue: str, state: State, limit: int, offset: int) -> list[Seen]:

@@ -50,15 +50,15 @@ def store(work: Work, messages: Iterable[Message]) -> None:
     delayed: defaultdict[str, list[tuple[int, int, int, float]]] = defaultdict(list)
     for message in messages:
         queue, rank = work.known_queue(message.queue).number, LOWEST - message.priority
-        due = work.steady + message.delay if message.delay > 0 else None
+        due = work.steady + message.delay
         stored = work.execute(_STORE, (queue, message.id, rank, due, message.body))
         if not stored.rowcount:
             continue
         seq = stored.lastrowid or 0
-        if due is None:
-            ready[message.queue].append((queue, seq, rank))
-        else:
+        if message.delay > 0:
             delayed[message.queue].append((queue, seq, rank, due))
+        else:
+            ready[message.queue].append((queue, seq, rank))
     for name, rows in ready.items():
         _make_ready(work, work.known_queue(name), rows)
     for name, later in delayed.items():

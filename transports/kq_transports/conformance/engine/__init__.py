@@ -20,6 +20,7 @@ from kq_transports.conformance.engine.faults import Faults
 from kq_transports.conformance.engine.leases import Fencing, Leases, Mortal, SingleActive
 from kq_transports.conformance.engine.life import Delay, FollowUps, GiveBack, Order, Publish, Settle
 from kq_transports.conformance.engine.load import Load
+from kq_transports.conformance.engine.surveying import Surveying
 from kq_transports.conformance.engine.swapping import Swapping
 from kq_transports.conformance.engine.topology import Exchanges, Looking, Queues
 from kq_transports.conformance.engine.waiting import Waiting
@@ -63,6 +64,7 @@ class EngineSuite(
     Queues,
     Exchanges,
     Looking,
+    Surveying,
     Swapping,
     Load,
     Random,

@@ -15,6 +15,7 @@ from kq_transports.conformance.kombu.world import (
     MOMENT,
     SILENCE,
     Connect,
+    Declare,
     Inbox,
     KombuWorld,
     bodies,
@@ -23,7 +24,7 @@ from kq_transports.conformance.kombu.world import (
     publish,
     send,
 )
-from kq_transports.engine import Counts
+from kq_transports.engine import Counts, Load
 
 
 class Groups(KombuWorld):
@@ -235,6 +236,36 @@ class Looking(KombuWorld):
             return (counts.ready, counts.delayed, counts.held) == (2, 1, 1)
 
         eventually(counted, "2 ready, 1 delayed, 1 held")
+
+    def test_a_survey_tells_the_same_of_all_queues_at_once(
+        self, connect: Connect, connection: kombu.Connection, other: kombu.Connection, declare: Declare
+    ) -> None:
+        full, empty = declare("full"), declare("empty")
+        publish(connection, full, *"abc")
+        publish(connection, full, "later", headers={"x-delay": 600_000})
+        Inbox(other, full, prefetch=1).take()
+        eventually(lambda: connection.manager.count(full) == Counts(2, 1, 1), "2 ready, 1 delayed, 1 held")
+        found = connect(look=True).manager.survey()
+        assert (found[full].ready, found[full].delayed, found[full].held) == (2, 1, 1)
+        assert found[empty] == Load()
+        assert found[full].oldest < DEADLINE
+
+    def test_a_survey_tells_how_long_the_first_message_has_waited(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a")
+        manager = connect(look=True).manager
+        eventually(lambda: 0.5 <= manager.survey()[queue].oldest < DEADLINE, "half a second passes")
+        (first,) = manager.browse(queue)
+        assert first.id == "a"
+
+    def test_a_survey_counts_a_delay_from_its_end(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a", headers={"x-delay": 1500})
+        manager = connection.manager
+        eventually(lambda: manager.count(queue).ready == 1, "the delay is over")
+        assert connect(look=True).manager.survey()[queue].oldest < 1.4
 
     def test_an_ack_inside_a_callback_is_carried_out_when_draining_ends(
         self, manager: Any, connection: kombu.Connection, other: kombu.Connection, queue: str

@@ -31,6 +31,7 @@ local function take_off(queue, id, job)
   redis.call('HDEL', of(queue, 'jobs'), id)
   redis.call('HDEL', of(queue, 'counts'), id)
   redis.call('HDEL', of(queue, 'tickets'), id)
+  redis.call('HDEL', of(queue, 'since'), id)
 end
 
 -- The messages of one priority in order, blanks included: at most limit from offset on. beside: ids

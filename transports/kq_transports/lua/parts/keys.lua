@@ -10,6 +10,7 @@
 --   kq:{q}:line:<p>   list   "ticket id", ready messages of priority p; "ticket" of removed ones
 --   kq:{q}:beside     zset   id -> place, ready messages that are not in a line; see line.lua
 --   kq:{q}:delayed    zset   id -> when it is due; kq:{q}:tickets (hash) id -> ticket
+--   kq:{q}:since      hash   id -> when it was due, of ready or held messages that were delayed
 --   kq:{q}:held       hash   id -> "number ticket count connection"
 --   kq:{q}:counts     hash   id -> deliveries so far, of ready ones that were delivered before
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
@@ -30,13 +31,18 @@
 -- reserve, settle and beat would be one call for each queue.
 --
 -- A ticket is the digit of the priority and the number of the submission, and a message keeps it
--- for life: that is how it is given back to where it was. All times are microseconds, by this server.
+-- for life: that is how it is given back to where it was. Numbers rise, and tell when that was: in steps
+-- of 10 µs since 2025, unless more came than one for each. All times are microseconds, by this server.
 
 local CHUNK = 1000 -- arguments of one command: Lua's stack has room for 8000
 local BATCH = 1000 -- messages that one call moves beyond those it was called for
 local TOKENS = 16  -- in a wake list
 local PLACES = 2 ^ 48 -- sequence numbers of a queue
-local QUEUE_PARTS = {'queue', 'jobs', 'beside', 'delayed', 'tickets', 'held', 'counts', 'wake', 'seat', 'exchanges'}
+local STEP = 10 -- of those numbers
+local EPOCH = 1735689600000000 -- when they began
+local QUEUE_PARTS = {
+  'queue', 'jobs', 'beside', 'delayed', 'tickets', 'since', 'held', 'counts', 'wake', 'seat', 'exchanges',
+}
 
 local socket = tonumber(ARGV[1])
 local time = redis.call('TIME')

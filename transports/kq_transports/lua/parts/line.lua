@@ -18,6 +18,11 @@ local function line(queue, priority)
   return of(queue, 'line:' .. priority)
 end
 
+-- When the message of that place was submitted.
+local function time_of(place)
+  return EPOCH + place % PLACES * STEP
+end
+
 -- The ticket and the id of an entry; no id where a message was removed.
 local function read_entry(entry)
   local space = string.find(entry, ' ', 1, true)

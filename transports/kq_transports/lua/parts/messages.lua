@@ -9,8 +9,8 @@ local function messages_from(first)
   return indices
 end
 
--- Read the messages at those indices; returns for each queue its lines and the indices of those that
--- it does not have yet, or nil and an error. ending: entries that are about to end. leaving: how many
+-- Read the messages at those indices; returns for each queue its lines, the indices of those that it
+-- does not have yet, and its last number, or nil and an error. ending: entries that are about to end. leaving: how many
 -- of them wait, by queue.
 local function read_messages(indices, ending, leaving)
   local queues, ended = {}, {}
@@ -45,7 +45,7 @@ local function read_messages(indices, ending, leaving)
         return nil, redis.error_reply('KQFULL ' .. queue)
       end
     end
-    queues[queue] = {declared[3] or '', fresh}
+    queues[queue] = {declared[3] or '', fresh, tonumber(declared[1])}
   end
   return queues
 end
@@ -83,11 +83,12 @@ local function note_lines(queue, known, lines)
   end
 end
 
-local function store_in(queue, known, indices)
+local function store_in(queue, known, indices, last)
   local jobs, lines, delayed, tickets, ready = {}, {}, {}, {}, 0
-  local sequence = redis.call('HINCRBY', of(queue, 'queue'), 'sequence', #indices) - #indices
+  local sequence = math.max(last, math.floor((now - EPOCH) / STEP) - #indices)
+  redis.call('HSET', of(queue, 'queue'), 'sequence', string.format('%.0f', sequence + #indices))
   for i, index in ipairs(indices) do
-    local id, ticket = ARGV[index + 1], ARGV[index + 3] .. (sequence + i)
+    local id, ticket = ARGV[index + 1], ARGV[index + 3] .. string.format('%.0f', sequence + i)
     jobs[2 * i - 1], jobs[2 * i] = id, ticket .. ' ' .. ARGV[index + 2]
     ready = ready + enqueue(id, ticket, tonumber(ARGV[index + 4]), lines, delayed, tickets)
   end
@@ -110,7 +111,7 @@ end
 local function store(queues)
   for queue, batch in pairs(queues) do
     if #batch[2] > 0 then
-      store_in(queue, batch[1], batch[2])
+      store_in(queue, batch[1], batch[2], batch[3])
     end
   end
 end

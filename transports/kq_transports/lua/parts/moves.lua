@@ -7,7 +7,11 @@ local function promote(queue)
   if not first or first > now then
     return first
   end
-  local due = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'LIMIT', 0, BATCH)
+  local since = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'WITHSCORES', 'LIMIT', 0, BATCH)
+  local due = {}
+  for i = 1, #since, 2 do
+    due[(i + 1) / 2] = since[i]
+  end
   local tickets = values('HMGET', of(queue, 'tickets'), due)
   local ready = {}
   for i, id in ipairs(due) do
@@ -15,6 +19,7 @@ local function promote(queue)
   end
   each('ZREM', of(queue, 'delayed'), due)
   each('HDEL', of(queue, 'tickets'), due)
+  each('HSET', of(queue, 'since'), since)
   each('ZADD', of(queue, 'beside'), ready)
   return first_due(queue)
 end
@@ -58,6 +63,9 @@ local function finish(connection, numbers, entries)
   for queue, ids in pairs(by_queue(entries)) do
     each('HDEL', of(queue, 'jobs'), ids)
     each('HDEL', of(queue, 'held'), ids)
+    if redis.call('EXISTS', of(queue, 'since')) == 1 then
+      each('HDEL', of(queue, 'since'), ids)
+    end
   end
   each('HDEL', at(connection, 'held'), numbers)
 end
