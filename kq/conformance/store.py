@@ -178,6 +178,23 @@ class StoreSuite:
         store.write([Write(f"job:{n:03}", b"%d" % n) for n in range(50)])
         assert store.scan("job:", limit=3) == [("job:000", b"0"), ("job:001", b"1"), ("job:002", b"2")]
 
+    def test_gathering_finds_several_families_at_once(self, store: Store) -> None:
+        store.write([Write(key, key.encode()) for key in ("worker:a", "worker:b", "workers:x", "lease:a", "order:x:1")])
+        gathered = store.gather(["worker:", "order:x", "nothing:", "lease:a"])
+        assert [sorted(found) for found in gathered.found] == [["worker:a", "worker:b"], ["order:x:1"], [], ["lease:a"]]
+        assert gathered.found[3] == {"lease:a": b"lease:a"}
+        assert abs(gathered.now - store.now()) < 60
+        assert store.gather([]).found == ()
+
+    def test_gathering_takes_prefixes_literally_and_leaves_out_what_has_ended(self, store: Store) -> None:
+        store.write([Write("a:*x", b""), Write("a:yx", b""), Write("a:%", b""), Write("b:1", b"", keep=0.05)])
+        eventually(lambda: store.get(["b:1"]) == [None])
+        assert [set(found) for found in store.gather(["a:*", "a:%", "b:"]).found] == [{"a:*x"}, {"a:%"}, set()]
+
+    def test_gathering_has_a_limit_for_each_family(self, store: Store) -> None:
+        store.write([Write(f"{family}:{n}", b"") for family in "ab" for n in range(20)])
+        assert [len(found) for found in store.gather(["a:", "b:"], limit=5).found] == [5, 5]
+
     # Waiting.
 
     def test_waiting_for_what_is_there_returns_at_once(self, store: Store) -> None:

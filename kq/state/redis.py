@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from importlib.resources import files
 from math import ceil
 
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.state.store import Gathered, Store, StoreUnreachable, Write
 from kq_transports.engine import EngineError
 from kq_transports.redislink import Link, Place, Script
 
 # Not to be repeated when its answer was lost: a compare and set would refuse its own success.
 _WRITE = Script(files("kq.state").joinpath("redis_write.lua").read_text(), repeatable=False)
+_GATHER = Script(files("kq.state").joinpath("redis_gather.lua").read_text())
 _VALUE = "kq:state:"
 _FAMILY = "kq:family:"
 _PAGE = 1000
@@ -62,6 +63,12 @@ class RedisStore(Store):
             page, keys = keys[:_PAGE], keys[_PAGE:]
             found += ((key, value) for key, value in zip(page, self.get(page), strict=True) if value is not None)
         return found[:limit]
+
+    def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
+        with self._link() as link:
+            seconds, microseconds, *found = link.run(_GATHER, limit, *prefixes)
+        facts = tuple({key.decode(): value for key, value in zip(*[iter(each)] * 2, strict=True)} for each in found)
+        return Gathered(seconds + microseconds / 1_000_000, facts)
 
     def wait(self, key: str, timeout: float) -> bytes | None:
         until = time.monotonic() + timeout

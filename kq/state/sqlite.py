@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from kq.clock import SYSTEM
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.state.store import Gathered, Store, StoreUnreachable, Write
 from kq_transports.engine import Absent, EngineError, sleep_on
 from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
 
@@ -31,6 +31,9 @@ _GET_MANY = """SELECT key, value FROM state_fact
 _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
 _SCAN = """SELECT key, value FROM state_fact
     WHERE key >= ?1 AND key < ?2 AND (ends IS NULL OR ends > ?4) ORDER BY key LIMIT ?3"""
+_GATHER = """SELECT prefix.key, fact.key, fact.value FROM json_each(?1) AS prefix CROSS JOIN state_fact AS fact
+    WHERE fact.rowid IN (SELECT rowid FROM state_fact
+        WHERE key >= prefix.value AND key < prefix.value || ?2 AND (ends IS NULL OR ends > ?4) LIMIT ?3)"""
 # A bounded number in each transaction, so that the end of a million results delays no one write.
 _FORGET = "DELETE FROM state_fact WHERE rowid IN (SELECT rowid FROM state_fact WHERE ends <= ? LIMIT 200)"
 _LISTENERS = "SELECT bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"
@@ -73,6 +76,12 @@ class SqliteStore(Store):
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return self._read(_SCAN, prefix, prefix + _LAST, limit)
+
+    def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
+        found = tuple(dict[str, bytes]() for _ in prefixes)
+        for number, key, value in self._read(_GATHER, json.dumps(list(prefixes)), _LAST, limit):
+            found[number][key] = value
+        return Gathered(self.now(), found)
 
     def wait(self, key: str, timeout: float) -> bytes | None:
         until = SYSTEM.monotonic() + timeout

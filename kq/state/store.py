@@ -36,6 +36,14 @@ class Write:
     must: tuple[str, bytes | None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Facts of several families. now: the store's clock. found: for each prefix its keys and their values."""
+
+    now: float
+    found: tuple[dict[str, bytes], ...]
+
+
 class Store(ABC):
     """A store of small facts, shared by producers, workers and control.
 
@@ -63,6 +71,14 @@ class Store(ABC):
     @abstractmethod
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         """Keys that start with prefix and their values, in order of key."""
+
+    def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
+        """What starts with each of prefixes, in one round trip and as of one moment where the store can.
+
+        limit: of each prefix, no more than so many are found; which, is not said. Each prefix has its family's colon.
+        """
+        found = tuple(dict(self.scan(prefix, limit)) for prefix in prefixes)
+        return Gathered(self.now(), found)
 
     @abstractmethod
     def wait(self, key: str, timeout: float) -> bytes | None:
