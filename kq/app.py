@@ -21,6 +21,7 @@ from kq.broker import Broker, Inspector, Publishes, PublishPolicy
 from kq.claim import Claims
 from kq.clock import age, new_id
 from kq.config import Config, load
+from kq.context import current_job
 from kq.effect import Effect
 from kq.errors import ConfigError, MessageError
 from kq.failure import Failures, classified
@@ -34,6 +35,7 @@ from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
 from kq.state import open_store
 from kq.state.store import Store
+from kq.units import parse_duration
 from kq.url import Address, parse, redact
 
 P = ParamSpec("P")
@@ -342,6 +344,15 @@ class App:
         """Submit jobs, all or nothing, in one round trip (promise C16)."""
         return self.submit_jobs(jobs)
 
+    def later(self, job: Job[R], *, hold: float | str = 0.0) -> Handle[R]:
+        """Submit job when the job that calls this has completed (see CurrentJob.later); outside of a worker, at once.
+
+        So a function that is a job type, and is called here and now too, does in both cases what it should. hold: an
+        undo window, in seconds or as "5m", in both.
+        """
+        current = current_job()
+        return self.submit(job.held(parse_duration(hold))) if current is None else current.later(job, hold=hold)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Submit together what the block submits, when it ends; nothing when it raises (promise C16).
@@ -409,11 +420,13 @@ class App:
             deadline=settings.deadline,
             unique=settings.unique,
             retry_policy=None if policy is None else policy.to_data(),
+            held=bool(settings.hold),
         )
         delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
         if delay is not None and delay > YEAR:
             raise ValueError(f"at {settings.at} is more than a year away; submit it later")
-        return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay or 0.0)
+        delay = max(delay or 0.0, settings.hold or 0.0)
+        return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay)
 
     def _queue(self, job: Job[Any]) -> str:
         return job.settings.queue or self.defaults.queue or DEFAULT_QUEUE

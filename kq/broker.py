@@ -302,6 +302,14 @@ class Session:
         channel.queue_bind(queue, ORDERS)
         channel.basic_consume(queue, no_ack=True, callback=lambda message: nudged(_text(message.body)))
 
+    def declare(self, queues: Collection[str]) -> None:
+        """Make queues that are not there yet. Raises BrokerError for one that is there in another form."""
+        with translated(self._broker):
+            if not self._declared.issuperset(queues):
+                # On a channel of its own: a refusal ends it, and what is delivered on another must not go with it.
+                with self._connection.channel() as channel:
+                    declare_missing(channel, queues, self._declared)
+
     def resume(self, queue: str) -> None:
         """Take jobs from queue (again)."""
         if queue in self._consumers:

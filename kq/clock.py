@@ -6,6 +6,7 @@ The only module of kq that reads the computer's clock. Instants are seconds sinc
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
@@ -50,3 +51,12 @@ def new_id() -> str:
     Ids sort by the time they were made in, to the millisecond.
     """
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+
+
+def derived_id(parent: str, number: int) -> str:
+    """The id of the number-th job that follows from another: the same however often that one runs.
+
+    It sorts with its parent's, where new_id() made that.
+    """
+    digest = hashlib.blake2b(f"{parent}/{number}".encode("utf-8", "replace"), digest_size=14).hexdigest()
+    return parent[:12] + digest[12:] if age(parent, 0.0) < float("inf") else digest

@@ -84,6 +84,7 @@ class Settings:
     deadline: instant after which it is not started any more (it expires).
     unique: while a job with this key waits or runs, submitting another returns the one that is there.
     retry_policy: when a failed attempt is repeated.
+    hold: an undo window: seconds that it waits at least, marked so that people find it and may still revoke it.
     """
 
     queue: str | None = None
@@ -94,6 +95,7 @@ class Settings:
     deadline: float | None = None
     unique: str | None = None
     retry_policy: RetryPolicy | None = None
+    hold: float | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -103,6 +105,8 @@ class Settings:
             raise ValueError(f"delay {self.delay} is out of range; use 0 s to a year")
         if self.delay is not None and self.at is not None:
             raise ValueError("give delay or at, not both")
+        if self.hold is not None and not 0 <= self.hold <= YEAR:
+            raise ValueError(f"hold {self.hold} is out of range; use 0 s to a year")
         if self.timeout is not None and not 0 < self.timeout <= YEAR:
             raise ValueError(f"timeout {self.timeout} is out of range; use more than 0 s, at most a year")
         for name, instant in (("at", self.at), ("deadline", self.deadline)):
@@ -144,6 +148,10 @@ class Job(Generic[R_co]):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     settings: Settings = Settings()
+
+    def held(self, seconds: float) -> Job[R_co]:
+        """This job, to be held for so long before it may start."""
+        return replace(self, settings=Settings(hold=seconds).over(self.settings)) if seconds else self
 
 
 #: The names of a job's counters.

@@ -65,6 +65,8 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     type: Name
     submitted: Instant = 0.0
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
+    parent: Name | None = None  # the job that staged it
+    held: bool = False  # it was delayed so that somebody may still revoke it
     repaired: Count = 0  # how often a human gave it another message: what was recorded of earlier ones is not its own
     failed: Count = 0
     lost: Count = 0

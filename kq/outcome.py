@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 
 from kq.failure import FAILURES, Failure, FailureClass
 from kq.job import Counter, Counters
+from kq.message import Envelope
 from kq.policy import MOST_RETRIES, Exponential, RetryPolicy
 
 OnTimeout: TypeAlias = Literal["retry", "bury", "revoke"]
@@ -35,9 +36,10 @@ DEATHS = [how for how, counter in COUNTED.items() if counter == "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It returned; value is JSON."""
+    """It returned; value is JSON. staged: jobs that it wants submitted now that it has."""
 
     value: bytes
+    staged: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,10 @@ Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | OutOfMemory | Giv
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """It is over; value is JSON."""
+    """It is over; value is JSON. staged: see Done."""
 
     value: bytes
+    staged: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,12 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing."""
+    """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing.
+
+    staged: what that job had staged, and its worker did not live to release.
+    """
+
+    staged: tuple[Envelope, ...] = ()
 
 
 Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Park | PassOn | Expire | Drop
@@ -216,8 +224,8 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
     of them has a limit of its own: failed the retry policy, lost max_lost, infra max_infra.
     """
     match outcome:
-        case Done(value):
-            return Complete(value)
+        case Done(value, staged):
+            return Complete(value, staged)
         case GivenBack():
             return GiveBack()
         case Expired():

@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from kq.job import LATEST, State
-from kq.message import Attempt
+from kq.message import Attempt, Envelope
 
 #: A result larger than this, in bytes of JSON, is refused: workers and state stores hold it whole.
 RESULT_LIMIT = 16 * 1024 * 1024
@@ -17,7 +17,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
 
     value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
-    complete it.
+    complete it. staged: jobs that are to be submitted because it completed, until they are.
     """
 
     state: State
@@ -30,6 +30,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str = ""
     queue: str = ""
     history: tuple[Attempt, ...] = ()
+    staged: tuple[Envelope, ...] = ()
 
 
 class Late(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -9,6 +9,8 @@ import click
 import msgspec
 
 from kq.cli.frame import flags, noun
+from kq.cli.jobs import as_data as job_data
+from kq.cli.jobs import call_of, due_in
 from kq.cli.repair import reason as why
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
@@ -34,6 +36,19 @@ def ls(prefix: str, doubt: bool, limit: int) -> None:
         return
     rows = [[each.key, each.stage, each.job, _when(each.since), each.note] for each in entries]
     print_table(["KEY", "STAGE", "JOB", "SINCE", "NOTE"], rows, none="There are no effects.")
+
+
+@command.command("held")
+@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
+def held(queue: str | None) -> None:
+    """Show what is going to happen unless somebody says no: kq jobs revoke ID."""
+    with looking() as control:
+        jobs = control.held(queue)
+    if flags().json:
+        print_json([job_data(job) | {"due": job.due} for job in jobs])
+        return
+    rows = [[job.id, call_of(job), job.queue, due_in(job), job.parent] for job in jobs]
+    print_table(["ID", "JOB", "QUEUE", "DUE", "STAGED BY"], rows, none="Nothing is held.")
 
 
 @command.command("show")

@@ -116,6 +116,7 @@ def as_data(job: JobInfo) -> dict[str, object]:
         "state": job.state.value,
         "attempt": job.attempt,
         "error": job.error or None,
+        "parent": job.parent or None,
     }
 
 
@@ -142,8 +143,14 @@ def _note(job: JobInfo) -> str:
     if job.error:
         return job.error
     if job.due is not None:
-        return f"due in {format_duration(max(0.0, job.due - time.time()))}"
+        why = f"held, staged by {job.parent}, " if job.is_held and job.parent else "held, " if job.is_held else ""
+        return f"{why}due {due_in(job)}"
     return job.worker
+
+
+def due_in(job: JobInfo) -> str:
+    """When a delayed job becomes ready: "in 5m"."""
+    return "" if job.due is None else f"in {format_duration(max(0.0, job.due - time.time()))}"
 
 
 def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
@@ -155,7 +162,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
         if text:
             yield name, text
     if job.due is not None:
-        yield "due", f"in {format_duration(max(0.0, job.due - time.time()))}"
+        yield "due", due_in(job)
     yield ("body", job.body) if job.body else ("arguments", call_of(job))
     if more := {name: value for name, value in job.headers.items() if name not in _TOLD}:
         yield "headers", _json(more)

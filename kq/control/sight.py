@@ -123,6 +123,16 @@ class JobInfo:
     log: str = ""
 
     @property
+    def parent(self) -> str:
+        """The id of the job that staged it; "" when none did."""
+        return str(self.headers.get("parent") or "")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits so that somebody may still revoke it."""
+        return self.state is State.DELAYED and self.headers.get("held") is True
+
+    @property
     def failure(self) -> Failure:
         """What it was buried for, as far as others are buried for the same."""
         name = self.error.partition(":")[0]

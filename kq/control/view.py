@@ -93,6 +93,13 @@ class View:
             found += fits if where == ANY else fits[:limit]
         return found
 
+    def held(self, queue: str | None = None) -> list[JobInfo]:
+        """Delayed jobs that wait so that somebody may still revoke them, in the order of their time, queue by queue.
+
+        The first MOST delayed jobs of each queue are looked through.
+        """
+        return [job for job in self.jobs(queue, State.DELAYED, MOST) if job.is_held]
+
     def _jobs(self, queue: str, state: State | None, running: Mapping[str, JobInfo], most: int) -> list[JobInfo]:
         """Jobs of one queue; at most so many in each place."""
         held = self._held(queue, running, most) if state in (None, State.RESERVED, State.RUNNING) else []

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -32,7 +32,7 @@ from kq.context import CurrentJob, Footing, running
 from kq.errors import MessageError, Retry, SoftTimeout
 from kq.failure import names_of
 from kq.jobtype import JobType
-from kq.message import decode_body, encode_result
+from kq.message import Envelope, decode_body, encode_result
 from kq.record import RESULT_LIMIT
 from kq.worker.kin import adopt_orphans, living_children, reap_children
 from kq.worker.wire import (
@@ -50,6 +50,8 @@ from kq.worker.wire import (
     frame,
     read_frame,
 )
+
+Staged: TypeAlias = tuple[Envelope, ...]
 
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 
@@ -129,23 +131,24 @@ def prepare(app: App, run: Run) -> tuple[JobType[..., Any], Any, dict[str, Any]]
         raise MessageError(str(error)) from None
 
 
-def told(run: Run, began: float, error: BaseException | None, value: Any = None) -> bytes:
-    """What to send of an execution that returned value or raised error. Never raises, for it is asked only once.
+def told(run: Run, began: float, error: BaseException | None, value: Any = None, staged: Staged = ()) -> bytes:
+    """What to send of an execution that returned value, and staged jobs, or raised error. Never raises, for it is
+    asked only once.
 
     Much of it is the job's own code again: what its result does when it is encoded, what its error says of itself.
     """
     try:
-        return frame(ended(run, began, error, value))
+        return frame(ended(run, began, error, value, staged))
     except BaseException:
         what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
         return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
 
 
-def ended(run: Run, began: float, error: BaseException | None, value: Any) -> Ended:
+def ended(run: Run, began: float, error: BaseException | None, value: Any, staged: Staged) -> Ended:
     took = time.monotonic() - began
     if error is None:
         try:
-            return Ended(run.seq, DONE, _encoded(run, value), took=took)
+            return Ended(run.seq, DONE, _encoded(run, value), took=took, staged=staged)
         except Exception as wrong:
             error = wrong
     kind = _kind(error)
@@ -225,7 +228,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
     interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
     me = os.getpid()
-    footing = Footing(lambda: app.store)
+    footing = Footing(app)
     adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
@@ -238,7 +241,8 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
     def execute(run: Run) -> bytes:
         nonlocal current
         began = time.monotonic()
-        token = running.set(_current(run, began, footing))
+        job = _current(run, began, footing)
+        token = running.set(job)
         error: BaseException | None = None
         value: Any = None
         try:
@@ -253,7 +257,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None
             current = 0
         running.reset(token)
         _end_if_forked(me, error)
-        return told(run, began, error, value)
+        return told(run, began, error, value, job.end())
 
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
@@ -359,7 +363,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
     taking = threading.Lock()
     sending = threading.Lock()
     aim = _Aim()
-    footing = Footing(lambda: app.store)
+    footing = Footing(app)
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
@@ -393,7 +397,8 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> No
 
 def _in_thread(app: App, aim: _Aim, footing: Footing, loops: list[asyncio.AbstractEventLoop], run: Run) -> bytes:
     began, me = time.monotonic(), os.getpid()
-    token = running.set(_current(run, began, footing))
+    job = _current(run, began, footing)
+    token = running.set(job)
     error: BaseException | None = None
     value: Any = None
 
@@ -413,7 +418,7 @@ def _in_thread(app: App, aim: _Aim, footing: Footing, loops: list[asyncio.Abstra
     _end_if_forked(me, error)
     interrupted = aim.end(run.seq)
     running.reset(token)
-    return told(run, began, _meant(error, interrupted), value)
+    return told(run, began, _meant(error, interrupted), value, job.end())
 
 
 def _meant(error: BaseException | None, interrupted: bool) -> BaseException | None:
@@ -444,7 +449,7 @@ class _Stage:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(page.slots, thread_name_prefix="kq")
         self._aim = _Aim()
-        self._footing = Footing(lambda: app.store)
+        self._footing = Footing(app)
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
@@ -492,7 +497,8 @@ class _Stage:
 
     async def _execute(self, run: Run, slot: int) -> None:
         began = time.monotonic()
-        running.set(_current(run, began, self._footing))
+        job = _current(run, began, self._footing)
+        running.set(job)
         error: BaseException | None = None
         value: Any = None
         try:
@@ -503,7 +509,7 @@ class _Stage:
         interrupted = self._aim.end(run.seq)
         del self._tasks[run.seq]
         self._told.append(slot)
-        self._out += told(run, began, _meant(error, interrupted), value)
+        self._out += told(run, began, _meant(error, interrupted), value, job.end())
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._send)

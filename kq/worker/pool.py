@@ -22,6 +22,7 @@ import msgspec
 
 from kq.broker import Delivery
 from kq.clock import Clock
+from kq.context import STAGED_SIZE
 from kq.errors import KqError
 from kq.failure import Failure
 from kq.job import Counters
@@ -68,8 +69,8 @@ NURSERY_ENDS_WITHIN = 6.0
 WEIGH = 0.25
 #: The part of max_rss from which on an executor is replaced when its jobs have ended.
 RIPE = 0.8
-#: Bytes of the longest frame that an executor sends: a result, or an error with its traceback.
-FRAME_LIMIT = RESULT_LIMIT + 256 * 1024
+#: Bytes of the longest frame that an executor sends: a result with what was staged, or an error with its traceback.
+FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
 
 
 @dataclass(slots=True)
@@ -642,7 +643,7 @@ def start_nursery(where: str, url: str, state: str, lapse: Lapse) -> tuple[subpr
 def outcome_of(ended: Ended, task: Task) -> Outcome:
     """What an executor's report means."""
     if ended.kind == DONE:
-        return Done(ended.value)
+        return Done(ended.value, ended.staged)
     failure = Failure(ended.names, ended.message, ended.traceback)
     match ended.kind:
         case kind if kind == UNUSABLE:

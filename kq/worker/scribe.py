@@ -15,6 +15,7 @@ from kq.outcome import (
     COUNTED,
     Bury,
     Complete,
+    Drop,
     Expire,
     GiveBack,
     How,
@@ -49,9 +50,9 @@ class Scribe:
         record = self._record(task, verdict, now)
         key = key_of(task)
         mine = encode(Start(task.holder, task.starts)) if task.holder else b""
-        if record is not None and task.kind.keep > 0:
-            value = encode(record)
-            yield Write(job_key(task.head.id), value, task.kind.keep, lease_key(self.worker), (key, mine))
+        keep = task.kind.keep or (COPY_KEEP if record is not None and record.staged else 0.0)
+        if record is not None and keep > 0:
+            yield Write(job_key(task.head.id), encode(record), keep, lease_key(self.worker), (key, mine))
         if mine:
             yield self._forget_start(task, key, mine, verdict)
         if task.head.unique and record is not None:
@@ -69,10 +70,24 @@ class Scribe:
             return (_envelope(task, again(task.delivery.headers, task.head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
             return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
+        if isinstance(verdict, Complete) and verdict.staged:
+            # Who had it before may have released them and died before the broker was told that it is done.
+            known = task.delivery.redelivered or task.head.again
+            return tuple(each.again() if known else each for each in verdict.staged)
+        if isinstance(verdict, Drop):
+            return tuple(each.again() for each in verdict.staged)
         if isinstance(verdict, Park):
             # The record of starts that nobody told the end of ends here, so they are counted on in the message.
             return (_envelope(task, again(task.delivery.headers, task.head.counting(task.counters)), queue + PARKED),)
         return ()
+
+    def released(self, task: Task, verdict: Verdict, now: float) -> Iterator[Write]:
+        """What is to be forgotten when the broker has the jobs that were staged; records() was told the same now."""
+        record = self._record(task, verdict, now)
+        if record is not None and record.staged:
+            key, known = job_key(task.head.id), encode(record)
+            rest = encode(msgspec.structs.replace(record, staged=())) if task.kind.keep > 0 else None
+            yield Write(key, rest, task.kind.keep or None, must=(key, known))
 
     def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
         common: dict[str, Any] = {
@@ -84,8 +99,8 @@ class Scribe:
             "history": task.head.history,
         }
         match verdict:
-            case Complete(value):
-                return Record(State.COMPLETED, value=msgspec.Raw(value), **common)
+            case Complete(value, staged):
+                return Record(State.COMPLETED, value=msgspec.Raw(value), staged=staged, **common)
             case Bury(failure):
                 common["history"] = self._after(task, verdict, now).history
                 return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)

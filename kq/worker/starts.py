@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from kq.job import ENDED, Counters
-from kq.record import Start, decode_record, decode_start, encode, job_key, start_key
+from kq.message import Envelope
+from kq.record import Record, Start, decode_record, decode_start, encode, job_key, start_key
 from kq.state.store import Store, Write
 from kq.worker.pool import Task
 
@@ -22,12 +23,13 @@ START_KEEP = 7 * 86400.0
 class Admitted:
     """What became of suspects.
 
-    ready: they may run here. copies: their jobs run or ended elsewhere. lost: they took enough workers down with
-    them. unclear: somebody else recorded meanwhile, or our words were not heard; look again.
+    ready: they may run here. copies: their jobs run or ended elsewhere, and what those had staged that nobody may have
+    released. lost: they took enough workers down with them. unclear: somebody else recorded meanwhile, or our words
+    were not heard; look again.
     """
 
     ready: list[Task] = field(default_factory=list)
-    copies: list[Task] = field(default_factory=list)
+    copies: list[tuple[Task, tuple[Envelope, ...]]] = field(default_factory=list)
     lost: list[Task] = field(default_factory=list)
     unclear: list[Task] = field(default_factory=list)
 
@@ -50,14 +52,15 @@ class Starts:
         starts = self._store.get([key_of(task) for task in tasks])
         records = self._store.get([job_key(task.head.id) for task in tasks])
         admitted, writes = Admitted(), list[Write]()
-        for task, start, record in zip(tasks, starts, records, strict=True):
+        for task, start, found in zip(tasks, starts, records, strict=True):
+            record = None if found is None else decode_record(found)
             holder = f"{self._worker}/{task.delivery.queue}/{task.delivery.tag}"
             last = None if start is None else decode_start(start)
             if last is not None and last.holder == holder:
                 # Our own words: the answer to them was lost, and this is the second time that we say them.
                 task.counted = last.starts > task.starts
             elif self._is_copy(task, last, record):
-                admitted.copies.append(task)
+                admitted.copies.append((task, () if record is None else record.staged))
                 continue
             elif last is not None and self._is_lost(task, last):
                 # It ends here without another start, so in the name of the last one (promise C4).
@@ -91,8 +94,8 @@ class Starts:
         admitted.ready = [task for task, done in zip(tasks, made, strict=True) if done]
         admitted.unclear = [task for task, done in zip(tasks, made, strict=True) if not done]
 
-    def _is_copy(self, task: Task, last: Start | None, record: bytes | None) -> bool:
-        if record is not None and decode_record(record).state in ENDED:
+    def _is_copy(self, task: Task, last: Start | None, record: Record | None) -> bool:
+        if record is not None and record.state in ENDED:
             return True
         if last is None or self._indexed:
             return False

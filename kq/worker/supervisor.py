@@ -21,11 +21,13 @@ from typing import Any
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
-from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
+from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
+from kq.failure import Failure, names_of
 from kq.job import Counters
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.outcome import (
     Bury,
+    Complete,
     Died,
     Drop,
     Expired,
@@ -556,8 +558,8 @@ class Supervisor:
         self._drain_now = self._drain_now or bool(admitted.unclear)
         for task in admitted.ready:
             self._line_up(task)
-        for task in admitted.copies:
-            self._finish(task, Drop())
+        for task, staged in admitted.copies:
+            self._finish(task, Drop(staged))
         for task in admitted.lost:
             self._finish(task, self._judged(task, Died("with its worker")))
 
@@ -665,6 +667,8 @@ class Supervisor:
         if session is None or not self._finished or (self._clock.monotonic() < self._next_try and self._failures):
             return
         finished, now = self._finished, self._clock.now()
+        if any(isinstance(verdict, Complete) and verdict.staged for _, verdict in finished):
+            self._make_room(session, finished)
         writes: list[Write] = []
         owners: list[int] = []
         for position, (task, verdict) in enumerate(finished):
@@ -690,7 +694,8 @@ class Supervisor:
             else Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
             for position, (task, verdict) in enumerate(finished)
         ]
-        for settlement in session.settle(settlements):
+        late = session.settle(settlements)
+        for settlement in late:
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
         self._finished = []
         for position, (task, verdict) in enumerate(finished):
@@ -705,6 +710,38 @@ class Supervisor:
         self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
         self._drain_now = True
+        if any(settlement.publish for settlement in settlements):
+            self._forget_released(finished, late, now)
+
+    def _make_room(self, session: Session, finished: list[tuple[Task, Verdict]]) -> None:
+        """Declare the queues of jobs that were staged, before it is told that those who staged them are done.
+
+        A queue that the broker refuses is not mended by waiting: who staged a job for it has failed.
+        """
+        for position, (task, verdict) in enumerate(finished):
+            if not isinstance(verdict, Complete) or not verdict.staged:
+                continue
+            try:
+                session.declare({envelope.queue for envelope in verdict.staged})
+            except (BrokerUnreachable, BrokerFull, LeaseLost):
+                raise
+            except BrokerError as error:
+                failure = Failure(names_of(error), f"the jobs that it staged can't be stored: {error.message}")
+                finished[position] = task, Bury(failure, task.counters.plus("failed"), "raised")
+
+    def _forget_released(
+        self, finished: Iterable[tuple[Task, Verdict]], late: Iterable[Settlement], now: float
+    ) -> None:
+        """Take what was staged, and is in the broker now, off the records of the jobs that staged it."""
+        refused = {settlement.delivery.place for settlement in late}
+        writes = [
+            write
+            for task, verdict in finished
+            if isinstance(verdict, Complete) and verdict.staged and task.delivery.place not in refused
+            for write in self._scribe.released(task, verdict, now)
+        ]
+        if writes:
+            self._store.write(writes)
 
     def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:
         """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from kq.message import Envelope
+
 _LENGTH = struct.Struct("<I")
 _SEQ = struct.Struct("<Q")
 
@@ -48,7 +50,10 @@ class Order(msgspec.Struct, array_like=True):
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """From an executor: one execution is over. kind: one of the names below; value: the result as JSON."""
+    """From an executor: one execution is over. kind: one of the names below; value: the result as JSON.
+
+    staged: the jobs that it wants submitted now that it has completed.
+    """
 
     seq: int
     kind: str
@@ -58,6 +63,7 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     traceback: str = ""
     delay: float | None = None
     took: float = 0.0
+    staged: tuple[Envelope, ...] = ()
 
 
 DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"

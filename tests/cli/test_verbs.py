@@ -36,6 +36,11 @@ def shout(text: str, times: int = 1) -> str:
 
 
 @app.job
+def shout_later(text: str) -> None:
+    app.later(shout.job(text), hold="1h")
+
+
+@app.job
 def boom(what: str) -> None:
     raise kq.BadJob(what)
 
@@ -137,6 +142,20 @@ def test_a_unique_job_is_submitted_once(shop: Place) -> None:
     first = shop.kq("submit", "add", "1", "2", "--unique", "sum").out
     assert shop.kq("submit", "add", "1", "2", "--unique", "sum").out == first
     assert len(shop.kq("jobs", "--json").json) == 1
+
+
+def test_what_is_held_is_listed_with_who_staged_it_until_somebody_says_no(shop: Place) -> None:
+    with worker(shop):
+        assert shop.kq("effects", "held").out.startswith("Nothing is held.")
+        parent = shop.kq("submit", "shout_later", "hello", "--wait", "--json").json["id"]
+    (held,) = shop.kq("effects", "held", "--queue", "mail", "--json").json
+    assert (held["type"], held["state"], held["parent"]) == ("jobs.shout", "delayed", parent)
+    assert held["due"] == pytest.approx(time.time() + 3600, abs=60)
+    assert re.search(rf'jobs.shout\("hello"\) +mail +in (59m\d\ds|1h00m) +{parent}', shop.kq("effects", "held").out)
+    assert f"held, staged by {parent}, due in" in shop.kq("jobs", "ls", "--state", "delayed").out
+    assert shop.kq("jobs", "revoke", held["id"], "--reason", "she has paid").code == 0
+    assert shop.kq("effects", "held", "--json").json == []
+    assert re.search(rf"revoked +{held['id']}.*she has paid", shop.kq("jobs", "audit").out)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from kq.app import App
 from kq.context import CurrentJob, Footing
 from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Ledger
 from kq.once import Once, OnDoubt
 from kq.record import lease_key
-from kq.state import Store, open_store
+from kq.state import Store
 from kq.state.store import Write
 
 _fresh = itertools.count()
@@ -27,7 +28,8 @@ class EffectWorld:
 
     @pytest.fixture(autouse=True)
     def world(self, url: str) -> None:
-        self.store: Store = open_store(url)
+        self.app = App("ledger", url)
+        self.store: Store = self.app.store
         self.prefix = f"test-{next(_fresh)}-{id(self)}"
         self.ledger = Ledger(self.store)
         for worker in ("w1", "w2"):
@@ -39,7 +41,7 @@ class EffectWorld:
     def once(
         self, job: str = "a", attempt: int = 1, worker: str = "w1", on_doubt: OnDoubt = "bury", **how: object
     ) -> Once:
-        footing = Footing(lambda: self.store, self.prefix + worker)
+        footing = Footing(self.app, self.prefix + worker)
         running = CurrentJob(job, "post", "mail", attempt, float("inf"), footing)
         return running.once(self.key, on_doubt=on_doubt, **how)  # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ def attempt(app: App) -> Callable[[], Any]:
 
     @contextmanager
     def attempt() -> Iterator[None]:
-        footing = Footing(lambda: app.store, "w")
+        footing = Footing(app, "w")
         token = running.set(CurrentJob("j", "kq.mail", "mail", next(numbers), float("inf"), footing))
         try:
             yield

@@ -226,6 +226,17 @@ MEANINGS = {
         ["https://example.org/new"],
         {},
     ),
+    "staged": Meaning(
+        Head(
+            id="019b76daa87d5d5f6c0e8f4b9a21",
+            type="shop.jobs.send",
+            submitted=1767225603.0,
+            parent="019b76daa87d0123456789abcdef",
+            held=True,
+        ),
+        [],
+        {"to": "user@example.org"},
+    ),
     "values": Meaning(
         Head(id="019b76daa881fedcba9876543210", type="shop.jobs.échantillon", submitted=1767225600.129),
         [None, True, False, 0, -7, 2**63, 0.5, -1e-9, "", 'a "quoted" \\ line\n', "Ærø 東京 😀"],

@@ -10,12 +10,13 @@ import os
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from kq.broker import Delivery
 from kq.failure import Failure
-from kq.job import ENDED, Counters
-from kq.message import Head, decode_head, encode_head
+from kq.job import ENDED, Counters, State
+from kq.message import Envelope, Head, decode_head, encode_head
 from kq.outcome import (
     Asked,
     Bury,
@@ -37,7 +38,7 @@ from kq.outcome import (
     verdict_after,
 )
 from kq.policy import Fixed, Never
-from kq.record import decode_record, job_key, lease_key
+from kq.record import decode_record, encode, job_key, lease_key
 from kq.state.memory import MemoryStore
 from kq.state.store import Write
 from kq.worker.pool import Kind, Task
@@ -115,6 +116,7 @@ class History:
         self.retried: dict[str, int] = {}
         self.counters: dict[str, Counters] = {}
         self.ended: dict[str, bytes] = {}
+        self.released: set[str] = set()  # the jobs whose staged jobs are in the broker
 
     def run(self) -> None:
         for number in range(self.chance.randint(1, 3)):
@@ -127,6 +129,10 @@ class History:
         self.drain()
         for job in self.jobs:
             assert job in self.ended or any(message.id == job for message in self.buried), f"{job} was lost"
+            completed = job in self.ended and decode_record(self.ended[job]).state is State.COMPLETED
+            assert completed <= (job in self.released), f"{job} completed, and what it had staged was lost"
+            if self.indexed:
+                assert completed or job not in self.released, f"{job} did not complete, and what it had staged was sent"
 
     # What may happen.
 
@@ -174,8 +180,8 @@ class History:
         admitted = worker.starts.admit(worker.arrived)
         worker.arrived = admitted.unclear
         worker.ready += admitted.ready
-        for task in admitted.copies:
-            self.settle(worker, task, Drop())
+        for task, staged in admitted.copies:
+            self.settle(worker, task, Drop(staged))
         for task in admitted.lost:
             self.settle(worker, task, self.judged(task, Died("with its worker")))
 
@@ -198,7 +204,7 @@ class History:
         worker = self.some_worker()
         if worker is not None and worker.running:
             task = worker.running.pop(self.chance.randrange(len(worker.running)))
-            self.settle(worker, task, self.judged(task, self.outcome()))
+            self.settle(worker, task, self.judged(task, self.outcome(task)))
 
     def die(self) -> None:
         """kill -9 of the whole worker; the broker finds out when the lease is over."""
@@ -215,7 +221,7 @@ class History:
         self.pass_time(LEASE + 1)
         before = dict(self.ended)
         for task in worker.running:
-            made = STORE.write(list(worker.scribe.records(task, self.judged(task, self.outcome()), CLOCK.time)))
+            made = STORE.write(list(worker.scribe.records(task, self.judged(task, self.outcome(task)), CLOCK.time)))
             assert not any(made), "a late word was heard"
         self.check()
         assert self.ended == before
@@ -247,11 +253,11 @@ class History:
 
     # What follows from it.
 
-    def outcome(self) -> Outcome:
+    def outcome(self, task: Task) -> Outcome:
         chance = self.chance
         failure = Failure((chance.choice(["OSError.ENOSPC", "ConnectionError", "ValueError", "shop.Odd"]),), "x")
         outcomes: list[Outcome] = [
-            Done(b"1"),
+            Done(b"1", (Envelope(f"{task.head.id}+", "later", b""),)),
             Raised(failure),
             Raised(failure),
             Asked(failure, delay=0.5),
@@ -279,11 +285,16 @@ class History:
             return
         self.count(task, verdict)
         for envelope in worker.scribe.follow_ups(task, verdict, CLOCK.time):
+            if envelope.queue == "later":
+                self.released.add(task.head.id)
+                continue
             message = Message(envelope.id, dict(envelope.headers), CLOCK.time + envelope.delay)
             (self.buried if isinstance(verdict, Bury) else self.queue).append(message)
         message = worker.held.pop(task.delivery.tag)
         if isinstance(verdict, GiveBack):
             self.queue.insert(0, Message(message.id, message.headers, message.due, redelivered=True))
+        if self.chance.random() < 0.95:
+            STORE.write(list(worker.scribe.released(task, verdict, CLOCK.time)))
 
     def count(self, task: Task, verdict: Verdict) -> None:
         """One attempt adds one to one counter, and none goes down; but for a copy that begins where its message was."""
@@ -304,9 +315,9 @@ class History:
             (found,) = STORE.get([job_key(job)])
             record = None if found is None else decode_record(found)
             if record is not None and record.state in ENDED:
-                first = self.ended.setdefault(job, found or b"")
+                end = encode(msgspec.structs.replace(record, staged=()))
                 # Without an index two copies of a message may both run, when a worker dies while it takes one away.
-                assert first == found or not self.indexed, f"the end of {job} changed"
+                assert self.ended.setdefault(job, end) == end or not self.indexed, f"the end of {job} changed"
             if kind.rules.on_lost == "bury":
                 assert self.begun[job] <= 1 + self.retried[job], f"{job} started again, and nobody said so"
             assert self.counters[job].attempts <= self.begun[job], f"{job} is blamed for more than its starts"

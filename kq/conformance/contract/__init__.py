@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
+from kq.conformance.contract.gathering import Gathered
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.lottery import LotterySuite
@@ -50,6 +51,7 @@ class ContractSuite(
     Once,
     Results,
     Atomic,
+    Gathered,
     Quiet,
     Hygiene,
     Bounded,

@@ -51,6 +51,9 @@ class Jobs:
         self.brief = app.job(name="brief", keep=1)(note)
         self.note_async = app.job(name="note_async")(note_async)
         self.breed = app.job(name="breed")(breed)
+        begets = app.job(name="beget", on_timeout="bury", retry_policy=Fixed(delay=0, retries=9), max_lost=1000)
+        self.beget = begets(beget)
+        self.beget_async = app.job(name="beget_async")(beget_async)
         self.unspeakable = app.job(name="unspeakable")(unspeakable)
         self.add = app.job(name="add")(add)
         self.ticket = app.job(name="ticket", max_lost=1000)(ticket)
@@ -112,6 +115,26 @@ def ticket(seconds: float) -> None:
 def breed(word: str) -> str:
     """Submit another job; returns its id."""
     return jobs.note.submit(word).id
+
+
+def beget(acts: list[str], words: list[str], hold: float = 0.0, queue: str | None = None) -> list[str]:
+    """Stage a note of each word, and do what acts say; returns their ids."""
+    with noted(",".join(words)) as attempt:
+        ids = staged(words, hold, queue)
+        act(acts[min(attempt, len(acts)) - 1])
+        return ids
+
+
+async def beget_async(words: list[str]) -> list[str]:
+    """The same in a coroutine, half of it in a thread."""
+    with noted(",".join(words)):
+        return staged(words[1:]) + await asyncio.to_thread(staged, words[:1])
+
+
+def staged(words: list[str], hold: float = 0.0, queue: str | None = None) -> list[str]:
+    job = current_job()
+    assert job is not None
+    return [job.later(jobs.note.options(queue=queue).job(word), hold=hold).id for word in words]
 
 
 def unspeakable(kind: str) -> object:
@@ -234,6 +257,8 @@ def act(name: str) -> None:
             os._exit(int(code))
         case "storage", _:
             raise BadStorage("the disk is full")
+        case "hang", _:
+            time.sleep(600)
         case "wait", gate:
             while not os.path.exists(gate):
                 time.sleep(LOOK)
@@ -242,6 +267,8 @@ def act(name: str) -> None:
             raise Retry("as asked", delay=float(delay) if delay else None)
         case "bad", _:
             raise BadJob("row 7 has no date")
+        case "nap", seconds:
+            time.sleep(float(seconds))
         case "nothing", _:
             raise NotDone("the door was shut")
         case "bury", _:
