@@ -131,12 +131,16 @@ class BrokerError(KqError):
     code = "KQ301"
 
 
+#: The next step when something does not answer.
+LOOK = "kq doctor looks at the whole way there."
+
+
 class BrokerUnreachable(BrokerError, ConnectionError):
     """The broker did not answer in time. stored: whether the job was stored (promise C1)."""
 
     code = "KQ302"
 
-    def __init__(self, message: str = "", *, stored: Stored = "unknown", fix: str = "") -> None:
+    def __init__(self, message: str = "", *, stored: Stored = "unknown", fix: str = LOOK) -> None:
         super().__init__(message, fix=fix)
         self.stored: Stored = stored
 

@@ -15,7 +15,7 @@ import click
 
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
-from kq.cli.failing import LOOK, NO, describe
+from kq.cli.failing import NO, describe
 from kq.cli.frame import flags, verb
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
@@ -23,7 +23,7 @@ from kq.cli.target import any_app, settings
 from kq.clock import new_id
 from kq.config import Loaded, misspelt
 from kq.control import Control, Health
-from kq.errors import BrokerUnreachable, KqError
+from kq.errors import LOOK, BrokerUnreachable, KqError
 from kq.message import Envelope
 from kq.state.store import Write
 from kq.units import format_duration

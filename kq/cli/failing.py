@@ -12,8 +12,8 @@ import click
 
 from kq.cli.plain import printable
 from kq.errors import (
+    LOOK,
     BrokerError,
-    BrokerUnreachable,
     ConfigError,
     JobError,
     KqError,
@@ -23,8 +23,6 @@ from kq.errors import (
     ResultTimeout,
     WorkerUnfit,
 )
-
-LOOK = "kq doctor looks at the whole way there."
 
 DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
 
@@ -104,8 +102,6 @@ def describe(error: Exception) -> dict[str, str]:
 
 
 def _told(error: Exception) -> tuple[str, str, str]:
-    if isinstance(error, BrokerUnreachable) and not error.fix:
-        return error.code, error.message, LOOK
     if isinstance(error, KqError):
         return error.code, error.message, error.fix
     if isinstance(error, click.UsageError):
