@@ -426,11 +426,13 @@ class Supervisor:
     def _lose(self, error: LeaseLost) -> None:
         """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""
         session, self._session = self._session, None
+        self._ears.wait(0.0, -1)  # what executors have said already counts
         log.warning("%s; %s running jobs are stopped here and run elsewhere", error.message, len(self.pool.tasks()))
         for _, task in self.pool.tasks():
             task.abandoned = True
         self.pool.kill_all()
         self.pool.lapse.moment = math.inf
+        self._last_words()
         for task, verdict in self._finished:
             self._late.add(task, verdict, self._scribe, self._clock.now())
         self._line.forget()
@@ -441,6 +443,21 @@ class Supervisor:
         if session is not None:
             session.close()
         self._next_try = self._clock.monotonic() + self._backoff()
+
+    def _last_words(self) -> None:
+        """Write down which jobs have completed here, although the broker can't be told.
+
+        Who gets them next finds that they have ended, and takes them away. The fence decides as always: when another
+        worker has begun with one, or our lease is over in the state store too, nothing is written (promise C4).
+        """
+        now, told = self._clock.now(), list[Write]()
+        for task, verdict in self._finished:
+            kept = isinstance(verdict, Complete) and task.kind.keep > 0
+            if kept and not self._scribe.follow_ups(task, verdict, now):
+                told += self._scribe.records(task, verdict, now)
+        if told:
+            with contextlib.suppress(StoreUnreachable):
+                self._store.write(told)
 
     def _hindered(self, error: Exception) -> None:
         """The broker or the store did not answer: try again while the lease lasts.

@@ -22,8 +22,8 @@ milliseconds between a job's end and its being written down: likely with jobs of
     "F2": """zombie: A worker sleeps past its lease and comes back. What it held runs elsewhere, what it says is
 refused, what it still runs is stopped, and what it had fetched ahead never starts.""",
     "F3": """broker restart: In good order and by kill -9. Workers never exit and go on by themselves; submits wait as
-long as `submit_timeout` says, and then raise an error that says whether the job was stored. Twice run
-very short jobs, of which an executor gets up to 32 at a time, that ended in the moment when the connection broke.""",
+long as `submit_timeout` says, and then raise an error that says whether the job was stored. Twice runs
+what ended in the very moment when the connection broke, before the worker heard of it.""",
     "F4": "bad network: Connections that are closed, reset, swallowed, slow or half-open under a busy worker.",
     "F4i": "half-open and idle: A worker that waits for jobs finds out by its heartbeat that nobody hears it.",
     "F5": """producer cut off: Killed, or its connection reset, in the midst of a submit. What was acknowledged is

@@ -221,6 +221,24 @@ class Outage(OnAWire):
 
     @keeps("C18")
     @survives("F4")
+    def test_what_had_ended_when_the_connection_broke_does_not_run_again(
+        self, control: Control, queue: str, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, wire: Wire
+    ) -> None:
+        worker = crew.program()
+        (executor,) = worker.executors()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(), "it runs")
+        worker.supervisor.suspend()
+        gate.open()
+        eventually(lambda: diary.ends() and executor.status() == psutil.STATUS_SLEEPING, "its end waits to be heard")
+        wire.cut()
+        worker.supervisor.resume()
+        assert job.result(20)
+        eventually(lambda: not control.jobs(queue), "nothing is left")
+        assert len(diary.starts()) == 1
+
+    @keeps("C18")
+    @survives("F4")
     def test_a_slow_network_costs_no_lease(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
     ) -> None:
