@@ -22,6 +22,7 @@ from kombu.utils.imports import symbol_by_name
 
 import kq
 from kq import config
+from kq.cli.explain import read
 from kq.cli.failing import MEANING, exit_code_of
 from kq.cli.frame import VERBS, Root
 from kq.context import CurrentJob
@@ -47,8 +48,10 @@ from kq.snapshot import SCHEMA, Snapshot
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
-SNAPSHOT = PAGE.with_name("schema") / f"snapshot-{SCHEMA}.json"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "reference.md"
+ERRORS = DOCS / "errors.md"
+SNAPSHOT = DOCS / "schema" / f"snapshot-{SCHEMA}.json"
 
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
@@ -242,12 +245,39 @@ def errors() -> str:
     rows = [(kind.code, _class(kind), first_sentence(kind), _exit_code(kind)) for kind in raised]
     steering = [(kind.code, _class(kind), first_sentence(kind)) for kind in kinds if issubclass(kind, Steering)]
     return (
-        "An error's text is one line with what is wrong and one with what to do; `.code` is its number here. "
-        "The command ends with the exit code.\n\n"
+        "An error's text is one line with what is wrong and one with what to do; `.code` is its number here, and "
+        "[errors.md](errors.md) or `kq explain CODE` says more. The command ends with the exit code.\n\n"
         + table(["code", "class", "", "exit code"], rows)
         + "A job raises these to say what shall become of it:\n\n"
         + table(["code", "class", ""], steering)
     )
+
+
+ERRORS_HEAD = """# Errors
+
+Each error that kq tells has a code. This is what `kq explain CODE` prints, without any network; `make reference` writes
+it from the same source.
+
+| family | about |
+|---|---|
+| KQ1xx | settings and the application |
+| KQ2xx | jobs and messages |
+| KQ3xx | the broker |
+| KQ4xx | workers and leases |
+| KQ5xx | control and the state store |
+| KQ6xx | what kq refuses to destroy |
+"""
+
+
+def errors_page() -> str:
+    """docs/errors.md: the pages of kq explain."""
+    kinds = {kind.code: kind for kind in all_errors() if kind.__module__.startswith("kq.")}
+    text = ERRORS_HEAD
+    for page in read():
+        kind = kinds.get(page.code)
+        told = "" if kind is None or issubclass(kind, Steering) else f" The command ends with {_exit_code(kind)}."
+        text += f"\n## {page.code}\n\n`{page.kind}`: {page.title}.{told}\n\n{page.text}\n"
+    return text
 
 
 def _class(kind: type[KqError]) -> str:
@@ -374,3 +404,4 @@ def snapshot() -> str:
 if __name__ == "__main__":
     SNAPSHOT.write_text(snapshot())
     PAGE.write_text(page())
+    ERRORS.write_text(errors_page())

@@ -7,6 +7,10 @@ import sys
 
 from kq import __version__
 
+#: The version of what --json prints (docs/schema/cli-1.json). What a later version adds keeps the number; what is
+#: taken away, or means something else, gets another.
+SCHEMA = 1
+
 
 def main() -> None:
     """Carry out the command line of this process and exit with its code."""

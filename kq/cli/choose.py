@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 import click
 
+from kq.cli import offer
 from kq.cli.frame import Duration
 from kq.control import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = [
-    click.option("--queue", metavar="NAME", help="Only jobs of this queue."),
+    click.option("--queue", metavar="NAME", help="Only jobs of this queue.", shell_complete=offer.QUEUE),
     click.option("--type", "job_type", metavar="NAME", help="Only of this type: its name, its last part, a pattern."),
     click.option("--error", metavar="NAME", help="Only ended by this exception, named likewise."),
     click.option("--search", metavar="TEXT", help="Only jobs with this text in their id, arguments or error."),

@@ -8,12 +8,14 @@ from typing import Any
 import click
 import msgspec
 
+from kq.cli import offer
 from kq.cli.frame import flags, noun
 from kq.cli.jobs import as_data as job_data
 from kq.cli.jobs import call_of, due_in
 from kq.cli.repair import reason as why
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
+from kq.cli.watch import watching
 from kq.control import Entry
 from kq.errors import NotRepaired
 
@@ -24,6 +26,7 @@ def command() -> None:
 
 
 @command.command("ls")
+@watching
 @click.argument("prefix", default="")
 @click.option("--doubt", is_flag=True, help="Only those that nobody knows of.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="Look at so many at most.")
@@ -52,7 +55,8 @@ def held(queue: str | None) -> None:
 
 
 @command.command("show")
-@click.argument("key")
+@watching
+@click.argument("key", shell_complete=offer.EFFECT)
 def show(key: str) -> None:
     """Show what is known of one effect."""
     with looking() as control:
@@ -67,7 +71,7 @@ def show(key: str) -> None:
 
 
 @command.command("done")
-@click.argument("key")
+@click.argument("key", shell_complete=offer.EFFECT)
 @click.option("--outcome", default="null", metavar="JSON", help="What its jobs complete with.")
 @why
 def done(key: str, outcome: str, reason: str) -> None:
@@ -82,7 +86,7 @@ def done(key: str, outcome: str, reason: str) -> None:
 
 
 @command.command("lift")
-@click.argument("key")
+@click.argument("key", shell_complete=offer.EFFECT)
 @why
 def lift(key: str, reason: str) -> None:
     """Forget an effect, so that it may happen (again). Kick its job, and it is done."""

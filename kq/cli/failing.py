@@ -10,6 +10,7 @@ import traceback
 
 import click
 
+from kq.cli import SCHEMA
 from kq.cli.plain import printable
 from kq.errors import (
     LOOK,
@@ -85,7 +86,8 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
     """Tell error on stderr. verbose: with its traceback."""
     told = describe(error)
     if as_json:
-        click.echo(json.dumps({"error": {name: value for name, value in told.items() if value}}), err=True)
+        error_told = {name: value for name, value in told.items() if value}
+        click.echo(json.dumps({"schema": SCHEMA, "error": error_told}), err=True)
         return
     if verbose:
         click.echo("".join(traceback.format_exception(error)), err=True)

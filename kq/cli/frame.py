@@ -5,7 +5,6 @@ Nothing heavier than click is imported here: `kq --version` and `kq --help` answ
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,13 +15,15 @@ from typing import Any
 import click
 
 from kq import __version__
+from kq.cli import SCHEMA
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
+from kq.cli.near import did_you_mean
 from kq.units import parse_duration
 
 
 @dataclass(slots=True)
 class Flags:
-    """The global options, as far as they were given."""
+    """The global options, as far as they were given. watching: the verb looks again and again."""
 
     app: str | None = None
     url: str | None = None
@@ -30,11 +31,12 @@ class Flags:
     json: bool = False
     no_color: bool = False
     verbose: int = 0
+    watching: bool = False
 
 
 ABOUT = """Jobs and workers with one contract on memory, SQLite, Redis and RabbitMQ.
 
-Global options may stand before or after the verb.
+Global options may stand before or after the verb. What a code like KQ302 means is told by kq explain KQ302.
 """
 
 #: Verb, what it does, for --help. The module of the same name in kq.cli has `command`.
@@ -49,6 +51,8 @@ VERBS = {
     "queues": "List queues.",
     "effects": "List side effects, and decide about those in doubt.",
     "workers": "List workers: alive, late or dead.",
+    "explain": "Say what an error's code means, and what to do.",
+    "completion": "Let the shell complete verbs, options and names.",
 }
 
 
@@ -101,6 +105,15 @@ class Nouns(click.Group):
         super().__init__(*args, **more)
         self.params += global_options(hidden=True)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """`kq jobs --state buried` is `kq jobs ls --state buried`."""
+        try:
+            return super().parse_args(context, list(args))
+        except click.NoSuchOption:
+            if self.get_command(context, "ls") is None:
+                raise
+            return super().parse_args(context, ["ls", *args])
+
     def invoke(self, context: click.Context) -> Any:
         """`kq jobs` is `kq jobs ls`."""
         result = super().invoke(context)
@@ -112,8 +125,8 @@ class Nouns(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = arguments[0]
         if not name.startswith("-") and self.get_command(context, name) is None:
-            near = difflib.get_close_matches(name, self.list_commands(context), n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(self.list_commands(context))}."
+            known = self.list_commands(context)
+            hint = did_you_mean(name, known) or f"There are {', '.join(known)}."
             raise click.UsageError(f"there is no verb {name!r}. {hint}", context)
         return super().resolve_command(context, arguments)
 
@@ -146,7 +159,8 @@ class Root(Nouns):
 
 def _tell_version(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
-        click.echo(f"kq {__version__}")
+        as_json = context.ensure_object(Flags).json
+        click.echo(f'{{"schema": {SCHEMA}, "version": "{__version__}"}}' if as_json else f"kq {__version__}")
         context.exit()
 
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
-from kq.cli import orders, repair
+from kq.cli import offer, orders, repair
 from kq.cli.choose import choosing, where
+from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
+from kq.cli.watch import watching
 from kq.control import MOST, Failure, JobInfo
 from kq.job import State
 from kq.message import Attempt
@@ -31,6 +33,7 @@ def command() -> None:
 
 
 @command.command("ls")
+@watching
 @click.option("--state", type=click.Choice([state.value for state in LISTED]), help="Only jobs in this state.")
 @choosing
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many of each queue.")
@@ -52,6 +55,8 @@ def ls(
             _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, search, older)))
             return
         jobs = control.jobs(queue, state, limit, where(job_type, error, search, older))
+        if not jobs:
+            doubt_queue(control, queue)
     if flags().json:
         print_json([as_data(job) for job in jobs])
         return
@@ -89,7 +94,8 @@ def _ago(job: JobInfo, now: float) -> str:
 
 
 @command.command("show")
-@click.argument("id")
+@watching
+@click.argument("id", shell_complete=offer.JOB)
 def show(id: str) -> None:
     """Show all that is known of the job ID: arguments, history, error, result."""
     with looking() as control:

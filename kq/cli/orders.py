@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import click
 
+from kq.cli import offer
+from kq.cli.doubt import doubt_queue, doubt_type, must_know_queue
 from kq.cli.failing import NotFound
 from kq.cli.frame import flags, verb
 from kq.cli.plain import printable
@@ -35,13 +37,15 @@ def _told(control: Control, what: str, **data: object) -> None:
 
 
 @verb("pause")
-@click.argument("queue", required=False)
-@click.option("--type", metavar="TYPE", help="Pause a job type, in whatever queue, instead.")
+@click.argument("queue", required=False, shell_complete=offer.QUEUE)
+@click.option("--type", metavar="TYPE", help="Pause a job type, in whatever queue, instead.", shell_complete=offer.TYPE)
 @REASON
 def pause(queue: str | None = None, type: str | None = None, reason: str = "") -> None:
     """Let no job of QUEUE, or of a type, start until it is resumed. Jobs that run go on; submitting goes on."""
     what = _target(queue, type)
     with looking() as control:
+        doubt_queue(control, queue)
+        doubt_type(control, type)
         if queue is not None:
             control.pause(queue, reason=reason)
         elif type is not None:
@@ -50,8 +54,13 @@ def pause(queue: str | None = None, type: str | None = None, reason: str = "") -
 
 
 @verb("resume")
-@click.argument("queue", required=False)
-@click.option("--type", metavar="TYPE", help="Resume a job type instead, and put back what was parked.")
+@click.argument("queue", required=False, shell_complete=offer.QUEUE)
+@click.option(
+    "--type",
+    metavar="TYPE",
+    help="Resume a job type instead, and put back what was parked.",
+    shell_complete=offer.TYPE,
+)
 @REASON
 def resume(queue: str | None = None, type: str | None = None, reason: str = "") -> None:
     """Let jobs of QUEUE, or of a type, start again."""
@@ -66,15 +75,16 @@ def resume(queue: str | None = None, type: str | None = None, reason: str = "") 
 
 
 @verb("why")
-@click.argument("queue")
+@click.argument("queue", shell_complete=offer.QUEUE)
 def why_queue(queue: str) -> None:
     """Say why the jobs of QUEUE wait."""
     with looking() as control:
+        must_know_queue(control, queue)
         _say(control.why_queue(queue), queue=queue)
 
 
 @verb("why")
-@click.argument("id")
+@click.argument("id", shell_complete=offer.JOB)
 def why_job(id: str) -> None:
     """Say why the job ID is where it is."""
     with looking() as control:
@@ -84,7 +94,7 @@ def why_job(id: str) -> None:
 
 
 @verb("revoke")
-@click.argument("id")
+@click.argument("id", shell_complete=offer.JOB)
 @click.option("--interrupt", is_flag=True, help="If it runs, interrupt it, and kill it when it ignores that.")
 @REASON
 def revoke(id: str, interrupt: bool = False, reason: str = "") -> None:
@@ -104,7 +114,7 @@ def revoke(id: str, interrupt: bool = False, reason: str = "") -> None:
 
 
 @verb("retire")
-@click.argument("name")
+@click.argument("name", shell_complete=offer.WORKER)
 @click.option("--now", is_flag=True, help="Do not wait for it: its jobs go to others at once.")
 @REASON
 def retire(name: str, now: bool = False, reason: str = "") -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import click
 import msgspec
 
-from kq.cli import orders
+from kq.cli import offer, orders
+from kq.cli.ask import YES, sure
+from kq.cli.doubt import must_know_queue
 from kq.cli.frame import flags, noun
+from kq.cli.plain import printable
+from kq.cli.repair import reason
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
+from kq.cli.watch import watching
 from kq.control import QueueInfo
 
 
 @noun("queues")
 def command() -> None:
-    """List queues."""
+    """List queues, pause and resume them, say why they wait, empty them."""
 
 
 @command.command("ls")
+@watching
 def ls() -> None:
     """Show each queue: jobs ready, delayed, running (held by workers) and buried, and the workers that serve it."""
     with looking() as control:
@@ -32,6 +39,26 @@ def ls() -> None:
 def _note(queue: QueueInfo) -> str:
     told = [f"paused {queue.paused}"] if queue.paused else []
     return ", ".join(told + [f"{queue.parked} parked"] * bool(queue.parked))
+
+
+@command.command("purge")
+@click.argument("queue", shell_complete=offer.QUEUE)
+@click.option("--buried", is_flag=True, help="The jobs that lie buried from it, instead of those that wait.")
+@YES
+@reason
+def purge(queue: str, buried: bool, yes: bool, reason: str) -> None:
+    """End all jobs that wait in QUEUE, for good; those that run go on. Says first how many there are."""
+    with looking() as control:
+        must_know_queue(control, queue)
+        info = next(each for each in control.queues() if each.name == queue)
+        count = info.buried if buried else info.ready + info.delayed + info.parked
+        if count:
+            sure(f"delete {count} jobs that {'lie buried from' if buried else 'wait in'} {queue} for good", yes)
+        ended = control.purge(queue, buried=buried, reason=reason) if count else 0
+    if flags().json:
+        print_json({"queue": queue, "purged": ended})
+    else:
+        click.echo(printable(f"purged {queue}: {ended} jobs"))
 
 
 for ordered in (orders.pause, orders.resume, orders.why_queue):

@@ -13,14 +13,17 @@ from typing import Any
 import click
 import msgspec
 
-from kq.cli import document
+from kq.cli import document, offer
+from kq.cli.ask import YES, confirm, sure
 from kq.cli.choose import choosing, where
+from kq.cli.doubt import doubt_queue
 from kq.cli.failing import DONE, LATE, NO, BadArguments
 from kq.cli.frame import Duration, flags, verb
 from kq.cli.orders import unknown_job
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, looking, settings
+from kq.cli.watch import watching
 from kq.control import REPAIRABLE, Control, JobInfo, Repaired, Where
 from kq.errors import NotRepaired
 from kq.job import State
@@ -35,7 +38,7 @@ BEAT = 0.1
 
 
 @verb("edit")
-@click.argument("id")
+@click.argument("id", shell_complete=offer.JOB)
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="args.0=8, kwargs.a=x, delay=5m…")
 @click.option("--unchecked", is_flag=True, help="Even when the application does not know the job's type.")
 @reason
@@ -84,7 +87,7 @@ def _checking() -> Iterator[Control]:
 
 
 @verb("kick")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=offer.BURIED)
 @choosing
 @click.option("--all", "everything", is_flag=True, help="All buried jobs.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many, the first in order.")
@@ -93,7 +96,7 @@ def _checking() -> Iterator[Control]:
 @click.option("--stop-on-same-failure", is_flag=True, help="With --first: not if one fails as before.")
 @click.option("--wait", type=Duration(), default=300.0, metavar="5m", help="With --first: how long. [5m]")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@YES
 @reason
 def kick(
     ids: tuple[str, ...],
@@ -122,10 +125,12 @@ def kick(
     pace = None if rate is None else _per_second(rate)
     with looking() as control:
         jobs = _meant(control, ids, queue, chosen, limit)
+        if not jobs:
+            doubt_queue(control, queue)
         if dry_run:
             return _tell_which(jobs)
         if not ids and jobs and not yes:
-            _confirm(f"Kick {len(jobs)} jobs?")
+            _confirm(f"kick {len(jobs)} jobs")
         kicking = _Kicking(control, reason)
         canaries = jobs[:first] if first else []
         kicking.kick([job.id for job in canaries])
@@ -194,9 +199,10 @@ def _tell_which(jobs: Sequence[JobInfo]) -> int:
     return DONE
 
 
-def _confirm(question: str) -> None:
+def _confirm(deed: str) -> None:
+    # Kicking destroys nothing, so a script needs not say that it is meant.
     if sys.stdin.isatty() and not flags().json:
-        click.confirm(question, abort=True, err=True)
+        confirm(deed)
 
 
 def _per_second(rate: str) -> float:
@@ -220,7 +226,7 @@ def _paced(ids: Sequence[str], pace: float | None) -> Iterator[Sequence[str]]:
 
 
 @verb("bury")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=offer.JOB)
 @reason
 def bury(ids: tuple[str, ...], reason: str) -> int:
     """Set jobs aside that wait or are delayed, until somebody kicks them."""
@@ -229,19 +235,18 @@ def bury(ids: tuple[str, ...], reason: str) -> int:
 
 
 @verb("rm")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=offer.JOB)
+@YES
 @reason
 def rm(ids: tuple[str, ...], yes: bool, reason: str) -> int:
     """End jobs for good that are buried or wait. Their handles say that they were deleted."""
-    if len(ids) > 1 and not yes:
-        _confirm(f"Delete {len(ids)} jobs?")
+    sure(f"delete {ids[0] if len(ids) == 1 else f'{len(ids)} jobs'} for good", yes)
     with looking() as control:
         return _each(ids, "deleted", lambda id: control.delete(id, reason=reason))
 
 
 @verb("complete")
-@click.argument("id")
+@click.argument("id", shell_complete=offer.JOB)
 @click.option("--result", default="null", metavar="JSON", help="What it is to have returned. [null]")
 @reason
 def complete(id: str, result: str, reason: str) -> int:
@@ -276,6 +281,7 @@ def _each(ids: Sequence[str], done: str, act: Any) -> int:
 
 
 @verb("audit")
+@watching
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, the newest.")
 def audit(limit: int) -> None:
     """Tell what people did to jobs, queues and workers in the last 30 days, the newest first."""

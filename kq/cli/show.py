@@ -9,15 +9,21 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from kq.cli.plain import printable
+from kq.cli import SCHEMA
+from kq.cli.frame import flags
+from kq.cli.plain import cut, printable, printable_json
 
 #: Characters that a column is wide at most: one long name must not push all that follows off the screen.
 WIDEST = 60
 
 
 def print_json(data: object) -> None:
-    """data as JSON on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2))
+    """data as JSON on stdout; an object says first by which schema. One line while it is watched."""
+    if isinstance(data, dict):
+        data = {"schema": SCHEMA, **data}
+    encoded = msgspec.json.encode(data)
+    text = encoded if flags().watching else msgspec.json.format(encoded, indent=2)
+    click.echo(printable_json(text.decode()))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", none: str = "") -> None:
@@ -28,7 +34,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
     if not rows:
         click.echo(none)
         return
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    limit = width() if sys.stdout.isatty() else None
     lines = [list(headings), *(list(map(printable, row)) for row in rows)]
     if limit is not None:
         lines = [[*(cut(cell, WIDEST) for cell in line[:-1]), line[-1]] for line in lines]
@@ -44,6 +50,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
         click.echo(click.style(text, bold=True) if number == 0 else text)
 
 
-def cut(text: str, width: int) -> str:
-    """text, of at most width characters."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size().columns

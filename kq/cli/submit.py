@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,8 +10,10 @@ from typing import Any, get_type_hints
 import click
 
 from kq.app import App
+from kq.cli import offer
 from kq.cli.failing import BadArguments
 from kq.cli.frame import Duration, flags, verb
+from kq.cli.near import did_you_mean
 from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
 from kq.clock import new_id
@@ -21,10 +22,15 @@ from kq.jobtype import JobType
 
 
 @verb("submit")
-@click.argument("type_name", metavar="TYPE")
+@click.argument("type_name", metavar="TYPE", shell_complete=offer.TYPE)
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1)
 @click.option("--kwargs", metavar="JSON", help="Named arguments, as a JSON object; - reads it from stdin.")
-@click.option("--queue", metavar="NAME", help="Its queue; with this also a job type that the app does not know.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    help="Its queue; with this also a job type that the app does not know.",
+    shell_complete=offer.QUEUE,
+)
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (low) to 9 (high).")
 @click.option("--delay", type=Duration(), help="Run it later: 30, 5m, 1h30m.")
 @click.option("--unique", metavar="KEY", help="While a job with this key waits or runs, submit no other.")
@@ -82,8 +88,8 @@ def find_type(app: App, name: str, *, must: bool) -> JobType[..., Any] | None:
     if len(found) > 1:
         raise click.UsageError(f"{name!r} may be any of {', '.join(found)}", click.get_current_context())
     if app.jobs and must:
-        near = difflib.get_close_matches(name, [*app.jobs, *(known.rpartition(".")[2] for known in app.jobs)], n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(app.jobs))}."
+        known = [*app.jobs, *(known.rpartition(".")[2] for known in app.jobs)]
+        hint = did_you_mean(name, known) or f"It has {', '.join(sorted(app.jobs))}."
         raise click.UsageError(f"app {app.name!r} has no job type {name!r}. {hint}", click.get_current_context())
     return None
 

@@ -6,6 +6,7 @@ from kq.cli import orders
 from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
+from kq.cli.watch import watching
 from kq.control import Health, Heartbeat
 from kq.units import format_duration
 
@@ -16,6 +17,7 @@ def command() -> None:
 
 
 @command.command("ls")
+@watching
 def ls() -> None:
     """Check each worker's heartbeat: alive, late (it missed a beat) or dead (its jobs go to others)."""
     with looking() as control:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,6 +33,8 @@ from kq.state.store import Write
 REPAIRABLE = frozenset({State.READY, State.DELAYED, State.RETRYING, State.PAUSED, State.BURIED})
 #: So many jobs are repaired in one round trip.
 BATCH = 100
+#: So many are purged in one.
+PURGED = 500
 
 _MOVED = "it is not there any more, has changed, or a worker has it"
 _TOUCHED = "somebody else is at it, or it has just ended"
@@ -166,16 +168,42 @@ class Repair(View):
         act = _act("completed", job, reason, by)
         value = msgspec.Raw(msgspec.json.encode(result))
         record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record), after=_given_up(seen)))
+        (before,) = self._app.store.get([job_key(id)])
+        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record, before), after=_given_up(seen)))
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
         seen = self._waiting_one(id)
-        job = info_of(seen)
-        act = _act("deleted", job, reason, by)
-        why = f"deleted by {act.by}: {reason}" if reason else f"deleted by {act.by}"
-        record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record), after=_given_up(seen)))
+        act = _act("deleted", info_of(seen), reason, by)
+        (before,) = self._app.store.get([job_key(id)])
+        self._carry_out_one(self._deleting(seen, act, before))
+
+    def purge(self, queue: str, *, buried: bool = False, reason: str = "", by: str = "") -> int:
+        """End all jobs that wait in queue, for good; returns how many. Those that run go on; submitting goes on.
+
+        buried: those that lie buried from it, instead. Their handles say that they were deleted; the audit has a line.
+        """
+        act = Act(time.time(), by or caller(), "purged", queue=queue, reason=one_line(reason))
+        self._app.store.write([audit.line(act)])
+        if buried:
+            ended = self._purge(queue + BURIED, "ready", act)
+        else:
+            ended = self._purge(queue, "ready", act) + self._purge(queue, "delayed", act)
+            ended += self._purge(queue + PARKED, "ready", act)
+        audit.log.info("%s (%d jobs)", act, ended)
+        return ended
+
+    def _purge(self, place: str, state: Literal["ready", "delayed"], act: Act) -> int:
+        """End what waits there now; what comes meanwhile must not keep us for ever."""
+        left: int = getattr(self._inspector.count(place), state)
+        ended = refused = 0
+        while left > 0 and (batch := self._inspector.browse(place, state, min(left, PURGED), refused)):
+            records = self._app.store.get([job_key(info_of(seen).id) for seen in batch])
+            steps = [self._deleting(seen, act, record) for seen, record in zip(batch, records, strict=True)]
+            self._do(steps)
+            made = sum(not step.refused for step in steps)
+            left, ended, refused = left - len(steps), ended + made, refused + len(steps) - made
+        return ended
 
     def audit(self, limit: int = 100) -> list[Act]:
         """What humans did to jobs, queues and workers in the last 30 days, the newest first."""
@@ -233,10 +261,16 @@ class Repair(View):
             step.facts.append(_claim(str(unique), job.id))
         return step
 
-    def _ended_as(self, job: JobInfo, record: Record) -> list[_Fact]:
+    def _deleting(self, seen: Seen, act: Act, before: bytes | None) -> _Step:
+        """before: what is recorded of the job."""
+        job = info_of(seen)
+        why = f"{act.act} by {act.by}: {act.reason}" if act.reason else f"{act.act} by {act.by}"
+        record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
+        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_given_up(seen))
+
+    def _ended_as(self, job: JobInfo, record: Record, before: bytes | None) -> list[_Fact]:
         """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
         key = job_key(job.id)
-        before = self._app.store.get([key])[0]
         if before is not None and decode_record(before).state in ENDED:
             return []
         after = encode(msgspec.structs.replace(record, queue=job.queue, history=job.history))
@@ -279,13 +313,17 @@ class Repair(View):
         for step in steps:
             trail = audit.line(step.act)
             step.facts.append(_Fact(trail, Write(trail.key, None)))
+        self._do(steps)
+        for step in steps:
+            if not step.refused:
+                audit.log.info("%s", step.act)
+
+    def _do(self, steps: Sequence[_Step]) -> None:
+        """Do all of steps, which are about one queue, without a line in the audit."""
         self._note([step for step in steps if not step.refused])
         self._swap([step for step in steps if not step.refused])
-        done = [step for step in steps if not step.refused]
-        if after := [write for step in done for write in step.after]:
+        if after := [write for step in steps if not step.refused for write in step.after]:
             self._app.store.write(after)
-        for step in done:
-            audit.log.info("%s", step.act)
 
     def _swap(self, steps: Sequence[_Step]) -> None:
         """Change the messages; what was noted of those that did not change is undone."""

@@ -67,6 +67,14 @@ class View:
         names |= {name for worker in workers for name in worker.queues}
         return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
+    def queue_names(self) -> list[str]:
+        """The names of those queues."""
+        return self._names(self.workers())
+
+    def type_names(self) -> list[str]:
+        """The job types that the app has, or a living worker knows."""
+        return sorted({*self._app.jobs, *(name for worker in self.workers() for name in worker.types)})
+
     def _queue(self, name: str, workers: Iterable[WorkerInfo], paused: Order | None) -> QueueInfo:
         counts = self._inspector.count(name)
         buried, parked = (self._inspector.count(name + aside).ready for aside in (BURIED, PARKED))

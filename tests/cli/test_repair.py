@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Place, Said, worker
+from tests.cli.conftest import Place, at_a_terminal, worker
 
 JOBS = """
 import kq
@@ -236,11 +233,11 @@ def test_a_job_is_completed_by_hand(shop: Place) -> None:
 
 def test_jobs_are_deleted_and_those_that_are_not_there_are_told(shop: Place) -> None:
     id = submitted(shop, "resize", "cat.png", "--delay", "1h")
-    said = shop.kq("--json", "jobs", "rm", id, "nothing")
+    said = shop.kq("--json", "jobs", "rm", id, "nothing", "--yes")
     assert said.code == 1
     assert (said.json["deleted"], [each["id"] for each in said.json["refused"]]) == ([id], ["nothing"])
     assert shown(shop, id)["state"] == "deleted"
-    assert shop.kq("jobs", "rm", "nothing").code == 1
+    assert shop.kq("jobs", "rm", "nothing", "--yes").code == 1
 
 
 def test_what_people_did_is_told(shop: Place) -> None:
@@ -263,24 +260,3 @@ def test_whoever_sits_at_a_terminal_is_asked_before_many_jobs_are_kicked(shop: P
     assert {shown(shop, id)["state"] for id in ids} == {"buried"}
     assert at_a_terminal(shop, "y\n", "jobs", "kick", "--all").code == 0
     assert {shown(shop, id)["state"] for id in ids} == {"ready"}
-
-
-def at_a_terminal(shop: Place, answer: str, *arguments: str) -> Said:
-    """A command whose input is a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, answer.encode())
-        done = subprocess.run(
-            shop.command(*arguments),
-            cwd=shop.folder,
-            env=shop.environment(),
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    return Said(done.returncode, done.stdout, done.stderr)

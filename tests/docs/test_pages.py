@@ -102,7 +102,7 @@ def parse(command: str) -> None:
     group: click.Command = Root()
     context: click.Context | None = None
     while isinstance(group, click.Group):
-        if not words or words == ["--help"]:
+        if not words or words == ["--help"] or "--version" in words:
             return
         context = group.make_context("kq", words, parent=context)
         rest = [*context._protected_args, *context.args]
@@ -161,6 +161,22 @@ def test_every_page_and_example_is_in_the_index() -> None:
 def test_the_reference_is_what_the_code_says() -> None:
     assert REFERENCE.text == reference.page(), "run `make reference`"
     assert reference.SNAPSHOT.read_text() == reference.snapshot(), "run `make reference`"
+
+
+def test_the_errors_are_what_kq_explain_says() -> None:
+    assert Page(reference.ERRORS).text == reference.errors_page(), "run `make reference`"
+
+
+#: Verbs that print no JSON but logs, or a show for people.
+TALK = {"demo", "worker", "control"}
+
+
+def test_each_verb_says_in_the_schema_what_it_prints_as_json() -> None:
+    written = json.loads((ROOT / "docs" / "schema" / "cli-1.json").read_text())["$defs"]
+    root = click.Context(Root(), info_name="kq")
+    found = [click.Context(root.command.get_command(root, verb), root, verb) for verb in VERBS]  # type: ignore[attr-defined]
+    verbs = {leaf.command_path.removeprefix("kq ") for verb in found for leaf in reference.leaves(verb)}
+    assert sorted(verbs - TALK - set(written)) == []
 
 
 def test_what_is_public_has_its_place_in_the_reference() -> None:

@@ -179,6 +179,27 @@ class Repairing(ContractWorld):
         assert job.state() is State.DELETED
         assert jobs.note.options(unique="a").submit("b") != job
 
+    @keeps("C9")
+    def test_a_purged_queue_is_empty_and_its_jobs_have_ended(
+        self, control: Control, app: App, jobs: Jobs, crew: Crew, gate: Gate, diary: Diary
+    ) -> None:
+        runs, kept = jobs.hold.submit(gate.path), jobs.note.submit("kept")
+        control.bury(kept.id)
+        crew.worker(concurrency=1)
+        eventually(lambda: diary.starts(runs.id), "it runs")
+        waiting = app.submit_many(jobs.note.options(priority=n % 10).job(str(n)) for n in range(25))
+        waiting += [jobs.note.options(delay=3600).submit("later"), jobs.note.options(unique="a").submit("one")]
+        purged = control.purge(runs.queue, reason="a flood", by="anna@web1")
+        held = [job for job in waiting if job.state() is not State.DELETED]
+        assert purged == len(waiting) - len(held)
+        with pytest.raises(JobFailed, match="purged by anna@web1: a flood"):
+            waiting[-2].result(5)
+        assert kept.state() is State.BURIED
+        assert [(act.act, act.queue) for act in control.audit(1)] == [("purged", runs.queue)]
+        assert (control.purge(runs.queue, buried=True), kept.state()) == (1, State.DELETED)
+        gate.open()
+        assert runs.result(20)
+
     @keeps("C11")
     def test_a_kicked_job_takes_its_unique_key_back_unless_another_has_it(self, control: Control, jobs: Jobs) -> None:
         first = jobs.note.options(unique="a").submit("a")
