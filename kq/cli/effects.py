@@ -42,8 +42,9 @@ def ls(prefix: str, doubt: bool, limit: int) -> None:
 
 
 @command.command("held")
-@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
-def held(queue: str | None) -> None:
+@watching
+@click.option("--queue", metavar="NAME", help="Only jobs of this queue.", shell_complete=offer.QUEUE)
+def held(queue: str | None = None) -> None:
     """Show what is going to happen unless somebody says no: kq jobs revoke ID."""
     with looking() as control:
         jobs = control.held(queue)
