@@ -26,10 +26,10 @@ from kq.effect import Effect
 from kq.errors import ConfigError, MessageError
 from kq.failure import Failures, classified
 from kq.handle import Handle
-from kq.job import Job, Settings
+from kq.job import FALLBACKS, Job, Settings
 from kq.jobtype import AsyncJobType, JobType
 from kq.ledger import KEEP
-from kq.message import BODY_LIMIT, Envelope, Head, encode_body, encode_head
+from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
 from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
@@ -63,6 +63,7 @@ class JobOptions(TypedDict, total=False):
     max_lost: int
     max_infra: int
     keep: float
+    fallback: Sequence[JobType[..., Any] | str]
 
 
 class App:
@@ -240,11 +241,12 @@ class App:
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
         failures: Failures | None = None,
-        on_timeout: OnTimeout = "retry",
+        on_timeout: OnTimeout | None = None,
         on_lost: OnLost = "retry",
         max_lost: int | None = None,
         max_infra: int | None = None,
         keep: float | None = None,
+        fallback: Sequence[JobType[..., Any] | str] = (),
     ) -> _Decorator: ...
     def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Make a job type of a function: `@app.job` or `@app.job(queue=…)`.
@@ -254,8 +256,12 @@ class App:
         retry_policy: when failed attempts are repeated. Without one, here and in the app, only what is known to pass is
         retried. failures: the classes of errors, "passing", "final", "storage" or "network", by exception class or
         dotted name, where they are neither those of the app nor those of kq.FAILURES.
-        on_timeout: "retry" (by policy), "bury" or "revoke". on_lost: what becomes of it when its executor
-        or worker dies under it: "retry", until max_lost have died, or "bury": at most one start.
+        fallback: job types, or their names, that run instead, in order, where this one would be buried for its
+        failures: the same job with the same arguments, in their queues, with their timeouts and policies. Not where the
+        job itself asks for a human (kq.Bury, a side effect in doubt).
+        on_timeout: "fallback", where there is one the default; "retry" (by policy), otherwise the default; "bury" or
+        "revoke". on_lost: what becomes of it when its executor or worker dies under it: "retry", until max_lost have
+        died; "fallback" or "bury": at most one start. Where there is no fallback the job is buried instead.
         max_infra: it is buried when bad storage or a bad network have ended so many attempts.
         keep: seconds that results are kept.
         Raises ConfigError when the name is taken, or failures names no class.
@@ -295,11 +301,12 @@ class App:
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
         failures: Failures | None = None,
-        on_timeout: OnTimeout = "retry",
+        on_timeout: OnTimeout | None = None,
         on_lost: OnLost = "retry",
         max_lost: int | None = None,
         max_infra: int | None = None,
         keep: float | None = None,
+        fallback: Sequence[JobType[..., Any] | str] = (),
     ) -> JobType[..., Any]:
         settings = Settings(queue, priority, timeout=timeout, retry_policy=retry_policy).over(self.defaults)
         rules = Rules(
@@ -309,6 +316,7 @@ class App:
             on_lost,
             self.rules.max_lost if max_lost is None else max_lost,
             self.rules.max_infra if max_infra is None else max_infra,
+            bool(fallback),
         )
         _check_keep(keep)
         name = name or _name_of(function)
@@ -318,7 +326,7 @@ class App:
         settings = replace(settings, retry_policy=None, timeout=None)
         kind = AsyncJobType if asyncio.iscoroutinefunction(function) else JobType
         limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
-        self.jobs[name] = kind(self, name, function, settings, rules, limit, keep)
+        self.jobs[name] = kind(self, name, function, settings, rules, limit, keep, _names_of(fallback, name))
         return self.jobs[name]
 
     # Submitting.
@@ -404,6 +412,8 @@ class App:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
         settings = job.settings.over(self.defaults)
         body = encode_body(job.args, job.kwargs)
+        if job.fallback:
+            body = encode_bodies([body, *(encode_body(each.args, each.kwargs) for each in job.fallback)])
         if len(body) > BODY_LIMIT:
             raise MessageError(
                 f"the arguments of {job.type} take {len(body):,} bytes, more than {BODY_LIMIT:,}",
@@ -420,6 +430,7 @@ class App:
             deadline=settings.deadline,
             unique=settings.unique,
             retry_policy=None if policy is None else policy.to_data(),
+            fallback=tuple(map(self._stage, job.fallback)) or None,
             held=bool(settings.hold),
         )
         delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
@@ -427,6 +438,10 @@ class App:
             raise ValueError(f"at {settings.at} is more than a year away; submit it later")
         delay = max(delay or 0.0, settings.hold or 0.0)
         return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay)
+
+    def _stage(self, job: Job[Any]) -> Stage:
+        policy = job.settings.retry_policy
+        return Stage(job.type, self._queue(job), job.settings.timeout, None if policy is None else policy.to_data())
 
     def _queue(self, job: Job[Any]) -> str:
         return job.settings.queue or self.defaults.queue or DEFAULT_QUEUE
@@ -493,6 +508,18 @@ def _check_keep(keep: float | None) -> None:
 
 def _name_of(function: Callable[..., Any]) -> str:
     return f"{_module_name(function)}.{function.__qualname__}"
+
+
+def _names_of(fallback: Sequence[JobType[..., Any] | str], first: str) -> list[str]:
+    """The names of the job types that run instead of first."""
+    if isinstance(fallback, str | JobType):
+        raise ConfigError(f"{first}: fallback is a list of job types; write fallback=[…]")
+    names = [each.name if isinstance(each, JobType) else each for each in fallback]
+    if first in names:
+        raise ConfigError(f"{first} can't run instead of itself; take it out of its fallback=")
+    if len(names) > FALLBACKS:
+        raise ConfigError(f"{first} has {len(names)} fallbacks, more than {FALLBACKS}; leave some out")
+    return names
 
 
 def _module_name(function: Callable[..., Any]) -> str:

@@ -59,7 +59,10 @@ class Staged:
 
 @dataclass(slots=True, eq=False)
 class CurrentJob:
-    """The running job. attempt: 1 for the first start. until: when its timeout ends, on the monotonic clock."""
+    """The running job. attempt: 1 for the first start. until: when its timeout ends, on the monotonic clock.
+
+    degraded_by: which of the fallbacks it is; 0 for what was submitted.
+    """
 
     id: str
     type: str
@@ -67,6 +70,7 @@ class CurrentJob:
     attempt: int
     until: float
     footing: Footing = field(repr=False)
+    degraded_by: int = 0
     _staged: dict[str, Staged] | None = field(default=None, init=False, repr=False)
     _over: bool = field(default=False, init=False, repr=False)
 

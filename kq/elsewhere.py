@@ -30,6 +30,11 @@ class Place:
         return self.worker.rpartition("-")[0]
 
 
+def of_type(history: Sequence[Attempt], type: str) -> Sequence[Attempt]:
+    """What a job's type met with; not what others did that it runs instead of."""
+    return [attempt for attempt in history if attempt.type in ("", type)]
+
+
 def failed_here(history: Sequence[Attempt], here: Place) -> float | None:
     """When a job last met with bad storage on this host, by this host's clock; None when it never did."""
     ends = [attempt.ended for attempt in history if attempt.outcome in OF_THE_PLACE and attempt.host == here.host]

@@ -23,7 +23,7 @@ from kq.errors import (
 from kq.job import State
 from kq.message import decode_head
 from kq.outcome import DEATHS
-from kq.record import Record, decode_record, encode, job_key, unique_key
+from kq.record import Record, decode_record, encode, job_key, place_key, unique_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
@@ -73,11 +73,24 @@ class Handle(Generic[R_co]):
         JobBuried when it was set aside (ExecutorDied when the processes that ran it died), JobFailed or JobRevoked
         when it ended without a result, ResultExpired when it ended and its result is not kept any more.
         """
+        value: R_co = value_of(self.id, self._end(timeout))
+        return value
+
+    def degraded_by(self, timeout: float | None = None) -> int:
+        """Which job type answered: 0 the one that was submitted, 1 the first that runs instead of it, and so on.
+
+        Waits, and raises, as result() does.
+        """
+        record = self._end(timeout)
+        value_of(self.id, record)
+        return record.degraded_by
+
+    def _end(self, timeout: float | None) -> Record:
+        """How the job ended; raises ResultTimeout, or ResultExpired."""
         found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
             raise ResultExpired(self.id) if self._is_gone() else ResultTimeout(self.id)
-        value: R_co = value_of(self.id, decode_record(found))
-        return value
+        return decode_record(found)
 
     def _is_gone(self) -> bool:
         """Whether the job is certainly neither waiting nor running, although nothing is known of its end."""
@@ -85,7 +98,8 @@ class Handle(Generic[R_co]):
         try:
             if not inspector.traits.indexed:
                 return False  # such a broker does not show what its workers hold
-            known = any(inspector.find(self.queue + place, [self.id]) for place in ("", PARKED, BURIED))
+            queue = place_of(self.id, self.queue, self._app.store)
+            known = any(inspector.find(queue + place, [self.id]) for place in ("", PARKED, BURIED))
             return not known and self._app.store.get([job_key(self.id)])[0] is None
         except BrokerError:
             return False
@@ -140,10 +154,11 @@ def value_of(job: str, record: Record) -> Any:
 
 
 def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> State:
-    """Where job is: first what is known of its end, then where the broker has it."""
+    """Where job is: first what is known of its end, then where the broker has it. queue: that it was submitted to."""
     record = store.get([job_key(job)])[0]
     if record is not None:
         return decode_record(record).state
+    queue = place_of(job, queue, store)
     for message in inspector.find(queue, [job]):
         return state_of(message)
     for aside, state in ((BURIED, State.BURIED), (PARKED, State.PAUSED)):
@@ -152,6 +167,12 @@ def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> Stat
     # It may have ended between the first look and the second; else it is held where we cannot look.
     record = store.get([job_key(job)])[0]
     return State.RESERVED if record is None else decode_record(record).state
+
+
+def place_of(job: str, queue: str, store: Store) -> str:
+    """The queue that a job is in by now which was submitted to queue: what runs instead may run elsewhere."""
+    place = store.get([place_key(job)])[0]
+    return queue if place is None else place.decode()
 
 
 def state_of(message: Seen) -> State:
@@ -172,6 +193,7 @@ def state_of(message: Seen) -> State:
 
 def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector) -> bool:
     """End a job of queue: take it out where it waits, else order it; False when it has ended or is not there."""
+    queue = place_of(job, queue, app.store)
     for place in (queue, queue + PARKED):
         found = inspector.find(place, [job])
         if found and inspector.remove(place, [job]):

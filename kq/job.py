@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from kq.policy import YEAR, RetryPolicy
 
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
 
 
 class State(StrEnum):
@@ -38,6 +39,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.READY: frozenset({State.RESERVED, State.DELAYED, State.BURIED, State.REVOKED, State.DELETED}),
     State.RESERVED: frozenset({State.RUNNING, State.READY, State.BURIED, State.EXPIRED, State.REVOKED, State.PAUSED}),
     State.PAUSED: frozenset({State.READY, State.BURIED, State.REVOKED, State.DELETED}),
+    # READY again as it was, or as its next job type: where one gives up, and another runs instead.
     State.RUNNING: frozenset({State.COMPLETED, State.RETRYING, State.READY, State.BURIED, State.REVOKED}),
     State.BURIED: frozenset({State.READY, State.DELETED, State.COMPLETED}),
     State.COMPLETED: frozenset(),
@@ -53,6 +55,9 @@ LOWEST, HIGHEST = 0, 9
 
 #: Bytes of the longest name of a queue: with what the brokers and kq add to it, AMQP takes 255.
 LONGEST_NAME = 200
+
+#: So many job types may run instead of a job's first one, at most.
+FALLBACKS = 8
 
 #: The last instant that a date can name (the year 9999), in seconds since the epoch.
 LATEST = 253_402_300_799.0
@@ -141,13 +146,40 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[R_co]):
-    """One unit of work: a job type's name, arguments for it, and settings. Submit it with `app.submit`."""
+    """One unit of work: a job type's name, arguments for it, and settings. Submit it with `app.submit`.
+
+    fallback: what runs instead, in order, where this gives up; made by `|`.
+    """
 
     id: str
     type: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     settings: Settings = Settings()
+    fallback: tuple[Job[Any], ...] = ()
+
+    def __or__(self, other: Job[S]) -> Job[R_co | S]:
+        """This job, or else other: where this one gives up, the same job goes on as other.
+
+        The id, the priority, when it may start and until when, and the unique key are this job's. Queue, timeout and
+        retry policy are other's while it runs. What the job type says of fallbacks does not count any more.
+        Raises ValueError for an other with a delay, an instant, a deadline or a unique key of its own.
+        """
+        if not isinstance(other, Job):
+            return NotImplemented
+        instead = (replace(other, fallback=()), *other.fallback)
+        for each in instead:
+            for name in ("delay", "at", "hold", "deadline", "unique"):
+                if getattr(each.settings, name) is not None:
+                    raise ValueError(f"{each.type} runs instead of {self.type}: say {name} of that one, the first")
+        if len(self.fallback) + len(instead) > FALLBACKS:
+            raise ValueError(f"more than {FALLBACKS} jobs instead of {self.type}; leave some out")
+        return replace(self, fallback=(*self.fallback, *instead))
+
+    def __str__(self) -> str:
+        """The calls that it stands for: resize('cat.png', width=200) | shrink('cat.png')."""
+        named = [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return " | ".join([f"{self.type}({', '.join([*map(repr, self.args), *named])})", *map(str, self.fallback)])
 
     def held(self, seconds: float) -> Job[R_co]:
         """This job, to be held for so long before it may start."""

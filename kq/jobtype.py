@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from kq.clock import new_id
@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 class Submits(Protocol):
     """Where jobs go: the app."""
+
+    jobs: dict[str, JobType[..., Any]]
 
     def submit_jobs(self, jobs: Iterable[Job[Any]]) -> list[Handle[Any]]:
         """Store jobs, all or none."""
@@ -41,6 +43,7 @@ class JobType(Generic[P, R]):
         rules: Rules,
         timeout: float,
         keep: float | None,
+        fallback: Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, function)
         self.app = app
@@ -50,6 +53,7 @@ class JobType(Generic[P, R]):
         self.rules = rules
         self.timeout = timeout
         self.keep = keep
+        self.fallback = tuple(fallback)
         self.signature = Signature(name, function)
         self.asynchronous = asyncio.iscoroutinefunction(function)
 
@@ -61,9 +65,19 @@ class JobType(Generic[P, R]):
         return f"<job type {self.name}>"
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """A job with these arguments, not yet submitted. Raises TypeError when they do not fit."""
-        self.signature.check(args, kwargs)
+        """A job with these arguments, not yet submitted. Raises TypeError when they do not fit, a fallback neither."""
+        self.check(args, kwargs)
         return Job(new_id(), self.name, args, kwargs, self.settings)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError unless these arguments will fit where they run, and each fallback that the app knows."""
+        self.signature.check(args, kwargs)
+        for name in self.fallback:
+            if name in self.app.jobs:
+                try:
+                    self.app.jobs[name].signature.check(args, kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{error} (it runs instead of {self.name} when that gives up)") from None
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Submit a job with these arguments; it is stored when this returns (promise C1).

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from kq.errors import MessageError
-from kq.job import LATEST, Counters
+from kq.job import FALLBACKS, LATEST, Counters
 from kq.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
 
 VERSION = 1
@@ -35,6 +35,7 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)]
 Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
+Stages: TypeAlias = Annotated[tuple["Stage", ...], msgspec.Meta(max_length=FALLBACKS)]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,6 +44,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     number: 1 for the first start. worker, host: who ran it, and where. started, ended: seconds since the epoch by the
     worker's clock. outcome: "raised", "timed out", "died", "out of memory", "bad storage" or "bad network". error: one
     line. counter: the counter that it counted to: "failed", "lost" or "infra". code: the version of the application.
+    type: the job type that ran, where others may run instead.
     Of a human's act number is 0, worker says who it was, outcome what he did ("kicked", "edited", "buried"), error why.
     """
 
@@ -55,6 +57,25 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     counter: str = ""
     host: str = ""
     code: str = ""
+    type: str = ""
+
+
+class Stage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A job type that runs instead of one that gave up.
+
+    queue: where it runs; where the job is already when it is None. timeout, retry_policy: as in Head.
+    """
+
+    type: Name
+    queue: str | None = None
+    timeout: Timeout | None = None
+    retry_policy: Data | None = None
+
+
+class First(Stage, frozen=True, omit_defaults=True):
+    """What a job was submitted as, to put it back so. assumed: what runs instead was its type's to say."""
+
+    assumed: bool = False
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -75,6 +96,11 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deadline: Instant | None = None
     unique: str | None = None
     retry_policy: Data | None = None
+    degraded_by: Annotated[int, msgspec.Meta(ge=0, le=FALLBACKS)] = (
+        0  # which of fallback the job is by now; 0: what it was submitted as
+    )
+    fallback: Stages | None = None  # what runs instead, in order; the job type's own where nobody says
+    first: First | None = None  # what it was submitted as, when it is one of fallback
     history: tuple[Attempt, ...] = ()
     # Only on buried messages, see OF_BURIED:
     error: str | None = None
@@ -139,6 +165,47 @@ def encode_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     return body
 
 
+def encode_bodies(bodies: Sequence[bytes]) -> bytes:
+    """One body for a job and for those that run instead of it: theirs, in order, behind its own."""
+    first, *others = (_decode_arguments(body) for body in bodies)
+    return _encode(_Whole(first.args, first.kwargs, [None, *others]))
+
+
+def turned(body: bytes, here: int, there: int) -> bytes:
+    """body with the arguments of another stage in front; 0 is what the job was submitted as.
+
+    A stage that has no arguments of its own gets those of stage 0. What is no body stays as it is.
+    """
+    try:
+        whole = _decode_whole(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body
+    if not whole.instead:
+        return body
+    stages = [*whole.instead, *[None] * (max(here, there) + 1 - len(whole.instead))]
+    stages[here] = _Arguments(whole.args, whole.kwargs)
+    front = stages[there] or stages[0] or stages[here]
+    assert front is not None
+    stages[there] = None
+    return _encode(_Whole(front.args, front.kwargs, stages))
+
+
+def with_arguments(body: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """body, or what is there in its place, with other arguments in front. Raises as encode_body() does."""
+    front = encode_body(args, kwargs)
+    try:
+        instead = _decode_whole(body).instead
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return front
+    new = _decode_arguments(front)
+    return _encode(_Whole(new.args, new.kwargs, instead)) if instead else front
+
+
+def shares_arguments(body: bytes) -> bool:
+    """Whether what runs instead gets the arguments that stand in front. Raises MessageError for what is no body."""
+    return not _decoded(body).instead
+
+
 def encode_result(value: Any) -> bytes:
     """The JSON of what a job returned. Raises TypeError for what JSON cannot carry, as encode_body() does."""
     try:
@@ -152,16 +219,20 @@ def encode_result(value: Any) -> bytes:
 
 def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The arguments in a body. Raises MessageError for anything that is not one."""
+    decoded = _decoded(body)
+    if _brackets(body) > DEPTH_LIMIT and _is_deep([decoded.args, decoded.kwargs], DEPTH_LIMIT - 1):
+        raise MessageError(_TOO_DEEP)
+    return decoded.args, decoded.kwargs
+
+
+def _decoded(body: bytes) -> _Body:
     try:
-        decoded = _decode_body(body)
+        return _decode_body(body)
     except RecursionError:
         raise MessageError(_TOO_DEEP) from None
     except (msgspec.MsgspecError, ValueError) as error:
         form = '{"args": [...], "kwargs": {...}}'
         raise MessageError(f"the body is no JSON of the form {form}: {one_line(error)}") from error
-    if _brackets(body) > DEPTH_LIMIT and _is_deep([decoded.args, decoded.kwargs], DEPTH_LIMIT - 1):
-        raise MessageError(_TOO_DEEP)
-    return decoded.args, decoded.kwargs
 
 
 def encode_head(head: Head) -> dict[str, Any]:
@@ -178,11 +249,19 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
     try:
         head = msgspec.convert(headers, Head)
         _encode(head)  # what could not be written again, as half a surrogate pair, must not come in
-        if head.retry_policy is not None:
-            from_data(head.retry_policy)
+        for policy in _policies(head):
+            from_data(policy)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"a header is wrong: {one_line(error)}") from error
     return head
+
+
+def _policies(head: Head) -> list[Data]:
+    """All retry policies that head has."""
+    if head.fallback is None and head.first is None:
+        return [] if head.retry_policy is None else [head.retry_policy]
+    stages = (head, head.first, *(head.fallback or ()))
+    return [stage.retry_policy for stage in stages if stage is not None and stage.retry_policy is not None]
 
 
 def only_id(message_id: str, headers: Mapping[str, Any]) -> str:
@@ -219,9 +298,28 @@ def one_line(text: object) -> str:
     return line if len(line) <= 400 else f"{line[:400]}…"
 
 
-class _Body(msgspec.Struct):
+class _Front(msgspec.Struct):
     args: list[Any] = msgspec.field(default_factory=list)
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Body(_Front):
+    """A body. instead: the arguments of what runs instead, by its number; None for what stands in front."""
+
+    instead: list[_Front | None] = msgspec.field(default_factory=list)
+
+
+class _Arguments(msgspec.Struct, omit_defaults=True):
+    """Arguments as they stand in a body."""
+
+    args: msgspec.Raw = msgspec.Raw(b"[]")
+    kwargs: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Whole(_Arguments, omit_defaults=True):
+    """A body with all arguments as they stand there."""
+
+    instead: list[_Arguments | None] = msgspec.field(default_factory=list)
 
 
 #: Headers that a message has only while it is buried.
@@ -230,6 +328,8 @@ OF_BURIED = ("error", "traceback", "log", "buried", "queue")
 _OURS = frozenset(Head.__struct_fields__)
 _encode = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_arguments = msgspec.json.Decoder(_Arguments).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
 _ARGUMENT_DEPTH = DEPTH_LIMIT - 2
 _TOO_DEEP = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 

@@ -16,8 +16,8 @@ from kq.job import Counter, Counters
 from kq.message import Envelope
 from kq.policy import MOST_RETRIES, Exponential, RetryPolicy
 
-OnTimeout: TypeAlias = Literal["retry", "bury", "revoke"]
-OnLost: TypeAlias = Literal["retry", "bury"]
+OnTimeout: TypeAlias = Literal["retry", "fallback", "bury", "revoke"]
+OnLost: TypeAlias = Literal["retry", "fallback", "bury"]
 
 #: How an attempt ended that did not complete its job, in the words of its history, and the counter that it counts to.
 How: TypeAlias = Literal["raised", "timed out", "died", "out of memory", "bad storage", "bad network"]
@@ -141,6 +141,15 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
+class FallBack:
+    """Its job type gives up, and the next one runs instead: the same job, counted anew. counters: as they are now."""
+
+    failure: Failure
+    counters: Counters
+    how: How
+
+
+@dataclass(frozen=True, slots=True)
 class Revoke:
     """It ends without a result."""
 
@@ -179,7 +188,7 @@ class Drop:
     staged: tuple[Envelope, ...] = ()
 
 
-Verdict: TypeAlias = Complete | Retry | Bury | Revoke | GiveBack | Park | PassOn | Expire | Drop
+Verdict: TypeAlias = Complete | Retry | Bury | FallBack | Revoke | GiveBack | Park | PassOn | Expire | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +199,29 @@ class Rules:
     failures: the classes of errors, by dotted name, where the type or the app differs from FAILURES.
     max_lost: when so many executors have died under it, it is buried (promise C7).
     max_infra: when bad storage or a bad network have ended so many attempts, it is buried.
+    fallback: whether another job type runs instead of this one where it would be buried for its failures.
+    on_timeout: None for the fallback where there is one, else a retry.
     """
 
     retry_policy: RetryPolicy | None = None
     failures: Mapping[str, FailureClass] = field(default_factory=dict)
-    on_timeout: OnTimeout = "retry"
+    on_timeout: OnTimeout | None = None
     on_lost: OnLost = "retry"
     max_lost: int = 3
     max_infra: int = 15
+    fallback: bool = False
+
+    @property
+    def starts_once(self) -> bool:
+        """Whether the job must not start again when its executor or its worker was lost under it."""
+        return self.on_lost != "retry"
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("on_timeout", self.on_timeout, get_args(OnTimeout)),
             ("on_lost", self.on_lost, get_args(OnLost)),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise ValueError(f"{name} {value!r} is none; use one of {', '.join(known)}")
         for name, limit in (("max_lost", self.max_lost), ("max_infra", self.max_infra)):
             if limit < 1:
@@ -266,13 +283,25 @@ def class_of(names: Sequence[str], rules: Rules) -> FailureClass:
 def _after_error(failure: Failure, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:
     match class_of(failure.names, rules):
         case "final":
-            return Bury(failure, counters.plus("failed"), "raised")
+            return _gives_up(failure, counters.plus("failed"), "raised", rules)
         case "passing":
             return _by_policy("raised", failure, counters, rules, chance)
         case "storage":
             return _after_hindrance("bad storage", failure, counters, rules, chance)
         case "network":
             return _after_hindrance("bad network", failure, counters, rules, chance)
+
+
+def asks_a_human(failure: Failure) -> bool:
+    """Whether the job itself wanted to be buried, by kq.Bury or a side effect in doubt: nothing runs instead then."""
+    return "kq.errors.Bury" in failure.names
+
+
+def _gives_up(failure: Failure, counters: Counters, how: How, rules: Rules) -> Verdict:
+    """No further attempt of this job type."""
+    if rules.fallback and not asks_a_human(failure):
+        return FallBack(failure, counters, how)
+    return Bury(failure, counters, how)
 
 
 def _by_policy(
@@ -283,12 +312,12 @@ def _by_policy(
     chance: random.Random,
     delay: float | None = None,
 ) -> Verdict:
-    """Retry as the policy says, after delay where the job asked for one; bury when the policy gives up."""
+    """Retry as the policy says, after delay where the job asked for one, until the policy gives up."""
     failed = counters.plus("failed")
     policy = (rules.retry_policy or DEFAULT_POLICY).for_error(failure.names)
     wait = policy.delay_before(failed.failed, chance)
     if wait is None:
-        return Bury(failure, failed, how)
+        return _gives_up(failure, failed, how, rules)
     return Retry(wait if delay is None else delay, failed, failure, how)
 
 
@@ -297,7 +326,7 @@ def _after_hindrance(how: How, failure: Failure, counters: Counters, rules: Rule
     hindered = counters.plus("infra")
     wait = HINDERED_WAITS.delay_before(hindered.infra, chance)
     if wait is None or hindered.infra >= rules.max_infra:
-        return Bury(failure, hindered, how)
+        return _gives_up(failure, hindered, how, rules)
     return Retry(wait, hindered, failure, how)
 
 
@@ -306,8 +335,10 @@ def _after_death(how: How, why: str, log: str, counters: Counters, rules: Rules)
     lost = counters.plus("lost")
     message = f"its executor died ({why}), {lost.lost} of at most {rules.max_lost} times"
     failure = Failure(("kq.errors.ExecutorDied",), message, log=log)
-    if rules.on_lost == "bury" or lost.lost >= rules.max_lost:
+    if rules.on_lost == "bury":
         return Bury(failure, lost, how)
+    if rules.on_lost == "fallback" or lost.lost >= rules.max_lost:
+        return _gives_up(failure, lost, how, rules)
     return Retry(0.0, lost, failure, how)
 
 
@@ -318,8 +349,11 @@ def _after_timeout(outcome: TimedOut, counters: Counters, rules: Rules, chance: 
         f"ran past its timeout of {outcome.after:g} s and was {how}",
         log=outcome.log,
     )
-    if rules.on_timeout == "bury":
-        return Bury(failure, counters.plus("failed"), "timed out")
-    if rules.on_timeout == "revoke":
-        return Revoke(str(failure))
+    match rules.on_timeout or ("fallback" if rules.fallback else "retry"):
+        case "fallback":
+            return _gives_up(failure, counters.plus("failed"), "timed out", rules)
+        case "bury":
+            return Bury(failure, counters.plus("failed"), "timed out")
+        case "revoke":
+            return Revoke(str(failure))
     return _by_policy("timed out", failure, counters, rules, chance)

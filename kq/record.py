@@ -17,7 +17,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
 
     value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
-    complete it. staged: jobs that are to be submitted because it completed, until they are.
+    complete it. type: the job type that ended it; degraded_by: which of the fallbacks that is, 0 for none of them.
+    staged: jobs that are to be submitted because it completed, until they are.
     """
 
     state: State
@@ -30,6 +31,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str = ""
     queue: str = ""
     history: tuple[Attempt, ...] = ()
+    degraded_by: int = 0
     staged: tuple[Envelope, ...] = ()
 
 
@@ -75,6 +77,11 @@ def late_key(job: str) -> str:
 
 def start_key(job: str) -> str:
     return f"start:{job}"
+
+
+def place_key(job: str) -> str:
+    """Where the queue of a job is named that has gone to another one than it was submitted to."""
+    return f"place:{job}"
 
 
 def unique_key(key: str) -> str:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from kq.broker import Inspector
 from kq.clock import new_id
 from kq.errors import BrokerError
-from kq.outcome import Bury, GiveBack, Park, PassOn, Retry, Revoke, Verdict
+from kq.outcome import Bury, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.record import encode
 from kq.state.store import Store, Write
 
@@ -84,7 +84,8 @@ class Standing:
     def last_word(self, job: str, verdict: Verdict) -> Verdict:
         """What becomes of a job that ran and ended with verdict: one that was revoked does not run again."""
         order = self.revoked.get(job)
-        return Revoke(f"revoked {order}") if order and isinstance(verdict, Retry | Bury | Park | PassOn) else verdict
+        again = isinstance(verdict, Retry | Bury | FallBack | Park | PassOn)
+        return Revoke(f"revoked {order}") if order and again else verdict
 
     def spent(self, job: str) -> Iterator[Write]:
         """What to write when a job has ended: an order about it is not kept for long any more."""

@@ -23,7 +23,7 @@ from kq.message import Attempt
 from kq.units import format_duration
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
-_TOLD = {"kq", "id", "type", "history", "error", "traceback", "log", "queue"}
+_TOLD = {"kq", "id", "type", "history", "error", "traceback", "log", "queue", "degraded_by", "fallback", "first"}
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
@@ -136,6 +136,8 @@ def more_data(job: JobInfo) -> dict[str, object]:
         "due": job.due,
         "result": job.result,
         "worker": job.worker or None,
+        "degraded_by": job.degraded_by,
+        "types": list(job.types),
         "traceback": job.traceback or None,
         "log": job.log or None,
         "submitted": job.submitted,
@@ -162,6 +164,10 @@ def due_in(job: JobInfo) -> str:
 def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     yield "id", job.id
     yield "type", job.type
+    if job.degraded_by:
+        yield "degraded", _degraded(job)
+    elif job.types:
+        yield "fallback", ", ".join(job.types[1:])
     yield "queue", f"{job.queue}, priority {job.priority}"
     yield "state", job.state.value
     for name, text in (("worker", job.worker), ("error", job.error)):
@@ -180,12 +186,20 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     yield from (("log", line) for line in job.log.splitlines())
 
 
+def _degraded(job: JobInfo) -> str:
+    """Which of its job types it is, and what it was submitted as."""
+    types = job.types or [attempt.type for attempt in job.history if attempt.type]
+    of = f" of {len(job.types) - 1}" if job.types else ""
+    return f"fallback {job.degraded_by}{of}" + (f", instead of {types[0]}" if types else "")
+
+
 def _happened(attempt: Attempt) -> str:
     if not attempt.number:
         ago = format_duration(max(0.0, time.time() - attempt.ended))
         return f"{attempt.outcome} by {attempt.worker} {ago} ago" + (f": {attempt.error}" if attempt.error else "")
     took = format_duration(max(0.0, attempt.ended - attempt.started))
-    return f"{attempt.outcome} after {took} on {attempt.worker}: {attempt.error}"
+    as_type = f" as {attempt.type}" if attempt.type else ""
+    return f"{attempt.outcome} after {took}{as_type} on {attempt.worker}: {attempt.error}"
 
 
 def call_of(job: JobInfo) -> str:

@@ -70,7 +70,7 @@ def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) ->
 def _by_hand(control: Control, job: JobInfo) -> dict[str, Any] | None:
     if not document.has_editor():
         raise click.UsageError("say what to change: --set args.0=8", click.get_current_context())
-    return document.edited(job, lambda parts: control.check(job.type, parts.get("args", []), parts.get("kwargs", {})))
+    return document.edited(job, lambda parts: control.check(job, parts.get("args", []), parts.get("kwargs", {})))
 
 
 @contextmanager

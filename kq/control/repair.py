@@ -23,7 +23,7 @@ from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.view import MOST, View
 from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.job import ENDED, HIGHEST, LOWEST, State
-from kq.message import BODY_LIMIT, Envelope, decode_body, encode_body, one_line
+from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
 from kq.policy import YEAR
 from kq.record import Record, decode_record, encode, job_key, unique_key
 from kq.standing import caller
@@ -137,11 +137,17 @@ class Repair(View):
             self._carry_out_one(_Step(seen, act, (made,), keeps_due=delay is None))
         return tuple(changed)
 
-    def check(self, type: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Raise TypeError unless these arguments fit a job type; False when the app does not know it."""
-        known = self._app.jobs.get(type)
-        if known is not None:
-            known.signature.check(args, kwargs)
+    def check(self, job: JobInfo, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Raise TypeError unless these arguments fit the type of job, and those that run instead with the same ones.
+
+        False when the app does not know its type.
+        """
+        known = self._app.jobs.get(job.type)
+        if known is not None and not job.types:
+            known.check(args, kwargs)
+        for name in (job.type,) if job.own_arguments else job.types:
+            if name in self._app.jobs:
+                self._app.jobs[name].signature.check(args, kwargs)
         return known is not None
 
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
@@ -290,12 +296,12 @@ class Repair(View):
             old_args, old_kwargs = decode_body(seen.body)
             args, kwargs = old_args if args is None else args, old_kwargs if kwargs is None else kwargs
         job = info_of(seen)
-        if not self.check(job.type, args, kwargs) and self._app.jobs and not unchecked:
+        if not self.check(job, args, kwargs) and self._app.jobs and not unchecked:
             raise NotRepaired(
                 f"app {self._app.name!r} has no job type {job.type!r}, so nothing tells whether the arguments fit",
                 fix="Name the app that has it, or say --unchecked (unchecked=True).",
             )
-        body = encode_body(args, kwargs)
+        body = with_arguments(seen.body, args, kwargs)
         if len(body) > BODY_LIMIT:
             raise MessageError(f"the arguments take {len(body):,} bytes, more than {BODY_LIMIT:,}")
         return body

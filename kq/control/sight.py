@@ -16,7 +16,7 @@ from kq.broker import BURIED, PARKED, Seen
 from kq.errors import MessageError
 from kq.handle import state_of
 from kq.job import State
-from kq.message import Attempt, Head, decode_body, decode_head
+from kq.message import Attempt, Head, decode_body, decode_head, shares_arguments
 from kq.standing import Order
 
 
@@ -98,7 +98,9 @@ class JobInfo:
     attempt: how many attempts have ended, since a human last kicked it. due: when a delayed job becomes ready;
     submitted, buried: when it was; seconds since the epoch. headers: all that its message has, as it came. version:
     changes whenever the message does; "" when there is none. log: the last lines of an executor that died under it.
-    body: that of its message as text, where it is no JSON of arguments.
+    body: that of its message as text, where it is no JSON of arguments. degraded_by: which of its fallbacks it is by
+    now, or ended as; 0: what it was submitted as. types: all job types that it may run as, in order, where its message
+    says; own_arguments: not all of them with the same arguments.
     """
 
     id: str
@@ -121,6 +123,9 @@ class JobInfo:
     version: str = ""
     body: str = ""
     log: str = ""
+    degraded_by: int = 0
+    types: tuple[str, ...] = ()
+    own_arguments: bool = False
 
     @property
     def parent(self) -> str:
@@ -223,4 +228,13 @@ def info_of(seen: Seen) -> JobInfo:
         version=blake2b(seen.stamp, digest_size=8).hexdigest(),
         log=str(headers.get("log") or ""),
         body=body,
+        degraded_by=head.degraded_by,
+        types=_types_of(head),
+        own_arguments=not body and not shares_arguments(seen.body),
     )
+
+
+def _types_of(head: Head) -> tuple[str, ...]:
+    if not head.fallback:
+        return ()
+    return head.first.type if head.first else head.type, *(stage.type for stage in head.fallback)

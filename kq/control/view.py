@@ -161,6 +161,7 @@ class View:
             history=record.history,
             result=msgspec.json.decode(record.value),
             worker=record.worker,
+            degraded_by=record.degraded_by,
         )
 
     def _held(self, queue: str, running: Mapping[str, JobInfo], limit: int) -> list[JobInfo]:

@@ -29,7 +29,7 @@ class Reasons(View):
             return f"job {id} is not known: it never was, or it ended longer ago than results are kept"
         place = job.queue + PARKED if job.state is State.PAUSED else job.queue
         seen = next(iter(self._inspector.find(place, [id])), None)
-        return f"job {id} {self._reason(job, seen)}{_lock(seen)}"
+        return f"job {id} {self._reason(job, seen)}{_stage(job)}{_lock(seen)}"
 
     def why_queue(self, queue: str) -> str:
         """Why the jobs of a queue wait, in one sentence."""
@@ -58,7 +58,7 @@ class Reasons(View):
             case State.BURIED:
                 return f"is buried, for a human to look at: {job.error or 'no reason is known'}"
             case State.COMPLETED:
-                return f"has ended: completed on {job.worker}"
+                return f"has ended: completed on {job.worker}" + (f" by {job.type}" if job.degraded_by else "")
             case _:
                 return f"has ended: {job.state.value}, {job.error}"
 
@@ -169,6 +169,15 @@ def _paused(order: Order, now: float) -> str:
 
 def _lease(beat: Heartbeat) -> str:
     return f"whose last beat was {format_duration(beat.age)} ago (lease {format_duration(beat.worker.lease)})"
+
+
+def _stage(job: JobInfo) -> str:
+    """What it is by now, where that is not what was submitted."""
+    if not job.degraded_by:
+        return ""
+    tried = [attempt for attempt in job.history if attempt.type not in ("", job.type)]
+    why = f", because {tried[-1].type} {tried[-1].outcome}: {tried[-1].error}" if tried else ""
+    return f"; it is fallback {job.degraded_by}{why}"
 
 
 def _lock(seen: Seen | None) -> str:

@@ -201,7 +201,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _current(run: Run, began: float, footing: Footing) -> CurrentJob:
-    return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout, footing)
+    return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout, footing, run.degraded_by)
 
 
 def _may_begin(run: Run, claims: Claims) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from kq.outcome import Bury, Complete, Drop, Expire, GiveBack, Park, PassOn, Retry, Revoke, Verdict
+from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.units import format_duration
 from kq.worker.pool import Task
 
@@ -25,11 +25,11 @@ def started(task: Task) -> None:
 
 def ended(task: Task, verdict: Verdict, now: float) -> None:
     """task has ended with verdict, or goes without having begun. now: monotonic."""
-    log = _worker if isinstance(verdict, Retry | Bury | PassOn) else _jobs
+    log = _worker if isinstance(verdict, Retry | Bury | FallBack | PassOn) else _jobs
     level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
     if not log.isEnabledFor(level):
         return
-    (word, why), after = _told(verdict), ""
+    (word, why), after = _told(task, verdict), ""
     fields = _fields(task, word)
     if task.started:
         fields["seconds"] = round(now - task.started, 6)
@@ -51,13 +51,15 @@ def _fields(task: Task, event: str) -> dict[str, Any]:
     }
 
 
-def _told(verdict: Verdict) -> tuple[str, str]:
+def _told(task: Task, verdict: Verdict) -> tuple[str, str]:
     """What became of a job in a word or two, and what more there is to say."""
     match verdict:
         case Complete():
             return "completed", ""
         case Retry(delay=delay, failure=failure):
             return "failed", f": {failure}; again in {format_duration(delay)}"
+        case FallBack(failure=failure):
+            return "fell back", f": {failure}; {task.next.type if task.next else 'nothing'} runs instead"
         case Bury(failure=failure):
             return "buried", f": {failure}"
         case Revoke(reason=reason):

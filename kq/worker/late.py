@@ -5,7 +5,7 @@ They change nothing. Kept beside a job's record, they tell that it ran twice, an
 
 from __future__ import annotations
 
-from kq.outcome import Bury, Complete, Retry, Verdict
+from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
 from kq.record import Late, decode_record, digest, encode, job_key, late_key
 from kq.state.store import Store, Write
 from kq.worker.pool import Task
@@ -29,7 +29,11 @@ class LateWords:
         match verdict:
             case Complete(value):
                 late = Late(scribe.attempt(task, "completed", "", now), digest(value))
-            case Retry(failure=failure, how=how) | Bury(failure=failure, how=str(how)):
+            case (
+                Retry(failure=failure, how=how)
+                | FallBack(failure=failure, how=how)
+                | Bury(failure=failure, how=str(how))
+            ):
                 late = Late(scribe.attempt(task, how, str(failure), now))
             case _:
                 return

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from kq.elsewhere import Place, failed_here, wait_for_another
+from kq.elsewhere import Place, failed_here, of_type, wait_for_another
 from kq.record import lease_key, worker_key
 from kq.state.store import Store
 from kq.worker.pool import Task
@@ -30,14 +30,17 @@ class Neighbours:
 
     def may_do_better(self, task: Task) -> bool:
         """Whether there is a reason to look for another worker. One that may have started elsewhere is left alone."""
-        return not task.delivery.redelivered and failed_here(task.head.history, self._here) is not None
+        if task.delivery.redelivered or not task.head.history:
+            return False
+        return failed_here(of_type(task.head.history, task.head.type), self._here) is not None
 
     def better_for(self, tasks: Sequence[Task], now: float) -> Iterator[tuple[Task, float]]:
         """Those of tasks that a better place may take, and after how many seconds to offer them again."""
         peers = self._alive()
         for task in tasks:
             others = [Place(peer.name, peer.host) for peer in peers if task.delivery.queue in peer.queues]
-            wait = wait_for_another(task.head.history, self._here, others, now)
+            history = of_type(task.head.history, task.head.type)
+            wait = wait_for_another(history, self._here, others, now)
             if wait is not None:
                 yield task, wait
 

@@ -26,6 +26,7 @@ import msgspec
 from kq.app import App
 from kq.errors import KqError
 from kq.loading import load_app, version_of
+from kq.message import Stage
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, run_executor
 from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
@@ -79,9 +80,16 @@ def catalogue(app: App) -> list[Entry]:
             max_lost=job_type.rules.max_lost,
             max_infra=job_type.rules.max_infra,
             keep=app.keep if job_type.keep is None else job_type.keep,
+            fallback=tuple(_stage(app, name) for name in job_type.fallback),
         )
         for job_type in app.jobs.values()
     ]
+
+
+def _stage(app: App, name: str) -> Stage:
+    """A job type that runs instead of another; of one that the app does not know, nothing but its name."""
+    known = app.jobs.get(name)
+    return Stage(name, None if known is None else known.settings.queue)
 
 
 def _policy_data(policy: RetryPolicy | None) -> dict[str, object] | None:

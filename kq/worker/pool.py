@@ -13,8 +13,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -25,8 +25,9 @@ from kq.clock import Clock
 from kq.context import STAGED_SIZE
 from kq.errors import KqError
 from kq.failure import Failure
+from kq.fallback import next_of, stages_of
 from kq.job import Counters
-from kq.message import Head
+from kq.message import Head, Stage
 from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
@@ -75,12 +76,16 @@ FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
 
 @dataclass(slots=True)
 class Kind:
-    """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean."""
+    """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean.
+
+    fallback: what runs instead of it, in order.
+    """
 
     name: str
     rules: Rules
     timeout: float
     keep: float
+    fallback: tuple[Stage, ...] = ()
     seconds: float | None = None
 
     def took(self, seconds: float) -> None:
@@ -112,12 +117,32 @@ class Task:
     @property
     def suspect(self) -> bool:
         """Whether its starts are counted beforehand: it may be killing its workers, or must not start twice."""
-        return self.delivery.redelivered or self.kind.rules.on_lost == "bury"
+        return self.delivery.redelivered or self.kind.rules.starts_once
 
     @property
     def poison(self) -> bool:
         """Whether executors or workers died under it, or seem to have: then it runs alone (promise C7)."""
         return self.counters.lost > 0 or self.starts > self.counted
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """What may run instead of what the job was submitted as, in order."""
+        return stages_of(self.head, self.kind.fallback)
+
+    @property
+    def next(self) -> Stage | None:
+        """What runs instead of it when it gives up."""
+        return next_of(self.head, self.kind.fallback)
+
+    @property
+    def rules(self) -> Rules:
+        """What is said about its failures, by its type and by its message."""
+        rules, policy = self.kind.rules, self.head.policy
+        if policy is not None:
+            rules = replace(rules, retry_policy=policy)
+        if self.head.fallback is not None or self.head.degraded_by:
+            rules = replace(rules, fallback=self.next is not None)
+        return rules
 
     @property
     def place(self) -> tuple[int, int]:
@@ -371,7 +396,7 @@ class Pool:
     def _outcome_of_death(self, task: Task, executor: Executor, started: set[int]) -> Outcome:
         if task.interrupted:
             return TimedOut(task.timeout, killed=True, log=executor.log)
-        innocent = executor.culprit is not None and task is not executor.culprit and task.kind.rules.on_lost == "retry"
+        innocent = executor.culprit is not None and task is not executor.culprit and not task.kind.rules.starts_once
         if innocent or task.seq not in started:
             return GivenBack()
         if executor.excess:
@@ -454,7 +479,18 @@ class Pool:
             executor.queued.append(task)
             delivery, head = task.delivery, task.head
             attempt = task.counters.attempts + 1
-            runs.append(Run(task.seq, head.id, head.type, delivery.queue, delivery.body, attempt, task.timeout))
+            runs.append(
+                Run(
+                    task.seq,
+                    head.id,
+                    head.type,
+                    delivery.queue,
+                    delivery.body,
+                    attempt,
+                    task.timeout,
+                    head.degraded_by,
+                )
+            )
         self._begin(executor)
         executor.claims.offer(run.seq for run in runs)
         self._send(executor, Order(runs, worker=self.worker))
@@ -682,5 +718,6 @@ def _kind(entry: Entry, before: Kind | None) -> Kind:
         entry.on_lost,  # type: ignore[arg-type]
         entry.max_lost,
         entry.max_infra,
+        bool(entry.fallback),
     )
-    return Kind(entry.name, rules, entry.timeout, entry.keep, before.seconds if before else None)
+    return Kind(entry.name, rules, entry.timeout, entry.keep, entry.fallback, before.seconds if before else None)

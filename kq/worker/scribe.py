@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from kq.broker import BURIED, PARKED
+from kq.fallback import Form
 from kq.job import State
 from kq.message import Attempt, Envelope, Head, again, set_aside
 from kq.outcome import (
@@ -17,6 +18,7 @@ from kq.outcome import (
     Complete,
     Drop,
     Expire,
+    FallBack,
     GiveBack,
     How,
     Park,
@@ -24,14 +26,17 @@ from kq.outcome import (
     Retry,
     Revoke,
     Verdict,
+    asks_a_human,
 )
-from kq.record import Record, Start, encode, job_key, lease_key, unique_key
+from kq.record import Record, Start, encode, job_key, lease_key, place_key, unique_key
 from kq.state.store import Write
 from kq.worker.pool import Task
 from kq.worker.starts import START_KEEP, key_of
 
 #: Seconds during which a second copy of a message is recognised, where the broker can't.
 COPY_KEEP = 3600.0
+#: Seconds that is remembered where a job went that runs in another queue than it was submitted to.
+PLACE_KEEP = 370 * 86400.0
 #: Characters of an error in a job's history.
 ERROR_LIMIT = 500
 
@@ -58,18 +63,33 @@ class Scribe:
         if task.head.unique and record is not None:
             lock = unique_key(task.head.unique)
             yield Write(lock, None, None, lease_key(self.worker), (key, mine), (lock, task.head.id.encode()))
+        yield from self._moved(task, verdict, now, (key, mine))
+
+    def _moved(self, task: Task, verdict: Verdict, now: float, unless: tuple[str, bytes]) -> Iterator[Write]:
+        """Where the job goes, for who looks for it where it was submitted."""
+        if not isinstance(verdict, FallBack) and not task.head.degraded_by:
+            return
+        place, alive = place_key(task.head.id), lease_key(self.worker)
+        first = task.head.first.queue if task.head.first else task.delivery.queue
+        goes = self._form(task, verdict, now).queue if isinstance(verdict, FallBack | Bury) else task.delivery.queue
+        if goes != task.delivery.queue:
+            yield Write(place, None if goes == first else goes.encode(), PLACE_KEEP, alive, unless)
+        elif goes != first and isinstance(verdict, Complete | Revoke | Expire):
+            yield Write(place, None, None, alive, unless)
 
     def follow_ups(self, task: Task, verdict: Verdict, now: float) -> tuple[Envelope, ...]:
         """What is stored together with the job's ack."""
         queue = task.delivery.queue
-        if isinstance(verdict, Retry):
-            return (
-                _envelope(task, again(task.delivery.headers, self._after(task, verdict, now)), queue, verdict.delay),
-            )
+        if isinstance(verdict, Retry | FallBack):
+            form = self._form(task, verdict, now)
+            delay = verdict.delay if isinstance(verdict, Retry) else 0.0
+            return (_envelope(task, again(task.delivery.headers, form.head), form.queue, delay, form.body),)
         if isinstance(verdict, PassOn):
             return (_envelope(task, again(task.delivery.headers, task.head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
-            return (_envelope(task, self._buried(task, verdict, now), queue + BURIED),)
+            form = self._form(task, verdict, now)
+            headers = self._buried(task, verdict, form, now)
+            return (_envelope(task, headers, form.queue + BURIED, body=form.body),)
         if isinstance(verdict, Complete) and verdict.staged:
             # Who had it before may have released them and died before the broker was told that it is done.
             known = task.delivery.redelivered or task.head.again
@@ -97,13 +117,21 @@ class Scribe:
             "type": task.head.type,
             "queue": task.delivery.queue,
             "history": task.head.history,
+            "degraded_by": task.head.degraded_by,
         }
         match verdict:
             case Complete(value, staged):
                 return Record(State.COMPLETED, value=msgspec.Raw(value), staged=staged, **common)
             case Bury(failure):
-                common["history"] = self._after(task, verdict, now).history
-                return Record(State.BURIED, error=str(failure), traceback=failure.traceback, **common)
+                form = self._form(task, verdict, now)
+                head, error = form.head, _error(task, verdict)
+                common |= {
+                    "history": head.history,
+                    "type": head.type,
+                    "queue": form.queue,
+                    "degraded_by": head.degraded_by,
+                }
+                return Record(State.BURIED, error=error, traceback=failure.traceback, **common)
             case Revoke(reason):
                 return Record(State.REVOKED, error=reason, **common)
             case Expire():
@@ -121,17 +149,23 @@ class Scribe:
             return Write(key, None, None, alive, unless)
         return Write(key, mine, COPY_KEEP, alive, unless)
 
-    def _buried(self, task: Task, verdict: Bury, now: float) -> Mapping[str, Any]:
+    def _buried(self, task: Task, verdict: Bury, form: Form, now: float) -> Mapping[str, Any]:
         """The headers of a job that is set aside."""
-        queue, error = task.delivery.queue, str(verdict.failure)
+        queue, error = form.queue, _error(task, verdict)
         if not task.kind.name:  # it could not even be read
             return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
         traceback, log = verdict.failure.traceback or None, verdict.failure.log or None
-        head = self._after(task, verdict, now)
-        head = msgspec.structs.replace(head, error=error, traceback=traceback, log=log, buried=now, queue=queue)
+        head = msgspec.structs.replace(form.head, error=error, traceback=traceback, log=log, buried=now, queue=queue)
         return again(task.delivery.headers, head)
 
-    def _after(self, task: Task, verdict: Retry | Bury, now: float) -> Head:
+    def _form(self, task: Task, verdict: Retry | FallBack | Bury, now: float) -> Form:
+        """The job as it goes on, or lies."""
+        form = Form(self._after(task, verdict, now), task.delivery.body, task.delivery.queue)
+        if isinstance(verdict, FallBack):
+            return form.next(task.stages)
+        return form.put_back() if _is_exhausted(task, verdict) else form
+
+    def _after(self, task: Task, verdict: Retry | FallBack | Bury, now: float) -> Head:
         """The job's head with what is counted and remembered of this attempt, if there was one."""
         if verdict.how is None:
             return task.head
@@ -143,12 +177,32 @@ class Scribe:
         counter = "" if how == "completed" else COUNTED[how]
         number, error = task.counters.attempts + 1, error[:ERROR_LIMIT]
         worker = task.holder.partition("/")[0] or self.worker
+        type = task.head.type if task.stages else ""
         if worker != self.worker:  # it went down with that one, and nobody knows more
-            return Attempt(number, worker, now, now, how, error, counter=counter)
-        return Attempt(number, worker, task.began, now, how, error, counter=counter, host=self.host, code=self.code)
+            return Attempt(number, worker, now, now, how, error, counter=counter, type=type)
+        return Attempt(
+            number, worker, task.began, now, how, error, counter=counter, host=self.host, code=self.code, type=type
+        )
 
 
-def _envelope(task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0) -> Envelope:
-    """The job's message once more, under other headers."""
+def _is_exhausted(task: Task, verdict: Retry | Bury) -> bool:
+    """Whether the last of its fallbacks gave up: then it lies as it was submitted, to begin anew when it is kicked."""
+    if not isinstance(verdict, Bury) or not task.head.degraded_by or task.next is not None:
+        return False
+    return verdict.how is not None and not asks_a_human(verdict.failure)
+
+
+def _error(task: Task, verdict: Bury) -> str:
+    """Why the job lies there, in one line."""
+    if not task.head.degraded_by:
+        return str(verdict.failure)
+    return f"{verdict.failure} ({task.head.type}, fallback {task.head.degraded_by} of {len(task.stages)})"
+
+
+def _envelope(
+    task: Task, headers: Mapping[str, Any], queue: str, delay: float = 0.0, body: bytes | None = None
+) -> Envelope:
+    """The job's message once more, under other headers. body: another one."""
     delivery = task.delivery
-    return Envelope(delivery.id or task.head.id, queue, delivery.body, headers, delivery.priority, delay)
+    body = delivery.body if body is None else body
+    return Envelope(delivery.id or task.head.id, queue, body, headers, delivery.priority, delay)

@@ -107,7 +107,7 @@ class Starts:
         if not task.delivery.redelivered or not last.starts:
             return False
         rules = task.kind.rules
-        return rules.on_lost == "bury" or task.head.lost + last.starts >= rules.max_lost
+        return rules.starts_once or task.head.lost + last.starts >= rules.max_lost
 
 
 def _with_lost(task: Task, starts: int) -> Counters:
@@ -116,7 +116,8 @@ def _with_lost(task: Task, starts: int) -> Counters:
 
 
 def key_of(task: Task) -> str:
-    """The key of a job's start record: one for each message of it, so for each submit, retry or repair."""
+    """The key of a job's start record: one for each message of it, so for each submit, retry, fallback or repair."""
     head = task.head
     repaired = f".{head.repaired}" if head.repaired else ""
-    return start_key(f"{head.id}.{head.counters.attempts}{repaired}")
+    stage = f"+{head.degraded_by}" if head.degraded_by else ""
+    return start_key(f"{head.id}.{head.counters.attempts}{repaired}{stage}")

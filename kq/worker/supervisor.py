@@ -15,7 +15,7 @@ import random
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kq.broker import Broker, Delivery, Session, Settlement
@@ -31,6 +31,7 @@ from kq.outcome import (
     Died,
     Drop,
     Expired,
+    FallBack,
     GiveBack,
     GivenBack,
     Outcome,
@@ -646,15 +647,11 @@ class Supervisor:
             return
         if isinstance(outcome, GivenBack | Died) and task.recalled:
             started = isinstance(outcome, Died)
-            outcome = Died("stopped with its worker") if started and task.kind.rules.on_lost == "bury" else GivenBack()
+            outcome = Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()
         self._finish(task, self._judged(task, outcome))
 
     def _judged(self, task: Task, outcome: Outcome) -> Verdict:
-        rules = task.kind.rules
-        own = task.head.policy if task.head.retry_policy is not None else None
-        if own is not None:
-            rules = replace(rules, retry_policy=own)
-        return verdict_after(outcome, task.counters, rules, self._chance)
+        return verdict_after(outcome, task.counters, task.rules, self._chance)
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
         if self._ordered:
@@ -663,7 +660,7 @@ class Supervisor:
         journal.ended(task, verdict, self._clock.monotonic())
         # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
         if (
-            isinstance(verdict, Retry | Bury)
+            isinstance(verdict, Retry | Bury | FallBack)
             and verdict.how == "bad storage"
             and "MemoryError" not in verdict.failure.names
         ):
@@ -692,7 +689,7 @@ class Supervisor:
             for write in self._scribe.records(task, verdict, now):
                 writes.append(write)
                 owners.append(position)
-            if self._ordered and not isinstance(verdict, Retry | GiveBack | Park):
+            if self._ordered and not isinstance(verdict, Retry | FallBack | GiveBack | Park):
                 spent = list(self._standing.spent(task.head.id))
                 writes += spent
                 owners += [position] * len(spent)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from kq.message import Envelope
+from kq.message import Envelope, Stage
 
 _LENGTH = struct.Struct("<I")
 _SEQ = struct.Struct("<Q")
@@ -38,6 +38,7 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     body: bytes
     attempt: int
     timeout: float
+    degraded_by: int = 0
 
 
 class Order(msgspec.Struct, array_like=True):
@@ -77,11 +78,12 @@ class Entry(msgspec.Struct, frozen=True):
     timeout: float
     retry_policy: dict[str, Any] | None
     failures: dict[str, str]
-    on_timeout: str
+    on_timeout: str | None
     on_lost: str
     max_lost: int
     max_infra: int
     keep: float
+    fallback: tuple[Stage, ...] = ()
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

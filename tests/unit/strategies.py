@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as some
 
-from kq.job import LATEST, Counters
-from kq.message import Attempt, Head
+from kq.job import FALLBACKS, LATEST, Counters
+from kq.message import Attempt, First, Head, Stage
 from kq.policy import MOST_RETRIES, NESTING, YEAR, ByError, Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy
 
 SECONDS = some.floats(0, YEAR)
@@ -57,7 +57,12 @@ ATTEMPTS = some.builds(
     counter=some.sampled_from(["failed", "lost", "infra", ""]),
     host=TEXT,
     code=TEXT,
+    type=TEXT,
 )
+TIMEOUTS = some.none() | some.floats(0, YEAR, exclude_min=True)
+POLICIES = some.none() | policies().map(lambda policy: policy.to_data())
+STAGES = some.builds(Stage, NAMES, some.none() | TEXT, TIMEOUTS, POLICIES)
+FIRSTS = some.builds(First, NAMES, some.none() | TEXT, TIMEOUTS, POLICIES, some.booleans())
 HEADS = some.builds(
     Head,
     id=NAMES,
@@ -70,10 +75,13 @@ HEADS = some.builds(
     failed=COUNTS,
     lost=COUNTS,
     infra=COUNTS,
-    timeout=some.none() | some.floats(0, YEAR, exclude_min=True),
+    timeout=TIMEOUTS,
     deadline=some.none() | INSTANTS,
     unique=some.none() | TEXT,
-    retry_policy=some.none() | policies().map(lambda policy: policy.to_data()),
+    retry_policy=POLICIES,
+    degraded_by=some.integers(0, FALLBACKS),
+    fallback=some.none() | some.lists(STAGES, max_size=3).map(tuple),
+    first=some.none() | FIRSTS,
     history=some.lists(ATTEMPTS, max_size=4).map(tuple),
     error=some.none() | TEXT,
     traceback=some.none() | TEXT,

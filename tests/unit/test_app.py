@@ -17,7 +17,7 @@ def draw() -> None:
     ("said", "reason"),
     [
         ({"on_timeout": "explode"}, "on_timeout 'explode' is none; use one of retry"),
-        ({"on_lost": "revoke"}, "on_lost 'revoke' is none; use one of retry, bury"),
+        ({"on_lost": "revoke"}, "on_lost 'revoke' is none; use one of retry, fallback, bury"),
         ({"max_lost": 0}, "max_lost 0 is out of range; use 1 or more"),
         ({"max_infra": -1}, "max_infra -1 is out of range"),
         ({"keep": -1}, "keep -1 s is less than nothing"),

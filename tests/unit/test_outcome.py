@@ -20,6 +20,7 @@ from kq.outcome import (
     Done,
     Expire,
     Expired,
+    FallBack,
     GiveBack,
     GivenBack,
     How,
@@ -43,6 +44,7 @@ BUG = Failure(("ValueError", "Exception", "BaseException"), "row 7 has no date")
 GONE = Failure(("ConnectionError", "OSError", "Exception", "BaseException"), "reset by peer")
 ODD = Failure(("shop.Odd", "Exception", "BaseException"), "who knows")
 BAD = Failure(("kq.errors.BadJob", "kq.errors.Steering"), "not a date")
+DOUBT = Failure(("kq.errors.InDoubt", "kq.errors.Bury", "kq.errors.Steering"), "nobody knows")
 FULL = Failure(("OSError.ENOSPC", "OSError", "Exception"), "no space left on device")
 OFFLINE = Failure(("kq.errors.BadNetwork", "kq.errors.Steering"), "no route")
 SOFT = Failure(("kq.errors.SoftTimeout", "TimeoutError"), "ran past its timeout")
@@ -62,7 +64,8 @@ def after(outcome: Outcome, counters: Counters = FRESH, rules: Rules = SILENT) -
 def in_words(verdict: Verdict, before: Counters) -> str:
     """A verdict as the specification has it: what becomes of the job, and the counter that is one higher."""
     words = {Complete: "complete", Retry: "again", Bury: "bury", Revoke: "revoke", GiveBack: "back", Expire: "expire"}
-    if not isinstance(verdict, Retry | Bury):
+    words[FallBack] = "next"
+    if not isinstance(verdict, Retry | Bury | FallBack):
         return words[type(verdict)]
     more = [name for name in ("failed", "lost", "infra") if verdict.counters == before.plus(name)]
     assert more or verdict.counters == before
@@ -80,12 +83,15 @@ ENDINGS: dict[str, tuple[Outcome, dict[str, object]]] = {
     "raised what may pass": (Raised(GONE), {}),
     "raised what nobody knows": (Raised(ODD), {}),
     "raised BadJob": (Raised(BAD), {}),
+    "raised Bury": (Raised(DOUBT), {}),
     "asked for a retry": (Asked(BUG), {}),
     "asked for it in 90 s": (Asked(BUG, delay=90), {}),
     "bad storage": (Raised(FULL), {}),
     "bad network": (Raised(OFFLINE), {}),
     "interrupted": (TimedOut(30, killed=False, failure=SOFT), {}),
     "killed": (TimedOut(30, killed=True), {}),
+    "interrupted, retry": (TimedOut(30, killed=False, failure=SOFT), {"on_timeout": "retry"}),
+    "killed, fallback": (TimedOut(30, killed=True), {"on_timeout": "fallback"}),
     "interrupted, bury": (TimedOut(30, killed=False, failure=SOFT), {"on_timeout": "bury"}),
     "killed, bury": (TimedOut(30, killed=True), {"on_timeout": "bury"}),
     "interrupted, revoke": (TimedOut(30, killed=False, failure=SOFT), {"on_timeout": "revoke"}),
@@ -95,6 +101,7 @@ ENDINGS: dict[str, tuple[Outcome, dict[str, object]]] = {
     "out of memory": (OutOfMemory("2 GiB"), {}),
     "lease lost": (Died("with its worker"), {}),
     "signal, bury": (Died("signal 9"), {"on_lost": "bury"}),
+    "signal, fallback": (Died("signal 9"), {"on_lost": "fallback"}),
     "out of memory, bury": (OutOfMemory("2 GiB"), {"on_lost": "bury"}),
     "lease lost, bury": (Died("with its worker"), {"on_lost": "bury"}),
 }
@@ -114,12 +121,15 @@ raised a bug             | bury failed+ | bury failed+ | bury failed+ | bury fai
 raised what may pass     | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
 raised what nobody knows | bury failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
 raised BadJob            | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
+raised Bury              | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
 asked for a retry        | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
 asked for it in 90 s     | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
 bad storage              | again infra+ | bury infra+ | again infra+ | bury infra+ | again infra+ | bury infra+
 bad network              | again infra+ | bury infra+ | again infra+ | bury infra+ | again infra+ | bury infra+
 interrupted              | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
 killed                   | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
+interrupted, retry       | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
+killed, fallback         | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
 interrupted, bury        | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
 killed, bury             | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
 interrupted, revoke      | revoke      | revoke      | revoke      | revoke      | revoke      | revoke
@@ -129,13 +139,40 @@ exit code                | again lost+ | bury lost+  | again lost+ | bury lost+ 
 out of memory            | again lost+ | bury lost+  | again lost+ | bury lost+  | again lost+ | bury lost+
 lease lost               | again lost+ | bury lost+  | again lost+ | bury lost+  | again lost+ | bury lost+
 signal, bury             | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+
+signal, fallback         | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+
 out of memory, bury      | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+
 lease lost, bury         | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+  | bury lost+
 """
-ROWS = {
-    row.partition("|")[0].strip(): [cell.strip() for cell in row.split("|")[1:]]
-    for row in SPECIFICATION.strip().splitlines()[1:]
-}
+#: The same where another job type may run instead: the rows that differ.
+WITH_A_FALLBACK = """
+                         | no policy   | worn        | 2 retries   | worn        | never       | worn
+raised a bug             | next failed+ | next failed+ | next failed+ | next failed+ | next failed+ | next failed+
+raised what may pass     | again failed+ | next failed+ | again failed+ | next failed+ | next failed+ | next failed+
+raised what nobody knows | next failed+ | next failed+ | again failed+ | next failed+ | next failed+ | next failed+
+raised BadJob            | next failed+ | next failed+ | next failed+ | next failed+ | next failed+ | next failed+
+asked for a retry        | again failed+ | next failed+ | again failed+ | next failed+ | next failed+ | next failed+
+asked for it in 90 s     | again failed+ | next failed+ | again failed+ | next failed+ | next failed+ | next failed+
+bad storage              | again infra+ | next infra+ | again infra+ | next infra+ | again infra+ | next infra+
+bad network              | again infra+ | next infra+ | again infra+ | next infra+ | again infra+ | next infra+
+interrupted              | next failed+ | next failed+ | next failed+ | next failed+ | next failed+ | next failed+
+killed                   | next failed+ | next failed+ | next failed+ | next failed+ | next failed+ | next failed+
+interrupted, retry       | again failed+ | next failed+ | again failed+ | next failed+ | next failed+ | next failed+
+killed, fallback         | next failed+ | next failed+ | next failed+ | next failed+ | next failed+ | next failed+
+signal                   | again lost+ | next lost+  | again lost+ | next lost+  | again lost+ | next lost+
+exit code                | again lost+ | next lost+  | again lost+ | next lost+  | again lost+ | next lost+
+out of memory            | again lost+ | next lost+  | again lost+ | next lost+  | again lost+ | next lost+
+lease lost               | again lost+ | next lost+  | again lost+ | next lost+  | again lost+ | next lost+
+signal, fallback         | next lost+  | next lost+  | next lost+  | next lost+  | next lost+  | next lost+
+"""
+
+
+def rows(specification: str) -> dict[str, list[str]]:
+    """The cells of a specification, by ending."""
+    lines = specification.strip().splitlines()[1:]
+    return {line.partition("|")[0].strip(): [cell.strip() for cell in line.split("|")[1:]] for line in lines}
+
+
+ROWS = rows(SPECIFICATION)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -146,6 +183,16 @@ def test_each_ending_has_its_verdict_under_each_policy_and_with_all_counters(end
         for rules, counters in COLUMNS
     ]
     assert found == ROWS[ending]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_where_another_job_type_may_run_instead_it_does_so_rather_than_the_job_is_buried(ending: str) -> None:
+    outcome, said = ENDINGS[ending]
+    found = [
+        in_words(after(outcome, counters, replace(rules, fallback=True, **said)), counters)  # type: ignore[arg-type]
+        for rules, counters in COLUMNS
+    ]
+    assert found == {**ROWS, **rows(WITH_A_FALLBACK)}[ending]
 
 
 def test_the_specification_knows_every_ending() -> None:
@@ -233,10 +280,11 @@ RULES = some.builds(
     Rules,
     retry_policy=some.none() | policies(),
     failures=some.dictionaries(ERRORS, some.sampled_from(["passing", "final", "storage", "network"]), max_size=3),
-    on_timeout=some.sampled_from(["retry", "bury", "revoke"]),
-    on_lost=some.sampled_from(["retry", "bury"]),
+    on_timeout=some.sampled_from([None, "retry", "fallback", "bury", "revoke"]),
+    on_lost=some.sampled_from(["retry", "fallback", "bury"]),
     max_lost=some.integers(1, 5),
     max_infra=some.integers(1, 20),
+    fallback=some.booleans(),
 )
 CHANCE = some.randoms(use_true_random=False)
 
@@ -246,7 +294,7 @@ def test_an_attempt_adds_one_to_one_counter_and_none_ever_goes_down(
     outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random
 ) -> None:
     verdict = verdict_after(outcome, counters, rules, chance)
-    if isinstance(verdict, Retry | Bury):
+    if isinstance(verdict, Retry | Bury | FallBack):
         assert verdict.counters == (counters if verdict.how is None else counters.plus(COUNTED[verdict.how]))
 
 
@@ -256,7 +304,7 @@ def test_a_job_that_did_not_start_is_never_blamed(
 ) -> None:
     verdict = verdict_after(outcome, counters, rules, chance)
     if isinstance(outcome, GivenBack | Expired | Unusable | Revoked):
-        assert not isinstance(verdict, Retry)
+        assert not isinstance(verdict, Retry | FallBack)
         assert not isinstance(verdict, Bury) or (verdict.counters, verdict.how) == (counters, None)
 
 
@@ -265,7 +313,7 @@ def test_how_it_ended_is_told_by_the_counter_that_it_counts_to(
     outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random
 ) -> None:
     verdict = verdict_after(outcome, counters, rules, chance)
-    if isinstance(verdict, Retry | Bury) and isinstance(outcome, Died | OutOfMemory | TimedOut | Asked):
+    if isinstance(verdict, Retry | Bury | FallBack) and isinstance(outcome, Died | OutOfMemory | TimedOut | Asked):
         told = {Died: "died", OutOfMemory: "out of memory", TimedOut: "timed out", Asked: "raised"}
         assert verdict.how == told[type(outcome)]
 
@@ -289,9 +337,9 @@ def test_attempts_are_bounded_by_the_three_limits(outcomes: list[Outcome], rules
 @given(COUNTERS, RULES, CHANCE)
 def test_bad_storage_never_costs_an_attempt(counters: Counters, rules: Rules, chance: random.Random) -> None:
     verdict = verdict_after(Raised(FULL), counters, replace(rules, failures={}), chance)
-    assert isinstance(verdict, Retry | Bury)
+    assert isinstance(verdict, Retry | Bury | FallBack)
     assert (verdict.counters.failed, verdict.counters.lost) == (counters.failed, counters.lost)
-    assert isinstance(verdict, Bury) == (counters.infra + 1 >= rules.max_infra)
+    assert isinstance(verdict, Retry) == (counters.infra + 1 < rules.max_infra)
 
 
 def test_bad_storage_is_borne_for_half_an_hour() -> None:
@@ -304,7 +352,7 @@ def test_bad_storage_is_borne_for_half_an_hour() -> None:
 def test_a_job_is_buried_with_exactly_the_last_executor_that_may_die_under_it(
     max_lost: int, counters: Counters, rules: Rules, chance: random.Random
 ) -> None:
-    counters, rules = replace(counters, lost=0), replace(rules, max_lost=max_lost, on_lost="retry")
+    counters, rules = replace(counters, lost=0), replace(rules, max_lost=max_lost, on_lost="retry", fallback=False)
     for _ in range(max_lost - 1):
         verdict = verdict_after(Died("signal 9"), counters, rules, chance)
         assert isinstance(verdict, Retry)
@@ -366,6 +414,16 @@ def test_an_unknown_error_may_pass_only_where_there_is_a_policy() -> None:
 )
 def test_the_nearest_name_decides(error: BaseException, expected: str) -> None:
     assert class_of(names_of(error), SILENT) == expected
+
+
+@given(OUTCOMES, COUNTERS, RULES, CHANCE)
+def test_nothing_runs_instead_where_there_is_nothing_or_where_a_human_was_asked_for(
+    outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random
+) -> None:
+    verdict = verdict_after(outcome, counters, rules, chance)
+    if isinstance(verdict, FallBack):
+        assert rules.fallback
+        assert "kq.errors.Bury" not in verdict.failure.names
 
 
 def test_an_app_or_a_type_overrules_the_list() -> None:

@@ -12,6 +12,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from hypothesis import strategies as some
 
 from kq.broker import Broker
 from kq.errors import MessageError
-from kq.job import State
+from kq.job import FALLBACKS, State
 from kq.message import (
     BODY_LIMIT,
     CONTENT_TYPE,
@@ -33,11 +34,15 @@ from kq.message import (
     VERSION,
     Attempt,
     Envelope,
+    First,
     Head,
+    Stage,
     decode_body,
     decode_head,
+    encode_bodies,
     encode_body,
     encode_head,
+    turned,
 )
 from kq.outcome import HINDERED_WAITS, Rules
 from kq.policy import (
@@ -71,6 +76,7 @@ class Meaning(NamedTuple):
     args: list[Any]
     kwargs: dict[str, Any]
     priority: int = 5
+    others: Sequence[tuple[list[Any], dict[str, Any]]] = ()
 
 
 WAY = (
@@ -237,6 +243,62 @@ MEANINGS = {
         [],
         {"to": "user@example.org"},
     ),
+    "instead": Meaning(
+        Head(
+            id="019b76daa884fedcba9876543210",
+            type="shop.jobs.render",
+            submitted=1767225600.133,
+            fallback=(
+                Stage(
+                    "shop.jobs.render_simply", "small", timeout=5.0, retry_policy=Fixed(delay=3, retries=1).to_data()
+                ),
+                Stage("shop.jobs.placeholder"),
+            ),
+        ),
+        ["book.pdf"],
+        {"dpi": 300},
+        others=[(["book.pdf"], {}), ([], {"text": "comes later"})],
+    ),
+    "degraded": Meaning(
+        Head(
+            id="019b76daa885fedcba9876543210",
+            type="shop.jobs.render_simply",
+            submitted=1767225600.134,
+            failed=1,
+            timeout=5.0,
+            degraded_by=1,
+            fallback=(Stage("shop.jobs.render_simply", "small", timeout=5.0),),
+            first=First("shop.jobs.render", "images", timeout=30.0, retry_policy=Never().to_data(), assumed=True),
+            history=(
+                Attempt(
+                    number=1,
+                    worker="web1-4711-0a1b2c3d",
+                    started=1767225601.5,
+                    ended=1767225632.25,
+                    outcome="timed out",
+                    error="SoftTimeout: ran past its timeout of 30 s and was killed",
+                    counter="failed",
+                    host="web1",
+                    code="2026.1",
+                    type="shop.jobs.render",
+                ),
+                Attempt(
+                    number=1,
+                    worker="web2-815-4e5f6a7b",
+                    started=1767225632.5,
+                    ended=1767225633.0,
+                    outcome="raised",
+                    error="ConnectionResetError: [Errno 104] Connection reset by peer",
+                    counter="failed",
+                    host="web2",
+                    code="2026.1",
+                    type="shop.jobs.render_simply",
+                ),
+            ),
+        ),
+        ["book.pdf"],
+        {"dpi": 300},
+    ),
     "values": Meaning(
         Head(id="019b76daa881fedcba9876543210", type="shop.jobs.échantillon", submitted=1767225600.129),
         [None, True, False, 0, -7, 2**63, 0.5, -1e-9, "", 'a "quoted" \\ line\n', "Ærø 東京 😀"],
@@ -260,6 +322,12 @@ FOREIGN = {
         3,
     )
 }
+
+
+def body_of(meaning: Meaning) -> bytes:
+    """The body, with the arguments of what runs instead where it has some of its own."""
+    bodies = [encode_body(meaning.args, meaning.kwargs), *(encode_body(*each) for each in meaning.others)]
+    return encode_bodies(bodies) if meaning.others else bodies[0]
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -295,6 +363,8 @@ def test_todays_decoder_reads_what_was_written_then(name: str) -> None:
     message = golden(name)
     assert decode_head(message["headers"]) == meaning.head
     assert decode_body(message["body"].encode()) == (meaning.args, meaning.kwargs)
+    for number, arguments in enumerate(meaning.others, 1):
+        assert decode_body(turned(message["body"].encode(), 0, number)) == arguments
     assert message["properties"]["priority"] == meaning.priority
     assert message["properties"]["message_id"] == meaning.head.id
 
@@ -304,7 +374,7 @@ def test_todays_encoder_writes_what_was_written_then(name: str) -> None:
     meaning = MEANINGS[name]
     message = golden(name)
     assert json.loads(msgspec.json.encode(encode_head(meaning.head))) == message["headers"]
-    assert encode_body(meaning.args, meaning.kwargs).decode() == message["body"]
+    assert body_of(meaning).decode() == message["body"]
     assert properties(meaning) == message["properties"]
 
 
@@ -340,6 +410,10 @@ def test_every_body_that_is_written_fits_the_schema(args: list[Any], kwargs: dic
 def test_the_schema_describes_every_header_and_every_part_of_an_attempt() -> None:
     assert list(SCHEMA["$defs"]["headers"]["properties"]) == list(Head.__struct_fields__)
     assert list(SCHEMA["$defs"]["attempt"]["properties"]) == list(Attempt.__struct_fields__)
+    assert list(SCHEMA["$defs"]["stage"]["properties"]) == list(Stage.__struct_fields__)
+    assert {*SCHEMA["$defs"]["stage"]["properties"], *SCHEMA["$defs"]["first"]["properties"]} == {
+        *First.__struct_fields__
+    }
 
 
 #: Near misses: a header of the right name with this or that in it. JSON Schema takes 1.0 for a whole number.
@@ -357,6 +431,10 @@ ATTEMPTS = some.fixed_dictionaries(
 @given(HEADERS, some.lists(ATTEMPTS, max_size=2))
 @example({"kq": 1, "id": "1", "type": "t", "timeout": 0, "failed": 1}, [])
 @example({"kq": 1, "id": "1", "type": "t", "timeout": 0.1, "unique": None, "buried": None}, [])
+@example({"kq": 1, "id": "1", "type": "t", "fallback": [{"type": "u", "timeout": 0}]}, [])
+@example({"kq": 1, "id": "1", "type": "t", "fallback": [{"type": "u"}] * 9, "first": None}, [])
+@example({"kq": 1, "id": "1", "type": "t", "degraded_by": 9, "first": {"type": "u", "assumed": 1}}, [])
+@example({"kq": 1, "id": "1", "type": "t", "degraded_by": 1, "first": {"type": "u", "assumed": True}}, [])
 def test_the_schema_and_the_decoder_agree_about_headers(headers: dict[str, Any], history: list[Any]) -> None:
     headers = {**headers, "history": history} if history else headers
     assert validator("headers").is_valid(headers) == is_readable(headers)
@@ -416,12 +494,13 @@ def test_each_example_is_what_it_says() -> None:
             validator("body").validate(block)
             decode_body(json.dumps(block).encode())
         read.append(block)
-    assert len(read) == 5
+    assert len(read) == 6
 
 
 def test_the_tables_name_what_the_code_knows() -> None:
     assert first_cells(section("Headers")) == [*Head.__struct_fields__, "x-delay", "x-delivery-count"]
     assert first_cells(section("History")) == list(Attempt.__struct_fields__)
+    assert first_cells(section("Fallbacks")) == list(Stage.__struct_fields__)
     assert first_cells(section("Properties")) == list(SCHEMA["$defs"]["properties"]["properties"])
     kinds = [policy.kind for policy in (Exponential, Polynomial, Fixed, Delays, Never, ByError)]
     assert first_cells(section("Retries")) == kinds
@@ -434,6 +513,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"nested at most {DEPTH_LIMIT} levels deep",
         f"more than {HISTORY_LIMIT}, the first and the latest {HISTORY_LIMIT - 1} stay",
         f"at most {NESTING} policies by error",
+        f"| `fallback` | list, at most {FALLBACKS} |",
+        f"| `degraded_by` | integer, 0 to {FALLBACKS} |",
         f"No wait is longer than {YEAR / 86400:.0f} days",
         f"a message whose `kq` is not {VERSION} is buried",
         f"`max_lost`, {Rules().max_lost} by default",
@@ -482,7 +563,7 @@ def test_a_message_is_on_the_wire_what_its_golden_file_says(name: str) -> None:
     envelope = Envelope(
         meaning.head.id,
         "golden",
-        encode_body(meaning.args, meaning.kwargs),
+        body_of(meaning),
         encode_head(meaning.head),
         meaning.priority,
     )

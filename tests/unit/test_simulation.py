@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TypeAlias
 
 import msgspec
 import pytest
@@ -16,7 +20,7 @@ import pytest
 from kq.broker import Delivery
 from kq.failure import Failure
 from kq.job import ENDED, Counters, State
-from kq.message import Envelope, Head, decode_head, encode_head
+from kq.message import Envelope, Head, Stage, decode_head, encode_head
 from kq.outcome import (
     Asked,
     Bury,
@@ -24,6 +28,7 @@ from kq.outcome import (
     Done,
     Drop,
     Expired,
+    FallBack,
     GiveBack,
     GivenBack,
     Outcome,
@@ -53,7 +58,12 @@ KINDS = [
     Kind("plain", Rules(retry_policy=Fixed(delay=1, retries=3), max_lost=2, max_infra=3), 1.0, 1e6),
     Kind("once", Rules(retry_policy=Never(), on_lost="bury", max_infra=2), 1.0, 1e6),
     Kind("final", Rules(on_timeout="bury", max_infra=2), 1.0, 1e6),
+    Kind("best", Rules(max_lost=2, max_infra=2, fallback=True), 1.0, 1e6, (Stage("plain"), Stage("once", "other"))),
+    Kind("early", Rules(on_lost="fallback", max_infra=2, fallback=True), 1.0, 1e6, (Stage("final"),)),
 ]
+BY_NAME = {kind.name: kind for kind in KINDS}
+#: A job, and which of its fallbacks it is.
+At: TypeAlias = tuple[str, int]
 
 
 class Hands:
@@ -112,9 +122,11 @@ class History:
         self.workers: list[Worker] = []
         self.tags = 0
         self.jobs: dict[str, Kind] = {}
-        self.begun: dict[str, int] = {}
-        self.retried: dict[str, int] = {}
-        self.counters: dict[str, Counters] = {}
+        self.said: dict[str, Sequence[Stage]] = {}  # what runs instead
+        self.begun: Counter[At] = Counter()
+        self.retried: Counter[At] = Counter()
+        self.fell: Counter[At] = Counter()
+        self.counters: dict[At, Counters] = {}
         self.ended: dict[str, bytes] = {}
         self.released: set[str] = set()  # the jobs whose staged jobs are in the broker
 
@@ -133,14 +145,18 @@ class History:
             assert completed <= (job in self.released), f"{job} completed, and what it had staged was lost"
             if self.indexed:
                 assert completed or job not in self.released, f"{job} did not complete, and what it had staged was sent"
+        for message in self.buried:
+            self.check_buried(decode_head(message.headers))
 
     # What may happen.
 
     def submit(self, number: int) -> None:
         job, kind = f"{self.seed}-{number}", self.chance.choice(KINDS)
-        self.jobs[job], self.begun[job], self.retried[job], self.counters[job] = kind, 0, 0, Counters()
+        self.jobs[job] = kind
+        said = (Stage("plain"), Stage("final")) if self.chance.random() < 0.2 else None
+        self.said[job] = kind.fallback if said is None else said
         copies = 1 if self.indexed or self.chance.random() < 0.8 else 2
-        headers = encode_head(Head(id=job, type=kind.name, again=copies > 1))
+        headers = encode_head(Head(id=job, type=kind.name, again=copies > 1, fallback=said))
         self.queue += [Message(job, headers, CLOCK.time) for _ in range(copies)]
 
     def join(self) -> None:
@@ -169,7 +185,7 @@ class History:
         delivery = Delivery(
             self.tags, "q", message.id, message.headers, b"{}", 5, message.redelivered, "application/json"
         )
-        task = Task(delivery, head, self.jobs[message.id], head.counters)
+        task = Task(delivery, head, BY_NAME[head.type], head.counters)
         if task.suspect or head.again or not self.indexed:
             worker.arrived.append(task)
             self.admit(worker)
@@ -197,7 +213,7 @@ class History:
             worker.arrived += counted.unclear
             if not counted.ready:
                 return
-        self.begun[task.head.id] += 1
+        self.begun[at(task)] += 1
         worker.running.append(task)
 
     def end(self) -> None:
@@ -234,7 +250,7 @@ class History:
         for task in [*worker.ready, *worker.arrived]:
             self.settle(worker, task, GiveBack())
         for task in worker.running:
-            died = task.kind.rules.on_lost == "bury"
+            died = task.rules.starts_once
             self.settle(worker, task, self.judged(task, Died("stopped with its worker") if died else GivenBack()))
         worker.alive = False
 
@@ -271,7 +287,7 @@ class History:
         return chance.choice(outcomes)
 
     def judged(self, task: Task, outcome: Outcome) -> Verdict:
-        return verdict_after(outcome, task.counters, task.kind.rules, self.chance)
+        return verdict_after(outcome, task.counters, task.rules, self.chance)
 
     def settle(self, worker: Worker, task: Task, verdict: Verdict) -> None:
         """As a supervisor does: first the state store, then the broker; and sometimes it dies between the two."""
@@ -284,12 +300,18 @@ class History:
             worker.alive = False
             return
         self.count(task, verdict)
+        between = (
+            not self.indexed and self.chance.random() < 0.05
+        )  # it dies after what follows is stored, before the ack
         for envelope in worker.scribe.follow_ups(task, verdict, CLOCK.time):
             if envelope.queue == "later":
                 self.released.add(task.head.id)
                 continue
             message = Message(envelope.id, dict(envelope.headers), CLOCK.time + envelope.delay)
             (self.buried if isinstance(verdict, Bury) else self.queue).append(message)
+        if between:
+            worker.alive = False
+            return
         message = worker.held.pop(task.delivery.tag)
         if isinstance(verdict, GiveBack):
             self.queue.insert(0, Message(message.id, message.headers, message.due, redelivered=True))
@@ -298,31 +320,52 @@ class History:
 
     def count(self, task: Task, verdict: Verdict) -> None:
         """One attempt adds one to one counter, and none goes down; but for a copy that begins where its message was."""
-        if isinstance(verdict, Retry | Bury):
-            last, after = self.counters[task.head.id], verdict.counters
+        if isinstance(verdict, Retry | Bury | FallBack):
+            last, after = self.counters.get(at(task), Counters()), verdict.counters
             assert after.attempts - task.counters.attempts == (verdict.how is not None)
             if self.indexed:
                 assert after.failed >= last.failed
                 assert after.lost >= last.lost
                 assert after.infra >= last.infra
-            self.counters[task.head.id] = after
-            self.retried[task.head.id] += isinstance(verdict, Retry)
+            self.counters[at(task)] = after
+            self.retried[at(task)] += isinstance(verdict, Retry)
+            self.fell[at(task)] += isinstance(verdict, FallBack)
 
     # What always holds.
 
     def check(self) -> None:
-        for job, kind in self.jobs.items():
+        for job in self.jobs:
             (found,) = STORE.get([job_key(job)])
             record = None if found is None else decode_record(found)
             if record is not None and record.state in ENDED:
                 end = encode(msgspec.structs.replace(record, staged=()))
                 # Without an index two copies of a message may both run, when a worker dies while it takes one away.
                 assert self.ended.setdefault(job, end) == end or not self.indexed, f"the end of {job} changed"
-            if kind.rules.on_lost == "bury":
-                assert self.begun[job] <= 1 + self.retried[job], f"{job} started again, and nobody said so"
-            assert self.counters[job].attempts <= self.begun[job], f"{job} is blamed for more than its starts"
-            assert self.counters[job].lost <= kind.rules.max_lost
-            assert self.counters[job].infra <= kind.rules.max_infra
+        for (job, number), counters in self.counters.items():
+            assert counters.attempts <= self.begun[job, number], f"{job} is blamed for more than its starts"
+            rules = self.kind(job, number).rules
+            assert counters.lost <= rules.max_lost
+            assert counters.infra <= rules.max_infra
+        for (job, number), begun in self.begun.items():
+            if self.kind(job, number).rules.starts_once:
+                again = self.retried[job, number] + (self.fell[job, number - 1] if number else 1)
+                assert begun <= again, f"{job} started again, and nobody said so"
+            assert not number or self.fell[job, number - 1], (
+                f"{job} went on as another type, and the last had not given up"
+            )
+
+    def kind(self, job: str, number: int) -> Kind:
+        """The type of a job, or of one of its fallbacks."""
+        said = self.said[job]
+        return BY_NAME[said[number - 1].type] if number else self.jobs[job]
+
+    def check_buried(self, head: Head) -> None:
+        """Its history goes through its types in order; what none of them could do lies as it was submitted."""
+        types = [self.jobs[head.id].name, *(stage.type for stage in self.said[head.id])]
+        assert head.type == types[head.degraded_by]
+        assert (head.first is None) == (head.degraded_by == 0)
+        way = iter(types)
+        assert all(type in way for type, _ in groupby(attempt.type for attempt in head.history if attempt.type))
 
     def drain(self) -> None:
         """A worker that lives does what is left."""
@@ -337,6 +380,10 @@ class History:
                 self.check()
         left = [message.id for message in self.queue]
         raise AssertionError(f"still there after a long time: {left}")
+
+
+def at(task: Task) -> At:
+    return task.head.id, task.head.degraded_by
 
 
 def run_history(seed: int) -> None:
