@@ -494,7 +494,9 @@ class TestPresence(OnOwnRabbit):
 class TestNames(OnOwnRabbit):
     """What AMQP can't carry is refused before anything is written."""
 
-    @pytest.mark.parametrize(("name", "why"), [("q" * 300, "has 300 bytes"), ("ma\nil", "has a line break")])
+    @pytest.mark.parametrize(
+        ("name", "why"), [("q" * 300, "has 300 bytes"), ("ma\nil", "has a line break"), ("\ud800", "is no text")]
+    )
     def test_a_queue_that_can_not_be_named_so_is_refused_and_leaves_no_trace(
         self, connection: kombu.Connection, name: str, why: str
     ) -> None:
@@ -503,7 +505,18 @@ class TestNames(OnOwnRabbit):
             channel.queue_declare(name, durable=True, auto_delete=False)
         with pytest.raises(NotFound):
             channel.queue_declare(name, passive=True)
-        assert not any(name[:2] == known[:2] for known in connection.manager.queues())
+        assert not any(name[:1] == known[:1] for known in connection.manager.queues())
+
+    @pytest.mark.parametrize("body", [b"\xff", b"[1]", b'{"queue": 7}', b'{"queue": "\\ud800"}', b"[" * 100_000])
+    def test_what_a_stranger_put_among_the_names_of_queues_hides_none(
+        self, connection: kombu.Connection, declare: Declare, body: bytes
+    ) -> None:
+        name = declare("one")
+        with connection.Producer() as producer:
+            producer.publish(
+                body, routing_key="kq.registry", content_type="application/json", content_encoding="binary"
+            )
+        assert name in connection.manager.queues()
 
 
 class TestQuorum(OnOwnRabbit):

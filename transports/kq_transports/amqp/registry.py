@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kq_transports.amqp.frames import Method, ack_frame
 from kq_transports.amqp.message import arrival
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.question import Side
-from kq_transports.amqp.values import packed_properties
+from kq_transports.amqp.values import no_name, packed_properties
 from kq_transports.engine import Arguments, EngineError, Unreachable
 
 if TYPE_CHECKING:
@@ -35,6 +37,25 @@ class Ladder:
     queue: str
     priority: int
     top: int
+
+
+class Entry(msgspec.Struct):
+    """What one message of the registry says: of a queue, or of a ladder."""
+
+    queue: str = ""
+    arguments: dict[str, Any] = {}
+    ladder: str = ""
+    priority: int = 0
+    top: int = 0
+
+
+def _entry(body: bytes) -> Entry | None:
+    """An entry; None for what somebody else wrote, or what names a queue that there can't be."""
+    try:
+        entry = msgspec.json.decode(body, type=Entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if no_name(entry.queue or entry.ladder) else entry
 
 
 class Registry:
@@ -54,7 +75,7 @@ class Registry:
     def queues(self) -> dict[str, Arguments]:
         """Each queue that was declared, and with what."""
         with self._held() as entries:
-            return {entry["queue"]: entry["arguments"] for entry in entries if "queue" in entry}
+            return {entry.queue: entry.arguments for entry in entries if entry.queue}
 
     def ladders(self, queue: str) -> list[Ladder]:
         """The ladders of queue, each as high as it is."""
@@ -64,12 +85,12 @@ class Registry:
     def names(self) -> tuple[list[str], list[Ladder]]:
         """Each queue that was declared, and each ladder as high as it is."""
         with self._held() as entries:
-            queues = [entry["queue"] for entry in entries if "queue" in entry]
+            queues = [entry.queue for entry in entries if entry.queue]
             return list(dict.fromkeys(queues)), _highest(entries)
 
     def forget(self, queue: str) -> None:
         """Strike out queue and its ladders."""
-        with self._held(lambda entry: queue in (entry.get("queue"), entry.get("ladder"))):
+        with self._held(lambda entry: queue in (entry.queue, entry.ladder)):
             pass
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -87,8 +108,8 @@ class Registry:
         return count
 
     @contextmanager
-    def _held(self, dropped: Callable[[dict[str, Any]], bool] = lambda entry: False) -> Iterator[list[dict[str, Any]]]:
-        """All entries, nobody else's for so long. Those that are there twice and those to be dropped end."""
+    def _held(self, dropped: Callable[[Entry], bool] = lambda entry: False) -> Iterator[list[Entry]]:
+        """All entries, nobody else's for so long. Those that are there twice, to be dropped, or none, end."""
         reader = self._reader()
         try:
             yield reader.entries(dropped)
@@ -110,13 +131,13 @@ class Registry:
                 self._connection.wait_for(lambda: False, time.monotonic() + 0.01)
 
 
-def _highest(entries: Iterable[dict[str, Any]]) -> list[Ladder]:
+def _highest(entries: Iterable[Entry]) -> list[Ladder]:
     """The ladders among entries: of each queue and priority the highest."""
     tops: dict[tuple[str, int], int] = {}
     for entry in entries:
-        if "ladder" in entry:
-            one = entry["ladder"], entry["priority"]
-            tops[one] = max(entry["top"], tops.get(one, 0))
+        if entry.ladder:
+            one = entry.ladder, entry.priority
+            tops[one] = max(entry.top, tops.get(one, 0))
     return [Ladder(queue, priority, top) for (queue, priority), top in sorted(tops.items())]
 
 
@@ -144,13 +165,13 @@ class Reader(Side):
         else:
             super().take(method)
 
-    def entries(self, dropped: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """What was read, without doubles and what is dropped; these are struck out."""
-        kept: dict[bytes, dict[str, Any]] = {}
+    def entries(self, dropped: Callable[[Entry], bool]) -> list[Entry]:
+        """What was read, without doubles, what is dropped, and what is no entry; these are struck out."""
+        kept: dict[bytes, Entry] = {}
         ends = []
         for tag, body in list(self._read.items()):
-            entry = json.loads(body)
-            if body in kept or dropped(entry):
+            entry = _entry(body)
+            if entry is None or body in kept or dropped(entry):
                 ends.append(ack_frame(self.channel_id, tag, False))
             else:
                 kept[body] = entry

@@ -9,6 +9,7 @@ from amqp import spec
 from amqp.protocol import queue_declare_ok_t
 
 from kq_transports.amqp.question import Request, Side, ask_all
+from kq_transports.amqp.values import no_name
 from kq_transports.engine import Arguments, EngineError, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ NO_CONSUMER_TIMEOUT = 365 * 86_400_000
 #: More deliveries than any message has. By default RabbitMQ 4 drops a message of a quorum queue at the 21st, for
 #: which a dead connection is enough; -1 would be no limit, but then what is given back goes behind all others.
 NO_DELIVERY_LIMIT = 1_000_000_000
-#: Bytes of the longest name that AMQP carries.
-LONGEST_NAME = 255
 
 
 class Topology:
@@ -44,7 +43,7 @@ class Topology:
 
         One that is shared is durable always: RabbitMQ 4.3 refuses others, which would not survive it anyway.
         """
-        if wrong := _wrong(queue):  # before it is in the registry, where every later look would meet it
+        if wrong := no_name(queue):  # before it is in the registry, where every later look would meet it
             raise EngineError(f"queue {queue[:20]!r}…: {wrong}; use another name")
         arguments = self._arguments(arguments, shared=not exclusive)
         new = not exclusive and not auto_delete and bool(queue) and not self.has(queue)
@@ -85,7 +84,7 @@ class Topology:
 
     def find(self, queue: str) -> queue_declare_ok_t:
         """Its name, how many messages are ready, how many consumers it has; raises NotFound."""
-        if wrong := _wrong(queue):
+        if wrong := no_name(queue):
             raise NotFound(f"there is no queue {queue[:20]!r}…: {wrong}")
         return self.side.queue_declare(queue, passive=True)
 
@@ -99,7 +98,7 @@ class Topology:
 
     def counts(self, queues: Iterable[str]) -> dict[str, int]:
         """How many messages are ready in each of queues, all asked at once; what does not exist is left out."""
-        names = list(queues)
+        names = [name for name in queues if not no_name(name)]
         passively: list[Request] = [
             (spec.Queue.Declare, "BsbbbbbF", (0, name, True, *(False,) * 4, {})) for name in names
         ]
@@ -120,11 +119,3 @@ class Topology:
         """Remove what is ready or delayed in queue; returns how many messages that was."""
         ended: int = self.side.queue_purge(queue)
         return ended + self._connection.delays.purge(queue)
-
-
-def _wrong(queue: str) -> str:
-    """Why no queue of RabbitMQ can have this name; "" when one can."""
-    if (size := len(queue.encode())) > LONGEST_NAME:
-        return f"its name has {size} bytes, and AMQP carries {LONGEST_NAME}"
-    # RabbitMQ takes them away in silence, and then the queue has another name.
-    return "its name has a line break" if "\n" in queue or "\r" in queue else ""

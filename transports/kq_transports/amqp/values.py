@@ -16,6 +16,9 @@ from typing import Any
 _U16, _U32, _U64 = Struct(">H"), Struct(">I"), Struct(">Q")
 _TEXT, _I32, _I64, _FLOAT = Struct(">cI"), Struct(">ci"), Struct(">cq"), Struct(">cd")
 
+#: Bytes of the longest name that AMQP carries.
+LONGEST_NAME = 255
+
 # Message properties.
 
 _SHORT, _TABLE, _OCTET, _TIME = "short", "table", "octet", "time"
@@ -242,3 +245,15 @@ _LONG: dict[int, Callable[[bytes, int, int], Any]] = {
     ord("F"): _table,
     ord("A"): _list,
 }
+
+
+def no_name(queue: str) -> str:
+    """Why no queue of RabbitMQ can have this name; "" when one can."""
+    try:
+        size = len(queue.encode())
+    except UnicodeEncodeError:
+        return "its name is no text"
+    if size > LONGEST_NAME:
+        return f"its name has {size} bytes, and AMQP carries {LONGEST_NAME}"
+    # RabbitMQ takes them away in silence, and then the queue has another name.
+    return "its name has a line break" if "\n" in queue or "\r" in queue else ""
