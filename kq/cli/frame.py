@@ -45,6 +45,7 @@ VERBS = {
     "init": "Write a first application: jobs.py, kq.yaml and a test.",
     "doctor": "Check settings, broker, application and workers.",
     "worker": "Execute jobs.",
+    "dev": "Run all that is needed while code is written; new code as it is saved.",
     "control": "Retire dead workers, tell of overdue jobs.",
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import click
 
 from kq.app import App
+from kq.cli.changes import watch
 from kq.cli.frame import Duration, flags, verb
 from kq.cli.plain import printable
 from kq.cli.target import named_app, settings
@@ -31,8 +35,9 @@ log = logging.getLogger("kq.worker")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Let no executor hold more memory, such as 512MiB.")
 @click.option("--control/--no-control", default=None, help="Make control's rounds, unless another does. [--control]")
+@click.option("--reload/--no-reload", help="Begin anew when code or config is saved. [--no-reload]")
 @click.option("--orders", type=int, default=-1, hidden=True)
-def command(orders: int, **given: object) -> int:
+def command(orders: int, reload: bool, **given: object) -> int:
     """Execute jobs until told to end.
 
     TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
@@ -43,11 +48,33 @@ def command(orders: int, **given: object) -> int:
     loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
     start_logging(verbose=flags().verbose > 0, as_json=flags().json)
     wish = loaded.config.worker
+    alone = [*sys.argv[1:], "--processes", "1", "--no-reload"]
+    if reload:
+        return reloading([alone] * wish.processes, loaded.file)
     if wish.processes > 1:
-        return Processes([sys.executable, "-m", "kq", *sys.argv[1:], "--processes", "1"], wish.processes).run()
+        return Processes([_program(alone)] * wish.processes).run()
     worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
     worker.run(orders)
     return 0
+
+
+def reloading(lines: Sequence[Sequence[str]], config: Path | None) -> int:
+    """Run command lines of kq, and let them begin anew when code or config is saved; returns the exit code.
+
+    One that does not start is started again when something was saved.
+    """
+
+    def told(changed: Collection[str]) -> None:
+        log.info("changed: %s", ", ".join(changed))
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    programs = Processes(list(map(_program, lines)), lasting=True)
+    watch(Path.cwd(), config, told)
+    return programs.run()
+
+
+def _program(line: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "kq", *line]
 
 
 def make_worker(app: App, wish: Wish, where: str) -> Worker:

@@ -228,6 +228,8 @@ def _room(
 class Processes:
     """Several workers side by side, each a process of its own; one that dies is started again, one that retires is not.
 
+    commands: that of each. lasting: one that can't start, or ends itself, does not end the others, and is started
+    again by HUP: its code may have changed.
     They obey this one alone, through a pipe each: a signal to the whole group, as from a terminal or a service
     manager, is meant once. When this process dies the pipes close, and they stop.
     """
@@ -236,10 +238,10 @@ class Processes:
     PAUSE = 0.2
     OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self, command: Sequence[str], count: int) -> None:
-        self._command = list(command)
-        self._count = count
+    def __init__(self, commands: Sequence[Sequence[str]], *, lasting: bool = False) -> None:
+        self._lasting = lasting
         self._children: dict[subprocess.Popen[bytes], int] = {}  # and where each is told what to do
+        self._waiting = list(commands)  # to be started
         self._stopping = False
         self._code = 0
 
@@ -251,9 +253,8 @@ class Processes:
         for number in (*self.OBEYED, signal.SIGCHLD):
             signal.signal(number, lambda number, at: None)
         signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-        for _ in range(self._count):
-            self._start()
-        while self._children:
+        self._start()
+        while self._children or (self._waiting and not self._stopping):
             for heard in ears.recv(4096):
                 if heard == signal.SIGCHLD:
                     self._reap()
@@ -262,28 +263,38 @@ class Processes:
         return self._code
 
     def _start(self) -> None:
-        reader, writer = os.pipe()
-        self._children[subprocess.Popen([*self._command, "--orders", str(reader)], pass_fds=[reader])] = writer
-        os.close(reader)
+        """Start those that wait."""
+        while self._waiting:
+            reader, writer = os.pipe()
+            command = [*self._waiting.pop(), "--orders", str(reader)]
+            self._children[subprocess.Popen(command, pass_fds=[reader])] = writer
+            os.close(reader)
 
     def _reap(self) -> None:
         for child in [each for each in self._children if each.poll() is not None]:
             os.close(self._children.pop(child))
-            if child.returncode == WorkerUnfit.exit_code:
+            command: Sequence[str] = child.args[:-2]  # type: ignore[index, assignment]
+            if child.returncode < 0 and not self._stopping:
+                time.sleep(self.PAUSE)
+                self._waiting.append(command)
+                self._start()
+            elif child.returncode > 0 and self._lasting:
+                self._waiting.append(command)
+                log.warning("it is started again when something has changed")
+            elif child.returncode == WorkerUnfit.exit_code:
                 self._code = self._code or child.returncode  # the others go on for as long as they can
             elif child.returncode > 0:
                 # It ended by itself, with an error that starting again would only repeat.
                 self._code = self._code or child.returncode
                 self._pass_on(signal.SIGTERM)
-            elif child.returncode < 0 and not self._stopping:
-                time.sleep(self.PAUSE)
-                self._start()
 
     def _pass_on(self, number: int) -> None:
         self._stopping = self._stopping or number in (signal.SIGTERM, signal.SIGINT)
         for orders in self._children.values():
             with contextlib.suppress(BrokenPipeError):
                 os.write(orders, bytes([number]))
+        if number == signal.SIGHUP and not self._stopping:
+            self._start()
 
 
 def run(

@@ -168,7 +168,7 @@ def test_the_errors_are_what_kq_explain_says() -> None:
 
 
 #: Verbs that print no JSON but logs, or a show for people.
-TALK = {"demo", "worker", "control"}
+TALK = {"demo", "dev", "worker", "control"}
 
 
 def test_each_verb_says_in_the_schema_what_it_prints_as_json() -> None:

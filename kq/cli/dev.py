@@ -1,0 +1,33 @@
+"""`kq dev`: all programs that an application needs while it is written, with new code as it is saved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from kq.cli.frame import flags, verb
+from kq.cli.target import settings
+from kq.cli.worker import reloading, start_logging
+from kq.errors import AppNotFound
+
+#: The programs, as command lines of kq. Each obeys the descriptor that `--orders` names (kq.worker.program.Processes).
+#: The worker makes control's rounds too.
+PROGRAMS: Sequence[Sequence[str]] = (("worker", "--grace", "5s"),)
+
+
+@verb("dev")
+def command() -> int:
+    """Run a worker that makes control's rounds too, and let it begin anew whenever code or config is saved.
+
+    New code that does not import is told, and the old goes on. Ctrl-C once: finish what runs, within 5 s; twice: at
+    once. How the worker runs is said in kq.yaml.
+    """
+    loaded = settings()
+    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    if loaded.config.app is None:
+        raise AppNotFound("no application is named", fix="Write -A module:app; kq init writes a first one.")
+    click.echo("kq dev: ctrl-C ends it when what runs is done, a second one at once", err=True)
+    given = [word for word in sys.argv[1:] if word != "dev"]
+    return reloading([[*given, "-v", *program] for program in PROGRAMS], loaded.file)

@@ -1,0 +1,105 @@
+"""What `kq submit` does when its command line is understood."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+import click
+
+from kq.app import App
+from kq.cli.failing import BadArguments
+from kq.cli.frame import flags
+from kq.cli.near import did_you_mean
+from kq.cli.show import print_json
+from kq.cli.submit import Line
+from kq.cli.target import any_app, settings
+from kq.clock import new_id
+from kq.job import Job, Settings
+from kq.jobtype import JobType
+
+
+def submit(line: Line) -> None:
+    """Submit the job that line asks for, and print its id or, when it waits, its result."""
+    app = any_app(settings())
+    job_type = find_type(app, line.type_name, must=line.queue is None)
+    args = _values(line.arguments, job_type)
+    try:
+        said = Settings(queue=line.queue, priority=line.priority, delay=line.delay, unique=line.unique)
+    except ValueError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
+    try:
+        job = _job(app, job_type, line.type_name, args, line.kwargs, said)
+        handle = app.submit(job)
+    except TypeError as error:
+        fix = f"kq submit takes the arguments of {line.type_name} in order, or --kwargs."
+        raise BadArguments(str(error), fix=fix) from error
+    told = {"id": handle.id, "type": job.type, "queue": handle.queue}
+    try:
+        if line.wait:
+            _tell_result(handle.result(line.timeout), told)
+        elif flags().json:
+            print_json(told)
+        else:
+            click.echo(handle.id)
+    finally:
+        app.close()
+
+
+def find_type(app: App, name: str, *, must: bool) -> JobType[..., Any] | None:
+    """The app's job type of that name or that ends in it. must: refuse one that a non-empty app does not know."""
+    found = [known for known in app.jobs if known == name] or [
+        known for known in app.jobs if known.endswith(f".{name}")
+    ]
+    if len(found) == 1:
+        return app.jobs[found[0]]
+    if len(found) > 1:
+        raise click.UsageError(f"{name!r} may be any of {', '.join(found)}", click.get_current_context())
+    if app.jobs and must:
+        known = [*app.jobs, *(known.rpartition(".")[2] for known in app.jobs)]
+        hint = did_you_mean(name, known) or f"It has {', '.join(sorted(app.jobs))}."
+        raise click.UsageError(f"app {app.name!r} has no job type {name!r}. {hint}", click.get_current_context())
+    return None
+
+
+def _values(arguments: Sequence[str], job_type: JobType[..., Any] | None) -> list[Any]:
+    hints = list(_texts(job_type))
+    return [text if position in hints else _value(text) for position, text in enumerate(arguments)]
+
+
+def _texts(job_type: JobType[..., Any] | None) -> list[int]:
+    """Positions of the parameters that are annotated as str."""
+    if job_type is None:
+        return []
+    try:
+        hints = get_type_hints(job_type.function)
+    except Exception:  # a name that exists for type checkers only
+        return []
+    names = [name for name in hints if name != "return"]
+    code = job_type.function.__code__
+    order = code.co_varnames[: code.co_argcount]
+    return [order.index(name) for name in names if name in order and hints[name] is str]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=str)
+    except ValueError:
+        return text
+
+
+def _job(
+    app: App, job_type: JobType[..., Any] | None, name: str, args: list[Any], kwargs: dict[str, Any], said: Settings
+) -> Job[Any]:
+    if job_type is None:
+        return Job(new_id(), name, tuple(args), kwargs, said.over(app.defaults))
+    options = {field: getattr(said, field) for field in ("queue", "priority", "delay", "unique")}
+    return job_type.options(**options).job(*args, **kwargs)
+
+
+def _tell_result(result: Any, job: dict[str, Any]) -> None:
+    if flags().json:
+        print_json({**job, "state": "completed", "result": result})
+    else:
+        click.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
