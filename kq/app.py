@@ -421,10 +421,15 @@ class App:
             )
         policy = job.settings.retry_policy
         now = time.time()
+        delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
+        if delay is not None and delay > YEAR:
+            raise ValueError(f"at {settings.at} is more than a year away; submit it later")
+        delay = max(delay or 0.0, settings.hold or 0.0)
         head = Head(
             id=job.id,
             type=job.type,
             submitted=now,
+            due=now + delay if delay else None,
             again=age(job.id, now) > FRESH,
             timeout=job.settings.timeout,
             deadline=settings.deadline,
@@ -433,10 +438,6 @@ class App:
             fallback=tuple(map(self._stage, job.fallback)) or None,
             held=bool(settings.hold),
         )
-        delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
-        if delay is not None and delay > YEAR:
-            raise ValueError(f"at {settings.at} is more than a year away; submit it later")
-        delay = max(delay or 0.0, settings.hold or 0.0)
         return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay)
 
     def _stage(self, job: Job[Any]) -> Stage:

@@ -23,6 +23,7 @@ from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Sto
 from kq.message import CONTENT_TYPE, Envelope
 from kq.url import Address
 from kq_transports import engine, seen
+from kq_transports.engine import Load as Load
 
 kq_transports.register()
 
@@ -484,6 +485,11 @@ class Inspector:
             except (engine.NotFound, ChannelError):
                 return engine.Counts()
             return counts
+
+    def survey(self) -> dict[str, Load]:
+        """What waits in every queue, and how long the oldest job of each has been ready, in one round trip."""
+        with translated(self._broker):
+            return dict(self._manager.survey())
 
     def browse(self, queue: str, state: engine.State, limit: int = 100, offset: int = 0) -> list[Seen]:
         """Messages of queue in the order of delivery."""

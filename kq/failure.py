@@ -8,6 +8,7 @@ it what an app or a job type says. What follows from a class is decided in `outc
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -99,6 +100,21 @@ class Failure:
     def __str__(self) -> str:
         name = self.name.removeprefix("kq.errors.")
         return f"{name}: {self.message}" if self.message else name
+
+
+def group_of(error: str, traceback: str) -> tuple[str, str]:
+    """By what failures are alike: the exception's class, and file and function of the innermost frame, or "".
+
+    Not its line, which changes with every edit. An error that names no class is a group of its own.
+    """
+    name = error.partition(":")[0]
+    frames = _FRAME.findall(traceback)
+    place = f"{frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}" if frames else ""
+    return name if _NAME.fullmatch(name) else error, place
+
+
+_FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
+_NAME = re.compile(r"[\w.]+")
 
 
 def classified(failures: Failures | None) -> dict[str, FailureClass]:

@@ -85,6 +85,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: Name
     type: Name
     submitted: Instant = 0.0
+    due: Instant | None = None  # since when it may start, if that is not when it was submitted
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
     parent: Name | None = None  # the job that staged it
     held: bool = False  # it was delayed so that somebody may still revoke it

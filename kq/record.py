@@ -13,6 +13,10 @@ from kq.message import Attempt, Envelope
 RESULT_LIMIT = 16 * 1024 * 1024
 
 
+#: Control's keys: who makes the rounds, what happened in the last minutes, and what lies buried for what.
+SEAT, HISTORY, GROUPS = "control:seat", "control:history", "control:buried"
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a job ended (or that it was buried). Kept under job_key(id) for as long as results are kept.
 
@@ -94,6 +98,11 @@ def claim_key(key: str) -> str:
 
 def worker_key(worker: str) -> str:
     return f"worker:{worker}"
+
+
+def tally_key(process: str) -> str:
+    """Where a worker's process keeps its tally, whatever its name is after a lost lease."""
+    return f"tally:{process}"
 
 
 def lease_key(worker: str) -> str:

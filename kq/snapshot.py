@@ -145,8 +145,9 @@ class WorkerRow(Row, frozen=True, kw_only=True):
 class FailureRow(Row, frozen=True, kw_only=True):
     """A group of failures: jobs of one type and queue that failed with one exception at one place.
 
-    place: file and function of the innermost frame. message: of the latest. failed: attempts that failed so in the
-    last hour. buried: jobs that lie buried for it; None when nobody counted. last: when; job: which.
+    place: file and function of the innermost frame. message: of the latest. failed: attempts that failed so, as
+    workers of the last hour count them. buried: jobs that lie buried for it, of the first thousand of the queue; None
+    when nobody counted. last: when; job: which.
     """
 
     type: str
@@ -192,13 +193,17 @@ class DoubtRow(Row, frozen=True, kw_only=True):
 
 
 class Point(Row, frozen=True, kw_only=True):
-    """What happened in one step of the history. at: its end. wait_p95: None when nothing started."""
+    """What happened in one step of the history. at: its end. jobs: how many there were then, but for buried ones.
+
+    came, ended, failed: as in QueueRow, in this step. wait_p95: None when nothing started.
+    """
 
     at: float
     came: float | None = None
     ended: float = 0.0
     failed: float = 0.0
     wait_p95: float | None = None
+    jobs: int = 0
 
 
 class History(Row, frozen=True, kw_only=True):

@@ -103,7 +103,7 @@ _FIELDS = {
     Kind.RETIRE: "retired",
 }
 _FAMILY = "order:"
-_decode = msgspec.json.Decoder(Order).decode
+decode_order = msgspec.json.Decoder(Order).decode
 
 
 def order_key(kind: Kind, about: str) -> str:
@@ -142,5 +142,5 @@ def read(store: Store) -> Standing:
     found: dict[str, dict[str, Order]] = {}
     for key, value in store.scan(_FAMILY, LIMIT):
         kind, _, about = key.removeprefix(_FAMILY).partition(":")
-        found.setdefault(_FIELDS[Kind(kind)], {})[about] = _decode(value)
+        found.setdefault(_FIELDS[Kind(kind)], {})[about] = decode_order(value)
     return Standing(**found) if found else NONE

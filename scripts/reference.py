@@ -44,7 +44,7 @@ from kq.ledger import Entry
 from kq.message import Attempt
 from kq.once import Once
 from kq.policy import ByError
-from kq.snapshot import SCHEMA, Snapshot
+from kq.snapshot import SCHEMA, FailedRow, FailureRow, History, Point, QueueRow, RunningRow, Snapshot, Totals, WorkerRow
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
 
@@ -80,6 +80,15 @@ RETURNED = (
     Health,
     WorkerInfo,
     RunningJob,
+    Snapshot,
+    Totals,
+    QueueRow,
+    WorkerRow,
+    RunningRow,
+    FailureRow,
+    FailedRow,
+    History,
+    Point,
     ByError,
 )
 #: Methods that one layer of kq offers to the next; they may change.

@@ -1,8 +1,9 @@
 """Control: the view from above on workers, queues and jobs, and the hand that reaches in.
 
-Nothing here is needed for jobs to run. `view` looks, `why` explains, `gauges` are what must be zero, `repair` puts
-jobs right, `effects` decides about side effects, `orders` tells workers what to do; `sight` is what is seen. `rounds`
-and `program` do what is to be done without a human.
+Nothing here is needed for jobs to run. `view` looks, `shots` at everything at once, `why` explains, `gauges` are what
+must be zero, `repair` puts jobs right, `effects` decides about side effects, `orders` tells workers what to do; `sight`
+is what is seen, `compose` puts it together. `rounds` and `program` do what is to be done without a human, `chronicle`
+writes down what happened.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from kq.control.audit import Act
 from kq.control.effects import Effects
 from kq.control.gauges import Gauged, Gauges
 from kq.control.repair import REPAIRABLE, Repair, Repaired
+from kq.control.shots import Shots
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
 from kq.control.view import MOST
 from kq.control.why import Reasons
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 
-class Control(Repair, Effects, Gauged, Reasons):
+class Control(Repair, Effects, Gauged, Reasons, Shots):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

@@ -25,13 +25,19 @@ def kicked(seen: Seen, act: Act) -> Envelope:
         return Envelope(seen.id, queue, seen.body, headers, seen.priority)
     late = head.deadline is not None and head.deadline <= act.at
     head = msgspec.structs.replace(head.counting(Counters()), **dict.fromkeys(OF_BURIED))
-    head = msgspec.structs.replace(head, deadline=None if late else head.deadline)
+    head = msgspec.structs.replace(head, deadline=None if late else head.deadline, due=act.at)
     return Envelope(seen.id, queue, seen.body, again(seen.headers, head), seen.priority)
 
 
-def edited(seen: Seen, act: Act, body: bytes, priority: int, delay: float) -> Envelope:
-    """A message with another body, where it is. Raises MessageError when its headers can't be read."""
-    return Envelope(seen.id, seen.queue, body, again(seen.headers, _after(seen, act)), priority, delay)
+def edited(seen: Seen, act: Act, body: bytes, priority: int, delay: float | None) -> Envelope:
+    """A message with another body, where it is. delay: None for the one that it has.
+
+    Raises MessageError when its headers can't be read.
+    """
+    head = _after(seen, act)
+    if delay is not None:
+        head = msgspec.structs.replace(head, due=act.at + delay)
+    return Envelope(seen.id, seen.queue, body, again(seen.headers, head), priority, delay or 0.0)
 
 
 def buried(seen: Seen, act: Act) -> Envelope:

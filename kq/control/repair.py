@@ -403,10 +403,10 @@ def _in_range(priority: int) -> int:
     return priority
 
 
-def _wait(delay: float | None) -> float:
+def _wait(delay: float | None) -> float | None:
     if delay is not None and not 0 <= delay <= YEAR:
         raise ValueError(f"delay {delay} is out of range; use 0 s to a year")
-    return delay or 0.0
+    return delay
 
 
 def _batches(seen: Iterable[Seen]) -> Iterator[list[Seen]]:

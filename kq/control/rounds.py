@@ -17,17 +17,16 @@ import msgspec
 from kq.app import App
 from kq.clock import new_id
 from kq.control import Control
+from kq.control.chronicle import Chronicle
 from kq.control.sight import Health, Heartbeat, RunningJob
 from kq.errors import BrokerError
-from kq.record import encode, overdue_key, worker_key
+from kq.record import SEAT, encode, overdue_key, worker_key
 from kq.standing import caller, read
 from kq.state.store import StoreUnreachable, Write
 from kq.units import format_duration
 
 log = logging.getLogger("kq.control")
 
-#: The key of the seat.
-SEAT = "control:seat"
 #: Leases after its last word at which a worker that answers nobody is out.
 SILENT = 1.5
 #: The part of its limit after which a job is told to run long.
@@ -48,6 +47,7 @@ class Rounds:
         self._app = app
         self._on_seat = on_seat
         self._control = Control(app)
+        self._chronicle = Chronicle()
 
     def tick(self) -> float:
         """One round; returns seconds until the next. Raises BrokerError and StoreUnreachable; nothing is lost then."""
@@ -61,6 +61,7 @@ class Rounds:
             self._retire_dead(beats)
             self._finish_resuming()
             pause = min(pause, self._tell_long(beats))
+            self._control.note_down(self._chronicle)
         return pause
 
     def close(self) -> None:

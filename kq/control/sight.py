@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ import msgspec
 
 from kq.broker import BURIED, PARKED, Seen
 from kq.errors import MessageError
+from kq.failure import group_of
 from kq.handle import state_of
 from kq.job import State
 from kq.message import Attempt, Head, decode_body, decode_head, shares_arguments
@@ -31,7 +31,7 @@ class Health(StrEnum):
 class RunningJob(msgspec.Struct, frozen=True):
     """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock.
 
-    seconds: how long it ran when the worker said so; limit: how long it may run.
+    seconds: how long it ran when the worker said so; limit: how long it may run. executor: the pid that runs it.
     """
 
     id: str
@@ -40,12 +40,16 @@ class RunningJob(msgspec.Struct, frozen=True):
     since: float
     seconds: float = 0.0
     limit: float = 0.0
+    executor: int = 0
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
     """A worker as it described itself at its last beat. beat: by the state store's clock. code: the app's version.
 
-    types: the job types that it knows. retired: when control found it dead, 0 when nobody did.
+    types: the job types that it knows. retired: when control found it dead, 0 when nobody did. singletons: the
+    queues whose jobs nobody else runs. rss: bytes of memory that it and its executors hold; cpu: cores that they used
+    since the beat before; None where the system does not tell. ok: jobs that it completed; failed: attempts that failed
+    here.
     """
 
     name: str
@@ -63,6 +67,11 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     code: str = ""
     types: list[str] = []
     retired: float = 0.0
+    singletons: list[str] = []
+    rss: int | None = None
+    cpu: float | None = None
+    ok: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +149,7 @@ class JobInfo:
     @property
     def failure(self) -> Failure:
         """What it was buried for, as far as others are buried for the same."""
-        name = self.error.partition(":")[0]
-        frames = _FRAME.findall(self.traceback)
-        place = f"{frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}" if frames else ""
-        return Failure(self.type, name if _NAME.fullmatch(name) else self.error, place)
+        return Failure(self.type, *group_of(self.error, self.traceback))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -184,8 +190,6 @@ class Where:
 ANY = Where()
 #: Bytes of a body that are shown when it can't be read.
 BODY_SHOWN = 4096
-_FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
-_NAME = re.compile(r"[\w.]+")
 
 
 def _is_named(name: str, wanted: str) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.handle import find_state, wait
 from kq.job import State
@@ -36,19 +37,9 @@ class View:
 
     def heartbeat_check(self) -> list[Heartbeat]:
         """Every worker of the last hour: alive, late (it missed a beat) or dead (its lease is over)."""
-        store = self._app.store
-        found = store.scan(worker_key(""))
-        if not found:
-            return []
-        workers = [msgspec.json.decode(value, type=WorkerInfo) for _, value in found]
-        leases = store.get([lease_key(worker.name) for worker in workers])
-        now = store.now()
-        beats = []
-        for worker, lease in zip(workers, leases, strict=True):
-            age = max(0.0, now - worker.beat)
-            health = Health.DEAD if lease is None else Health.LATE if age > worker.lease / 2 else Health.ALIVE
-            beats.append(Heartbeat(worker, health, age))
-        return beats
+        gathered = self._app.store.gather([worker_key(""), lease_key("")], MOST)
+        records, leases = gathered.found
+        return beats_of(records.values(), leases, gathered.now)
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that live."""
@@ -63,7 +54,7 @@ class View:
 
     def _names(self, workers: Iterable[WorkerInfo] = ()) -> list[str]:
         """The queues that jobs may be in or buried from, and those that workers serve."""
-        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in self._inspector.queues() if _is_ours(name)}
+        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in self._inspector.queues() if is_ours(name)}
         names |= {name for worker in workers for name in worker.queues}
         return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
@@ -228,8 +219,3 @@ def refusal(late: Late, record: Record | None) -> Attempt:
         same = record.state is State.COMPLETED and digest(bytes(record.value)) == late.digest
         told = f"it completed too late, {'with the same result' if same else 'with another result'}"
     return msgspec.structs.replace(late.attempt, outcome="refused", error=told)
-
-
-def _is_ours(queue: str) -> bool:
-    """Whether a queue of the broker holds jobs."""
-    return not queue.startswith(("kq.", "amq."))

@@ -33,6 +33,7 @@ from kq.policy import from_data
 from kq.record import RESULT_LIMIT
 from kq.units import format_size
 from kq.worker.lapse import Lapse
+from kq.worker.usage import rss
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -699,15 +700,6 @@ def how_it_ended(status: int | None) -> str:
         number = os.WTERMSIG(status)
         return f"signal {number} ({signal.Signals(number).name})"
     return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def rss(pid: int) -> int:
-    """Resident memory of a process in bytes; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _kind(entry: Entry, before: Kind | None) -> Kind:

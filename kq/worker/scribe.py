@@ -83,9 +83,11 @@ class Scribe:
         if isinstance(verdict, Retry | FallBack):
             form = self._form(task, verdict, now)
             delay = verdict.delay if isinstance(verdict, Retry) else 0.0
-            return (_envelope(task, again(task.delivery.headers, form.head), form.queue, delay, form.body),)
+            head = msgspec.structs.replace(form.head, due=now + delay)
+            return (_envelope(task, again(task.delivery.headers, head), form.queue, delay, form.body),)
         if isinstance(verdict, PassOn):
-            return (_envelope(task, again(task.delivery.headers, task.head), queue, verdict.delay),)
+            head = msgspec.structs.replace(task.head, due=now + verdict.delay)
+            return (_envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
             form = self._form(task, verdict, now)
             headers = self._buried(task, verdict, form, now)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kq import tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
@@ -43,7 +44,7 @@ from kq.outcome import (
     Verdict,
     verdict_after,
 )
-from kq.record import answer_key, encode, lease_key, worker_key
+from kq.record import answer_key, encode, lease_key, tally_key, worker_key
 from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
@@ -52,11 +53,13 @@ from kq.worker.ears import Ears
 from kq.worker.guard import Guard
 from kq.worker.late import LateWords
 from kq.worker.line import Line
+from kq.worker.meter import Meter
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
+from kq.worker.usage import Usage
 
 log = logging.getLogger("kq.worker")
 
@@ -108,7 +111,7 @@ class Supervisor:
     ) -> None:
         self.plan = plan
         self.pool = make_pool(self._ended)
-        self.pool.on_start = journal.started
+        self.pool.on_start = self._began
         #: Called when the application is imported and the executors are born.
         self.on_ready: Callable[[], None] | None = None
         #: Called whenever the broker took us in and jobs may come.
@@ -128,6 +131,8 @@ class Supervisor:
         self._neighbours = Neighbours(store, Place("", self._host))
         self._late = LateWords(store)
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
+        self._process = new_id()
+        self._meter, self._usage = Meter(), Usage()
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
@@ -357,10 +362,20 @@ class Supervisor:
         """Make writes, and describe this worker as it is now."""
         now = self._store.now()
         self._behind = now - self._clock.now()
-        self._store.write([*writes, Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP)])
+        self._store.write(
+            [*writes, Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP), self._tally(now)]
+        )
+
+    def _tally(self, now: float) -> Write:
+        """What was counted here, to be written. now: by the store's clock."""
+        counted = self._meter.tally(self._name, self._started + self._behind, now)
+        return Write(tally_key(self._process), tally.encode(counted), WORKER_KEEP)
 
     def description(self, now: float) -> dict[str, Any]:
         """This worker as others see it."""
+        executors = [executor.pid for executor in self.pool.executors.values() if executor.pid]
+        rss, cpu = self._usage.measure([os.getpid(), *executors], self._clock.monotonic())
+        ok, failed = self._meter.sums
         return {
             "name": self._name,
             "host": self._host,
@@ -374,7 +389,11 @@ class Supervisor:
             "queues": self._queues,
             "types": sorted(self.pool.kinds),
             "stopping": self._stop_by is not None,
-            "executors": [executor.pid for executor in self.pool.executors.values()],
+            "executors": executors,
+            "rss": rss,
+            "cpu": cpu,
+            "ok": ok,
+            "failed": failed,
             "running": [
                 {
                     "id": task.head.id,
@@ -383,8 +402,9 @@ class Supervisor:
                     "since": task.began,
                     "seconds": self._clock.monotonic() - task.started,
                     "limit": task.timeout,
+                    "executor": executor.pid,
                 }
-                for _, task in self.pool.tasks()
+                for executor, task in self.pool.tasks()
                 if task.started
             ],
         }
@@ -650,6 +670,11 @@ class Supervisor:
             outcome = Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()
         self._finish(task, self._judged(task, outcome))
 
+    def _began(self, task: Task) -> None:
+        """An executor begins with task."""
+        journal.started(task)
+        self._meter.started(task, task.began + self._behind)
+
     def _judged(self, task: Task, outcome: Outcome) -> Verdict:
         return verdict_after(outcome, task.counters, task.rules, self._chance)
 
@@ -657,7 +682,10 @@ class Supervisor:
         if self._ordered:
             verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
-        journal.ended(task, verdict, self._clock.monotonic())
+        now = self._clock.monotonic()
+        journal.ended(task, verdict, now)
+        ran = now - task.started if task.started else None
+        self._meter.ended(task, verdict, ran, self._clock.now() + self._behind)
         # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
         if (
             isinstance(verdict, Retry | Bury | FallBack)
@@ -836,7 +864,10 @@ class Supervisor:
         if session is not None:
             session.close()
             with contextlib.suppress(StoreUnreachable):
-                self._store.write([Write(lease_key(self._name), None), Write(worker_key(self._name), None)])
+                self._behind = (now := self._store.now()) - self._clock.now()
+                self._store.write(
+                    [Write(lease_key(self._name), None), Write(worker_key(self._name), None), self._tally(now)]
+                )
         self._guard.stop()
         self.pool.close()
         self._ears.close()

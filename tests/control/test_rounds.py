@@ -13,10 +13,10 @@ import pytest
 from kq.app import App
 from kq.broker import Delivery, Session
 from kq.control import Control
-from kq.control.rounds import SEAT, Rounds
+from kq.control.rounds import Rounds
 from kq.control.sight import RunningJob, WorkerInfo
 from kq.job import State
-from kq.record import encode, worker_key
+from kq.record import SEAT, encode, worker_key
 from kq.standing import Kind, Order, give
 from kq.state.store import Store, StoreUnreachable, Write
 

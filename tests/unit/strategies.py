@@ -68,6 +68,7 @@ HEADS = some.builds(
     id=NAMES,
     type=NAMES,
     submitted=INSTANTS,
+    due=some.none() | INSTANTS,
     again=some.booleans(),
     parent=some.none() | NAMES,
     held=some.booleans(),

@@ -28,6 +28,7 @@ from kq.conformance.contract.remedies import Remedies
 from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.scarcity import ScarcityAtWork, ScarcitySuite
+from kq.conformance.contract.seeing import Seeing
 from kq.conformance.contract.storing import Atomic, Kept
 from kq.conformance.contract.unique import Unique
 
@@ -48,6 +49,7 @@ class ContractSuite(
     Supervision,
     Remedies,
     Repairing,
+    Seeing,
     Once,
     Results,
     Atomic,

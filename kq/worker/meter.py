@@ -1,0 +1,123 @@
+"""Counts what becomes of jobs here, in memory; see kq.tally. It is asked at each start and end, so it does little."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from kq import tally
+from kq.failure import Failure, group_of
+from kq.message import one_line
+from kq.outcome import Bury, Complete, Expire, FallBack, Retry, Revoke, Verdict
+from kq.tally import MINUTE, Failed, Group, Tally, Work
+from kq.worker.pool import Task
+
+#: So many groups of failures, and so many of the latest failures, are remembered.
+GROUPS, LATEST = 50, 20
+#: Characters of an error.
+ERROR_LIMIT = 300
+#: Parts of the last minute: whenever one begins, the oldest goes.
+PARTS = 12
+
+
+class Meter:
+    """The tally of one supervisor. Not thread-safe: its loop owns it."""
+
+    def __init__(self) -> None:
+        self._work: dict[tuple[str, str], Work] = {}
+        self._marks: deque[tuple[float, dict[tuple[str, str], Work]]] = deque()
+        self._groups: dict[tuple[str, str, str, str], Group] = {}
+        self._latest: deque[Failed] = deque(maxlen=LATEST)
+        self._returning: dict[str, Counter[float]] = {}
+
+    def started(self, task: Task, now: float) -> None:
+        """task has begun. now: an instant of the clock by which jobs are said to be ready."""
+        work = self._of(task)
+        work.started += 1
+        ready = task.head.due or task.head.submitted
+        if ready:
+            work.waited.add(max(0.0, now - ready))
+
+    def ended(self, task: Task, verdict: Verdict, ran: float | None, now: float) -> None:
+        """task has ended with verdict. ran: seconds from its start; None when it did not start."""
+        work = self._of(task)
+        match verdict:
+            case Complete():
+                work.completed += 1
+                work.degraded += task.head.degraded_by > 0
+            case Retry(delay=delay, failure=failure):
+                work.failed += 1
+                work.retried += 1
+                self._failed(task, failure, now, now + delay)
+                self._returns(task.delivery.queue, now, delay)
+            case FallBack(failure=failure):
+                work.failed += 1
+                work.fell += 1
+                self._failed(task, failure, now, now)
+            case Bury(failure=failure, how=how):
+                work.failed += how is not None
+                work.buried += 1
+                self._failed(task, failure, now, None)
+            case Revoke():
+                work.revoked += 1
+            case Expire():
+                work.expired += 1
+            case _:
+                return
+        if ran is not None:
+            work.ran.add(ran)
+
+    def tally(self, worker: str, began: float, now: float) -> Tally:
+        """All of it as it is now. began: when this one began to count; both by the store's clock."""
+        self._mark(began, now)
+        at, before = self._marks[0]
+        recent = tally.since(self._work.values(), before)
+        returning = {queue: left for queue, due in self._returning.items() if (left := _left(due, now))}
+        work, groups = list(self._work.values()), list(self._groups.values())
+        return Tally(worker, now, began, work, recent, now - at, groups, list(self._latest), returning)
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """How many jobs were completed here, and how many attempts failed."""
+        work = self._work.values()
+        return sum(each.completed for each in work), sum(each.failed for each in work)
+
+    def _of(self, task: Task) -> Work:
+        key = task.delivery.queue, task.kind.name
+        work = self._work.get(key)
+        if work is None:
+            work = self._work[key] = Work(*key)
+        return work
+
+    def _mark(self, began: float, now: float) -> None:
+        """Remember how it was, so that what happened in the last minute is known."""
+        if not self._marks:
+            self._marks.append((began, {}))
+        if now - self._marks[-1][0] >= MINUTE / PARTS:
+            self._marks.append((now, {key: work.copy() for key, work in self._work.items()}))
+        while now - self._marks[0][0] > MINUTE and len(self._marks) > 2:  # beats may be further apart than that
+            self._marks.popleft()
+
+    def _failed(self, task: Task, failure: Failure, now: float, again: float | None) -> None:
+        queue, error = task.delivery.queue, one_line(failure)[:ERROR_LIMIT]
+        key = queue, task.head.type, *group_of(error, failure.traceback)
+        group = self._groups.pop(key, None) or Group(*key)
+        group.message, group.last, group.job = error, now, task.head.id
+        group.number += 1
+        self._groups[key] = group  # the latest is the last
+        if len(self._groups) > GROUPS:
+            del self._groups[next(iter(self._groups))]
+        attempt = task.counters.attempts + 1
+        self._latest.append(Failed(now, task.head.id, task.head.type, queue, attempt, error, again))
+
+    def _returns(self, queue: str, now: float, delay: float) -> None:
+        """Note that a job waits for its retry. The later that is, the coarser: a number for each job would be many."""
+        grain = 1.0 if delay < 60 else 60.0 if delay < 3600 else 3600.0
+        due = self._returning.setdefault(queue, Counter())
+        due[(now + delay) // grain * grain] += 1
+
+
+def _left(due: Counter[float], now: float) -> list[tuple[float, int]]:
+    """What is to come. The rest is forgotten."""
+    for moment in [moment for moment in due if moment <= now]:
+        del due[moment]
+    return sorted(due.items())
