@@ -133,6 +133,11 @@ class App:
         return float(self._config.lease.length) if self._lease is None else self._lease
 
     @property
+    def mail(self) -> str:
+        """The server of mailers that name none: `mail:` of the settings."""
+        return self._config.mail
+
+    @property
     def keep(self) -> float:
         """Seconds that results are kept."""
         return float(self._config.results.keep) if self._keep is None else self._keep

@@ -23,6 +23,7 @@ import msgspec
 
 from kq import configfile
 from kq.errors import ConfigError
+from kq.mailurl import MAIL, parse_mail_url
 from kq.units import format_duration, format_size, parse_duration, parse_size
 from kq.url import DEFAULT, anchored, redact
 
@@ -99,12 +100,14 @@ class Results(msgspec.Struct, frozen=True):
 class Config(msgspec.Struct, frozen=True):
     """Every setting. url: the broker. state: where results are kept, the broker itself where it can. app: module:name.
 
+    mail: the server for mailers that name none, or file:///folder, or log: for a dry run.
     submit_timeout: seconds that one submit may take in all.
     """
 
     url: str = DEFAULT
     state: str | None = None
     app: str | None = None
+    mail: str = MAIL
     submit_timeout: Seconds = Seconds(5)
     lease: Lease = Lease()
     worker: Worker = msgspec.field(default_factory=Worker)
@@ -196,7 +199,7 @@ def _keys(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, A
 SCHEMA: dict[str, Any] = dict(_keys(Config))
 SECTIONS = {key.rpartition(".")[0] for key in SCHEMA if "." in key}
 #: Keys whose value may lie in a file of its own, named by key_file.
-SECRET = ("url", "state")
+SECRET = ("url", "state", "mail")
 
 
 def _at(config: msgspec.Struct, key: str) -> object:
@@ -332,6 +335,8 @@ def _understood(one: Given) -> object:
         value = msgspec.convert(one.value, hint, strict=not loose, dec_hook=_read)
     except msgspec.ValidationError as error:
         raise _wrong(one, hint, error) from error
+    if one.key == "mail":
+        parse_mail_url(str(value))
     if one.key == "lease.length" and value < 1:
         raise ConfigError(f"{one.key} in {one.origin} is {shown(value)}, which is too short", fix="Write 1s or more.")
     return value

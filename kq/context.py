@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -35,12 +36,16 @@ class Makes(Looks, Protocol):
 
 @dataclass(slots=True)
 class Footing:
-    """What jobs stand on: their app, the name of their worker, which has another one each time that it joins, and the
-    process in which they run."""
+    """What jobs stand on: their app and, below it, their worker.
+
+    worker: its name, another one each time that it joins. process: in which they run. lapse: when the worker's right to
+    act ends, on the monotonic clock; it moves on with each beat.
+    """
 
     app: Makes
     worker: str = ""
     process: int = field(default_factory=os.getpid)
+    lapse: Callable[[], float] = lambda: inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,11 @@ class CurrentJob:
 
         on_doubt: what becomes of it when it was begun and nobody knows whether it happened: "bury" this job for a
         human, "repeat" it (at least once) or "skip" it (at most once). check: asks the world first: True it happened,
-        False it did not, None it can't tell. keep: seconds that it is remembered, a year by default.
+        False it did not, None it can't tell. keep: seconds that it is remembered once it is done, a year by default.
         Entering raises InDoubt, EffectBusy when another job is at it, and LeaseLost.
         """
         mine = Entry(key, "intended", self.type, self.id, self.attempt, self.footing.worker, keep=keep)
-        return Once(Ledger(self.footing.app.store), mine, on_doubt, check)
+        return Once(Ledger(self.footing.app.store, self.footing.lapse), mine, on_doubt, check)
 
     def later(self, job: Job[R], *, hold: float | str = 0.0) -> Handle[R]:
         """Submit job when this one has completed, in the same step; never, when this attempt does not (promise C16).

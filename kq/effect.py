@@ -37,9 +37,10 @@ class Effect:
                 effect = self._begin(key, args, kwargs)
                 if effect is None:
                     return await function(*args, **kwargs)
-                with effect:
+                async with effect:
                     if effect.due:
-                        effect.done(await function(*args, **kwargs))
+                        outcome = await function(*args, **kwargs)
+                        await asyncio.to_thread(effect.done, outcome)
                 return effect.outcome
 
             return run_async

@@ -75,6 +75,7 @@ FAILURES: Mapping[str, FailureClass] = {
     "kq.errors.BadNetwork": "network",
     "kq.errors.BrokerUnreachable": "network",
     "kq.errors.BrokerFull": "network",
+    "kq.errors.LeaseLost": "network",
     "kq.state.store.StoreUnreachable": "network",
     "OSError.ENETDOWN": "network",
     "OSError.ENETUNREACH": "network",

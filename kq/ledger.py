@@ -1,37 +1,51 @@
 """The ledger: which side effects were begun, and which are known to be done (promise C13).
 
-An effect has a key. Before it acts, a job writes down that it intends to; afterwards, what came of it. Who finds the
-intention of a job that is no more cannot know whether it acted: that is a doubt, and is told as one. Entries are
-written under the fence of the worker (promise C4), so a worker that was declared dead neither begins nor ends one.
+An effect has a key. Right before it acts, a job writes down that it intends to; afterwards, what came of it. Who finds
+the intention of an attempt that is no more cannot know whether it acted: that is a doubt, and is told as one. Entries
+are written under the fence of the worker (promise C4): one that was declared dead neither begins nor ends an effect.
+
+What was begun or is in doubt is kept until it ends or somebody decides: if it vanished, the effect would be done again.
+What is done is kept for as long as its type says. Doubts stand in a list of their own beside it, by job, so that they
+are found among millions of entries.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from math import inf
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from kq.clock import SYSTEM
 from kq.errors import LeaseLost
 from kq.record import encode, lease_key
-from kq.state.store import Store, Write
+from kq.state.store import Store, StoreUnreachable, Write
 
-#: Seconds that an entry is kept when nobody says: a year.
+#: Seconds that what is done is remembered when nobody says: a year.
 KEEP = 365 * 86400.0
 #: Keys longer than this are stored under their digest.
 KEY_LIMIT = 200
+#: Seconds for which a store that does not answer is asked again, and between two times.
+PATIENCE = 60.0
+PAUSE = 0.1
+#: So many doubts are looked at.
+DOUBTS = 10_000
 
 Stage: TypeAlias = Literal["intended", "doubt", "done"]
+T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of one effect.
 
     stage: "intended": a job is at it; "doubt": one was, and nobody knows how far it came; "done".
-    type, job, attempt, worker: whose it is. since: when that was written, by the store's clock, in seconds since the
-    epoch. outcome: what came of it, as JSON. note: why it is in doubt, or who decided and why. keep: seconds.
+    type, job, attempt, worker: who began it. since: when it was begun or, once it is done, when that was written; in
+    seconds since the epoch, by that worker's clock. outcome: what came of it, as JSON. note: why it is in doubt, or who
+    decided and why. keep: seconds that it is remembered once it is done.
     """
 
     key: str
@@ -80,66 +94,113 @@ _decode = msgspec.json.Decoder(Entry).decode
 
 
 class Ledger:
-    """The entries in one state store. May be shared by threads."""
+    """The entries in one state store. May be shared by threads.
 
-    def __init__(self, store: Store) -> None:
+    lapse: when, on the monotonic clock, the worker in whose name this speaks may do nothing more.
+    """
+
+    def __init__(self, store: Store, lapse: Callable[[], float] = lambda: inf) -> None:
         self._store = store
+        self._lapse = lapse
 
     # What a job does.
 
     def intend(self, mine: Entry) -> Finding:
         """Write down that a job is about to act, unless there is something against it. Raises LeaseLost."""
-        mine = msgspec.structs.replace(mine, stage="intended", since=self._store.now())
-        while True:
-            stored = self._store.get([effect_key(mine.key)])[0]
-            if stored is not None:
-                entry = _decode(stored)
-                if not _same(entry, mine):
-                    return self._judged(entry, mine)
-            if self._put(mine, stored):
-                return Due(mine)
+        mine = msgspec.structs.replace(mine, stage="intended", since=SYSTEM.now())
+        before: bytes | None = None
+        while not self._put(mine, before, mine):
+            before = self._stored(mine.key)
+            if before is not None:
+                entry = _decode(before)
+                return Due(mine) if entry == mine else self._judged(entry, mine)
+        return Due(mine)
+
+    def look(self, mine: Entry) -> Finding:
+        """What intend() would find, without writing anything."""
+        stored = self._stored(mine.key)
+        return Due(mine) if stored is None else self._judged(_decode(stored), mine)
 
     def take_over(self, entry: Entry, mine: Entry) -> Due:
         """Begin again what was in doubt. Raises LeaseLost, also when somebody else decided meanwhile."""
-        mine = msgspec.structs.replace(mine, stage="intended", since=self._store.now())
-        if not self._put(mine, encode(entry)):
-            raise LeaseLost(f"somebody else decides about the effect {mine.key!r} now")
+        mine = msgspec.structs.replace(mine, stage="intended", since=SYSTEM.now())
+        self._replace(entry, mine, mine)
         return Due(mine)
 
-    def end(self, mine: Entry, stage: Stage, outcome: bytes = b"null", note: str = "") -> Entry:
+    def doubt(self, entry: Entry, mine: Entry, note: str) -> Entry:
+        """Write down that entry is in doubt, and that the job of mine waits for an answer. Raises LeaseLost."""
+        doubt = entry if entry.stage == "doubt" else msgspec.structs.replace(entry, stage="doubt", note=note)
+        self._replace(entry, doubt, mine)
+        return doubt
+
+    def done(self, mine: Entry, outcome: bytes = b"null", note: str = "") -> Entry:
         """Write down what came of mine. Raises LeaseLost when that is not ours to say any more."""
-        ended = msgspec.structs.replace(
-            mine, stage=stage, since=self._store.now(), outcome=msgspec.Raw(outcome), note=note
-        )
-        if not self._put(ended, encode(mine)) and self._store.get([effect_key(mine.key)])[0] != encode(ended):
-            raise LeaseLost(f"the effect {mine.key!r} belongs to another worker by now")
-        return ended
+        done = msgspec.structs.replace(mine, stage="done", since=SYSTEM.now(), outcome=msgspec.Raw(outcome), note=note)
+        self._replace(mine, done, mine)
+        return done
 
     def withdraw(self, mine: Entry) -> None:
-        """Forget mine: it is known that nothing happened."""
+        """Forget mine: it is known that nothing happened. Nothing is done where it is not ours any more."""
         key = effect_key(mine.key)
-        self._store.write([Write(key, None, alive=lease_key(mine.worker), must=(key, encode(mine)))])
+        self._write([Write(key, None, alive=lease_key(mine.worker), must=(key, encode(mine)))])
 
-    def may_speak(self, worker: str) -> bool:
-        """Whether worker's lease holds."""
-        return self._store.get([lease_key(worker)])[0] is not None
+    def check_lease(self, worker: str) -> None:
+        """Raise LeaseLost unless worker's lease holds."""
+        if not self._may_speak(worker):
+            raise LeaseLost(f"the lease of {worker} is over: it begins no effect any more")
+        self.check_time(worker)
 
-    def _put(self, entry: Entry, before: bytes | None) -> bool:
+    def check_time(self, worker: str) -> None:
+        """Raise LeaseLost when, by this host's clock, worker's right to act is over. Asks nobody."""
+        if SYSTEM.monotonic() >= self._lapse():
+            raise LeaseLost(f"{worker} slept for longer than its lease: it begins no effect any more")
+
+    def _may_speak(self, worker: str) -> bool:
+        return self._patiently(lambda: self._store.get([lease_key(worker)])[0]) is not None
+
+    def _replace(self, before: Entry, after: Entry, mine: Entry) -> None:
+        """Write after in the place of before. Raises LeaseLost when that has changed, or the fence is down."""
+        if not self._put(after, encode(before), mine) and self._stored(after.key) != encode(after):
+            raise LeaseLost(f"somebody else decides about the effect {after.key!r} by now")
+
+    def _put(self, entry: Entry, before: bytes | None, mine: Entry) -> bool:
         """Write entry in the place of before; False when that has changed. Raises LeaseLost when the fence is down."""
-        key, fence = effect_key(entry.key), lease_key(entry.worker)
-        if self._store.write([Write(key, encode(entry), entry.keep, fence, must=(key, before))])[0]:
+        key, fence = effect_key(entry.key), lease_key(mine.worker)
+        keep = entry.keep if entry.stage == "done" else None
+        writes = [Write(key, encode(entry), keep, fence, must=(key, before))]
+        listed = entry.key.encode() if entry.stage == "doubt" else None
+        if listed is not None or (before is not None and _decode(before).stage == "doubt"):
+            writes.append(Write(_doubt_key(entry.key, mine.job), listed, must=(key, encode(entry))))
+        if self._write(writes)[0]:
             return True
-        if not self.may_speak(entry.worker):
-            raise LeaseLost(f"this worker's lease is over, so it does not touch the effect {entry.key!r}")
+        if not self._may_speak(mine.worker):
+            raise LeaseLost(f"the lease of {mine.worker} is over, so it does not touch the effect {entry.key!r}")
         return False
 
     def _judged(self, entry: Entry, mine: Entry) -> Finding:
         if entry.stage == "done":
             return Happened(entry)
         others = entry.job != mine.job and entry.stage == "intended"
-        if others and self.may_speak(entry.worker):
+        if others and self._may_speak(entry.worker):
             return Busy(entry)
         return Doubtful(entry)
+
+    def _stored(self, key: str) -> bytes | None:
+        return self._patiently(lambda: self._store.get([effect_key(key)])[0])
+
+    def _write(self, writes: list[Write]) -> list[bool]:
+        return self._patiently(lambda: self._store.write(writes))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """ask(), again while the store does not answer: who gives up between two words leaves a doubt."""
+        until = SYSTEM.monotonic() + PATIENCE
+        while True:
+            try:
+                return ask()
+            except StoreUnreachable:
+                if SYSTEM.monotonic() + PAUSE >= min(until, self._lapse()):
+                    raise
+                time.sleep(PAUSE)
 
     # What people do.
 
@@ -153,18 +214,41 @@ class Ledger:
         for _, stored in self._store.scan(effect_key(prefix), limit):
             yield _decode(stored)
 
+    def doubts(self, job: str = "") -> list[Entry]:
+        """Effects in doubt, by job; those that one job waits for, or all."""
+        listed = self._store.scan(f"{_DOUBT}{job}:" if job else _DOUBT, DOUBTS)
+        keys = list(dict.fromkeys(key.decode() for _, key in listed))
+        stored = self._store.get([effect_key(key) for key in keys]) if keys else []
+        found = [_decode(each) for each in stored if each is not None]
+        return [entry for entry in found if entry.stage == "doubt"]
+
+    def is_at_work(self, entry: Entry) -> bool:
+        """Whether a worker that lives may be acting on entry right now."""
+        return entry.stage == "intended" and self._may_speak(entry.worker)
+
     def decide(self, entry: Entry, outcome: bytes, note: str) -> bool:
-        """Say that entry, which is in doubt, was done; False when it changed meanwhile."""
-        done = msgspec.structs.replace(
-            entry, stage="done", since=self._store.now(), outcome=msgspec.Raw(outcome), note=note
-        )
-        key = effect_key(entry.key)
-        return self._store.write([Write(key, encode(done), entry.keep, must=(key, encode(entry)))])[0]
+        """Say that entry, of which nobody knew, was done; False when it changed meanwhile."""
+        done = msgspec.structs.replace(entry, stage="done", since=SYSTEM.now(), outcome=msgspec.Raw(outcome), note=note)
+        return self._settle(entry, Write(effect_key(entry.key), encode(done), entry.keep))
 
     def lift(self, entry: Entry) -> bool:
         """Forget entry, so that the effect may happen (again); False when it changed meanwhile."""
-        key = effect_key(entry.key)
-        return self._store.write([Write(key, None, must=(key, encode(entry)))])[0]
+        return self._settle(entry, Write(effect_key(entry.key), None))
+
+    def _settle(self, entry: Entry, write: Write) -> bool:
+        """Make write if entry is what it was, and take its doubt off the list."""
+        write = Write(write.key, write.value, write.keep, must=(write.key, encode(entry)))
+        if not self._store.write([write])[0]:
+            return False
+        if entry.stage == "doubt":
+            listed = self._store.scan(_DOUBT, DOUBTS)
+            answered = [Write(key, None) for key, about in listed if about == entry.key.encode()]
+            if answered:
+                self._store.write(answered)
+        return True
+
+
+_DOUBT = "doubt:"
 
 
 def effect_key(key: str) -> str:
@@ -174,6 +258,6 @@ def effect_key(key: str) -> str:
     return f"effect:{key}"
 
 
-def _same(entry: Entry, mine: Entry) -> bool:
-    """Whether entry is our own intention, the answer to which was lost."""
-    return (entry.stage, entry.job, entry.attempt, entry.worker) == ("intended", mine.job, mine.attempt, mine.worker)
+def _doubt_key(key: str, job: str) -> str:
+    """Where the store has that a job waits for an answer about the effect."""
+    return f"{_DOUBT}{job}:{hashlib.sha256(key.encode()).hexdigest()[:16]}"

@@ -1,6 +1,6 @@
 """A mailer that sends each mail once (promise C13): a job type like any other, made of public parts only.
 
-    mail = kq.mail.mailer(app, "smtp://user:password@mx.example.org", sender="Shop <shop@example.org>")
+    mail = kq.mail.mailer(app, "smtps://user:password@mx.example.org", sender="Shop <shop@example.org>")
     mail.submit(to="user@example.org", subject="hello", body="text")
 
 Each recipient is an effect of its own, whose key is made of recipient, subject and text: the same mail to the same
@@ -12,33 +12,42 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email import policy
+from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
-from email.utils import formatdate, parseaddr
+from email.utils import formatdate
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
 
 from kq.app import App
 from kq.clock import SYSTEM
-from kq.context import current_job
-from kq.errors import BadJob, ConfigError, InDoubt, KqError, NotDone
+from kq.context import CurrentJob, current_job
+from kq.errors import BadJob, ConfigError, InDoubt, NotDone
+from kq.gate import Gate
 from kq.jobtype import JobType
-from kq.once import OnDoubt
+from kq.ledger import KEEP
+from kq.mailurl import parse_mail_url
+from kq.once import Once, OnDoubt
 from kq.policy import Polynomial, RetryPolicy
-from kq.record import encode
-from kq.smtp import MailDelayed, MailRefused, Post, post_to
-from kq.state.store import Write
+from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
 
-#: One line of text: a line break in a header would be another header.
-Line = Annotated[str, msgspec.Meta(pattern=r"^[^\r\n\x00]*$", max_length=900)]
-ADDRESS = r"^[^\r\n\x00,;]*[^\s\r\n\x00,;<>@]@[^\s\r\n\x00,;<>@]+>?$"
+# A line break in a header would be another header: nothing that any program takes for one, and no other control.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_ATOM = rf'[^\s{_CONTROLS}<>@,;:"()\[\]\\]+'
+_BARE = rf"{_ATOM}@\w[\w.-]*"
+_NAME = rf'(?:"[^{_CONTROLS}"\\<>]*"|[^{_CONTROLS}<>@,;:"\\]*?)'
+ADDRESS = rf"\A(?:{_NAME} *<{_BARE}>|{_BARE})\Z"
+
+#: One line of text.
+Line = Annotated[str, msgspec.Meta(pattern=rf"\A[^{_CONTROLS}]*\Z", max_length=900)]
 #: One address, with or without a name before it.
 Address = Annotated[str, msgspec.Meta(pattern=ADDRESS, max_length=320)]
-
-HOUR = 3600.0
+#: As image/png.
+MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\w.+-]+/[\w.+-]+\Z", max_length=100)]
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -46,12 +55,12 @@ class Attachment(msgspec.Struct, frozen=True):
 
     name: Line
     data: bytes
-    type: Line = "application/octet-stream"
+    type: MediaType = "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mail:
-    """What is to be sent to whom."""
+    """What is to be sent to whom. Addresses fit ADDRESS."""
 
     to: Sequence[str]
     subject: str
@@ -65,60 +74,93 @@ class Mail:
     @property
     def recipients(self) -> list[str]:
         """Everybody's address, once."""
-        return list(dict.fromkeys(parseaddr(each)[1] for each in (*self.to, *self.cc, *self.bcc)))
+        return list(dict.fromkeys(mailbox(each).addr_spec for each in (*self.to, *self.cc, *self.bcc)))
+
+    @property
+    def family(self) -> str:
+        """What mails of a loop have in common that are not quite the same: the subject without its numbers."""
+        return re.sub(r"\d+", "#", " ".join(self.subject.split()))
+
+    @cached_property
+    def _content(self) -> list[str]:
+        """What a person would call the same, whatever mail programs changed on the way."""
+        parts = [" ".join(self.subject.split()), _plain(self.body), _plain(self.html or "")]
+        return parts + [hashlib.sha256(each.data).hexdigest() + each.name for each in self.attachments]
 
     def digest(self, recipient: str) -> str:
-        """The same for mails that a person would call the same: recipient, subject, text and attachments."""
-        parts = [recipient.lower(), " ".join(self.subject.split()), _plain(self.body), _plain(self.html or "")]
-        parts += [hashlib.sha256(each.data).hexdigest() + each.name for each in self.attachments]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        """The same for the same recipient, subject, text and attachments."""
+        return hashlib.sha256("\0".join([recipient.lower(), *self._content]).encode()).hexdigest()[:32]
 
-    def message(self, sender: str, recipient: str) -> EmailMessage:
-        """The mail as recipient gets it: nobody sees the bcc."""
-        message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = sender, ", ".join(self.to), self.subject
-        if self.cc:
-            message["Cc"] = ", ".join(self.cc)
-        if self.reply_to:
-            message["Reply-To"] = self.reply_to
+    def addressed(self, sender: str, recipient: str) -> Addressed:
+        """The mail as recipient gets it."""
+        mailboxes = [
+            mailbox(each) for each in (sender, *self.to, *self.cc, *([self.reply_to] if self.reply_to else []))
+        ]
+        utf8 = not all(wired(each.addr_spec).isascii() for each in mailboxes)
+        return Addressed(mailboxes[0].addr_spec, recipient, utf8, lambda utf8: self._text(sender, recipient, utf8))
+
+    def _text(self, sender: str, recipient: str, utf8: bool) -> bytes:
+        """Headers and text; nobody sees the bcc. utf8: addresses may be other than ASCII, else those are left out."""
+        message = EmailMessage(policy.default.clone(cte_type="7bit"))  # not every server takes eight
+        message["From"] = mailbox(sender)
+        shown = {"To": self.to, "Cc": self.cc, "Reply-To": [self.reply_to] if self.reply_to else []}
+        for name, addresses in shown.items():
+            mailboxes = [mailbox(each) for each in addresses]
+            legible = [each for each in mailboxes if utf8 or each.addr_spec.isascii()]
+            if legible:
+                message[name] = legible
+        message["Subject"] = self.subject
         message["Date"] = formatdate(SYSTEM.now())
-        message["Message-ID"] = f"<{self.digest(recipient)}@{parseaddr(sender)[1].rpartition('@')[2]}>"
+        message["Message-ID"] = self.message_id(sender, recipient)
         message.set_content(self.body)
         if self.html is not None:
             message.add_alternative(self.html, subtype="html")
         for each in self.attachments:
             main, _, sub = each.type.partition("/")
-            message.add_attachment(each.data, maintype=main, subtype=sub or "octet-stream", filename=each.name)
-        return message
+            message.add_attachment(each.data, maintype=main, subtype=sub, filename=each.name)
+        return message.as_bytes(policy=policy.SMTPUTF8 if utf8 else policy.SMTP)
+
+    def message_id(self, sender: str, recipient: str) -> str:
+        """The same for the same content: who got the mail already recognises it."""
+        domain = wired(mailbox(sender).addr_spec).rpartition("@")[2]
+        return f"<{self.digest(recipient)}@{domain}>"
 
 
 def mailer(
     app: App,
-    server: str = "smtp://localhost:25",
+    server: str | None = None,
     *,
     sender: str,
     name: str = "kq.mail",
     queue: str = "mail",
     on_doubt: OnDoubt = "bury",
+    remember: float = KEEP,
     retry_policy: RetryPolicy | None = None,
-    timeout: float = 30.0,
+    patience: float = 30.0,
     per_minute: float = 600.0,
     per_recipient: int = 50,
+    per_family: int = 5000,
 ) -> JobType[..., dict[str, str]]:
     """A job type that sends mail.
 
     server: smtp://host:port, smtps:// (TLS from the first byte) or smtp+starttls://, with user:password@ before the
-    host where it asks for a login; or file:///folder, which writes mails there instead, for development.
-    sender: as in a From header. timeout: seconds that the server may take for one answer. on_doubt: what becomes of
-    a mail when nobody knows whether the server took it (see App.effect). retry_policy: for mails that the server
-    did not take now; 25 retries over 20 days by default. per_minute: mails in all; further ones wait.
-    per_recipient: mails to one address within an hour; further ones are buried, because something sends in a loop.
-    The job's result says for each recipient "sent" or "sent before".
-    Raises ConfigError for a server or a sender that is none.
+    host where it asks for a login; file:///folder, which writes mails there instead; log:, which only tells of them. By
+    default what `mail:` in kq.yaml or KQ_MAIL says.
+    sender: as in a From header. patience: seconds that the server may take for one answer. on_doubt: what becomes of
+    a mail when nobody knows whether the server took it. remember: seconds (see App.effect). retry_policy: for mails
+    that the server did not take now; 25 retries over 20 days by default.
+    per_minute: mails of all workers together; further ones wait. per_recipient, per_family: mails within an hour to
+    one address, and with one subject but for its numbers. When there are more something sends in a loop: the job type
+    is paused, and who has mended that resumes it (kq queues resume --type).
+    The job's result says for each recipient "sent" or "sent before". Raises ConfigError for a wrong server or sender.
     """
-    if "@" not in parseaddr(sender)[1]:
-        raise ConfigError(f"sender {sender!r} has no address; use name@example.org or Name <name@example.org>")
-    postman = Postman(app, name, sender, post_to(server, timeout), on_doubt, Gate(app, per_minute, per_recipient))
+    if not re.match(ADDRESS, sender):
+        raise ConfigError(f"sender {sender!r} is no address; use name@example.org or Name <name@example.org>")
+    url = None if server is None else parse_mail_url(server)
+    gate = Gate(app, name, per_minute, per_recipient, per_family)
+    postman = Postman(
+        app, name, sender, on_doubt, remember, gate, lambda: post_to(url or parse_mail_url(app.mail), patience)
+    )
 
     def send(
         to: str | list[Address],
@@ -134,73 +176,78 @@ def mailer(
         mail = Mail(_checked(to), subject, body, html, cc, bcc, reply_to, attachments)
         return postman.deliver(mail)
 
-    policy = retry_policy or Polynomial()
-    return app.job(name=name, queue=queue, retry_policy=policy)(send)
+    return app.job(name=name, queue=queue, retry_policy=retry_policy or Polynomial())(send)
 
 
-@dataclass(slots=True)
+@dataclass
 class Postman:
-    """Sends a mail to each of its recipients, once."""
+    """Sends a mail to each of its recipients, once. open_post: makes what takes mails, when it is first needed."""
 
     app: App
     name: str
     sender: str
-    post: Post
     on_doubt: OnDoubt
+    remember: float
     gate: Gate
+    open_post: Callable[[], Post]
+
+    @cached_property
+    def post(self) -> Post:
+        return self.open_post()
 
     def deliver(self, mail: Mail) -> dict[str, str]:
-        """What became of mail, by recipient. Goes on when one is refused, and raises the first refusal at the end."""
+        """What became of mail, by recipient. Goes on when one is refused, and raises that at the end."""
         told: dict[str, str] = {}
-        refused: list[KqError] = []
+        wrong: dict[str, NotDone | InDoubt] = {}
         for recipient in mail.recipients:
             try:
                 told[recipient] = self._to(recipient, mail)
             except (NotDone, InDoubt) as error:
-                refused.append(error)
-        if refused:
-            # What may pass goes before what is final: the others are not sent again.
-            raise next((each for each in refused if isinstance(each, MailDelayed)), refused[0])
+                wrong[recipient] = error
+        if wrong:
+            raise _summed(wrong)
         return told
 
     def _to(self, recipient: str, mail: Mail) -> str:
-        message = mail.message(self.sender, recipient)
-        job = current_job()
+        job, addressed = current_job(), mail.addressed(self.sender, recipient)
         if job is None:  # called here and now, by somebody who knows
-            return self.post(self.sender, recipient, message, _nothing)
-        with job.once(f"{self.name}:{mail.digest(recipient)}", on_doubt=self.on_doubt) as effect:
-            if not effect.due:
-                return "sent before"
-            self.gate.pass_through(recipient)
-            effect.done(self.post(self.sender, recipient, message, effect.still_mine))
-        return "sent"
+            with self.post.ready(addressed) as send:
+                return send()
+        if not self.post.real:
+            with self.post.ready(addressed) as send:
+                send()
+            return "would be sent"
+        effect = job.once(f"{self.name}:{mail.digest(recipient)}", on_doubt=self.on_doubt, keep=self.remember)
+        if not effect.was_done():
+            self.gate.enter(recipient, mail.family)
+            # All that takes time comes first: begun and done are milliseconds apart, so that few kills leave a doubt.
+            with self.post.ready(addressed) as send, effect:
+                if effect.due:
+                    effect.done(send())
+            if effect.before is None:
+                self.gate.count(recipient, mail.family)
+        return _told(effect, job)
 
 
-class Gate:
-    """Keeps a mailer from running wild."""
+def mailbox(address: str) -> Mailbox:
+    """address, which fits ADDRESS, in its parts."""
+    name, _, bare = address.removesuffix(">").rpartition("<")
+    local, _, domain = bare.strip().rpartition("@")
+    return Mailbox(name.strip().strip('"'), local, domain)
 
-    def __init__(self, app: App, per_minute: float, per_recipient: int) -> None:
-        self._app = app
-        self._interval = 60.0 / per_minute
-        self._per_recipient = per_recipient
-        self._next = 0.0
 
-    def pass_through(self, recipient: str) -> None:
-        """Wait for one's turn. Raises MailRefused when recipient got too many mails within an hour."""
-        store, key = self._app.store, mails_key(recipient)
-        while True:
-            stored = store.get([key])[0]
-            times = [] if stored is None else [at for at in msgspec.json.decode(stored) if at > store.now() - HOUR]
-            if len(times) >= self._per_recipient:
-                raise MailRefused(
-                    f"{recipient} got {len(times)} mails within an hour, the limit: something sends in a loop",
-                    fix="Find it; then kick this mail.",
-                )
-            if store.write([Write(key, encode([*times, store.now()]), HOUR, must=(key, stored))])[0]:
-                break
-        now = SYSTEM.monotonic()
-        wait, self._next = max(0.0, self._next - now), max(now, self._next) + self._interval
-        time.sleep(wait)
+def _told(effect: Once, job: CurrentJob) -> str:
+    """What became of a mail: an earlier attempt of the same job sent it too."""
+    return "sent" if effect.before is None or effect.before.job == job.id else "sent before"
+
+
+def _summed(wrong: Mapping[str, NotDone | InDoubt]) -> NotDone | InDoubt:
+    """The one error that says what becomes of the job: what may pass comes first, and then what a human must answer."""
+    ranks: tuple[type[NotDone | InDoubt], ...] = (MailDelayed, InDoubt, MailRefused)
+    first = min(wrong.values(), key=lambda error: ranks.index(type(error)) if type(error) in ranks else 0)
+    summed = type(first)("; ".join(f"{recipient}: {error.message}" for recipient, error in wrong.items()))
+    summed.__cause__ = first
+    return summed
 
 
 def _checked(to: str | list[str]) -> list[str]:
@@ -215,12 +262,3 @@ def _checked(to: str | list[str]) -> list[str]:
 def _plain(text: str) -> str:
     """text without what mail programs change on the way: line endings, spaces at their ends."""
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
-
-
-def _nothing() -> None:
-    """Outside of a worker there is no lease to look at."""
-
-
-def mails_key(recipient: str) -> str:
-    """Where the store has the times of the last mails to recipient."""
-    return f"mails:{hashlib.sha256(recipient.lower().encode()).hexdigest()[:32]}"

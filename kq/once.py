@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -10,15 +12,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
-from kq.ledger import Busy, Doubtful, Due, Entry, Happened, Ledger
-from kq.message import one_line
+from kq.ledger import Busy, Doubtful, Due, Entry, Finding, Happened, Ledger
+from kq.message import encode_result, one_line
+from kq.state.store import StoreUnreachable
 
 OnDoubt: TypeAlias = Literal["bury", "repeat", "skip"]
-
-_encode = msgspec.json.Encoder().encode
-
-#: Errors that prove that nothing happened: there was nobody to talk to.
-NOTHING_HAPPENED: tuple[type[BaseException], ...] = (NotDone, ConnectionRefusedError)
 
 
 @dataclass(slots=True)
@@ -31,8 +29,9 @@ class Once:
         return effect.outcome
 
     due: whether it is to be done now; False when it was done before, and outcome is what was recorded then.
-    A block that ends without done() records None. A block that raises leaves a doubt, unless the error proves that
-    nothing happened (kq.NotDone, a refused connection).
+    before: the ledger's entry of that, if so. A block that ends without done() records None. A block that raises leaves
+    a doubt, unless the error says that nothing happened (kq.NotDone). In a coroutine write `async with`, so that others
+    go on while the ledger is asked.
     """
 
     ledger: Ledger
@@ -41,70 +40,119 @@ class Once:
     check: Callable[[], bool | None] | None = None
     due: bool = False
     outcome: Any = None
+    before: Entry | None = None
     _told: bool = field(default=False, init=False)
 
+    def was_done(self) -> bool:
+        """Whether it is known to be done; nothing is begun. Where preparing takes long: ask, prepare, enter, act."""
+        found = self.ledger.look(self.mine)
+        if isinstance(found, Happened):
+            self._is_known(found.entry)
+        return isinstance(found, Happened)
+
     def __enter__(self) -> Once:
-        found = self.ledger.intend(self.mine)
-        if isinstance(found, Doubtful):
-            found = self._resolved(found.entry)
-        match found:
-            case Happened(entry):
-                self.outcome = msgspec.json.decode(entry.outcome)
-            case Busy(entry):
-                raise EffectBusy(f"job {entry.job} is at the effect {entry.key!r} on {entry.worker}")
-            case Due(mine):
-                self.mine, self.due = mine, True
+        try:
+            self._begin(self.ledger.intend(self.mine))
+            if self.due:
+                # This process may have slept since its words reached the store. Nothing has happened yet.
+                self.ledger.check_time(self.mine.worker)
+        except BaseException:
+            if self.due:
+                self._forget()
+            raise
         return self
 
     def still_mine(self) -> None:
         """Raise LeaseLost when this worker's lease is over: another may be at it. For right before an act."""
-        if not self.ledger.may_speak(self.mine.worker):
-            raise LeaseLost(f"this worker's lease is over, so the effect {self.mine.key!r} is left alone")
+        self.ledger.check_lease(self.mine.worker)
 
     def done(self, outcome: Any = None) -> None:
-        """Record that it happened, and what came of it (anything that JSON has). Raises LeaseLost."""
-        self.ledger.end(self.mine, "done", _encode(outcome))
-        self.outcome, self.due, self._told = outcome, False, True
+        """Record that it happened, and what came of it (anything that JSON has). Raises LeaseLost.
+
+        What has no JSON form is not recorded, but that it happened is; then TypeError is raised.
+        """
+        try:
+            encoded = encode_result(outcome)
+        except TypeError:
+            self._record(b"null", "what came of it has no JSON form")
+            raise
+        self._record(encoded, "")
+        self.outcome = outcome
+
+    def _record(self, outcome: bytes, note: str) -> None:
+        self.ledger.done(self.mine, outcome, note)
+        self.due, self._told = False, True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if not self.due or self._told:
             return
         if error is None:
             self.done()
-        elif isinstance(error, NOTHING_HAPPENED) or self.on_doubt == "repeat":
-            self.ledger.withdraw(self.mine)
+        elif isinstance(error, NotDone) or self.on_doubt == "repeat":
+            self._forget()
         elif not isinstance(error, LeaseLost):
             self._leave(error)
+
+    async def __aenter__(self) -> Once:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, kind, error, at)
+
+    def _begin(self, found: Finding) -> None:
+        """Make ours what may be begun, or learn why not."""
+        if isinstance(found, Doubtful):
+            found = self._resolved(found.entry)
+        match found:
+            case Happened(entry):
+                self._is_known(entry)
+            case Busy(entry):
+                raise EffectBusy(f"job {entry.job} is at the effect {entry.key!r} on {entry.worker}")
+            case Due(mine):
+                self.mine, self.due = mine, True
+
+    def _is_known(self, entry: Entry) -> None:
+        self.before, self.outcome = entry, msgspec.json.decode(entry.outcome)
+
+    def _forget(self) -> None:
+        """Take the intention back, where that can be said: nothing happened."""
+        self.due = False
+        with suppress(LeaseLost, StoreUnreachable):  # then it stays in doubt
+            self.ledger.withdraw(self.mine)
 
     def _leave(self, error: BaseException) -> None:
         """The act broke off somewhere."""
         note = f"attempt {self.mine.attempt} broke off with {type(error).__name__}: {one_line(error)}"
         if self.on_doubt == "skip":
-            self.ledger.end(self.mine, "done", note=note)
+            self.ledger.done(self.mine, note=note)
             return
-        entry = self.ledger.end(self.mine, "doubt", note=note)
+        entry = self.ledger.doubt(self.mine, self.mine, note)
         if isinstance(error, Exception):
-            raise InDoubt(told(entry)) from error
+            raise InDoubt(told(entry, self.mine.job)) from error
 
     def _resolved(self, entry: Entry) -> Due | Happened:
         """What is to be done about a doubt. Raises InDoubt when a human has to say."""
+        if entry.stage != "doubt" and self.on_doubt == "bury":
+            # Before anything else: if check() takes this process down, the question stands all the same.
+            entry = self.ledger.doubt(
+                entry, self.mine, f"attempt {entry.attempt} on {entry.worker} ended without a word"
+            )
         answer = None if self.check is None else self.check()
         if answer is False or (answer is None and self.on_doubt == "repeat"):
             return self.ledger.take_over(entry, self.mine)
         if answer or self.on_doubt == "skip":
             mine = self.ledger.take_over(entry, self.mine).mine
             note = "check found that it had happened" if answer else "in doubt, and skipped"
-            return Happened(self.ledger.end(mine, "done", note=note))
-        if entry.stage != "doubt":
-            mine = self.ledger.take_over(entry, self.mine).mine
-            note = f"attempt {entry.attempt} on {entry.worker} ended without a word"
-            entry = self.ledger.end(mine, "doubt", note=note)
-        raise InDoubt(told(entry))
+            return Happened(self.ledger.done(mine, note=note))
+        self.ledger.doubt(entry, self.mine, entry.note)
+        raise InDoubt(told(entry, self.mine.job))
 
 
-def told(entry: Entry) -> str:
-    """What is known of a doubt, and what a human may do."""
+def told(entry: Entry, job: str) -> str:
+    """What is known of a doubt, and what a human may do about the job that found it."""
     return (
         f"nobody knows whether the effect {entry.key!r} happened: {entry.note}; find out, then "
-        f"kq effects done or kq effects lift it, and kick the job"
+        f"kq jobs kick {job} --done or --repeat"
     )

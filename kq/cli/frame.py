@@ -50,7 +50,7 @@ VERBS = {
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
     "queues": "List queues.",
-    "effects": "List side effects, and decide about those in doubt.",
+    "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",
     "explain": "Say what an error's code means, and what to do.",
     "completion": "Let the shell complete verbs, options and names.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
-from kq.cli import offer, orders, repair
+from kq.cli import ledger, offer, orders, repair
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
@@ -17,7 +17,7 @@ from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
 from kq.cli.watch import watching
-from kq.control import MOST, Failure, JobInfo
+from kq.control import MOST, Entry, Failure, JobInfo
 from kq.job import State
 from kq.message import Attempt
 from kq.units import format_duration
@@ -100,12 +100,13 @@ def show(id: str) -> None:
     """Show all that is known of the job ID: arguments, history, error, result."""
     with looking() as control:
         job = control.job(id)
+        doubts = control.doubts(id) if job is not None and job.state is State.BURIED else []
     if job is None:
         raise orders.unknown_job(id)
     if flags().json:
-        print_json(as_data(job) | more_data(job))
+        print_json(as_data(job) | more_data(job) | {"doubts": [ledger.as_data(entry) for entry in doubts]})
         return
-    for name, text in _lines(job):
+    for name, text in [*_lines(job), *_questions(job, doubts)]:
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
 
 
@@ -191,6 +192,16 @@ def _degraded(job: JobInfo) -> str:
     types = job.types or [attempt.type for attempt in job.history if attempt.type]
     of = f" of {len(job.types) - 1}" if job.types else ""
     return f"fallback {job.degraded_by}{of}" + (f", instead of {types[0]}" if types else "")
+
+
+def _questions(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str]]:
+    """What is not known, and how it is answered."""
+    for entry in doubts:
+        yield "in doubt", f"did the effect {entry.key} happen? Nobody knows."
+        yield " ", f"It was begun at {ledger.when(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
+        yield " ", f"{entry.note}."
+    if doubts:
+        yield " ", f"It happened: kq jobs kick {job.id} --done. It did not: kq jobs kick {job.id} --repeat"
 
 
 def _happened(attempt: Attempt) -> str:

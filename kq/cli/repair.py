@@ -24,7 +24,7 @@ from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, looking, settings
 from kq.cli.watch import watching
-from kq.control import REPAIRABLE, Control, JobInfo, Repaired, Where
+from kq.control import REPAIRABLE, Answer, Control, JobInfo, Repaired, Where
 from kq.errors import NotRepaired
 from kq.job import State
 from kq.units import format_duration
@@ -95,6 +95,11 @@ def _checking() -> Iterator[Control]:
 @click.option("--first", type=click.IntRange(1), metavar="N", help="So many first, and the rest when they have ended.")
 @click.option("--stop-on-same-failure", is_flag=True, help="With --first: not if one fails as before.")
 @click.option("--wait", type=Duration(), default=300.0, metavar="5m", help="With --first: how long. [5m]")
+@click.option(
+    "--done", "answer", flag_value="done", help="What they are in doubt about has happened: do not repeat it."
+)
+@click.option("--repeat", "answer", flag_value="repeat", help="What they are in doubt about has not happened: do it.")
+@click.option("--outcome", default="null", metavar="JSON", help="With --done: what came of it. [null]")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @YES
 @reason
@@ -111,18 +116,21 @@ def kick(
     first: int | None,
     stop_on_same_failure: bool,
     wait: float,
+    answer: Answer | None,
+    outcome: str,
     dry_run: bool,
     yes: bool,
     reason: str,
 ) -> int:
     """Put buried jobs back into their queues: those of ID, or those that the options choose.
 
-    They keep id, priority and history, and their attempts are counted anew.
+    They keep id, priority and history, and their attempts are counted anew. One that is in doubt whether its side
+    effect happened (kq jobs show tells) needs an answer: --done or --repeat; without one it asks again.
     """
     chosen = where(job_type, error, search, older)
     if not ids and not everything and queue is None and chosen == Where():
         raise click.UsageError("say which: ID..., --queue, --type, --error, --search, --older or --all")
-    pace = None if rate is None else _per_second(rate)
+    pace, told = None if rate is None else _per_second(rate), parsed(outcome, "--outcome")
     with looking() as control:
         jobs = _meant(control, ids, queue, chosen, limit)
         if not jobs:
@@ -131,29 +139,41 @@ def kick(
             return _tell_which(jobs)
         if not ids and jobs and not yes:
             _confirm(f"kick {len(jobs)} jobs")
-        kicking = _Kicking(control, reason)
+        kicking = _Kicking(control, reason, answer, told)
         canaries = jobs[:first] if first else []
-        kicking.kick([job.id for job in canaries])
+        kicking.kick(canaries)
         if canaries and not kicking.may_go_on(canaries, wait, stop_on_same_failure):
             return kicking.tell(ids, len(jobs) - len(canaries))
-        for batch in _paced([job.id for job in jobs[len(canaries) :]], pace):
+        for batch in _paced(jobs[len(canaries) :], pace):
             kicking.kick(batch)
     return kicking.tell(ids, 0)
 
 
 class _Kicking:
-    """Kicks, and remembers what became of it. stopped: why it went no further."""
+    """Kicks, and remembers what became of it. answer, outcome: as for Control.answer(). stopped: why it ended early."""
 
-    def __init__(self, control: Control, reason: str) -> None:
+    def __init__(self, control: Control, reason: str, answer: Answer | None, outcome: Any) -> None:
         self._control = control
         self._reason = reason
+        self._answer = answer
+        self._outcome = outcome
         self.done: list[Repaired] = []
         self.stopped = ""
         self._code = DONE
 
-    def kick(self, ids: Sequence[str]) -> None:
-        if ids:
-            self.done += self._control.kick(ids=ids, reason=self._reason)
+    def kick(self, jobs: Sequence[JobInfo]) -> None:
+        if jobs and self._answer is None:
+            self.done += self._control.kick(ids=[job.id for job in jobs], reason=self._reason)
+        elif self._answer is not None:
+            self.done += [Repaired(job, self._answered(job, self._answer)) for job in jobs]
+
+    def _answered(self, job: JobInfo, answer: Answer) -> str:
+        """Answer a job's question and kick it; returns why that was refused, if it was."""
+        try:
+            self._control.answer(job.id, answer, self._outcome, reason=self._reason)
+        except NotRepaired as error:
+            return error.message
+        return ""
 
     def may_go_on(self, canaries: Sequence[JobInfo], patience: float, stop: bool) -> bool:
         """Wait for the end of those that were kicked first; whether the rest may follow."""
@@ -212,16 +232,16 @@ def _per_second(rate: str) -> float:
     return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def _paced(ids: Sequence[str], pace: float | None) -> Iterator[Sequence[str]]:
-    """ids in batches, so many a second; all of them at once where nobody says."""
+def _paced(jobs: Sequence[JobInfo], pace: float | None) -> Iterator[Sequence[JobInfo]]:
+    """jobs in batches, so many a second; all of them at once where nobody says."""
     if pace is None:
-        yield ids
+        yield jobs
         return
     size = max(1, int(pace * BEAT))
     due = time.monotonic()
-    for begin in range(0, len(ids), size):
+    for begin in range(0, len(jobs), size):
         time.sleep(max(0.0, due - time.monotonic()))
-        yield ids[begin : begin + size]
+        yield jobs[begin : begin + size]
         due += size / pace
 
 
@@ -251,12 +271,17 @@ def rm(ids: tuple[str, ...], yes: bool, reason: str) -> int:
 @reason
 def complete(id: str, result: str, reason: str) -> int:
     """End the buried job ID with a result, as if it had run."""
-    try:
-        value = json.loads(result)
-    except ValueError as error:
-        raise click.BadParameter(f"{result[:100]!r} is no JSON: {error}", param_hint="--result") from error
+    value = parsed(result, "--result")
     with looking() as control:
         return _each([id], "completed", lambda each: control.complete(each, value, reason=reason))
+
+
+def parsed(text: str, option: str) -> Any:
+    """The JSON that somebody gave to an option."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text[:100]!r} is no JSON: {error}", param_hint=option) from error
 
 
 def _each(ids: Sequence[str], done: str, act: Any) -> int:

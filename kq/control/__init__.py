@@ -11,9 +11,9 @@ from __future__ import annotations
 from types import TracebackType
 
 from kq.control.audit import Act
-from kq.control.effects import Effects
+from kq.control.effects import Answer, Effects
 from kq.control.gauges import Gauged, Gauges
-from kq.control.repair import REPAIRABLE, Repair, Repaired
+from kq.control.repair import REPAIRABLE, Repaired
 from kq.control.shots import Shots
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
 from kq.control.view import MOST
@@ -24,6 +24,7 @@ __all__ = [
     "MOST",
     "REPAIRABLE",
     "Act",
+    "Answer",
     "Control",
     "Entry",
     "Failure",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-class Control(Repair, Effects, Gauged, Reasons, Shots):
+class Control(Effects, Gauged, Reasons, Shots):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

@@ -2,58 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from kq.control import audit
 from kq.control.audit import Act
-from kq.control.view import View
+from kq.control.repair import Repair
 from kq.errors import NotRepaired
-from kq.ledger import Entry, Ledger
+from kq.ledger import Entry, Ledger, Stage
 from kq.standing import caller
 
+#: What a human found out about an effect in doubt: it is done, or is to be repeated.
+Answer: TypeAlias = Literal["done", "repeat"]
+#: So many entries are looked through, at most, for those that are meant.
+MOST = 10_000
 
-class Effects(View):
+
+class Effects(Repair):
     """Looks into the ledger, and puts it right."""
 
-    def effects(self, prefix: str = "", *, doubt: bool = False, limit: int = 1000) -> list[Entry]:
-        """Entries of the ledger whose key begins with prefix, by key. doubt: only those that nobody knows of."""
-        entries = Ledger(self._app.store).entries(prefix, limit)
-        return [entry for entry in entries if entry.stage == "doubt" or not doubt]
+    def effects(
+        self, prefix: str = "", *, stage: Stage | None = None, type: str = "", text: str = "", limit: int = 1000
+    ) -> list[Entry]:
+        """Entries of the ledger whose key begins with prefix, by key.
 
-    def effect_happened(self, key: str, outcome: Any = None, *, reason: str = "", by: str = "") -> Entry:
-        """Say of an effect in doubt that it happened; outcome is what its jobs complete with, once kicked.
-
-        Returns the entry as it was. Raises NotRepaired when there is none, or none in doubt.
+        stage: only those "intended", "doubt" or "done". type: of this job type, or of those that a pattern with * fits.
+        text: found in the key, the job's id, the outcome or the note, in any case of letters. The first MOST are looked
+        through; those in doubt are all found.
         """
-        entry = self._entry(key)
-        if entry.stage == "done":
-            raise NotRepaired(f"the effect {key!r} is known to be done")
-        self._tell(entry, "said that it happened", reason, by)
-        note = f"{by or caller()} said that it happened: {reason or 'no reason given'}"
-        if not Ledger(self._app.store).decide(entry, msgspec.json.encode(outcome), note):
-            raise NotRepaired(_MOVED.format(key))
-        return entry
+        entries = self._ledger.doubts() if stage == "doubt" else self._ledger.entries(prefix, MOST)
+        fits = (entry for entry in entries if entry.key.startswith(prefix) and _fits(entry, stage, type, text))
+        return list(islice(fits, limit))
+
+    def effect(self, key: str) -> Entry | None:
+        """What the ledger knows of an effect."""
+        return self._ledger.find(key)
+
+    def doubts(self, job: str) -> list[Entry]:
+        """The effects that a job waits for an answer about."""
+        return self._ledger.doubts(job)
+
+    def answer(self, id: str, answer: Answer, outcome: Any = None, *, reason: str = "", by: str = "") -> list[Entry]:
+        """Say of the effects that a buried job is in doubt about what a human found out, and put the job back.
+
+        "done": they happened, and outcome is what is recorded. "repeat": they did not, and are done when the job runs.
+        Returns the entries as they were. Raises NotRepaired when none is in doubt, or the job is not there.
+        """
+        entries = self._ledger.doubts(id)
+        if not entries:
+            raise NotRepaired(f"job {id} is in doubt about no effect", fix=f"See kq jobs show {id}; kick it as it is.")
+        for entry in entries:
+            self._decide(entry, answer, outcome, reason, by)
+        refused = [each.refused for each in self.kick(ids=[id], reason=reason, by=by)]
+        if refused != [""]:
+            raise NotRepaired(
+                f"{answer} is noted, but job {id} was not kicked: {''.join(refused) or 'it is not there'}"
+            )
+        return entries
 
     def lift_effect(self, key: str, *, reason: str = "", by: str = "") -> Entry:
-        """Forget an effect, so that it may happen (again). Returns the entry. Raises NotRepaired when there is none."""
-        entry = self._entry(key)
-        self._tell(entry, "lifted", reason, by)
-        if not Ledger(self._app.store).lift(entry):
-            raise NotRepaired(_MOVED.format(key))
-        return entry
+        """Forget an effect, so that it may happen (again). Returns the entry.
 
-    def _entry(self, key: str) -> Entry:
-        entry = Ledger(self._app.store).find(key)
+        Raises NotRepaired when there is none, or a worker is at it.
+        """
+        entry = self._ledger.find(key)
         if entry is None:
-            raise NotRepaired(f"the ledger has no effect {key!r}; kq effects ls lists them")
+            raise NotRepaired(f"the ledger has no effect {key!r}", fix="kq effects ls lists them.")
+        if self._ledger.is_at_work(entry):
+            raise NotRepaired(f"job {entry.job} is at the effect {key!r} right now, on {entry.worker}")
+        self._decide(entry, "repeat", None, reason, by)
         return entry
 
-    def _tell(self, entry: Entry, act: str, reason: str, by: str) -> None:
-        done = Act(self._app.store.now(), by or caller(), act, type=entry.type, reason=reason, effect=entry.key)
-        self._app.store.write([audit.line(done)])
-        audit.log.info("%s", done)
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(self._app.store)
+
+    def _decide(self, entry: Entry, answer: Answer, outcome: Any, reason: str, by: str) -> None:
+        by = by or caller()
+        act = {"done": "said that it happened", "repeat": "lifted"}[answer]
+        told = Act(self._app.store.now(), by, act, job=entry.job, type=entry.type, reason=reason, effect=entry.key)
+        self._app.store.write([audit.line(told)])
+        if answer == "done":
+            note = f"{by} said that it happened: {reason or 'no reason given'}"
+            made = self._ledger.decide(entry, msgspec.json.encode(outcome), note)
+        else:
+            made = self._ledger.lift(entry)
+        if not made:
+            raise NotRepaired(f"somebody else is at the effect {entry.key!r}, or has just decided; look again")
+        audit.log.info("%s", told)
 
 
-_MOVED = "somebody else is at the effect {!r}, or has just decided; look again"
+def _fits(entry: Entry, stage: Stage | None, type: str, text: str) -> bool:
+    if stage not in (None, entry.stage) or (type and not fnmatchcase(entry.type, type)):
+        return False
+    words = "\n".join([entry.key, entry.job, bytes(entry.outcome).decode(), entry.note])
+    return text.casefold() in words.casefold()

@@ -35,6 +35,7 @@ from kq.jobtype import JobType
 from kq.message import Envelope, decode_body, encode_result
 from kq.record import RESULT_LIMIT
 from kq.worker.kin import adopt_orphans, living_children, reap_children
+from kq.worker.lapse import Lapse
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -64,9 +65,9 @@ LEAVE_WITHIN = 5.0
 DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool: str) -> None:
+def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, lapse: Lapse, pool: str) -> None:
     """Run jobs until the supervisor says leave or is gone."""
-    stages: dict[str, Callable[[App, socket.socket, Page, Claims], None]] = {
+    stages: dict[str, Callable[[App, socket.socket, Page, Claims, Footing], None]] = {
         "process": _serially,
         "thread": _in_threads,
         "async": _in_loop,
@@ -80,7 +81,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, pool
         after_in_child=partial(_let_go, sock),
     )
     keep_log(page)
-    stages[pool](app, sock, page, claims)
+    stages[pool](app, sock, page, claims, Footing(app, lapse=lambda: lapse.moment))
 
 
 def keep_log(page: Page) -> None:
@@ -223,12 +224,11 @@ def _end_if_forked(parent: int, error: BaseException | None) -> None:
 # Stage one: one job after the other in the main thread, which signals reach.
 
 
-def _serially(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
+def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing: Footing) -> None:
     current = 0
     interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
     me = os.getpid()
-    footing = Footing(app)
     adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
@@ -358,12 +358,11 @@ def _raise_here() -> Callable[[], object]:
     return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, error)
 
 
-def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
+def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims, footing: Footing) -> None:
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     taking = threading.Lock()
     sending = threading.Lock()
     aim = _Aim()
-    footing = Footing(app)
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
@@ -430,14 +429,14 @@ def _meant(error: BaseException | None, interrupted: bool) -> BaseException | No
 # Stage three: coroutines.
 
 
-def _in_loop(app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
-    asyncio.run(_Stage(app, sock, page, claims).run())
+def _in_loop(app: App, sock: socket.socket, page: Page, claims: Claims, footing: Footing) -> None:
+    asyncio.run(_Stage(app, sock, page, claims, footing).run())
 
 
 class _Stage:
     """Runs jobs as tasks of one event loop, at most `slots` at a time. Plain functions run in threads."""
 
-    def __init__(self, app: App, sock: socket.socket, page: Page, claims: Claims) -> None:
+    def __init__(self, app: App, sock: socket.socket, page: Page, claims: Claims, footing: Footing) -> None:
         self._app = app
         self._sock = sock
         self._page = page
@@ -449,7 +448,7 @@ class _Stage:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(page.slots, thread_name_prefix="kq")
         self._aim = _Aim()
-        self._footing = Footing(app)
+        self._footing = footing
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()

@@ -217,7 +217,6 @@ class _Nursery:
                 signal.signal(number, signal.SIG_DFL)
             die_with(parent)
             self._sock.close()
-            self._lapse.close()
             for each in self._wakeup:
                 each.close()
             for descriptor in self._descriptors:
@@ -227,7 +226,8 @@ class _Nursery:
                 line = Line(socket.socket(fileno=descriptors[3]))
                 self._app.connect(RelayedPublisher(line), RelayedStore(line))
             mine = Claims(spawn.slots, (claims, -1))
-            run_executor(self._app, socket.socket(fileno=sock), Page(spawn.slots, page), mine, spawn.pool)
+            page_of = Page(spawn.slots, page)
+            run_executor(self._app, socket.socket(fileno=sock), page_of, mine, self._lapse, spawn.pool)
             self._app.close()
             status = 0
         except (BrokenPipeError, ConnectionResetError):

@@ -14,8 +14,9 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, buried, requires
-from kq.control import Control
+from kq.conformance.contract.world import ContractWorld, Gate, buried, requires
+from kq.control import Answer, Control
+from kq.errors import NotRepaired
 from kq.job import ENDED, State
 from kq.worker.pool import PoolKind
 
@@ -61,28 +62,95 @@ class Once(ContractWorld):
         assert (entry.stage, entry.job) == ("doubt", job.id)
 
     @keeps("C13")
-    def test_a_human_who_knows_that_it_happened_ends_the_doubt(
-        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    @pytest.mark.parametrize(("answer", "result", "times"), [("done", "by hand", 1), ("repeat", None, 2)])
+    def test_a_human_who_finds_out_ends_the_doubt(
+        self,
+        control: Control,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        word: str,
+        answer: Answer,
+        result: str | None,
+        times: int,
     ) -> None:
         crew.worker()
         job = jobs.deed.submit(word, "signal 9")
         buried(control, job.queue, job)
-        assert control.effect_happened(f"deed:{word}", "by hand", reason="it is in the outbox")
+        control.edit(job.id, args=[word])  # it would die again
+        (entry,) = control.answer(job.id, answer, "by hand", reason="looked into the outbox")
+        assert (entry.key, entry.stage) == (f"deed:{word}", "doubt")
+        assert job.result(10) == (result or word)
+        assert len(diary.entries("acted")) == times
+        assert [act.reason for act in control.audit(2)] == ["looked into the outbox"] * 2
+        assert not control.doubts(job.id)
+
+    @keeps("C13")
+    def test_a_kick_without_an_answer_asks_again(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, "signal 9")
+        first = buried(control, job.queue, job)
         assert control.kick(ids=[job.id])
-        assert job.result(10) == "by hand"
+        eventually(lambda: buried(control, job.queue, job).buried != first.buried, "it is buried again")
+        assert [entry.key for entry in control.doubts(job.id)] == [f"deed:{word}"]
         assert len(diary.entries("acted")) == 1
 
     @keeps("C13")
-    def test_a_human_who_knows_that_it_did_not_happen_lets_it_happen(
+    def test_a_job_that_is_in_doubt_about_nothing_takes_no_answer(
+        self, control: Control, jobs: Jobs, crew: Crew, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.perform.submit(["bury"])
+        buried(control, job.queue, job)
+        with pytest.raises(NotRepaired, match="in doubt about no effect"):
+            control.answer(job.id, "done")
+
+    @keeps("C13")
+    def test_what_was_done_happens_again_when_a_human_lifts_it(
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
     ) -> None:
         crew.worker()
-        job = jobs.deed.submit(word, "signal 9")
-        buried(control, job.queue, job)
-        assert control.lift_effect(f"deed:{word}", reason="it never arrived")
-        kicked = jobs.deed.submit(word)
-        assert kicked.result(10) == word
+        jobs.deed.submit(word).result(10)
+        assert control.lift_effect(f"deed:{word}", reason="the label was lost").stage == "done"
+        assert control.audit(1)[0].effect == f"deed:{word}"
+        jobs.deed.submit(word).result(10)
         assert len(diary.entries("acted")) == 2
+
+    @keeps("C13")
+    def test_an_effect_that_a_worker_is_at_is_not_lifted(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str, gate: Gate
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, f"hold {gate.path}")
+        eventually(lambda: diary.entries("acted"), "it is at it")
+        with pytest.raises(NotRepaired, match="right now"):
+            control.lift_effect(f"deed:{word}")
+        gate.open()
+        assert job.result(10) == word
+
+    @keeps("C13")
+    @pytest.mark.parametrize(("world", "times"), [("happened", 1), ("did not happen", 2)])
+    def test_a_check_of_the_world_answers_before_a_human_is_asked(
+        self, jobs: Jobs, crew: Crew, diary: Diary, word: str, world: str, times: int
+    ) -> None:
+        crew.worker()
+        jobs.deed_checked.submit(word, "signal 9", world).result(10)
+        assert len(diary.entries("acted")) == times
+
+    @keeps("C13")
+    def test_effects_are_found_by_stage_type_and_text(
+        self, control: Control, jobs: Jobs, crew: Crew, word: str
+    ) -> None:
+        crew.worker()
+        jobs.deed.submit(word).result(10)
+        doubtful = jobs.deed.submit(f"{word} too", "signal 9")
+        buried(control, doubtful.queue, doubtful)
+        assert [entry.stage for entry in control.effects(f"deed:{word}")] == ["done", "doubt"]
+        assert [entry.job for entry in control.effects(stage="doubt", text=word)] == [doubtful.id]
+        assert [entry.key for entry in control.effects(type="de*", text=f"{word} too")] == [f"deed:{word} too"]
+        assert not control.effects(f"deed:{word}", type="mail")
 
     @keeps("C13")
     @pytest.mark.parametrize(("kind", "times"), [("repeat", 2), ("skip", 1)])

@@ -71,6 +71,7 @@ class Jobs:
         self.deed = app.effect(name="deed", key=about, retry_policy=deed_again)(deed)
         self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
         self.deed_skip = app.effect(name="deed_skip", key=about, on_doubt="skip")(deed)
+        self.deed_checked = app.effect(name="deed_checked", key=about, check=happened)(deed)
         self.perform = app.job(name="perform", retry_policy=Fixed(delay=0, retries=9))(perform)
         self.perform_fixed = app.job(name="perform_fixed", retry_policy=Fixed(delay=0.2, retries=2))(perform)
         self.perform_list = app.job(name="perform_list", retry_policy=Delays(delays=(0.3, 0.1)))(perform)
@@ -222,19 +223,22 @@ def kill_worker() -> None:
         time.sleep(600)
 
 
-def about(word: str, breaks: str = "") -> str:
+def about(word: str, breaks: str = "", world: str = "") -> str:
     """The key of a deed."""
     return word
 
 
-def deed(word: str, breaks: str = "") -> str:
+def happened(word: str, breaks: str = "", world: str = "") -> bool:
+    """What the world says of a deed."""
+    return world == "happened"
+
+
+def deed(word: str, breaks: str = "", world: str = "") -> str:
     """Something that is to be done once for each word. breaks: an act that follows it in the first attempt."""
     job = current_job()
     assert job is not None
     diary.write(job.id, "acted", word, job.attempt)
-    if breaks.startswith("nap"):
-        time.sleep(float(breaks[4:]))
-    elif breaks and job.attempt == 1:
+    if breaks and job.attempt == 1:
         act(breaks)
     return word
 
@@ -269,6 +273,9 @@ def act(name: str) -> None:
             raise BadJob("row 7 has no date")
         case "nap", seconds:
             time.sleep(float(seconds))
+        case "hold", gate:
+            while not os.path.exists(gate):
+                time.sleep(LOOK)
         case "nothing", _:
             raise NotDone("the door was shut")
         case "bury", _:

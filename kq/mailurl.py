@@ -1,0 +1,75 @@
+"""Mail servers' URLs: what people write in code, in kq.yaml (`mail:`) and in KQ_MAIL.
+
+smtp://host:25                          no TLS; with a login only on this host
+smtp+starttls://user:password@host:587  TLS as soon as the server has said hello
+smtps://user:password@host:465          TLS from the first byte; ?ca=/path.pem for a CA of one's own
+file:///path/outbox                     mails become files there, for development and tests
+log:                                    mails are only told of in the log, and not remembered: a dry run
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from kq.errors import ConfigError
+from kq.url import redact
+
+#: Where mails go when nobody says.
+MAIL = "smtp://localhost:25"
+#: Known schemes of servers and their usual ports.
+PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
+
+
+@dataclass(frozen=True, slots=True)
+class MailUrl:
+    """Where mails go. path: the folder of file:. login: user and password. ca: a file of certificates to trust."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    login: tuple[str, str] | None = field(default=None, repr=False)
+    ca: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}" if self.host else f"{self.scheme}:{self.path}"
+
+
+def parse_mail_url(url: str) -> MailUrl:
+    """What url means. Raises ConfigError, whose text holds no secret, for what is no mail server."""
+    split = urlsplit(url.strip())
+    if split.scheme == "log" and not split.netloc + split.path:
+        return MailUrl("log")
+    if split.scheme == "file" and not split.netloc and split.path:
+        return MailUrl("file", path=unquote(split.path))
+    options = dict(parse_qsl(split.query))
+    if split.scheme not in PORTS or not split.hostname or options.keys() - {"ca"} or split.path not in ("", "/"):
+        raise _wrong(url, "is none")
+    try:
+        port = split.port or PORTS[split.scheme]
+    except ValueError:
+        raise _wrong(url, "has a port that is none") from None
+    login = (unquote(split.username), unquote(split.password or "")) if split.username else None
+    if login and split.scheme == "smtp" and not _is_here(split.hostname):
+        raise ConfigError(
+            f"mail server {redact(url)!r} would get its password unencrypted",
+            fix="Write smtp+starttls:// or smtps:// before it.",
+        )
+    return MailUrl(split.scheme, split.hostname, port, login=login, ca=options.get("ca", ""))
+
+
+def _wrong(url: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"mail server {redact(url)!r} {what}",
+        fix="Write smtp://host:25, smtp+starttls://user:password@host, smtps://…, file:///folder or log: (a dry run).",
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether what is said to host stays on this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
