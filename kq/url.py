@@ -95,6 +95,13 @@ class Address:
         return self.state.startswith("sqlite:") and not self.url.startswith("sqlite:")
 
     @property
+    def local(self) -> bool:
+        """Whether all of it is on this host, by its name: a file, a socket, a loopback address."""
+        return all(
+            part.hostname in (None, "localhost", "::1") or part.hostname.startswith("127.") for part in _parts(self.url)
+        )
+
+    @property
     def redacted(self) -> str:
         """The URL without secrets, for people."""
         return redact(self.url)

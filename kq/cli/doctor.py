@@ -175,13 +175,20 @@ def _broker(app: App) -> Iterator[Finding]:
         control.round_trip()
         yield Finding("ok", "broker", f"answers in {format_duration(control.round_trip())}")
         for name, value in control.facts().items():
-            yield from _fact(name, value)
+            yield from fact(name, value, app.address.local)
     yield Finding("ok", "broker", f"submit, take and settle one job: {format_duration(round_trip(app))}")
     if not app.broker.traits.durable:
         yield Finding("warn", "broker", "keeps jobs only as long as this process lives", "Use it for tests.")
 
 
-def _fact(name: str, value: str) -> Iterator[Finding]:
+def fact(name: str, value: str, local: bool) -> Iterator[Finding]:
+    """What a fact that a server tells of itself is worth. local: it is on this host."""
+    if (name, value) == ("auth", "no") and not local:
+        fix = "Give the server a password: requirepass in redis.conf, and redis://:PASSWORD@… in url_file:."
+        yield Finding(
+            "warn", "broker", "asks for no password: whoever reaches it may read, change and submit jobs", fix
+        )
+        return
     told = [(level, why, fix) for known, when, level, why, fix in ADVICE if known == name and when(value)]
     for level, why, fix in told:
         yield Finding(level, "broker", f"{name} is {value}: {why}", fix)

@@ -1,5 +1,5 @@
 """Workers: programs that execute jobs. A supervisor with executors under it; see docs/architecture.md."""
 
-from kq.worker.program import Processes, Worker, run
+from kq.worker.program import Processes, Worker
 
-__all__ = ["Processes", "Worker", "run"]
+__all__ = ["Processes", "Worker"]

@@ -297,30 +297,4 @@ class Processes:
             self._start()
 
 
-def run(
-    app: App,
-    *,
-    queues: Mapping[str, int] | Sequence[str] | None = None,
-    concurrency: int | None = None,
-    pool: PoolKind = "process",
-    grace: float = 30.0,
-    max_jobs: int = 0,
-    max_rss: int = 0,
-    where: str | None = None,
-    control: bool = True,
-) -> None:
-    """Make a Worker and run it until a signal says stop. Raises KqError when it can't start."""
-    Worker(
-        app,
-        queues=queues,
-        concurrency=concurrency,
-        pool=pool,
-        grace=grace,
-        max_jobs=max_jobs,
-        max_rss=max_rss,
-        where=where,
-        control=control,
-    ).run()
-
-
-__all__ = ["CONCURRENCY", "KqError", "Processes", "Worker", "run"]
+__all__ = ["CONCURRENCY", "KqError", "Processes", "Worker"]

@@ -16,6 +16,7 @@ import pytest
 from kombu import Connection
 
 import kq
+from kq.cli.doctor import fact
 from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
@@ -100,7 +101,15 @@ def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
     (id,) = said.out.split()
     assert said.code == 0
     assert shop.kq("jobs", "ls", "--json").json == [
-        {"id": id, "type": "jobs.add", "queue": "default", "state": "ready", "attempt": 0, "error": None}
+        {
+            "id": id,
+            "type": "jobs.add",
+            "queue": "default",
+            "state": "ready",
+            "attempt": 0,
+            "error": None,
+            "parent": None,
+        }
     ]
     (default, mail) = shop.kq("--json", "queues", "ls").json
     assert default == {
@@ -448,7 +457,7 @@ def test_the_doctor_prints_settings_with_origins_and_finds_what_is_well(shop: Pl
     assert re.search(r"^url +sqlite:///.*kq\.db +kq\.yaml:1$", said.out, re.MULTILINE)
     assert re.search(r"^worker\.grace +1m00s +KQ_WORKER_GRACE$", said.out, re.MULTILINE)
     assert "submit, take and settle one job" in said.out
-    assert "jobs:app has 4 job types" in said.out
+    assert "jobs:app has 5 job types" in said.out
     assert "none is alive" in said.out
 
 
@@ -482,6 +491,12 @@ def test_the_doctor_notices_a_misspelt_variable_and_a_queue_without_a_worker(sho
         assert "KQ_ULR is set but means nothing to kq\n      Did you mean KQ_URL?" in said.out
         assert "queue mail has 1 jobs ready and no worker" in said.out
         assert "workers: 1 alive" in said.out
+
+
+def test_the_doctor_warns_of_a_server_elsewhere_that_asks_for_no_password() -> None:
+    (found,) = fact("auth", "no", local=False)
+    assert (found.level, "no password" in found.message, "requirepass" in found.fix) == ("warn", True, True)
+    assert [each.level for each in fact("auth", "no", local=True)] == ["ok"]
 
 
 def test_the_doctor_warns_of_a_password_that_others_may_read(shop: Place) -> None:

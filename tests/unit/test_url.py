@@ -12,6 +12,7 @@ from kombu import Connection
 
 from kq import url
 from kq.errors import ConfigError, MissingDriver
+from kq.url import parse
 
 
 @pytest.mark.parametrize(
@@ -177,3 +178,20 @@ def test_what_can_keep_no_state_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         url.parse("memory://", state=wrong)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("sqlite:///kq.db", True),
+        ("memory://", True),
+        ("redis://localhost:6379/0", True),
+        ("redis://127.0.0.2", True),
+        ("redis://[::1]:6379", True),
+        ("unix:///run/redis.sock", True),
+        ("redis://db.example.org", False),
+        ("amqp://user:word@localhost;amqp://user:word@10.0.0.7", False),
+    ],
+)
+def test_a_broker_on_this_host_is_known_by_its_url(url: str, local: bool) -> None:
+    assert parse(url).local is local
