@@ -24,13 +24,14 @@ WorkerState: TypeAlias = Literal["alive", "late", "dead", "stopping"]
 QueueState: TypeAlias = Literal["paused", "unserved", "growing", "busy", "ok"]
 
 
-def _named(field: str) -> str:
-    return f"{field}_s" if field in _DURATIONS else field
-
-
-_DURATIONS = {"beat_age", "drain", "lease", "lease_left", "limit", "oldest", "round_trip", "step"} | {
+#: Which fields are durations, in seconds; their names in JSON end in _s.
+DURATIONS = {"beat_age", "drain", "lease", "lease_left", "limit", "oldest", "round_trip", "step"} | {
     f"{span}_{part}" for span in ("wait", "run") for part in ("p50", "p95")
 }
+
+
+def _named(field: str) -> str:
+    return f"{field}_s" if field in DURATIONS else field
 
 
 class Row(msgspec.Struct, frozen=True, rename=_named):

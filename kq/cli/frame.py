@@ -49,6 +49,8 @@ VERBS = {
     "control": "Retire dead workers, tell of overdue jobs.",
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
+    "status": "Show queues, workers and failures at one look.",
+    "monitor": "Watch queues, workers and failures.",
     "queues": "List queues.",
     "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",

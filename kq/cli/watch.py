@@ -36,13 +36,14 @@ def watching(function: F) -> F:
     @functools.wraps(function)
     def again(watch: bool = False, every: float = EVERY, **given: Any) -> Any:
         look = functools.partial(function, **given)
-        return _watch(look, max(every, 0.1)) if watch else look()
+        return look_again(look, every) if watch else look()
 
     return again  # type: ignore[return-value]
 
 
-def _watch(look: Callable[[], object], every: float) -> None:
+def look_again(look: Callable[[], object], every: float) -> None:
     """Look until the human has seen enough. A broker that does not answer is told, and asked again."""
+    every = max(every, 0.1)
     flags().watching = True
     screen = not flags().json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if screen:

@@ -1,0 +1,160 @@
+"""`kq status`: everything at one look, as sections of text or as the snapshot's JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import click
+
+from kq.cli.condition import FAIL_IF, Condition
+from kq.cli.failing import DONE, NO, UNAVAILABLE
+from kq.cli.frame import flags, verb
+from kq.cli.plain import printable
+from kq.cli.show import print_json, print_table
+from kq.cli.target import looking
+from kq.cli.watch import watching
+from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
+from kq.units import format_duration, format_size
+
+#: So many groups of failures are shown.
+FAILURES = 10
+NOTHING = "-"
+
+
+@verb("status")
+@watching
+@FAIL_IF
+def command(conditions: tuple[Condition, ...]) -> int:
+    """Show queues, workers and failures: whether kq is falling behind, where, and why."""
+    return look(conditions)
+
+
+def look(conditions: tuple[Condition, ...]) -> int:
+    """Look once, print what is seen; returns the exit code."""
+    with looking() as control:
+        shot = control.snapshot()
+    met = [condition.text for condition in conditions if condition.holds(shot)]
+    show(shot)
+    for text in met:
+        click.echo(click.style(f"it is so: {text}", fg="red"), err=True)
+    return UNAVAILABLE if shot.broker else NO if met else DONE
+
+
+def show(shot: Snapshot) -> None:
+    """Print it."""
+    if flags().json:
+        print_json(shot)
+        return
+    click.echo(printable(_head(shot)))
+    click.echo(_totals(shot))
+    _section(["QUEUE", *_QUEUE.split(), "STATE"], [_queue_row(row) for row in shot.queues], _QUEUE)
+    _section(["WORKER", "STATE", *_WORKER.split(), "QUEUES", "RUNS"], list(map(_worker_row, shot.workers)), _WORKER)
+    rows = [_failure_row(row, shot.at) for row in shot.failures[:FAILURES]]
+    _section(["FAILURE", "QUEUE", *_FAILURE.split(), "LATEST"], rows, _FAILURE)
+    for told in _notes(shot):
+        click.echo(printable(told))
+
+
+_QUEUE = "READY DELAYED RETRYING RUNNING BURIED IN/S OUT/S FAIL/S OLDEST WAIT95 DRAIN WORKERS"
+_WORKER = "BEAT LEASE BUSY OK FAILED RSS CPU"
+_FAILURE = "FAILED BURIED AGO"
+
+
+def _section(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> None:
+    if rows:
+        click.echo()
+        print_table(headings, rows, right=right)
+
+
+def _head(shot: Snapshot) -> str:
+    when = time.strftime("%H:%M:%S", time.localtime(shot.at))
+    control = f"control {shot.control}" if shot.control else "no control"
+    return f"{shot.url}  {when}  {control}"
+
+
+def _totals(shot: Snapshot) -> str:
+    all = shot.totals
+    return "  ".join(
+        [
+            f"ready {all.ready:,}",
+            f"running {all.running}/{all.slots}",
+            f"delayed {all.delayed:,}",
+            f"buried {all.buried:,}",
+            f"workers {all.workers}/{all.known}",
+            f"in {_rate(all.came)}/s",
+            f"out {_rate(all.ended)}/s",
+            f"fail {_rate(all.failed)}/s",
+            f"oldest {_span(all.oldest)}",
+            f"p95 wait {_span(all.wait_p95)}",
+        ]
+    )
+
+
+def _queue_row(row: QueueRow) -> list[str]:
+    counts = [row.ready, row.delayed, row.retrying, row.running, row.buried]
+    rates = [row.came, row.ended, row.failed]
+    return [
+        row.name,
+        *(NOTHING if count is None else f"{count:,}" for count in counts),
+        *map(_rate, rates),
+        *map(_span, (row.oldest, row.wait_p95, row.drain)),
+        str(row.workers),
+        _state(row),
+    ]
+
+
+def _state(row: QueueRow) -> str:
+    told: list[str] = [row.state]
+    if row.paused is not None:
+        told.append(f"by {row.paused.by}: {row.paused.reason}" if row.paused.reason else f"by {row.paused.by}")
+    if row.parked:
+        told.append(f"{row.parked} parked")
+    if row.degraded:
+        told.append(f"{row.degraded:.0%} degraded")
+    if row.holder:
+        told.append(f"held by {row.holder}")
+    return ", ".join(told)
+
+
+def _worker_row(row: WorkerRow) -> list[str]:
+    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}" for job in row.running]
+    return [
+        row.name,
+        row.state,
+        format_duration(row.beat_age),
+        format_duration(row.lease_left),
+        f"{len(row.running)}/{row.slots}",
+        f"{row.ok:,}",
+        f"{row.failed:,}",
+        NOTHING if row.rss is None else format_size(row.rss).replace(" ", ""),
+        NOTHING if row.cpu is None else f"{row.cpu:.0%}",
+        ", ".join(row.queues),
+        ", ".join(runs),
+    ]
+
+
+def _failure_row(row: FailureRow, now: float) -> list[str]:
+    buried = NOTHING if row.buried is None else f"{row.buried:,}"
+    ago = format_duration(max(0.0, round(now - row.last, 1)))
+    return [f"{row.type} {row.exception}", row.queue, f"{row.failed:,}", buried, ago, row.message]
+
+
+def _notes(shot: Snapshot) -> Iterator[str]:
+    if shot.missing or shot.paused:
+        yield ""
+    for order in shot.paused:
+        by = f" by {order.by}" if order.by else ""
+        yield f"paused{by}: jobs of type {order.what}{f' ({order.reason})' if order.reason else ''}"
+    yield from filter(None, (shot.broker, shot.store))
+    yield from shot.missing
+
+
+def _rate(number: float | None) -> str:
+    if number is None:
+        return NOTHING
+    return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
+
+
+def _span(seconds: float | None) -> str:
+    return NOTHING if seconds is None else format_duration(seconds) if seconds else "0s"
