@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kq import tally
+from kq import __version__, tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
@@ -380,6 +380,8 @@ class Supervisor:
             "name": self._name,
             "host": self._host,
             "code": self.pool.code,
+            "kq": __version__,
+            "clock": self._clock.now(),
             "pid": os.getpid(),
             "started": self._started,
             "beat": now,
