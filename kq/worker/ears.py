@@ -8,6 +8,9 @@ import socket
 
 from kq.worker.pool import Pool
 
+#: In the place of the broker's descriptor: it is not listened to.
+NOBODY = -1
+
 
 class Ears:
     """Waits for all that may happen, and lets the pool take in what its processes say."""
@@ -16,7 +19,7 @@ class Ears:
         self._pool = pool
         self._selector = selectors.DefaultSelector()
         self._version = -1  # of the pool, as the selector knows it
-        self._broker = -1  # the broker's descriptor, as the selector knows it
+        self._broker = NOBODY  # the broker's descriptor, as the selector knows it
         self._renewed = False
         self._called = False
         self._near, self._far = socket.socketpair()
@@ -38,7 +41,7 @@ class Ears:
         self._renewed = True
 
     def wait(self, seconds: float, broker: int) -> bool:
-        """Until something happens, for so many seconds at most. broker: its descriptor, -1 for none.
+        """Until something happens, for so many seconds at most. broker: its descriptor, or NOBODY.
 
         True when the broker has something to say.
         """
@@ -66,15 +69,15 @@ class Ears:
         self._selector.register(self._near, selectors.EVENT_READ, self._hear_call)
         for descriptor, call in self._pool.descriptors().items():
             self._selector.register(descriptor, selectors.EVENT_READ, call)
-        self._broker = -1
+        self._broker = NOBODY
 
     def _watch_broker(self, broker: int) -> None:
         if broker == self._broker and not self._renewed:
             return
-        if self._broker >= 0:
+        if self._broker != NOBODY:
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(self._broker)
-        if broker >= 0:
+        if broker != NOBODY:
             self._selector.register(broker, selectors.EVENT_READ, self._hear_broker)
         self._broker, self._renewed = broker, False
 

@@ -18,9 +18,8 @@ import socket
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias
@@ -444,9 +443,13 @@ class _Stage:
         self._me = os.getpid()
         self._free = list(range(page.slots))
         self._told: list[int] = []  # slots whose jobs are over, but nobody heard of it yet
-        self._waiting: list[Run] = []
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._threads = ThreadPoolExecutor(page.slots, thread_name_prefix="kq")
+        self._waiting: deque[Run] = deque()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by slot: the loop alone would let them be collected
+        self._plain: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
+        self._in_threads = 0  # jobs there
+        self._threads = 0
+        self._back: deque[tuple[int, bytes]] = deque()  # what has ended there: its slot, and what to tell
+        self._called = False  # whether the loop knows that something is back
         self._aim = _Aim()
         self._footing = footing
         self._out = bytearray()
@@ -454,7 +457,7 @@ class _Stage:
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._sock.setblocking(False)
         frames = Frames()
 
@@ -480,19 +483,23 @@ class _Stage:
         self._footing.worker = order.worker or self._footing.worker
         self._waiting += order.run
         self._start()
-        if order.interrupt in self._tasks:
+        if order.interrupt:
             self._aim.interrupt(order.interrupt)
         if order.leave:
             self._over.set()
 
     def _start(self) -> None:
         while self._free and self._waiting:
-            run = self._waiting.pop(0)
+            run = self._waiting.popleft()
             if not _may_begin(run, self._claims):
                 continue
             slot = self._free.pop()
             self._page.mark(slot, run.seq)
-            self._tasks[run.seq] = asyncio.get_running_loop().create_task(self._execute(run, slot))
+            job_type = self._app.jobs.get(run.type)
+            if job_type is not None and job_type.asynchronous:
+                self._tasks[slot] = self._loop.create_task(self._execute(run, slot))
+            else:
+                self._send_away(run, slot)
 
     async def _execute(self, run: Run, slot: int) -> None:
         began = time.monotonic()
@@ -501,44 +508,54 @@ class _Stage:
         error: BaseException | None = None
         value: Any = None
         try:
-            value, error = await self._call(run)
+            job_type, args, kwargs = prepare(self._app, run)
+            self._aim.begin(run.seq, self._tasks[slot].cancel)
+            value = await job_type.function(*args, **kwargs)
         except BaseException as raised:
             error = raised
         _end_if_forked(self._me, error)
         interrupted = self._aim.end(run.seq)
-        del self._tasks[run.seq]
+        self._ended(slot, told(run, began, _meant(error, interrupted), value, job.end()))
+
+    # Plain functions.
+
+    def _send_away(self, run: Run, slot: int) -> None:
+        """Let a thread run it; there are as many as ever were busy at a time."""
+        self._in_threads += 1
+        if self._in_threads > self._threads:
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"kq-{self._threads}", daemon=True).start()
+        self._plain.put((run, slot))
+
+    def _work(self) -> None:
+        loops: list[asyncio.AbstractEventLoop] = []
+        while True:
+            run, slot = self._plain.get()
+            data = _uninterrupted(partial(_in_thread, self._app, self._aim, self._footing, loops), run)
+            self._back.append((slot, data))
+            # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
+            if not self._called:
+                self._called = True
+                self._loop.call_soon_threadsafe(self._take_back)
+
+    def _take_back(self) -> None:
+        self._called = False  # before looking: what comes later calls again
+        while self._back:
+            self._in_threads -= 1
+            self._ended(*self._back.popleft())
+
+    # Ends.
+
+    def _ended(self, slot: int, data: bytes) -> None:
+        """Tell of the end of the job in slot, together with others of this round of the loop."""
         self._told.append(slot)
-        self._out += told(run, began, _meant(error, interrupted), value, job.end())
+        self._out += data
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._send)
-
-    async def _call(self, run: Run) -> tuple[Any, BaseException | None]:
-        """What the job returned or, when it ran in a thread, raised."""
-        job_type, args, kwargs = prepare(self._app, run)
-        if job_type.asynchronous:
-            self._aim.begin(run.seq, self._tasks[run.seq].cancel)
-            return await job_type.function(*args, **kwargs), None
-        # The end of a thread is waited for, also when it was interrupted: else the job would run on beside its retry.
-        call = partial(copy_context().run, self._in_thread, run.seq, partial(job_type.function, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-    def _in_thread(self, seq: int, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        # Returned and not raised: a future does not take every exception.
-        error: BaseException | None = None
-        value: Any = None
-        try:
-            self._aim.begin(seq, _raise_here())
-            value = call()
-        except BaseException as raised:
-            error = raised
-        _end_if_forked(self._me, error)
-        interrupted = self._aim.end(seq)
-        return value, _meant(error, interrupted)
+            self._loop.call_soon(self._send)
 
     def _send(self) -> None:
         """Send what has gathered in this round of the loop, in one system call; then their slots are free."""
-        loop = asyncio.get_running_loop()
         try:
             sent = self._sock.send(self._out)
         except BlockingIOError:
@@ -548,9 +565,9 @@ class _Stage:
             return
         del self._out[:sent]
         if self._out:
-            loop.add_writer(self._sock.fileno(), self._send)
+            self._loop.add_writer(self._sock.fileno(), self._send)
             return
-        loop.remove_writer(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
         self._flushing = False
         self._free += self._told
         self._told.clear()

@@ -52,6 +52,8 @@ class Scribe:
 
     def records(self, task: Task, verdict: Verdict, now: float) -> Iterator[Write]:
         """What the state store is to know of it, under the fence (promise C4)."""
+        if isinstance(verdict, Complete) and not (task.kind.keep or task.holder or task.head.unique or verdict.staged):
+            return  # nobody asks; a record that is made and thrown away costs as much as the rest of a short job's end
         record = self._record(task, verdict, now)
         key = key_of(task)
         mine = encode(Start(task.holder, task.starts)) if task.holder else b""

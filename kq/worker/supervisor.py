@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kq import __version__, tally
+from kq import tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
@@ -49,7 +49,7 @@ from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker import journal
-from kq.worker.ears import Ears
+from kq.worker.ears import NOBODY, Ears
 from kq.worker.guard import Guard
 from kq.worker.late import LateWords
 from kq.worker.line import Line
@@ -70,6 +70,12 @@ ANSWER_KEEP = 10.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
+#: Ends of jobs that took less than SHORT seconds are told together, with so many others at most, within HOLD seconds.
+SHORT = 0.001
+HOLD = 0.005
+HOLD_LIMIT = AHEAD_LIMIT // 2
+#: Seconds after which a worker that has no room, but jobs in line, listens to the broker again.
+DEAF = 0.02
 #: Seconds that a job which was taken ahead waits here at most, if it can run elsewhere.
 PATIENCE = 1.0
 #: Seconds before the end of the lease at which executors are killed, so that none outlives it; of a short lease,
@@ -142,6 +148,7 @@ class Supervisor:
         self._suspects: list[Task] = []
         self._arrived: list[Task] = []
         self._finished: list[tuple[Task, Verdict]] = []
+        self._settle_by = math.inf
         self._next_beat = 0.0
         self._next_try = 0.0
         self._next_look = 0.0
@@ -278,7 +285,9 @@ class Supervisor:
             moments.append(self._next_try)
         else:
             moments += [self._next_beat, self._session.safe_until - self._margin]
-            if self._finished or self._suspects or self._nudges:
+            if self._finished:
+                moments.append(max(self._next_try, self._settle_by))
+            if self._suspects or self._nudges:
                 moments.append(max(self._next_try, now))
             if self._waits():
                 moments.append(self._next_look)
@@ -295,7 +304,7 @@ class Supervisor:
     def _wait(self, seconds: float) -> None:
         # What was said to the broker since the last watch() may have closed the descriptor; then a drain is due anyway.
         listening = self._watched is not None and not self._drain_now
-        broker = self._watched[0] if self._watched is not None and listening else -1
+        broker = self._watched[0] if self._watched is not None and listening else NOBODY
         self._drain_now = self._ears.wait(seconds, broker) or self._drain_now
 
     # The session: connecting, beating, losing.
@@ -380,8 +389,6 @@ class Supervisor:
             "name": self._name,
             "host": self._host,
             "code": self.pool.code,
-            "kq": __version__,
-            "clock": self._clock.now(),
             "pid": os.getpid(),
             "started": self._started,
             "beat": now,
@@ -449,7 +456,7 @@ class Supervisor:
     def _lose(self, error: LeaseLost) -> None:
         """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""
         session, self._session = self._session, None
-        self._ears.wait(0.0, -1)  # what executors have said already counts
+        self._ears.wait(0.0, NOBODY)  # what executors have said already counts
         log.warning("%s; %s running jobs are stopped here and run elsewhere", error.message, len(self.pool.tasks()))
         for _, task in self.pool.tasks():
             task.abandoned = True
@@ -529,10 +536,21 @@ class Supervisor:
         elif session.drain():
             self._drain_now = True
         if not self._drain_now:
-            descriptor, due = session.watch()
-            self._ears.renew()
-            self._watched = descriptor, None if due is None else self._clock.monotonic() + due
+            self._watch(session)
         return True
+
+    def _watch(self, session: Session) -> None:
+        """Let the broker wake us, unless jobs that are here will do so first and there is no room for others.
+
+        To ask a broker for that, and to take it back at the next reserve, can cost as much as the reserve itself.
+        """
+        now = self._clock.monotonic()
+        if self._line and not self._has_room() and not self._is_due():
+            self._watched = NOBODY, now + DEAF
+            return
+        descriptor, due = session.watch()
+        self._ears.renew()
+        self._watched = descriptor, None if due is None else self._clock.monotonic() + due
 
     def _has_room(self) -> bool:
         return any(self._held[queue] < limit for queue, limit in self._limits.items())
@@ -685,6 +703,7 @@ class Supervisor:
             verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
         now = self._clock.monotonic()
+        self._settle_by = min(self._settle_by, now + HOLD if _is_small(task, verdict) else now)
         journal.ended(task, verdict, now)
         ran = now - task.started if task.started else None
         self._meter.ended(task, verdict, ran, self._clock.now() + self._behind)
@@ -709,6 +728,8 @@ class Supervisor:
         """Write down and tell the broker how executions ended."""
         session = self._session
         if session is None or not self._finished or (self._clock.monotonic() < self._next_try and self._failures):
+            return
+        if self._more_will_end():
             return
         finished, now = self._finished, self._clock.now()
         if any(isinstance(verdict, Complete) and verdict.staged for _, verdict in finished):
@@ -741,7 +762,7 @@ class Supervisor:
         late = session.settle(settlements)
         for settlement in late:
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
-        self._finished = []
+        self._finished, self._settle_by = [], math.inf
         for position, (task, verdict) in enumerate(finished):
             queue = task.delivery.queue
             self._held[queue] -= 1
@@ -786,6 +807,15 @@ class Supervisor:
         ]
         if writes:
             self._store.write(writes)
+
+    def _more_will_end(self) -> bool:
+        """Whether short jobs that ended may wait for others, so that one round trip is about many.
+
+        Not when an executor may be without a job meanwhile: those in line are there to be given out.
+        """
+        if not self._line or len(self._finished) >= HOLD_LIMIT:
+            return False
+        return self._clock.monotonic() < self._settle_by
 
     def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:
         """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
@@ -873,3 +903,10 @@ class Supervisor:
         self._guard.stop()
         self.pool.close()
         self._ears.close()
+
+
+def _is_small(task: Task, verdict: Verdict) -> bool:
+    """Whether little is lost if this worker dies before it tells: the job was short, and nothing comes after it."""
+    seconds = task.kind.seconds
+    plain = isinstance(verdict, Complete) and not verdict.staged and not task.suspect
+    return plain and seconds is not None and seconds < SHORT
