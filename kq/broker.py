@@ -542,6 +542,27 @@ class Inspector:
             ]
             return list(self._manager.swap(queue, asked))
 
+    def misfits(self, queues: Iterable[str]) -> list[BrokerError]:
+        """What is wrong with those of queues that are there, and were declared otherwise than kq declares them."""
+        found: list[BrokerError] = []
+        for queue in sorted(set(queues)):
+            try:
+                with translated(self._broker), self._connected.channel() as channel:
+                    if self._is_there(queue):
+                        declare_missing(channel, [queue], set())
+            except BrokerUnreachable:
+                raise
+            except BrokerError as error:
+                found.append(error)
+        return found
+
+    def _is_there(self, queue: str) -> bool:
+        try:
+            self._manager.count(queue)
+        except (engine.NotFound, ChannelError):
+            return False
+        return True
+
     def leases(self) -> list[engine.Lease]:
         with translated(self._broker):
             return list(self._manager.leases())

@@ -33,7 +33,10 @@ class Signature:
         self._required = frozenset(p.name for p in parameters if p.default is p.empty and not _takes_rest(p))
         #: Whether every parameter has one value and may be named.
         self._plain = not any(_takes_rest(p) or p.kind is p.POSITIONAL_ONLY for p in parameters)
-        self._types = _types_of(function, parameters)
+        hints = {p.name: _resolved(p, function) for p in parameters}
+        #: Parameters whose annotation means something to people but not to msgspec: any JSON arrives as it is.
+        self.unchecked = tuple(name for name, hint in hints.items() if hint is not Any and _checkable(hint) is Any)
+        self._types = _types_of(parameters, hints)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, in one line that names the parameter, unless these arguments will fit where they run."""
@@ -105,11 +108,11 @@ def _takes_rest(parameter: Parameter) -> bool:
     return parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def _types_of(function: Callable[..., Any], parameters: typing.Iterable[Parameter]) -> Any:
+def _types_of(parameters: typing.Iterable[Parameter], hints: Mapping[str, Any]) -> Any:
     """A type for msgspec: a dict with one entry for each parameter, any of which may be absent."""
     fields: dict[str, Any] = {}
     for parameter in parameters:
-        hint = _checkable(_resolved(parameter, function))
+        hint = _checkable(hints[parameter.name])
         if parameter.kind is Parameter.VAR_POSITIONAL:
             hint = list[hint]  # type: ignore[valid-type]
         elif parameter.kind is Parameter.VAR_KEYWORD:

@@ -44,12 +44,12 @@ class RunningJob(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """A worker as it described itself at its last beat. beat: by the state store's clock. code: the app's version.
+    """A worker as it described itself at its last beat. beat: by the state store's clock, clock: by its own.
 
-    types: the job types that it knows. retired: when control found it dead, 0 when nobody did. singletons: the
-    queues whose jobs nobody else runs. rss: bytes of memory that it and its executors hold; cpu: cores that they used
-    since the beat before; None where the system does not tell. ok: jobs that it completed; failed: attempts that failed
-    here.
+    code: the app's version; kq: that of kq. types: the job types that it knows. retired: when control found it dead, 0
+    when nobody did. singletons: the queues whose jobs nobody else runs. rss: bytes of memory that it and its executors
+    hold; cpu: cores that they used since the beat before; None where the system does not tell. ok: jobs that it
+    completed; failed: attempts that failed here.
     """
 
     name: str
@@ -66,6 +66,8 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     stopping: bool = False
     code: str = ""
     types: list[str] = []
+    kq: str = ""
+    clock: float = 0.0
     retired: float = 0.0
     singletons: list[str] = []
     rss: int | None = None

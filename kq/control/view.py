@@ -12,6 +12,7 @@ from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
+from kq.errors import BrokerError
 from kq.handle import find_state, wait
 from kq.job import State
 from kq.message import Attempt
@@ -65,6 +66,10 @@ class View:
     def type_names(self) -> list[str]:
         """The job types that the app has, or a living worker knows."""
         return sorted({*self._app.jobs, *(name for worker in self.workers() for name in worker.types)})
+
+    def misfits(self) -> list[BrokerError]:
+        """What is wrong with queues of the broker that were declared otherwise than kq declares its queues."""
+        return self._inspector.misfits(name + place for name in self.queue_names() for place in ("", *_ASIDE))
 
     def _queue(self, name: str, workers: Iterable[WorkerInfo], paused: Order | None) -> QueueInfo:
         counts = self._inspector.count(name)

@@ -16,7 +16,6 @@ import pytest
 from kombu import Connection
 
 import kq
-from kq.cli.doctor import fact
 from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
@@ -491,12 +490,6 @@ def test_the_doctor_notices_a_misspelt_variable_and_a_queue_without_a_worker(sho
         assert "KQ_ULR is set but means nothing to kq\n      Did you mean KQ_URL?" in said.out
         assert "queue mail has 1 jobs ready and no worker" in said.out
         assert "workers: 1 alive" in said.out
-
-
-def test_the_doctor_warns_of_a_server_elsewhere_that_asks_for_no_password() -> None:
-    (found,) = fact("auth", "no", local=False)
-    assert (found.level, "no password" in found.message, "requirepass" in found.fix) == ("warn", True, True)
-    assert [each.level for each in fact("auth", "no", local=True)] == ["ok"]
 
 
 def test_the_doctor_warns_of_a_password_that_others_may_read(shop: Place) -> None:

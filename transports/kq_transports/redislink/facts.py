@@ -10,16 +10,14 @@ SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
 
 
 def inspect_server(link: Link) -> dict[str, str]:
-    """version, maxmemory, maxmemory-policy, appendonly, appendfsync, auth ("yes" or "no"); else "unknown"."""
-    version = _told(link, "redis_version", "INFO", "server")
+    """product ("redis" or "valkey"), its version, the SETTINGS, auth ("yes" or "no"); else "unknown"."""
+    lines = bytes(link.ask("INFO", "server")).decode().splitlines()
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    product = told.get("server_name", "redis")
+    # A Valkey says which Redis it stands for, too.
+    version = told.get(f"{product}_version") or told.get("redis_version", UNKNOWN)
     settings = {name: _setting(link, name) for name in SETTINGS}
-    return {"version": version, **settings, "auth": _auth(link)}
-
-
-def _told(link: Link, field: str, *command: str) -> str:
-    """The field of an INFO."""
-    lines = bytes(link.ask(*command)).decode().splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line).get(field, UNKNOWN)
+    return {"product": product, "version": version, **settings, "auth": _auth(link)}
 
 
 def _setting(link: Link, name: str) -> str:
