@@ -362,15 +362,18 @@ class Channel(Conversation[Transaction]):
     # The end.
 
     def close(self) -> None:
-        """End the channel's consumers and give back what it has not settled. May be repeated."""
+        """Give back what the channel has not settled and end its consumers. May be repeated."""
         link = self.connection
         if link is None:
             return
         try:
             if link.alive:
+                # In this order: who gets a seat next finds what was held here at its place.
+                link.recall(lambda consumer: consumer.channel is self)
+                self.settle(list(self._unsettled), Action.GIVE_BACK)
+                link.flush()
                 for tag in list(self._consumers):
                     self.basic_cancel(tag)
-                self.settle(list(self._unsettled), Action.GIVE_BACK)
         finally:
             self.connection = None
             link.part(self)

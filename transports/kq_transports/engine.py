@@ -98,6 +98,9 @@ class Traits:
     indexed: bool = True
 
 
+#: What the name of a lease ends with that has nothing but the seats of a connection that was expelled.
+EXPELLED = ", expelled"
+
 #: What the id of a message begins with that came without one, as names do that an AMQP server gives.
 GIVEN = "amq.gen-"
 
@@ -355,7 +358,7 @@ class Engine(ABC):
         One round trip and one transaction for all of it. What dead connections held and what
         is due by now becomes ready first. Each want takes at most its limit, from its first queue
         before its second. A queue with x-single-active-consumer gives only to the one
-        connection that has its seat (taken by the first to reserve, freed when its lease ends).
+        connection that has its seat (taken by the first to reserve, freed when its lease ends or would have).
         The empty list means that nothing is ready; `due` then says when to look again.
         """
 
@@ -452,5 +455,6 @@ class Engine(ABC):
     def expel(self, connection: str) -> bool:
         """End a connection from outside: its lease goes and its messages go back in one step.
 
+        Its seats (x-single-active-consumer) are free when its lease would have ended: its owner may not know before.
         connection: its Options.name. False when there is none of that name.
         """

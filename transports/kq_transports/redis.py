@@ -27,6 +27,7 @@ import redis
 
 from kq_transports.engine import (
     DEPTH,
+    EXPELLED,
     Action,
     Arguments,
     Binding,
@@ -263,10 +264,10 @@ class RedisEngine(Engine):
         return [Lease(name.decode(), float(until) / MICRO, held) for name, until, held in _grouped(reply, 3)]
 
     def expel(self, connection: str) -> bool:
-        done = self._run("expel", connection)
+        done = self._run("expel", connection, EXPELLED)
         found: bool = done >= 0
         while done == 0:
-            done = self._run("expel", connection)
+            done = self._run("expel", connection, EXPELLED)
         return found
 
     def facts(self) -> dict[str, str]:

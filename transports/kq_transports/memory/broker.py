@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar, Protocol
 
 from kq_transports.engine import (
+    EXPELLED,
     Action,
     Arguments,
     Binding,
@@ -205,6 +206,16 @@ class MemoryBroker:
             self.free(queue)
         self.delete_mortal(holder.name)
         holder.sleeper.ring()  # so that one who sleeps learns it
+
+    def expel(self, holder: Holder) -> None:
+        """End a lease from outside. Its seats stay taken until it would have ended."""
+        if holder.seats and holder.until < math.inf:
+            rest = Holder(holder.name + EXPELLED, holder.sleeper, holder.until)
+            rest.seats, holder.seats = holder.seats, set()
+            for queue in rest.seats:
+                queue.seat = rest.name
+            self.lend(rest)
+        self.bury(holder)
 
     def free(self, queue: Queue) -> None:
         """Leave the seat of a queue to the next."""

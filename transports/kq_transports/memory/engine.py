@@ -302,5 +302,5 @@ class MemoryEngine(Engine):
         with self._broker.lock:
             holder = self._broker.holders.get(connection)
             if holder is not None:
-                self._broker.bury(holder)
+                self._broker.expel(holder)
             return holder is not None

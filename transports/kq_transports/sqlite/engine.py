@@ -246,7 +246,7 @@ class SqliteEngine(Engine):
         with self._work() as work:
             lease = leases.find(work, connection)
             if lease is not None:
-                leases.end(work, lease)
+                leases.expel(work, lease)
         return lease is not None
 
     # The file.

@@ -211,12 +211,20 @@ class SingleActive(EngineWorld):
         engine.close()
         assert ids(take(other, queue=single)) == "a b c"
 
-    def test_expelling_frees_the_seat(self, single: str, engine: Engine, other: Engine) -> None:
-        take(engine, 1, queue=single)
-        other.expel("first")
-        assert ids(take(other, queue=single)) == "a b c"
+    def test_the_seat_of_who_was_expelled_is_free_when_his_lease_would_have_ended(
+        self, single: str, connect: Connect, engine: Engine
+    ) -> None:
+        victim = connect("victim", lease=SHORT)
+        take(victim, 1, queue=single)
+        assert engine.expel("victim")
+        assert engine.count(single) == Counts(ready=3)
+        assert take(engine, queue=single) == []  # the victim may not know yet
         with pytest.raises(LeaseLost):
-            take(engine, queue=single)
+            take(victim, queue=single)
+        assert engine.due is not None
+        self.elapse(GONE)
+        assert ids(take(engine, queue=single)) == "a b c"
+        assert not engine.expel("victim")
 
     def test_the_end_of_the_lease_frees_the_seat(self, single: str, connect: Connect, engine: Engine) -> None:
         victim = connect(lease=SHORT)
