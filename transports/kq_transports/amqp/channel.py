@@ -247,6 +247,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         if consumer_tag not in self._consumers:
             return
         link = self._checked
+        link.seats.leave(self._consumers[consumer_tag].queue)
         super().basic_cancel(consumer_tag)
         del self._consumers[consumer_tag]
         waiting = link.recall(lambda arrived: arrived.channel is self and arrived.consumer == consumer_tag)
@@ -411,6 +412,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         try:
             if link.alive:
                 link.flush()
+                for consumer in self._consumers.values():
+                    link.seats.leave(consumer.queue)
                 super().close()
         finally:
             link.recall(lambda arrived: arrived.channel is self)

@@ -6,6 +6,7 @@ an answer runs a consumer's callback.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.presence import Holder
 from kq_transports.amqp.publisher import Publisher
 from kq_transports.amqp.registry import Registry
+from kq_transports.amqp.seat import Seats
 from kq_transports.amqp.second import Second
 from kq_transports.amqp.topology import Topology
 from kq_transports.engine import EngineError, LeaseLost, Options, Unreachable
@@ -56,6 +58,7 @@ class Connection(Publisher):
         #: Called when something came into the inbox while nobody drains.
         self.on_arrival: Callable[[], object] | None = None
         self.registry, self.topology, self.delays = Registry(self), Topology(self), Delays(self)
+        self.seats = Seats(self)
         self._second: Second | None = None
         #: Whether it holds messages, or may.
         self.holds = False
@@ -119,19 +122,28 @@ class Connection(Publisher):
         self.check()
         self._drains += 1
         try:
-            until = None if timeout is None else time.monotonic() + timeout if timeout > 0 else NOW
-            if not self.wait_for(lambda: self.inbox, until):
-                raise TimeoutError("nothing was delivered in time")
+            until = math.inf if timeout is None else time.monotonic() + timeout if timeout > 0 else NOW
+            while not self.wait_for(self._has_mail, _instant(min(until, self.seats.next_look))):
+                if time.monotonic() >= until:
+                    raise TimeoutError("nothing was delivered in time")
         finally:
             self._drains -= 1
         self._hand_over()
+
+    def _has_mail(self) -> bool:
+        """Whether something is there to hand over, or may be."""
+        if self.seats.next_look == math.inf:
+            return bool(self.inbox)
+        return any(self.seats.may_open(arrived.queue) for arrived in list(self.inbox))
 
     def _hand_over(self) -> None:
         outer, self._drainer = self._drainer, threading.get_ident()
         now = time.monotonic()
         try:
             for _ in range(len(self.inbox)):
-                arrived = self.inbox.popleft()
+                arrived = self._next()
+                if arrived is None:
+                    break
                 arrived.channel.hand_over(arrived)
                 before, now = now, time.monotonic()
                 if now - before > SLOW:
@@ -140,10 +152,21 @@ class Connection(Publisher):
             self._drainer = outer
             self.flush()
 
+    def _next(self) -> Arrival | None:
+        """Take the first out of the inbox that may be handed over; None when all wait for seats."""
+        if not self.seats.needed:
+            return self.inbox.popleft()
+        for arrived in list(self.inbox):
+            if self.seats.opens(arrived.queue):
+                self.inbox.remove(arrived)
+                return arrived
+        return None
+
     def watch(self) -> tuple[int, float | None]:
         """A descriptor that becomes readable when there may be something to drain, and the longest to wait for it."""
         self.check()
-        patience = 0.0 if self.inbox else max(0.0, self._silent_until() - time.monotonic())
+        next_look = min(self._silent_until(), self.seats.next_look)
+        patience = 0.0 if self._has_mail() else max(0.0, next_look - time.monotonic())
         return self._wire.sock.fileno(), patience
 
     def recall(self, whose: Callable[[Arrival], bool]) -> list[int]:
@@ -179,6 +202,7 @@ class Connection(Publisher):
 
     def beat(self) -> None:
         super().beat()
+        self.seats.renew()
         self.flush()
         if self._second is not None and not self.holds:
             with suppress(EngineError):  # there will be another one
@@ -224,6 +248,7 @@ class Connection(Publisher):
         if self.alive:
             with suppress(EngineError):  # what was not said in time is delivered again
                 self.flush()
+            self.seats.leave_all()
             if self._second is not None:
                 self._second.close()
         super().close()
@@ -237,3 +262,8 @@ class Connection(Publisher):
         self.inbox.clear()
         if self._second is not None:
             self._second.collect()
+
+
+def _instant(moment: float) -> float | None:
+    """A moment as wait_for() wants it: None for never."""
+    return None if moment == math.inf else moment

@@ -46,6 +46,7 @@ class Topology:
         if wrong := no_name(queue):  # before it is in the registry, where every later look would meet it
             raise EngineError(f"queue {queue[:20]!r}…: {wrong}; use another name")
         arguments = self._arguments(arguments, shared=not exclusive)
+        self._connection.seats.note(queue, arguments)
         new = not exclusive and not auto_delete and bool(queue) and not self.has(queue)
         if new:
             self._connection.registry.add(queue, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from amqp import exceptions
@@ -12,6 +13,7 @@ from kombu.transport import pyamqp
 from kq_transports.amqp.connection import Connection
 from kq_transports.amqp.line import Address
 from kq_transports.amqp.management import Management
+from kq_transports.amqp.seat import LOOK
 from kq_transports.engine import (
     EngineError,
     Full,
@@ -128,6 +130,8 @@ class Transport(pyamqp.Transport):
                 try:
                     connection.drain(timeout=0)
                 except TimeoutError:
+                    if connection.seats.next_look < math.inf:
+                        loop.call_later(LOOK, drain)
                     return
                 loop.call_soon(drain)
 

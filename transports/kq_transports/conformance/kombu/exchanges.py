@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import kombu
@@ -9,6 +10,8 @@ import pytest
 
 from kq_transports.conformance.kombu.world import (
     ARGUMENTS,
+    SILENCE,
+    SINGLE,
     Connect,
     Declare,
     Exchange,
@@ -16,11 +19,15 @@ from kq_transports.conformance.kombu.world import (
     KombuWorld,
     Place,
     bodies,
+    hold,
     publish,
     send,
     speak,
 )
 from kq_transports.conformance.peer import peer
+
+LEASE = 2  # seconds
+PROMPT = 1.0  # seconds within which what happens at once has happened on a busy machine
 
 
 class Routing(KombuWorld):
@@ -194,20 +201,22 @@ class SingleActive(KombuWorld):
     @pytest.fixture
     def single(self, declare: Declare) -> str:
         """The name of such a queue."""
-        return declare("single", **{"x-single-active-consumer": True})
+        return declare("single", **SINGLE)
 
     def test_the_first_consumer_gets_all_until_it_ends(
         self, connect: Connect, connection: kombu.Connection, single: str
     ) -> None:
         first, second = connect(), connect()
-        one = Inbox(first, single, prefetch=2)
+        one = Inbox(first, single, prefetch=2, single=True)
         one.rest()
-        two = Inbox(second, single, prefetch=2)
+        two = Inbox(second, single, prefetch=2, single=True)
         publish(connection, single, *"abc")
         assert bodies(one.take(2)) == "a b"
         assert two.rest() == []
         first.close()
+        closed = time.monotonic()
         again = two.take(2)
+        assert time.monotonic() - closed < PROMPT
         assert bodies(again) == "a b"
         for message in again:
             message.ack()
@@ -216,9 +225,41 @@ class SingleActive(KombuWorld):
     def test_a_cancelled_consumer_makes_room(
         self, connection: kombu.Connection, other: kombu.Connection, single: str
     ) -> None:
-        one = Inbox(connection, single)
-        one.rest()
-        two = Inbox(other, single)
-        one.consumer.cancel()
+        one = Inbox(connection, single, single=True)
         publish(connection, single, "a")
-        assert bodies(two.take()) == "a"
+        one.take()[0].ack()
+        two = Inbox(other, single, single=True)
+        one.consumer.cancel()
+        publish(connection, single, "b")
+        assert bodies(two.take(within=PROMPT)) == "b"
+
+    def test_what_a_channel_gives_back_by_closing_is_the_first_that_the_next_consumer_gets(
+        self, connection: kombu.Connection, other: kombu.Connection, single: str
+    ) -> None:
+        publish(connection, single, *"abc")
+        one = Inbox(connection, single, prefetch=1, single=True)
+        assert bodies(one.take()) == "a"
+        two = Inbox(other, single, single=True)
+        one.channel.close()
+        assert bodies(two.take(3, within=PROMPT)) == "a b c"
+
+    def test_nobody_is_next_before_the_lease_of_a_process_that_was_killed_is_over(
+        self, place: Place, connection: kombu.Connection, single: str
+    ) -> None:
+        self.requires(connection, "shared")
+        publish(connection, single, "a", "b")
+        with peer(hold, place, single, 1, LEASE, True) as process:
+            assert process.receive() == "a"
+            held = time.monotonic()
+            process.kill()
+            assert bodies(Inbox(connection, single, single=True).take(2, within=SILENCE)) == "a b"
+            assert time.monotonic() - held >= LEASE / 2  # it had begun before the message came
+
+    def test_who_comes_back_is_not_waited_for_by_himself_when_he_left_in_good_order(
+        self, connect: Connect, connection: kombu.Connection, single: str
+    ) -> None:
+        publish(connection, single, "a")
+        for _ in range(3):
+            worker = connect()
+            assert bodies(Inbox(worker, single, single=True).take(within=PROMPT)) == "a"
+            worker.close()

@@ -17,6 +17,8 @@ from kq_transports.conformance.kombu.world import (
     DEADLINE,
     HEARTBEAT,
     MOMENT,
+    SILENCE,
+    SINGLE,
     Connect,
     Declare,
     Inbox,
@@ -27,6 +29,7 @@ from kq_transports.conformance.kombu.world import (
     publish,
 )
 
+LEASE = 2  # seconds
 TIMEOUT = 0.5  # seconds that one call to the broker may take here
 
 
@@ -176,6 +179,22 @@ class WireSuite(KombuWorld):
                 worker.close()
         left = bodies(Inbox(connection, queue).rest(2 * MOMENT))
         assert (settled, left) in [(True, ""), (False, "a")]
+
+    def test_nobody_is_next_before_the_lease_of_who_was_cut_off_is_over(
+        self, connection: kombu.Connection, shaky: Place, wire: Wire, declare: Declare
+    ) -> None:
+        single = declare("single", **SINGLE)
+        publish(connection, single, "a", "b")
+        with shaky.connect(heartbeat=LEASE) as worker:
+            assert bodies(Inbox(worker, single, prefetch=1, single=True).take()) == "a"
+            heir = Inbox(connection, single, single=True)
+            began = time.monotonic()
+            worker.heartbeat_check()
+            wire.forget()
+            assert bodies(heir.take(2, within=SILENCE + 1)) == "a b"
+            assert time.monotonic() - began >= LEASE * 0.9 - TIMEOUT / 10  # a beat is skipped soon after another
+            with suppress(*errors_of(worker)):
+                worker.close()
 
 
 class Stubborn:

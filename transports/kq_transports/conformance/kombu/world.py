@@ -20,6 +20,7 @@ import pytest
 from kq_transports.engine import Traits
 
 ARGUMENTS: Mapping[str, Any] = {"x-max-priority": 9}
+SINGLE: Mapping[str, Any] = {"x-single-active-consumer": True}
 HEARTBEAT = 1  # seconds: that of a connection which is going to fall silent
 SILENCE = 4.0  # seconds within which a silent connection is known to be dead: RabbitMQ looks twice
 DEADLINE = 10.0  # seconds until a test gives up
@@ -139,11 +140,23 @@ class KombuWorld:
 
 
 class Inbox:
-    """A consumer on a channel of its own that keeps what it is given."""
+    """A consumer on a channel of its own that keeps what it is given.
 
-    def __init__(self, connection: kombu.Connection, *queues: str, prefetch: int = 100, no_ack: bool = False) -> None:
+    single: its queues are declared by it too, as those of a single active consumer.
+    """
+
+    def __init__(
+        self,
+        connection: kombu.Connection,
+        *queues: str,
+        prefetch: int = 100,
+        no_ack: bool = False,
+        single: bool = False,
+    ) -> None:
         self.connection = connection
         self.channel = connection.channel()
+        for name in queues if single else ():
+            self.channel.queue_declare(name, durable=True, auto_delete=False, arguments={**ARGUMENTS, **SINGLE})
         self.messages: Messages = []
         self.consumer = kombu.Consumer(
             self.channel,
@@ -216,10 +229,10 @@ def eventually(claim: Callable[[], object], what: str, within: float = DEADLINE)
 # The lives of other processes. Each is told and tells through a pipe.
 
 
-def hold(pipe: Pipe, place: Place, queue: str, number: int, heartbeat: int) -> None:
+def hold(pipe: Pipe, place: Place, queue: str, number: int, heartbeat: int, single: bool = False) -> None:
     """Take messages, tell what they say, and acknowledge them when told to; tell what came of that."""
     connection = place.connect(heartbeat)
-    held = Inbox(connection, queue, prefetch=number).take(number)
+    held = Inbox(connection, queue, prefetch=number, single=single).take(number)
     pipe.send(bodies(held))
     pipe.recv()
     errors = (*connection.connection_errors, *connection.channel_errors)
