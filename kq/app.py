@@ -57,6 +57,7 @@ class JobOptions(TypedDict, total=False):
     priority: int
     timeout: float
     retry_policy: RetryPolicy
+    singleton: bool
     failures: Failures
     on_timeout: OnTimeout
     on_lost: OnLost
@@ -108,6 +109,8 @@ class App:
         self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
         self.rules = Rules(retry_policy, classified(failures), max_lost=max_lost, max_infra=max_infra)
         self.jobs: dict[str, JobType[..., Any]] = {}
+        #: The queues of which one job runs at a time.
+        self.singletons: set[str] = set()
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self._url = url
         self._state = state
@@ -170,7 +173,12 @@ class App:
 
     @cached_property
     def broker(self) -> Broker:
-        return Broker(self.address, submit_timeout=self.submit_timeout, publishing=self.publishing)
+        return Broker(
+            self.address,
+            submit_timeout=self.submit_timeout,
+            publishing=self.publishing,
+            singletons=self.singletons,
+        )
 
     @cached_property
     def store(self) -> Store:
@@ -245,6 +253,7 @@ class App:
         priority: int | None = None,
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
+        singleton: bool = False,
         failures: Failures | None = None,
         on_timeout: OnTimeout | None = None,
         on_lost: OnLost = "retry",
@@ -259,7 +268,9 @@ class App:
         name: by which messages call it, `module.function` by default. queue, priority (0..9),
         timeout (seconds an attempt may take): the app's by default.
         retry_policy: when failed attempts are repeated. Without one, here and in the app, only what is known to pass is
-        retried. failures: the classes of errors, "passing", "final", "storage" or "network", by exception class or
+        retried. singleton: its queue is one of which one job runs at a time, over all workers and hosts (promise C12);
+        that is said by all job types of the queue, and without queue it is called after the job type.
+        failures: the classes of errors, "passing", "final", "storage" or "network", by exception class or
         dotted name, where they are neither those of the app nor those of kq.FAILURES.
         fallback: job types, or their names, that run instead, in order, where this one would be buried for its
         failures: the same job with the same arguments, in their queues, with their timeouts and policies. Not where the
@@ -269,7 +280,7 @@ class App:
         died; "fallback" or "bury": at most one start. Where there is no fallback the job is buried instead.
         max_infra: it is buried when bad storage or a bad network have ended so many attempts.
         keep: seconds that results are kept.
-        Raises ConfigError when the name is taken, or failures names no class.
+        Raises ConfigError when the name is taken, failures names no class, or others say something else of the queue.
         """
         if function is None:
             return _Decorator(self, options)
@@ -305,6 +316,7 @@ class App:
         priority: int | None = None,
         timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
+        singleton: bool = False,
         failures: Failures | None = None,
         on_timeout: OnTimeout | None = None,
         on_lost: OnLost = "retry",
@@ -313,6 +325,9 @@ class App:
         keep: float | None = None,
         fallback: Sequence[JobType[..., Any] | str] = (),
     ) -> JobType[..., Any]:
+        name = name or _name_of(function)
+        if singleton and queue is None:
+            queue = name
         settings = Settings(queue, priority, timeout=timeout, retry_policy=retry_policy).over(self.defaults)
         rules = Rules(
             settings.retry_policy,
@@ -324,15 +339,32 @@ class App:
             bool(fallback),
         )
         _check_keep(keep)
-        name = name or _name_of(function)
         if name in self.jobs:
             raise ConfigError(f"job type {name!r} is defined twice; give one of them a name=")
+        self._check_kind(name, settings.queue or DEFAULT_QUEUE, singleton)
         # The policy stays with the type, so that a change of code reaches jobs that already wait.
         settings = replace(settings, retry_policy=None, timeout=None)
         kind = AsyncJobType if asyncio.iscoroutinefunction(function) else JobType
         limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
         self.jobs[name] = kind(self, name, function, settings, rules, limit, keep, _names_of(fallback, name))
+        if singleton:
+            self.singletons.add(settings.queue or "")
         return self.jobs[name]
+
+    def _check_kind(self, name: str, queue: str, singleton: bool) -> None:
+        """Raise ConfigError when a new job type says of its queue what others deny."""
+        if singleton and queue == self.defaults.queue:
+            raise ConfigError(
+                f"job type {name!r} can't make a singleton queue of {queue!r}, the app's default; name another queue=, "
+                "or none to have one of its own"
+            )
+        others = [other.name for other in self.jobs.values() if other.settings.queue == queue]
+        if others and singleton != (queue in self.singletons):
+            says, say = ("singleton=True", "nothing of the kind") if singleton else ("no singleton=True", "so")
+            raise ConfigError(
+                f"job type {name!r} says {says} of queue {queue!r}, where {others[0]!r} says {say}; "
+                "let all say it, or name another queue="
+            )
 
     # Submitting.
 
@@ -450,7 +482,15 @@ class App:
         return Stage(job.type, self._queue(job), job.settings.timeout, None if policy is None else policy.to_data())
 
     def _queue(self, job: Job[Any]) -> str:
-        return job.settings.queue or self.defaults.queue or DEFAULT_QUEUE
+        """Where job goes. Raises ConfigError for one of a singleton type elsewhere than in a singleton queue."""
+        queue = job.settings.queue or self.defaults.queue or DEFAULT_QUEUE
+        known = self.jobs.get(job.type)
+        if known is not None and known.settings.queue in self.singletons and queue not in self.singletons:
+            raise ConfigError(
+                f"a job of {job.type!r}, a singleton, can't go to queue {queue!r}, where many run at a time; "
+                f"its queue is {known.settings.queue!r}"
+            )
+        return queue
 
     def _made(self, what: Job[Any] | str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Job[Any]:
         if isinstance(what, Job):

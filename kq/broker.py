@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -27,8 +27,9 @@ from kq_transports.engine import Load as Load
 
 kq_transports.register()
 
-#: Every queue of kq is declared like this, so that all of them keep promise C5.
+#: Every queue of kq is declared like this, so that all of them keep promise C5; and a singleton queue with this too.
 QUEUE_ARGUMENTS = {"x-max-priority": 9}
+SINGLE = {"x-single-active-consumer": True}
 BURIED = ".buried"
 #: Where jobs of a type that is paused wait, beside their queue.
 PARKED = ".paused"
@@ -83,14 +84,23 @@ class Settlement:
 
 
 class Broker:
-    """An address and how to talk to it. Cheap: connections are made by what it returns."""
+    """An address and how to talk to it. Cheap: connections are made by what it returns.
+
+    singletons: the queues of which one job runs at a time (promise C12); whoever knows job types adds theirs.
+    """
 
     def __init__(
-        self, address: Address, *, submit_timeout: float = 5.0, publishing: PublishPolicy | None = None
+        self,
+        address: Address,
+        *,
+        submit_timeout: float = 5.0,
+        publishing: PublishPolicy | None = None,
+        singletons: set[str] | None = None,
     ) -> None:
         self.address = address
         self.submit_timeout = submit_timeout
         self.publishing = publishing or PublishPolicy()
+        self.singletons: set[str] = set() if singletons is None else singletons
 
     @property
     def traits(self) -> engine.Traits:
@@ -204,7 +214,7 @@ class Publisher:
 
     def _attempt(self, envelopes: Sequence[Envelope], until: float) -> None:
         channel = self._open(until)
-        declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared)
+        declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared, self._broker.singletons)
         try:
             for envelope in envelopes:
                 put(channel, envelope)
@@ -275,6 +285,10 @@ class Session:
             self._declared: set[str] = set()
             self._channels: dict[str, Any] = {}
             self._consumers: dict[str, str] = {}
+            #: Singleton queues of which something was delivered to us, and how much of it is not settled.
+            self._seats: dict[str, int] = {}
+            #: Those of them to be left when that has ended.
+            self._leaving: set[str] = set()
             #: What a settle that failed had ended before it did, and those of it that were refused.
             self._ended: set[tuple[str, int]] = set()
             self._refused: list[Settlement] = []
@@ -290,7 +304,8 @@ class Session:
 
     def _open(self, queue: str, limit: int) -> None:
         channel = self._connection.channel()
-        declare_missing(channel, [queue], self._declared)
+        declare_to_consume(channel, queue, self._broker.singletons)
+        self._declared.add(queue)
         channel.basic_qos(0, limit, False)
         channel.tx_select()
         self._channels[queue] = channel
@@ -313,19 +328,49 @@ class Session:
 
     def resume(self, queue: str) -> None:
         """Take jobs from queue (again)."""
+        self._leaving.discard(queue)
         if queue in self._consumers:
             return
         with translated(self._broker):
+            if queue not in self._channels:
+                self._open(queue, 1)  # a singleton queue that was left
             # Not Kombu's Consumer: it decompresses and decodes as a message's own headers say, and some would kill us.
             tag = self._channels[queue].basic_consume(queue, callback=self._on_message(queue))
         self._consumers[queue] = tag
 
     def stop(self, queue: str) -> None:
-        """Take no more jobs from queue; what was delivered stays ours."""
-        tag = self._consumers.pop(queue, None)
-        if tag is not None:
-            with translated(self._broker):
-                self._channels[queue].basic_cancel(tag)
+        """Take no more jobs from queue; what was delivered stays ours.
+
+        A singleton queue is somebody else's as soon as we do not consume it, so it is left when what was delivered of
+        it has ended (promise C12).
+        """
+        if queue not in self._consumers:
+            return
+        if queue in self._broker.singletons:
+            self._leaving.add(queue)
+            self._leave_what_ended()
+            return
+        tag = self._consumers.pop(queue)
+        with translated(self._broker):
+            self._channels[queue].basic_cancel(tag)
+
+    def _leave_what_ended(self) -> None:
+        for queue in [queue for queue in self._leaving if not self._seats.get(queue)]:
+            self._leave(queue)
+
+    def _leave(self, queue: str) -> None:
+        """Give back what is here of queue and let the next one consume it, in one step: so jobs keep their order."""
+        self._leaving.discard(queue)
+        self._consumers.pop(queue)
+        self._seats.pop(queue, None)
+        channel = self._channels.pop(queue)
+        with translated(self._broker):
+            channel.close()
+
+    @property
+    def seats(self) -> list[str]:
+        """The singleton queues that nobody else gets anything of, as far as that is known."""
+        return sorted(self._seats)
 
     def prefetch(self, queue: str, limit: int) -> None:
         """Let up to limit deliveries of queue be unsettled at a time."""
@@ -333,9 +378,11 @@ class Session:
             self._channels[queue].basic_qos(0, limit, False)
 
     def _on_message(self, queue: str) -> Callable[[Any], None]:
-        deliver = self._deliver
+        deliver, single = self._deliver, queue in self._broker.singletons
 
         def on_message(message: Any) -> None:
+            if single:
+                self._seats[queue] = self._seats.get(queue, 0) + 1
             info, properties = message.delivery_info, message.properties
             body, id = message.body, str(properties.get("message_id") or "")
             deliver(
@@ -398,7 +445,12 @@ class Session:
             if settlement.delivery.place not in self._ended:
                 by_queue.setdefault(settlement.delivery.queue, []).append(settlement)
         for queue, group in by_queue.items():
-            self._settle(self._channels[queue], group)
+            if queue in self._leaving and all(settlement.give_back for settlement in group):
+                self._note(group, ())
+                self._leave(queue)
+            else:
+                self._settle(self._channels[queue], group)
+        self._leave_what_ended()
         refused, self._refused = self._refused, []
         self._ended.clear()
         return refused
@@ -406,7 +458,7 @@ class Session:
     def _settle(self, channel: Any, group: list[Settlement]) -> None:
         follow_ups = {envelope.queue for settlement in group for envelope in settlement.publish}
         with translated(self._broker):
-            declare_missing(channel, follow_ups, self._declared)
+            declare_missing(channel, follow_ups, self._declared, self._broker.singletons)
             try:
                 for settlement in group:
                     say(channel, settlement)
@@ -430,9 +482,12 @@ class Session:
         if rest:
             self._settle(channel, rest)
 
-    def _note(self, group: Iterable[Settlement], refused: Iterable[int]) -> None:
+    def _note(self, group: Collection[Settlement], refused: Iterable[int]) -> None:
         """The deliveries of group have ended; refused: the tags of those that were not ours."""
         tags = set(refused)
+        for settlement in group:
+            if settlement.delivery.queue in self._seats:
+                self._seats[settlement.delivery.queue] -= 1
         self._ended.update(settlement.delivery.place for settlement in group)
         self._refused += [settlement for settlement in group if settlement.delivery.tag in tags]
 
@@ -472,10 +527,11 @@ class Inspector:
     def _manager(self) -> Any:
         return self._connected.manager
 
-    def queues(self) -> list[str]:
-        """Names of all queues."""
+    def queues(self) -> dict[str, bool]:
+        """Names of all queues, in order, and whether each is a singleton queue."""
         with translated(self._broker):
-            return sorted(self._manager.queues())
+            found = sorted(self._manager.queues().items())
+            return {queue: bool(arguments.get("x-single-active-consumer")) for queue, arguments in found}
 
     def count(self, queue: str) -> engine.Counts:
         """How many messages of queue are ready, delayed and held; zeros when there is no such queue."""
@@ -523,6 +579,17 @@ class Inspector:
             except (engine.NotFound, ChannelError):
                 return []
 
+    def delete(self, queue: str) -> bool:
+        """End a queue that has no messages; False when it has some, or somebody consumes it."""
+        with translated(self._broker):
+            try:
+                self._connected.default_channel.queue_delete(queue, if_unused=True, if_empty=True)
+            except engine.NotFound:
+                return True
+            except ChannelError:
+                return False
+            return True
+
     def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
         """Take messages off queue that wait and are still as they were seen, and store others instead, in one step.
 
@@ -531,7 +598,8 @@ class Inspector:
         """
         with translated(self._broker):
             channel = self._connected.default_channel
-            declare_missing(channel, {each.queue for swap in swaps for each in swap.publish}, set())
+            queues = {each.queue for swap in swaps for each in swap.publish}
+            declare_missing(channel, queues, set(), self._broker.singletons)
             asked = [
                 seen.Swap(
                     cast(Any, swap.seen),
@@ -548,7 +616,9 @@ class Inspector:
         for queue in sorted(set(queues)):
             try:
                 with translated(self._broker), self._connected.channel() as channel:
-                    if self._is_there(queue):
+                    if self._is_there(queue) and queue in self._broker.singletons:
+                        declare_to_consume(channel, queue, self._broker.singletons)
+                    elif self._is_there(queue):
                         declare_missing(channel, [queue], set())
             except BrokerUnreachable:
                 raise
@@ -638,12 +708,52 @@ def establish(connection: kombu.Connection) -> None:
     )
 
 
-def declare_missing(channel: Any, queues: Iterable[str], declared: set[str]) -> None:
-    """Declare those of queues that were not declared before, as kq declares its queues."""
+def declare_missing(
+    channel: Any, queues: Iterable[str], declared: set[str], singletons: Container[str] = frozenset()
+) -> None:
+    """Declare those of queues that were not declared before, as kq declares its queues.
+
+    Who publishes may not know which are singletons: a queue that is there as the other kind stays so.
+    """
     for queue in queues:
         if queue not in declared:
-            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=QUEUE_ARGUMENTS)
+            try:
+                declare(channel, queue, single=queue in singletons)
+            except engine.Mismatch as error:
+                if not _is_there(channel, queue, single=queue not in singletons):
+                    raise error from None
             declared.add(queue)
+
+
+def declare_to_consume(channel: Any, queue: str, singletons: Container[str]) -> None:
+    """Declare queue, in which who consumes must not be mistaken. Raises BrokerError when it is of the other kind."""
+    single = queue in singletons
+    try:
+        declare(channel, queue, single=single)
+    except engine.Mismatch as error:
+        if not _is_there(channel, queue, single=not single):
+            raise
+        kinds = ["is an ordinary queue of the broker, but here singleton=True says that one job of it runs at a time"]
+        kinds += ["is a singleton queue of the broker, but no job type here says singleton=True of it"]
+        raise BrokerError(
+            f"queue {queue!r} {kinds[not single]}",
+            fix=f"When nothing is left in it: kq queues rm {queue}. Or give the job types another queue=.",
+        ) from error
+
+
+def declare(channel: Any, queue: str, *, single: bool) -> None:
+    """Declare queue as kq declares its queues."""
+    arguments = {**QUEUE_ARGUMENTS, **SINGLE} if single else QUEUE_ARGUMENTS
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+
+
+def _is_there(channel: Any, queue: str, *, single: bool) -> bool:
+    """Whether a queue that exists is of that kind."""
+    try:
+        declare(channel, queue, single=single)
+    except engine.Mismatch:
+        return False
+    return True
 
 
 def put(channel: Any, envelope: Envelope) -> None:

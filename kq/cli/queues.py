@@ -38,7 +38,10 @@ def ls() -> None:
 
 def _note(queue: QueueInfo) -> str:
     told = [f"paused {queue.paused}"] if queue.paused else []
-    return ", ".join(told + [f"{queue.parked} parked"] * bool(queue.parked))
+    told += [f"{queue.parked} parked"] * bool(queue.parked)
+    if queue.singleton is not None:
+        told.append(f"singleton held by {queue.singleton}" if queue.singleton else "singleton")
+    return ", ".join(told)
 
 
 @command.command("purge")
@@ -61,6 +64,20 @@ def purge(queue: str, buried: bool, yes: bool, reason: str) -> None:
         click.echo(printable(f"purged {queue}: {ended} jobs"))
 
 
+@command.command("rm")
+@click.argument("queue", shell_complete=offer.QUEUE)
+@reason
+def rm(queue: str, reason: str) -> None:
+    """Remove QUEUE, which must be empty and served by no worker. The next submit or worker makes it anew."""
+    with looking() as control:
+        must_know_queue(control, queue)
+        control.remove_queue(queue, reason=reason)
+    if flags().json:
+        print_json({"queue": queue, "removed": True})
+    else:
+        click.echo(printable(f"removed {queue}"))
+
+
 for ordered in (orders.pause, orders.resume, orders.why_queue):
     command.add_command(ordered)
 
@@ -75,5 +92,6 @@ def as_data(queue: QueueInfo) -> dict[str, object]:
         "buried": queue.buried,
         "workers": queue.workers,
         "parked": queue.parked,
+        "singleton": queue.singleton,
         "paused": None if queue.paused is None else msgspec.to_builtins(queue.paused),
     }

@@ -51,6 +51,7 @@ def as_data(beat: Heartbeat) -> dict[str, object]:
         "pool": worker.pool,
         "slots": worker.slots,
         "queues": worker.queues,
+        "singletons": worker.singletons,
         "stopping": worker.stopping,
         "retired": worker.retired or None,
         "running": [{"id": job.id, "type": job.type, "queue": job.queue, "since": job.since} for job in worker.running],
@@ -73,6 +74,6 @@ def _row(beat: Heartbeat) -> list[str]:
         format_duration(beat.age),
         format_duration(lease_left(beat)),
         f"{len(worker.running)}/{worker.slots}",
-        ", ".join(worker.queues),
+        ", ".join(f"{queue} (singleton)" if queue in worker.singletons else queue for queue in worker.queues),
         runs,
     ]

@@ -199,6 +199,20 @@ class Repair(View):
         audit.log.info("%s (%d jobs)", act, ended)
         return ended
 
+    def remove_queue(self, queue: str, *, reason: str = "", by: str = "") -> None:
+        """End a queue that nothing is in and no worker takes; the next submit or worker makes it anew.
+
+        So it becomes a singleton queue, or one no more. Raises NotRepaired when there are jobs or workers.
+        """
+        held = "a job waits in it or runs"
+        if serving := [worker.name for worker in self.workers() if queue in worker.queues]:
+            held = f"worker {serving[0]} takes it"
+        if serving or not self._inspector.delete(queue):
+            raise NotRepaired(f"queue {queue!r} stays: {held}", fix=f"kq queues why {queue} tells of it.")
+        act = Act(time.time(), by or caller(), "removed", queue=queue, reason=one_line(reason))
+        self._app.store.write([audit.line(act)])
+        audit.log.info("%s", act)
+
     def _purge(self, place: str, state: Literal["ready", "delayed"], act: Act) -> int:
         """End what waits there now; what comes meanwhile must not keep us for ever."""
         left: int = getattr(self._inspector.count(place), state)

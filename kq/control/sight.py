@@ -89,7 +89,8 @@ class Heartbeat:
 class QueueInfo:
     """A queue's counts. held: delivered to workers; buried: set aside for a human; workers: alive and serving it.
 
-    parked: set aside because their types are paused. paused: the order, when the queue itself is.
+    parked: set aside because their types are paused. paused: the order, when the queue itself is. singleton: the worker
+    that alone runs its jobs, "" while nobody does; None where many may.
     """
 
     name: str
@@ -100,6 +101,7 @@ class QueueInfo:
     workers: int
     parked: int = 0
     paused: Order | None = None
+    singleton: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,17 @@ class View:
     def queues(self) -> list[QueueInfo]:
         """All queues of kq on this broker, and those that a living worker serves, by name."""
         workers, paused = self.workers(), read(self._app.store).queues
-        return [self._queue(name, workers, paused.get(name)) for name in self._names(workers)]
+        there = self._inspector.queues()
+        singletons = {name for name in self._app.singletons if name not in there}
+        singletons |= {name for name, single in there.items() if single}
+        return [
+            self._queue(name, workers, paused.get(name), name in singletons) for name in self._names(workers, there)
+        ]
 
-    def _names(self, workers: Iterable[WorkerInfo] = ()) -> list[str]:
-        """The queues that jobs may be in or buried from, and those that workers serve."""
-        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in self._inspector.queues() if is_ours(name)}
+    def _names(self, workers: Iterable[WorkerInfo] = (), there: Iterable[str] | None = None) -> list[str]:
+        """The queues that jobs may be in or buried from, and those that workers serve. there: what the broker has."""
+        there = self._inspector.queues() if there is None else there
+        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in there if is_ours(name)}
         names |= {name for worker in workers for name in worker.queues}
         return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
@@ -71,11 +77,14 @@ class View:
         """What is wrong with queues of the broker that were declared otherwise than kq declares its queues."""
         return self._inspector.misfits(name + place for name in self.queue_names() for place in ("", *_ASIDE))
 
-    def _queue(self, name: str, workers: Iterable[WorkerInfo], paused: Order | None) -> QueueInfo:
+    def _queue(self, name: str, workers: Iterable[WorkerInfo], paused: Order | None, single: bool) -> QueueInfo:
         counts = self._inspector.count(name)
         buried, parked = (self._inspector.count(name + aside).ready for aside in (BURIED, PARKED))
         serving = sum(name in worker.queues for worker in workers)
-        return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving, parked, paused)
+        # Who has just lost it may still say that he has it; who has it now said so later.
+        seated = sorted((worker.beat, worker.name) for worker in workers if name in worker.singletons)
+        holder = (seated[-1][1] if seated else "") if single else None
+        return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving, parked, paused, holder)
 
     # Jobs.
 

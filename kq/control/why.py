@@ -72,7 +72,7 @@ class Reasons(View):
             return f"waits: its type {job.type} is unknown to all live workers of queue {job.queue}; they would bury it"
         if order := standing.types.get(job.type):
             return f"waits: its type {job.type} is {_paused(order, now)}"
-        return f"waits: {self._before(job)}; {_slots(workers)}"
+        return f"waits: {self._before(job)}; {self._busy(job.queue, workers)}"
 
     def _before(self, job: JobInfo) -> str:
         ids = [seen.id for seen in self._inspector.browse(job.queue, "ready", MOST)]
@@ -137,7 +137,18 @@ class Reasons(View):
         type = "" if first is None else str(first.headers.get("type") or "")
         if type and not any(type in worker.types for worker in workers):
             return f"the type {type} of the first is unknown to all live workers"
-        return _slots(workers)
+        return self._busy(queue.name, workers)
+
+    def _busy(self, queue: str, workers: Sequence[WorkerInfo]) -> str:
+        """Whom the first job of queue waits for."""
+        seated = [beat for beat in self.heartbeat_check() if queue in beat.worker.singletons]
+        alive = [beat for beat in seated if beat.health is not Health.DEAD]
+        if not alive:
+            return _slots(workers)
+        beat = min(alive, key=lambda beat: beat.age)
+        running = [job for job in beat.worker.running if job.queue == queue]
+        told = [f"which runs {job.type} {job.id} for {format_duration(job.seconds + beat.age)}" for job in running]
+        return f"singleton held by {beat.worker.name}, {_lease(beat)}, {told[0] if told else 'which runs none of it'}"
 
     def _later(self, queue: QueueInfo, now: float) -> str:
         first = next(iter(self._inspector.browse(queue.name, "delayed", 1)), None)

@@ -34,7 +34,7 @@ from kq.jobtype import JobType
 from kq.message import Envelope, decode_body, encode_result
 from kq.record import RESULT_LIMIT
 from kq.worker.kin import adopt_orphans, living_children, reap_children
-from kq.worker.lapse import Lapse
+from kq.worker.lapse import Sight
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -64,7 +64,7 @@ LEAVE_WITHIN = 5.0
 DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, lapse: Lapse, pool: str) -> None:
+def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, sight: Sight, pool: str) -> None:
     """Run jobs until the supervisor says leave or is gone."""
     stages: dict[str, Callable[[App, socket.socket, Page, Claims, Footing], None]] = {
         "process": _serially,
@@ -72,6 +72,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, laps
         "async": _in_loop,
     }
     be_deaf()
+    signal.signal(signal.SIGCONT, partial(_woken, sight))
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.register_at_fork(
         # What is sent to a child before it is an ordinary process waits until then.
@@ -80,7 +81,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, laps
         after_in_child=partial(_let_go, sock),
     )
     keep_log(page)
-    stages[pool](app, sock, page, claims, Footing(app, lapse=lambda: lapse.moment))
+    stages[pool](app, sock, page, claims, Footing(app, lapse=lambda: sight.moment))
 
 
 def keep_log(page: Page) -> None:
@@ -101,6 +102,12 @@ def be_deaf() -> None:
     """Do nothing on signals that ask to end. Not SIG_IGN: programs that jobs start would inherit that."""
     for number in DEAF_TO:
         signal.signal(number, lambda number, at: None)
+
+
+def _woken(sight: Sight, number: int, at: FrameType | None) -> None:
+    """All of us were frozen, the nursery too: when the lease ended meanwhile not a step more, others go on with it."""
+    if time.monotonic() >= sight.moment:
+        os.killpg(0, signal.SIGKILL)
 
 
 def _let_go(sock: socket.socket) -> None:

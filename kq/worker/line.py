@@ -33,14 +33,15 @@ class Line:
             self._waiting.append(task)
 
     def take(self, most: Callable[[Task], int]) -> list[Task]:
-        """The next jobs for one executor: one, or as many of its kind as most(first) says where no queue is limited."""
+        """The next jobs for one executor: one, or of queues without limits as many of its kind as most(first) says."""
         first = self._next()
         if first is None:
             return []
         tasks = [first]
-        size = 1 if self._limited else most(first)
+        size = 1 if self._is_limited(first) else most(first)
         while len(tasks) < size and self._waiting and self._waiting[0].kind is first.kind:
-            if self._waiting[0].suspect or self._waiting[0].poison:
+            task = self._waiting[0]
+            if task.suspect or task.poison or self._is_limited(task):
                 break
             tasks.append(self._waiting.popleft())
         return tasks
@@ -58,24 +59,20 @@ class Line:
         self._waiting.clear()
         return tasks
 
-    def forget(self) -> None:
-        """Begin anew: nothing waits, nothing runs."""
-        self._waiting.clear()
-        self._running.clear()
-
     def _next(self) -> Task | None:
         """The next job whose queue may run one more."""
-        if not self._limited:
-            return self._waiting.popleft() if self._waiting else None
         for position, task in enumerate(self._waiting):
             queue = task.delivery.queue
-            if self._running.get(queue, 0) < self.limits[queue]:
+            running = self._running.get(queue, 0)
+            if not self._is_limited(task):
                 del self._waiting[position]
-                self._running[queue] = self._running.get(queue, 0) + 1
+                return task
+            if running < self.limits[queue]:
+                del self._waiting[position]
+                self._running[queue] = running + 1
                 return task
         return None
 
-    @property
-    def _limited(self) -> bool:
-        """Whether a queue may use fewer slots than there are."""
-        return any(limit < self._slots for limit in self.limits.values())
+    def _is_limited(self, task: Task) -> bool:
+        """Whether its queue may use fewer slots than there are."""
+        return self.limits[task.delivery.queue] < self._slots

@@ -30,7 +30,7 @@ from kq.message import Stage
 from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, run_executor
 from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
-from kq.worker.lapse import Lapse
+from kq.worker.lapse import Lapse, Sight
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
 
@@ -81,6 +81,7 @@ def catalogue(app: App) -> list[Entry]:
             max_infra=job_type.rules.max_infra,
             keep=app.keep if job_type.keep is None else job_type.keep,
             fallback=tuple(_stage(app, name) for name in job_type.fallback),
+            singleton=job_type.settings.queue in app.singletons,
         )
         for job_type in app.jobs.values()
     ]
@@ -217,6 +218,8 @@ class _Nursery:
                 signal.signal(number, signal.SIG_DFL)
             die_with(parent)
             self._sock.close()
+            sight = Sight(self._lapse)
+            self._lapse.close()
             for each in self._wakeup:
                 each.close()
             for descriptor in self._descriptors:
@@ -227,7 +230,7 @@ class _Nursery:
                 self._app.connect(RelayedPublisher(line), RelayedStore(line))
             mine = Claims(spawn.slots, (claims, -1))
             page_of = Page(spawn.slots, page)
-            run_executor(self._app, socket.socket(fileno=sock), page_of, mine, self._lapse, spawn.pool)
+            run_executor(self._app, socket.socket(fileno=sock), page_of, mine, sight, spawn.pool)
             self._app.close()
             status = 0
         except (BrokenPipeError, ConnectionResetError):

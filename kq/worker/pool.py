@@ -186,6 +186,7 @@ class Executor:
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
     log: str = ""  # its last lines, when it has died
+    doomed: bool = False  # to be killed as soon as its birth is reported
     excess: int = 0  # bytes that it held when it was killed for holding so many
     on_readable: Callable[[], None] = field(default=lambda: None)
 
@@ -232,6 +233,8 @@ class Pool:
         self.executors: dict[int, Executor] = {}
         self.kinds: dict[str, Kind] = {}
         self.queues: list[str] = []
+        #: Those of which one job runs at a time.
+        self.singletons: set[str] = set()
         #: The name under which the supervisor holds its lease.
         self.worker = ""
         #: The version of the application.
@@ -277,6 +280,7 @@ class Pool:
         self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code = hello.code
         self.queues = sorted({entry.queue for entry in hello.entries})
+        self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
         self._fill()
 
     def _fill(self) -> None:
@@ -377,6 +381,8 @@ class Pool:
                 case Spawned(number, pid):
                     if number in self.executors:
                         self.executors[number].pid = pid
+                        if self.executors[number].doomed:
+                            self._kill(self.executors[number])
                 case Exited(pid, status):
                     for executor in [each for each in self.executors.values() if each.pid == pid]:
                         self._exited(executor, status)
@@ -593,6 +599,7 @@ class Pool:
             self._send(executor, Order(interrupt=task.seq))
 
     def _kill(self, executor: Executor) -> None:
+        executor.doomed = True
         if executor.pid and executor.status is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(executor.pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,7 @@ class Supervisor:
         self._chance = chance
         self._indexed = broker.traits.indexed
         self._queues: dict[str, int] = dict(plan.queues)
+        self._singletons: Set[str] = frozenset()  # those of which one job runs at a time, everywhere
         self._session: Session | None = None
         self._host = socket.gethostname()
         self._given_up: Session | None = None  # by the guard, which killed what ran under it
@@ -216,6 +217,9 @@ class Supervisor:
         self.pool.start()
         if not self._queues:
             self._queues = dict.fromkeys(self.pool.queues, self.plan.slots)
+        self._singletons = self.pool.singletons & self._queues.keys()
+        self._queues.update(dict.fromkeys(self._singletons, 1))
+        self._broker.singletons |= self.pool.singletons
         self._line.limits = self._queues
         if self.on_ready is not None:
             self.on_ready()
@@ -246,6 +250,7 @@ class Supervisor:
             self._keep_session(self._clock.monotonic())  # where each answer takes long, a round takes many of them
             self._let_go(now)
             self._settle()
+            self._sit_down_again()
             self._count_starts()
             if taken:
                 self._recovered()
@@ -396,6 +401,7 @@ class Supervisor:
             "pool": self.pool.kind,
             "slots": self.plan.slots,
             "queues": self._queues,
+            "singletons": [] if self._session is None else self._session.seats,
             "types": sorted(self.pool.kinds),
             "stopping": self._stop_by is not None,
             "executors": executors,
@@ -465,7 +471,7 @@ class Supervisor:
         self._last_words()
         for task, verdict in self._finished:
             self._late.add(task, verdict, self._scribe, self._clock.now())
-        self._line.forget()
+        self._line.clear()
         self._suspects.clear()
         self._arrived.clear()
         self._finished.clear()
@@ -822,6 +828,8 @@ class Supervisor:
         if self._stop_by is not None:
             return
         for queue in queues:
+            if queue in self._singletons:
+                continue
             seconds = self._pace.get(queue)
             slots = self._queues[queue]
             ahead = 0 if seconds is None else min(AHEAD_LIMIT, int(slots * AHEAD_SECONDS / max(seconds, 1e-6)))
@@ -854,7 +862,8 @@ class Supervisor:
                 self.pool.take_back(executor)
         for queue, slots in self._queues.items():
             waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
-            ahead = min(len(waiting), self._jobs_of(queue) - slots)
+            # The one job of a singleton queue waits for other queues' jobs: another worker may have room for it.
+            ahead = len(waiting) if queue in self._singletons else min(len(waiting), self._jobs_of(queue) - slots)
             if ahead <= 0:
                 continue
             self._stuck.add(queue)
@@ -863,6 +872,14 @@ class Supervisor:
             for task in waiting[-ahead:]:
                 self._line.remove(task)
                 self._finish(task, GiveBack())
+
+    def _sit_down_again(self) -> None:
+        """Take jobs again from the singleton queues that were left to others because nothing had room here."""
+        left = self._stuck & self._singletons
+        if left and self._session is not None and not self._line and self.pool.rooms():
+            self._stuck -= left
+            for queue in left:
+                self._open_or_close(self._session, queue)
 
     # Ending.
 
@@ -893,6 +910,7 @@ class Supervisor:
 
     def _end(self) -> None:
         session, self._session = self._session, None
+        self.pool.kill_all()  # what an error left running must not run beside its repetition elsewhere
         if session is not None:
             session.close()
             with contextlib.suppress(StoreUnreachable):

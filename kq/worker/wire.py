@@ -83,6 +83,7 @@ class Entry(msgspec.Struct, frozen=True):
     max_lost: int
     max_infra: int
     keep: float
+    singleton: bool
     fallback: tuple[Stage, ...] = ()
 
 

@@ -56,3 +56,17 @@ def test_a_misspelt_queue_is_told_with_what_was_probably_meant(shop: Place) -> N
     assert (said.code, said.json) == (0, [])
     assert said.err == "There is no queue 'mial' yet. Did you mean 'mail'?\n"
     assert "Did you mean 'mail'?" in shop.kq("queues", "pause", "mial").err
+
+
+def test_a_queue_is_removed_when_nothing_is_in_it(shop: Place) -> None:
+    refused = shop.kq("queues", "rm", "mail")
+    assert (refused.code, refused.err) == (
+        1,
+        "KQ503 queue 'mail' stays: a job waits in it or runs\n  kq queues why mail tells of it.\n",
+    )
+    assert counts(shop) == (2, 1)
+    assert shop.kq("queues", "purge", "mail", "-y").code == 0
+    assert shop.kq("queues", "rm", "mail", "--reason", "another kind").out == "removed mail\n"
+    told = shop.kq("jobs", "audit").out
+    assert (told.count("removed"), told.count("another kind")) == (1, 1)
+    assert shop.kq("queues", "rm", "mial").code == 1

@@ -97,6 +97,7 @@ def test_jobs_and_queues_are_told_as_the_schema_says(shop: Place) -> None:
     asked(shop, "queues", "why", "default")
     asked(shop, "queues", "resume", "--type", "jobs.shout")
     asked(shop, "queues", "purge", "default", "--yes")
+    asked(shop, "queues", "rm", "default")
 
 
 def test_workers_and_effects_are_told_as_the_schema_says(shop: Place) -> None:

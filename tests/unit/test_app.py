@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
+from kq.errors import ConfigError
 
 
 def draw() -> None:
@@ -58,3 +59,36 @@ def test_two_job_types_of_one_name_are_refused() -> None:
     app.job(draw)
     with pytest.raises(ValueError, match=r"defined twice; give one of them a name="):
         app.job(draw)
+
+
+def test_a_singleton_type_without_a_queue_has_one_of_its_own() -> None:
+    app = App("shop")
+    kind = app.job(name="shop.draw", singleton=True)(draw)
+    assert (kind.settings.queue, app.singletons) == ("shop.draw", {"shop.draw"})
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, True)])
+def test_types_of_one_queue_that_differ_about_its_being_a_singleton_are_refused(first: bool, second: bool) -> None:
+    app = App("shop")
+    app.job(name="one", queue="mail", singleton=first)(draw)
+    with pytest.raises(ConfigError, match="job type 'two' says .* of queue 'mail', where 'one' says"):
+        app.job(name="two", queue="mail", singleton=second)(draw)
+    assert list(app.jobs) == ["one"]
+    app.job(name="two", queue="mail", singleton=first)(draw)
+
+
+def test_the_default_queue_can_not_be_a_singleton() -> None:
+    with pytest.raises(ConfigError, match="can't make a singleton queue of 'shop', the app's default"):
+        App("shop", queue="shop").effect(queue="shop", singleton=True)(draw)
+
+
+def test_a_job_of_a_singleton_type_goes_to_no_ordinary_queue() -> None:
+    app = App("shop", "memory://singletons")
+    sole = app.job(name="sole", singleton=True)(draw)
+    other = app.job(name="other", queue="beside", singleton=True)(draw)
+    plain = app.job(name="plain")(draw)
+    with pytest.raises(ConfigError, match="a job of 'sole', a singleton, can't go to queue 'default'"):
+        sole.options(queue="default").submit()
+    assert app.envelope(sole.options(queue="beside").job()).queue == "beside"
+    assert app.envelope(plain.options(queue="sole").job()).queue == "sole"
+    assert app.envelope(other.job()).queue == "beside"

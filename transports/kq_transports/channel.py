@@ -106,9 +106,10 @@ class Channel(Conversation[Transaction]):
         link = self._link
         if if_unused and link.consumers.get(queue):
             raise exceptions.PreconditionFailed(f"queue {queue!r} has consumers")
-        if if_empty and (ready := link.ask(link.engine.count, queue).ready):
-            raise exceptions.PreconditionFailed(f"queue {queue!r} has {ready} messages")
-        return link.ask(link.engine.delete, queue)
+        try:
+            return link.ask(link.engine.delete, queue, if_empty=if_empty)
+        except engine.NotEmpty as error:
+            raise exceptions.PreconditionFailed(str(error)) from error
 
     def queue_purge(self, queue: str, **_: Any) -> int:
         """Remove what waits in queue; returns how many messages that was."""

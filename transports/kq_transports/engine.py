@@ -59,6 +59,10 @@ class NotFound(EngineError):
     """There is no queue of that name."""
 
 
+class NotEmpty(EngineError):
+    """The queue has messages, so it was not deleted."""
+
+
 class Full(EngineError):
     """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
 
@@ -314,8 +318,11 @@ class Engine(ABC):
         """Every queue and its arguments."""
 
     @abstractmethod
-    def delete(self, queue: str) -> int:
-        """End queue with all that is in it; returns how many messages went with it."""
+    def delete(self, queue: str, *, if_empty: bool = False) -> int:
+        """End queue with all that is in it; returns how many messages went with it.
+
+        if_empty: raise NotEmpty when it has any message, be it ready, delayed or held.
+        """
 
     @abstractmethod
     def purge(self, queue: str) -> int:

@@ -41,6 +41,7 @@ from kq_transports.engine import (
     Load,
     Message,
     Mismatch,
+    NotEmpty,
     NotFound,
     Options,
     Seen,
@@ -131,8 +132,11 @@ class RedisEngine(Engine):
         reply = self._run("queues")
         return {name.decode(): json.loads(arguments) for name, arguments in _grouped(reply, 2)}
 
-    def delete(self, queue: str) -> int:
-        return int(self._run("delete", queue))
+    def delete(self, queue: str, *, if_empty: bool = False) -> int:
+        removed = int(self._run("delete", queue, int(if_empty)))
+        if removed < 0:
+            raise NotEmpty(f"queue {queue!r} has messages")
+        return removed
 
     def purge(self, queue: str) -> int:
         return int(self._run("purge", queue))

@@ -13,6 +13,7 @@ The tests are in the modules of this package, by subject. What differs between b
 
 from __future__ import annotations
 
+from kq.conformance.contract.alone import Alone, AloneOnAWire
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
 from kq.conformance.contract.gathering import Gathered
@@ -21,7 +22,7 @@ from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.lottery import LotterySuite
 from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.orders import Broadcast, Revoke
-from kq.conformance.contract.outages import WireSuite
+from kq.conformance.contract.outages import Outage, Weather
 from kq.conformance.contract.quiet import Bounded, Quiet
 from kq.conformance.contract.reasons import Supervision, Why
 from kq.conformance.contract.remedies import Remedies
@@ -50,6 +51,7 @@ class ContractSuite(
     Remedies,
     Repairing,
     Seeing,
+    Alone,
     Once,
     Results,
     Atomic,
@@ -59,6 +61,10 @@ class ContractSuite(
     Bounded,
 ):
     """Every promise, on a broker that stays well."""
+
+
+class WireSuite(Outage, Weather, AloneOnAWire):
+    """What is promised of brokers behind a network, while it or they fail."""
 
 
 __all__ = ["ContractSuite", "LotterySuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]

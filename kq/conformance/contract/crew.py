@@ -200,7 +200,7 @@ class Crew:
         """A worker that is ready: a program where other processes see the broker, else a thread of this one."""
         if self._app.broker.traits.shared:
             return self.program(*arguments, concurrency=concurrency, pool=pool, grace=grace, queues=queues)
-        hand = Thread(self._app, self._where, [queues or self._queue], concurrency, pool, grace)
+        hand = Thread(self._app, self._where, (queues or self._queue).split(","), concurrency, pool, grace)
         self._hands.append(hand)
         return hand
 
@@ -213,10 +213,15 @@ class Crew:
         queues: str = "",
         ready: bool = True,
         ahead: float = 0.0,
+        url: str = "",
     ) -> Program:
-        """A worker that is a program. arguments: more for its command line. ahead: seconds by which its clock is."""
+        """A worker that is a program. arguments: more for its command line. ahead: seconds by which its clock is.
+
+        url: another way to the broker.
+        """
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
         environment = self._with_wrong_clock(ahead) if ahead else self._environment
+        environment = {**environment, "KQ_URL": url} if url else environment
         program = Program(self._where, self._folder, environment, [*words, *arguments])
         self._hands.append(program)
         return program.ready() if ready else program

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import math
 import os
 import random
@@ -29,6 +30,8 @@ WHERE = f"{__name__}:app"
 #: The environment variable that names the queue of all these jobs.
 QUEUE = "KQ_CONTRACT_QUEUE"
 
+#: What jobs of the singleton queue write into the diary.
+SOLE = "sole"
 #: How often a job that waits for a file looks for it, in seconds.
 LOOK = 0.005
 
@@ -67,6 +70,9 @@ class Jobs:
         self.stubborn = app.job(name="stubborn", on_timeout="bury")(stubborn)
         self.parent = app.job(name="parent", on_timeout="bury")(parent)
         self.kill_worker = app.job(name="kill_worker")(kill_worker)
+        sole, again = sole_queue(app.defaults.queue or ""), Fixed(delay=0, retries=9)
+        self.sole = app.job(name="sole", queue=sole, singleton=True, retry_policy=again)(alone)
+        self.sole_async = app.job(name="sole_async", queue=sole, singleton=True)(alone_async)
         deed_again = Fixed(delay=0.1, retries=3)
         self.deed = app.effect(name="deed", key=about, retry_policy=deed_again)(deed)
         self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
@@ -83,6 +89,11 @@ class Jobs:
             name="perform_by_error", retry_policy=by_error({OSError: Fixed(delay=0.1, retries=1)})
         )(perform)
         self.perform_plain = app.job(name="perform_plain")(perform)
+
+
+def sole_queue(queue: str) -> str:
+    """The singleton queue beside the queue of all other jobs."""
+    return f"{queue}-sole"
 
 
 def note(word: str = "") -> str:
@@ -168,6 +179,44 @@ def pulse(seconds: float) -> int:
         while time.monotonic() < until:
             diary.write(job.id, "pulse", "", job.attempt)
             time.sleep(LOOK)
+    return os.getpid()
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Note when another one runs at the same time, wherever that may be."""
+    job = current_job()
+    assert job is not None
+    lock = os.open(os.environ[diary.VARIABLE] + ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        diary.write(job.id, "overlap", "", job.attempt)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def alone(seconds: float, act_first: str = "return", gate: str = "") -> int:
+    """Write into the diary all the time, for so many seconds and until there is a file; returns the process."""
+    job = current_job()
+    assert job is not None
+    until = time.monotonic() + seconds
+    with by_itself(), noted(SOLE):
+        if job.attempt == 1:
+            act(act_first)
+        while time.monotonic() < until or (gate and not os.path.exists(gate)):
+            diary.write(job.id, "pulse", SOLE, job.attempt)
+            time.sleep(LOOK)
+    return os.getpid()
+
+
+async def alone_async(seconds: float) -> int:
+    job = current_job()
+    assert job is not None
+    with by_itself(), noted(SOLE):
+        await asyncio.sleep(seconds)
     return os.getpid()
 
 

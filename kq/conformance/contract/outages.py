@@ -492,7 +492,3 @@ class Weather(OnAWire):
         took = elapsed(began)
         assert took <= SUBMIT_TIMEOUT + SLACK
         return caught.value, took
-
-
-class WireSuite(Outage, Weather):
-    """What is promised of brokers behind a network, while it or they fail."""

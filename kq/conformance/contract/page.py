@@ -34,6 +34,8 @@ crash at the same moment make neither two of it nor none.""",
     "C10": """revoke: A waiting or delayed job that is revoked never starts; a running one is interrupted, then killed,
 when asked, and does not run again. Known to workers that join later.""",
     "C11": "unique: While a job with a unique key waits or runs, submitting another returns the one that is there.",
+    "C12": """singleton: At most one job of a singleton queue runs at a time, over all workers and hosts, whatever is
+killed, frozen or cut off. The next worker takes over at once after a good end, else when the lease is over.""",
     "C13": "once: A side effect that was recorded as done is not done again; in doubt a human is asked.",
     "C14": "result: A result or an error is waited for without polling, until its time to live is over.",
     "C15": "broadcast: An order reaches each live worker within a second, and stands until it is lifted.",

@@ -16,7 +16,7 @@ from kq.broker import BURIED, PARKED, Inspector
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import VARIABLE, Diary
 from kq.conformance.contract.figures import Figures
-from kq.conformance.contract.jobs import QUEUE, WHERE, Jobs
+from kq.conformance.contract.jobs import QUEUE, WHERE, Jobs, sole_queue
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control, JobInfo
 from kq.errors import JobError
@@ -67,14 +67,20 @@ class ContractWorld:
         app = App("contract", queue=environment[QUEUE])
         yield app
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
-            for place in ("", PARKED, BURIED):
-                channel.queue_delete(environment[QUEUE] + place)
+            for queue in (environment[QUEUE], sole_queue(environment[QUEUE])):
+                for place in ("", PARKED, BURIED):
+                    channel.queue_delete(queue + place)
         app.close()
 
     @pytest.fixture
     def queue(self, environment: dict[str, str]) -> str:
         """The name of the queue of all jobs."""
         return environment[QUEUE]
+
+    @pytest.fixture
+    def sole(self, queue: str) -> str:
+        """The name of the singleton queue."""
+        return sole_queue(queue)
 
     @pytest.fixture
     def jobs(self, app: App) -> Jobs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from amqp import spec
+from amqp import exceptions, spec
 from amqp.protocol import queue_declare_ok_t
 
 from kq_transports.amqp.question import Request, Side, ask_all
@@ -111,6 +111,8 @@ class Topology:
 
     def delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """End queue with all that is in it or was to come; returns how many messages were ready or delayed."""
+        if if_empty and self._connection.delays.count(queue):
+            raise exceptions.PreconditionFailed(f"queue {queue!r} has delayed messages")
         ended: int = self.side.queue_delete(queue, if_unused, if_empty)
         waited = self._connection.delays.end(queue)
         self._connection.registry.forget(queue)

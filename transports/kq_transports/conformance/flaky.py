@@ -60,8 +60,8 @@ class Flaky(Engine):
     def queues(self) -> dict[str, Arguments]:
         return self._call(self._engine.queues)
 
-    def delete(self, queue: str) -> int:
-        return self._call(self._engine.delete, queue)
+    def delete(self, queue: str, *, if_empty: bool = False) -> int:
+        return self._call(self._engine.delete, queue, if_empty=if_empty)
 
     def purge(self, queue: str) -> int:
         return self._call(self._engine.purge, queue)

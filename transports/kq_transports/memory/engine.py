@@ -19,6 +19,7 @@ from kq_transports.engine import (
     Load,
     Message,
     Mismatch,
+    NotEmpty,
     Options,
     Seen,
     State,
@@ -67,8 +68,10 @@ class MemoryEngine(Engine):
             self._broker.reap()
             return {queue.name: dict(queue.arguments) for queue in self._broker.queues.values()}
 
-    def delete(self, queue: str) -> int:
+    def delete(self, queue: str, *, if_empty: bool = False) -> int:
         with self._broker.lock:
+            if if_empty and queue in self._broker.queues and self._broker.queues[queue].entries:
+                raise NotEmpty(f"queue {queue!r} has messages")
             return self._broker.delete(queue)
 
     def purge(self, queue: str) -> int:

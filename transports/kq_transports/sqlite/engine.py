@@ -27,6 +27,7 @@ from kq_transports.engine import (
     LeaseLost,
     Load,
     Message,
+    NotEmpty,
     Options,
     Seen,
     State,
@@ -95,10 +96,12 @@ class SqliteEngine(Engine):
         rows = self._file.read("SELECT name, arguments FROM kq_queue ORDER BY name")
         return {name: json.loads(arguments) for name, arguments in rows}
 
-    def delete(self, queue: str) -> int:
+    def delete(self, queue: str, *, if_empty: bool = False) -> int:
         with self._work() as work:
             known = work.queue(queue)
             removed = 0 if known is None else topology.drop(work, known.number)
+            if if_empty and removed:
+                raise NotEmpty(f"queue {queue!r} has messages")  # which undoes it
         self._sweep()
         return removed
 

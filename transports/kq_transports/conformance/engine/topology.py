@@ -18,7 +18,7 @@ from kq_transports.conformance.engine.world import (
     requires,
     take,
 )
-from kq_transports.engine import Arguments, Binding, Counts, Engine, Mismatch, NotFound
+from kq_transports.engine import Arguments, Binding, Counts, Engine, Mismatch, NotEmpty, NotFound
 
 
 class Queues(EngineWorld):
@@ -59,6 +59,18 @@ class Queues(EngineWorld):
         engine.declare(QUEUE, {})
         engine.settle(given_back(held))
         assert take(engine) == []
+
+    def test_what_is_to_be_deleted_when_empty_stays_with_what_it_has(self, engine: Engine) -> None:
+        engine.publish([message("a"), message("b", delay=600)])
+        held = take(engine)
+        with pytest.raises(NotEmpty):
+            engine.delete(QUEUE, if_empty=True)
+        engine.settle(done(held))
+        with pytest.raises(NotEmpty):
+            engine.delete(QUEUE, if_empty=True)
+        assert engine.remove(QUEUE, ["b"]) == ["b"]
+        assert engine.delete(QUEUE, if_empty=True) == 0
+        assert QUEUE not in engine.queues()
 
     def test_deleting_what_is_not_there_is_nothing(self, engine: Engine) -> None:
         assert engine.delete("nowhere") == 0
