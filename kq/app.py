@@ -300,9 +300,10 @@ class App:
         What was done under a key is not done again: the job completes with what was recorded then. The function may
         still be called here and now, without that memory.
         key: from the job's arguments; by default a digest of all of them. on_doubt: when it was begun and nobody
-        knows whether it happened: "bury" the job for a human, "repeat" it (at least once) or "skip" it (at most
-        once). check: called with the job's arguments in that case: True it happened, False it did not, None it
-        can't tell. remember: seconds, a year by default. options: as for job().
+        knows whether it happened: "bury" the job for a human, "repeat" it (at least once), "skip" it (at most
+        once), or leave it in doubt and let the job's "fallback" answer. check: called with the job's arguments in that
+        case: True it happened, False it did not, None it can't tell. remember: seconds, a year by default. options: as
+        for job().
         An error leaves a doubt too, unless it proves that nothing happened: raise kq.NotDone for that.
         """
         return _Decorator(self, dict(options), partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember))

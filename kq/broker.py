@@ -324,7 +324,7 @@ class Session:
             if not self._declared.issuperset(queues):
                 # On a channel of its own: a refusal ends it, and what is delivered on another must not go with it.
                 with self._connection.channel() as channel:
-                    declare_missing(channel, queues, self._declared)
+                    declare_missing(channel, queues, self._declared, self._broker.singletons)
 
     def resume(self, queue: str) -> None:
         """Take jobs from queue (again)."""

@@ -90,11 +90,22 @@ class CurrentJob:
         """A context manager around a side effect that is to happen once under this key (promise C13); see Once.
 
         on_doubt: what becomes of it when it was begun and nobody knows whether it happened: "bury" this job for a
-        human, "repeat" it (at least once) or "skip" it (at most once). check: asks the world first: True it happened,
-        False it did not, None it can't tell. keep: seconds that it is remembered once it is done, a year by default.
-        Entering raises InDoubt, EffectBusy when another job is at it, and LeaseLost.
+        human, "repeat" it (at least once), "skip" it (at most once), or leave it in doubt and let this job's "fallback"
+        answer. check: asks the world first: True it happened, False it did not, None it can't tell. keep: seconds that
+        it is remembered once it is done, a year by default.
+        Entering raises InDoubt or DoubtStands, EffectBusy when another job is at it, and LeaseLost.
         """
-        mine = Entry(key, "intended", self.type, self.id, self.attempt, self.footing.worker, keep=keep)
+        mine = Entry(
+            key,
+            "intended",
+            self.type,
+            self.id,
+            self.attempt,
+            self.footing.worker,
+            keep=keep,
+            on_doubt=on_doubt,
+            checked=check is not None,
+        )
         return Once(Ledger(self.footing.app.store, self.footing.lapse), mine, on_doubt, check)
 
     def later(self, job: Job[R], *, hold: float | str = 0.0) -> Handle[R]:

@@ -63,7 +63,9 @@ class Effect:
             return None
         check = None if self.check is None else functools.partial(self.check, *args, **kwargs)
         name = f"{self.name}:{key(*args, **kwargs)}"
-        return job.once(name, on_doubt=self.on_doubt, check=check, keep=self.keep)
+        once = job.once(name, on_doubt=self.on_doubt, check=check, keep=self.keep)
+        once.mine = msgspec.structs.replace(once.mine, whole=True)
+        return once
 
 
 def _digest_of(function: Callable[..., Any]) -> Callable[..., str]:

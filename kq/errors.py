@@ -225,6 +225,12 @@ class InDoubt(Bury):
     code = "KQ226"
 
 
+class DoubtStands(BadJob):
+    """A side effect is in doubt and stays so, as its type says: this job is not done that way, its fallback answers."""
+
+    code = "KQ228"
+
+
 class EffectBusy(BadNetwork):
     """Another job is at the same side effect right now: this one waits; its attempts stay as they are."""
 

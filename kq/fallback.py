@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from kq.job import Counters
+from kq.errors import MessageError
+from kq.job import Counters, check_queue
 from kq.message import First, Head, Stage, turned
 
 
@@ -54,6 +55,16 @@ class Form:
             first=None,
         )
         return Form(head, turned(self.body, self.head.degraded_by, 0), first.queue or self.queue)
+
+
+def check_queues(head: Head) -> None:
+    """Raise MessageError for a queue that no broker can have: what is to be stored there would never be."""
+    for stage in (head.first, *(head.fallback or ())):
+        if stage is not None and stage.queue is not None:
+            try:
+                check_queue(stage.queue)
+            except ValueError as error:
+                raise MessageError(f"{stage.type} can't run: {error}") from error
 
 
 def stages_of(head: Head, own: Sequence[Stage] = ()) -> Sequence[Stage]:

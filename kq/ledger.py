@@ -22,11 +22,13 @@ import msgspec
 
 from kq.clock import SYSTEM
 from kq.errors import LeaseLost
-from kq.record import encode, lease_key
+from kq.record import begun_key, encode, lease_key
 from kq.state.store import Store, StoreUnreachable, Write
 
 #: Seconds that what is done is remembered when nobody says: a year.
 KEEP = 365 * 86400.0
+#: Seconds that is remembered which effects a job has begun: longer than it takes until another job type runs instead.
+BEGUN_KEEP = 30 * 86400.0
 #: Keys longer than this are stored under their digest.
 KEY_LIMIT = 200
 #: Seconds for which a store that does not answer is asked again, and between two times.
@@ -45,7 +47,9 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     stage: "intended": a job is at it; "doubt": one was, and nobody knows how far it came; "done".
     type, job, attempt, worker: who began it. since: when it was begun or, once it is done, when that was written; in
     seconds since the epoch, by that worker's clock. outcome: what came of it, as JSON. note: why it is in doubt, or who
-    decided and why. keep: seconds that it is remembered once it is done.
+    decided and why. keep: seconds that it is remembered once it is done. on_doubt: what its type says of doubts;
+    checked: it has a hook that asks the world before. whole: it is all that its job does, and its outcome is the
+    job's result.
     """
 
     key: str
@@ -58,6 +62,9 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: msgspec.Raw = msgspec.Raw(b"null")
     note: str = ""
     keep: float = KEEP
+    on_doubt: str = "bury"
+    checked: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,9 @@ class Ledger:
         listed = entry.key.encode() if entry.stage == "doubt" else None
         if listed is not None or (before is not None and _decode(before).stage == "doubt"):
             writes.append(Write(_doubt_key(entry.key, mine.job), listed, must=(key, encode(entry))))
+        if entry.stage == "intended":
+            noted = begun_key(entry.job, _digest(entry.key))
+            writes.append(Write(noted, encode(entry), BEGUN_KEEP, must=(key, encode(entry))))
         if self._write(writes)[0]:
             return True
         if not self._may_speak(mine.worker):
@@ -201,6 +211,17 @@ class Ledger:
                 if SYSTEM.monotonic() + PAUSE >= min(until, self._lapse()):
                     raise
                 time.sleep(PAUSE)
+
+    # What a worker asks and says of a job that another job type does instead.
+
+    def begun(self, job: str) -> list[Entry]:
+        """The effects that job has begun, as it began them."""
+        entries = [_decode(stored) for _, stored in self._store.scan(begun_key(job))]
+        return [entry for entry in entries if entry.job == job]
+
+    def leave(self, before: Entry | None, left: Entry, mine: Entry) -> bool:
+        """Write what is left of an effect in the place of before; False when that has changed. Raises LeaseLost."""
+        return self._put(left, None if before is None else encode(before), mine)
 
     # What people do.
 
@@ -260,4 +281,8 @@ def effect_key(key: str) -> str:
 
 def _doubt_key(key: str, job: str) -> str:
     """Where the store has that a job waits for an answer about the effect."""
-    return f"{_DOUBT}{job}:{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    return f"{_DOUBT}{job}:{_digest(key)}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
+from kq.errors import DoubtStands, EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Busy, Doubtful, Due, Entry, Finding, Happened, Ledger
 from kq.message import encode_result, one_line
 from kq.state.store import StoreUnreachable
 
-OnDoubt: TypeAlias = Literal["bury", "repeat", "skip"]
+OnDoubt: TypeAlias = Literal["bury", "fallback", "repeat", "skip"]
 
 
 @dataclass(slots=True)
@@ -130,11 +130,11 @@ class Once:
             return
         entry = self.ledger.doubt(self.mine, self.mine, note)
         if isinstance(error, Exception):
-            raise InDoubt(told(entry, self.mine.job)) from error
+            raise self._asks(entry) from error
 
     def _resolved(self, entry: Entry) -> Due | Happened:
-        """What is to be done about a doubt. Raises InDoubt when a human has to say."""
-        if entry.stage != "doubt" and self.on_doubt == "bury":
+        """What is to be done about a doubt. Raises InDoubt, or DoubtStands when a fallback answers."""
+        if entry.stage != "doubt" and self.on_doubt in ("bury", "fallback"):
             # Before anything else: if check() takes this process down, the question stands all the same.
             entry = self.ledger.doubt(
                 entry, self.mine, f"attempt {entry.attempt} on {entry.worker} ended without a word"
@@ -147,7 +147,12 @@ class Once:
             note = "check found that it had happened" if answer else "in doubt, and skipped"
             return Happened(self.ledger.done(mine, note=note))
         self.ledger.doubt(entry, self.mine, entry.note)
-        raise InDoubt(told(entry, self.mine.job))
+        raise self._asks(entry)
+
+    def _asks(self, entry: Entry) -> Exception:
+        """What the job ends with: a human has to say, or its fallback answers and the doubt stays."""
+        kind = DoubtStands if self.on_doubt == "fallback" else InDoubt
+        return kind(told(entry, self.mine.job))
 
 
 def told(entry: Entry, job: str) -> str:

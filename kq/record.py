@@ -114,6 +114,11 @@ def answer_key(token: str, worker: str) -> str:
     return f"answer:{token}:{worker}"
 
 
+def begun_key(job: str, effect: str = "") -> str:
+    """Where it is noted that job has begun the side effect whose key's digest that is; of all of them, a prefix."""
+    return f"begun:{job}:{effect}"
+
+
 def audit_key(at: float, act: str) -> str:
     """at: seconds since the epoch; the newest key sorts first. act: an id of it."""
     return f"audit:{int(LATEST) * 1_000_000 - int(at * 1_000_000):018d}.{act}"

@@ -113,6 +113,7 @@ class Task:
     killed: bool = False
     cut: float = float("inf")  # when it was ordered to end; monotonic
     recalled: bool = False  # stopped because its worker ends
+    told: bool = False  # its end is logged and counted
     abandoned: bool = False  # it belongs to another worker by now
 
     @property

@@ -118,6 +118,9 @@ def _with_lost(task: Task, starts: int) -> Counters:
 def key_of(task: Task) -> str:
     """The key of a job's start record: one for each message of it, so for each submit, retry, fallback or repair."""
     head = task.head
+    if not task.kind.name:
+        # How often it was tried before is not to be believed of what can't be used; its end is the first that is told.
+        return start_key(f"{head.id}.unusable")
     repaired = f".{head.repaired}" if head.repaired else ""
     stage = f"+{head.degraded_by}" if head.degraded_by else ""
     return start_key(f"{head.id}.{head.counters.attempts}{repaired}{stage}")

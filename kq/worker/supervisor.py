@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from kq import tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
 from kq.failure import Failure, names_of
-from kq.job import Counters
+from kq.fallback import check_queues
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.outcome import (
     Bury,
@@ -49,6 +51,7 @@ from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.worker import journal
+from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
 from kq.worker.guard import Guard
 from kq.worker.late import LateWords
@@ -137,6 +140,7 @@ class Supervisor:
         self._starts = Starts(store, "", self._indexed)
         self._neighbours = Neighbours(store, Place("", self._host))
         self._late = LateWords(store)
+        self._doubts = Doubts(store, "")
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._process = new_id()
         self._meter, self._usage = Meter(), Usage()
@@ -333,6 +337,7 @@ class Supervisor:
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
+        self._doubts = Doubts(self._store, self._name)
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         self._stuck.clear()
@@ -597,19 +602,17 @@ class Supervisor:
             raise MessageError(f"the body has {len(delivery.body):,} bytes, more than {BODY_LIMIT:,}")
         head = decode_head(delivery.headers)
         only_id(delivery.id, delivery.headers)
+        check_queues(head)
         if delivery.content_type != CONTENT_TYPE:
             raise MessageError(f"the content type is {delivery.content_type!r}, not {CONTENT_TYPE}")
         if head.type not in self.pool.kinds:
-            raise MessageError(f"this worker does not know the job type {head.type!r}")
+            instead = f", which is to run instead of {head.first.type!r}" if head.first else ""
+            raise MessageError(f"this worker does not know the job type {head.type!r}{instead}")
         return head
 
     def _settle_unread(self, delivery: Delivery, reason: str) -> None:
-        try:
-            id = only_id(delivery.id, delivery.headers)
-        except MessageError:
-            id = ""  # which of the two jobs it was nobody knows: neither has ended
-        head = Head(id=id or new_id(), type=str(delivery.headers.get("type") or ""))
-        task = Task(delivery, head, self._no_kind, Counters())
+        head = _readable_part(delivery)
+        task = Task(delivery, head, self._no_kind, head.counters)
         self._finished.append((task, self._judged(task, Unusable(reason))))
 
     def _admit(self) -> None:
@@ -710,9 +713,8 @@ class Supervisor:
         self._finished.append((task, verdict))
         now = self._clock.monotonic()
         self._settle_by = min(self._settle_by, now + HOLD if _is_small(task, verdict) else now)
-        journal.ended(task, verdict, now)
-        ran = now - task.started if task.started else None
-        self._meter.ended(task, verdict, ran, self._clock.now() + self._behind)
+        if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
+            self._note_end(task, verdict)
         # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
         if (
             isinstance(verdict, Retry | Bury | FallBack)
@@ -720,6 +722,14 @@ class Supervisor:
             and "MemoryError" not in verdict.failure.names
         ):
             self._bear(task)
+
+    def _note_end(self, task: Task, verdict: Verdict) -> None:
+        """Log and count how an execution ended, once."""
+        now = self._clock.monotonic()
+        journal.ended(task, verdict, now)
+        ran = now - task.started if task.started else None
+        self._meter.ended(task, verdict, ran, self._clock.now() + self._behind)
+        task.told = True
 
     def _bear(self, task: Task) -> None:
         """Bad storage ended a job here: when it was one too many, end this worker."""
@@ -738,7 +748,13 @@ class Supervisor:
         if self._more_will_end():
             return
         finished, now = self._finished, self._clock.now()
-        if any(isinstance(verdict, Complete) and verdict.staged for _, verdict in finished):
+        for position, (task, verdict) in enumerate(finished):
+            if isinstance(verdict, FallBack) or task.head.degraded_by:
+                finished[position] = task, self._resolved(task, verdict)
+        if any(
+            isinstance(verdict, FallBack) or (isinstance(verdict, Complete) and verdict.staged)
+            for _, verdict in finished
+        ):
             self._make_room(session, finished)
         writes: list[Write] = []
         owners: list[int] = []
@@ -784,20 +800,31 @@ class Supervisor:
         if any(settlement.publish for settlement in settlements):
             self._forget_released(finished, late, now)
 
-    def _make_room(self, session: Session, finished: list[tuple[Task, Verdict]]) -> None:
-        """Declare the queues of jobs that were staged, before it is told that those who staged them are done.
+    def _resolved(self, task: Task, verdict: Verdict) -> Verdict:
+        """verdict, in the light of the side effects that the job has begun."""
+        resolved = self._doubts.resolve(task, verdict)
+        if not task.told:
+            self._note_end(task, resolved)
+        return resolved
 
-        A queue that the broker refuses is not mended by waiting: who staged a job for it has failed.
+    def _make_room(self, session: Session, finished: list[tuple[Task, Verdict]]) -> None:
+        """Declare the queues of what was staged, and of what runs instead, before an end is told that leads there.
+
+        A queue that the broker refuses is not mended by waiting: who needs it has failed.
         """
         for position, (task, verdict) in enumerate(finished):
-            if not isinstance(verdict, Complete) or not verdict.staged:
+            if isinstance(verdict, Complete) and verdict.staged:
+                what, queues = "the jobs that it staged", {envelope.queue for envelope in verdict.staged}
+            elif isinstance(verdict, FallBack) and task.next is not None and task.next.queue:
+                what, queues = f"{task.next.type}, which runs instead,", {task.next.queue}
+            else:
                 continue
             try:
-                session.declare({envelope.queue for envelope in verdict.staged})
+                session.declare(queues)
             except (BrokerUnreachable, BrokerFull, LeaseLost):
                 raise
             except BrokerError as error:
-                failure = Failure(names_of(error), f"the jobs that it staged can't be stored: {error.message}")
+                failure = Failure(names_of(error), f"{what} can't be stored: {error.message}")
                 finished[position] = task, Bury(failure, task.counters.plus("failed"), "raised")
 
     def _forget_released(
@@ -928,3 +955,16 @@ def _is_small(task: Task, verdict: Verdict) -> bool:
     seconds = task.kind.seconds
     plain = isinstance(verdict, Complete) and not verdict.staged and not task.suspect
     return plain and seconds is not None and seconds < SHORT
+
+
+def _readable_part(delivery: Delivery) -> Head:
+    """As much of a head as there is in a message that can't be used."""
+    try:
+        id = only_id(delivery.id, delivery.headers)
+    except MessageError:
+        id = ""  # which of the two jobs it was nobody knows: neither has ended
+    try:
+        head = decode_head(delivery.headers)
+    except MessageError:
+        head = Head(id="?", type=str(delivery.headers.get("type") or ""))
+    return replace(head, id=id or new_id())

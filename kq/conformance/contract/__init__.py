@@ -16,6 +16,7 @@ from __future__ import annotations
 from kq.conformance.contract.alone import Alone, AloneOnAWire
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
+from kq.conformance.contract.fallbacks import Fallbacks
 from kq.conformance.contract.gathering import Gathered
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
@@ -53,6 +54,7 @@ class ContractSuite(
     Seeing,
     Alone,
     Once,
+    Fallbacks,
     Results,
     Atomic,
     Gathered,

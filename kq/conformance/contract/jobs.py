@@ -6,8 +6,10 @@ Imported by workers as `kq.conformance.contract.jobs:app`; where its broker is c
 from __future__ import annotations
 
 import asyncio
+import collections
 import ctypes
 import fcntl
+import itertools
 import math
 import os
 import random
@@ -24,7 +26,7 @@ from kq.app import App
 from kq.conformance.contract import diary
 from kq.context import current_job
 from kq.errors import BadJob, BadStorage, Bury, NotDone, Retry
-from kq.policy import Delays, Exponential, Fixed, Polynomial, by_error
+from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, by_error
 
 WHERE = f"{__name__}:app"
 #: The environment variable that names the queue of all these jobs.
@@ -78,6 +80,20 @@ class Jobs:
         self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
         self.deed_skip = app.effect(name="deed_skip", key=about, on_doubt="skip")(deed)
         self.deed_checked = app.effect(name="deed_checked", key=about, check=happened)(deed)
+        self.stage = app.job(name="stage")(stage)
+        self.second = app.job(name="second", timeout=1)(stage)
+        self.far = app.job(name="far", queue=f"{app.defaults.queue}-far")(stage)
+        self.narrow = app.job(name="narrow")(narrow)
+        self.best = app.job(name="best", timeout=1, max_lost=2, fallback=[self.second, "stage"])(stage)
+        self.best_far = app.job(name="best_far", fallback=[self.far, "nowhere"])(stage)
+        self.post = app.effect(name="post", key=about, timeout=1, retry_policy=Never(), fallback=["paper"])(deed)
+        self.post_or_paper = app.effect(
+            name="post_or_paper", key=about, timeout=1, on_doubt="fallback", fallback=["paper"]
+        )(deed)
+        self.post_checked = app.effect(
+            name="post_checked", key=about, timeout=1, check=happened, fallback=["paper"], max_lost=2
+        )(deed)
+        self.paper = app.job(name="paper")(paper)
         self.perform = app.job(name="perform", retry_policy=Fixed(delay=0, retries=9))(perform)
         self.perform_fixed = app.job(name="perform_fixed", retry_policy=Fixed(delay=0.2, retries=2))(perform)
         self.perform_list = app.job(name="perform_list", retry_policy=Delays(delays=(0.3, 0.1)))(perform)
@@ -292,6 +308,29 @@ def deed(word: str, breaks: str = "", world: str = "") -> str:
     return word
 
 
+def paper(word: str, breaks: str = "", world: str = "") -> str:
+    """What runs instead of a deed."""
+    with noted(word):
+        return f"paper for {word}"
+
+
+def stage(acts: list[str]) -> list[int]:
+    """Do what acts say, one for each job type that the job comes to, the last one for all that follow.
+
+    Returns which of them answered, and in which attempt.
+    """
+    job = current_job()
+    assert job is not None
+    with noted(f"{job.type}: {','.join(acts)}") as attempt:
+        act(acts[min(job.degraded_by, len(acts) - 1)])
+        return [job.degraded_by, attempt]
+
+
+def narrow(acts: list[str], also: str) -> list[int]:
+    """What takes an argument that others don't."""
+    return stage(acts)
+
+
 def perform(acts: list[str]) -> int:
     """Do what acts say, one for each attempt, the last one for all that follow; returns the attempt's number."""
     with noted(",".join(acts)) as attempt:
@@ -316,6 +355,9 @@ def act(name: str) -> None:
             while not os.path.exists(gate):
                 time.sleep(LOOK)
             raise OSError("as asked")
+        case "spin", _:
+            # In C, with the interpreter's lock: no signal is handled, no other thread runs, and it never ends.
+            collections.deque(itertools.repeat(None), maxlen=0)
         case "retry", delay:
             raise Retry("as asked", delay=float(delay) if delay else None)
         case "bad", _:

@@ -67,7 +67,7 @@ class ContractWorld:
         app = App("contract", queue=environment[QUEUE])
         yield app
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
-            for queue in (environment[QUEUE], sole_queue(environment[QUEUE])):
+            for queue in (environment[QUEUE], sole_queue(environment[QUEUE]), environment[QUEUE] + "-far"):
                 for place in ("", PARKED, BURIED):
                     channel.queue_delete(queue + place)
         app.close()

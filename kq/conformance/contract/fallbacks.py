@@ -1,0 +1,213 @@
+"""C8 and DESIGN 8, fallbacks: where a job would be buried for its failures, the next job type runs instead."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+import pytest
+
+from kq.app import App
+from kq.broker import Inspector
+from kq.conformance.contract.counting import headers_of
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, buried, requires
+from kq.control import Control
+from kq.errors import JobBuried
+from kq.job import State
+from kq.worker.pool import PoolKind
+
+#: Kills and jobs of the lottery.
+KILLS, JOBS = 5, 60
+
+
+class Fallbacks(ContractWorld):
+    """C8: a job that can't be done the good way is done the simple way, as the same job."""
+
+    @keeps("C8")
+    def test_what_gives_up_is_done_by_the_next_job_type_as_the_same_job(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        good = jobs.best.submit(["return"])
+        raised = jobs.best.submit(["raise ValueError", "return"])
+        killed = jobs.best.submit(["signal 9", "signal 9", "return"])
+        assert (good.result(10), good.degraded_by()) == ([0, 1], 0)
+        assert (raised.result(10), raised.degraded_by()) == ([1, 1], 1)
+        assert (killed.result(20), killed.degraded_by()) == ([2, 1], 2)
+        assert [start.id for start in diary.starts(raised.id)] == [raised.id] * 2
+        found = control.job(killed.id)
+        assert found is not None
+        assert (found.type, found.degraded_by) == ("stage", 2)
+        assert [(each.type, each.number, each.outcome) for each in found.history] == [
+            *(("best", number, "died") for number in (1, 2)),
+            *(("second", number, "died") for number in (1, 2, 3)),
+        ]
+
+    @keeps("C8")
+    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    def test_a_hang_in_c_code_is_answered_within_the_timeout_and_a_second(
+        self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool, concurrency=2)
+        job = jobs.best.submit(["spin", "return"])
+        assert (job.result(20), job.degraded_by()) == ([1, 1], 1)
+        hung, (answer,) = diary.starts(job.id)[0], diary.ends(job.id)
+        measured(f"{pool}: answered {answer.at - hung.at:.2f} s after the start of a job with a timeout of 1 s")
+        assert answer.at - hung.at < 2.0
+
+    @keeps("C8")
+    def test_when_the_last_one_gives_up_the_job_lies_as_it_was_submitted_and_a_kick_begins_with_the_first(
+        self, inspector: Inspector, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        job = jobs.best.submit(["raise ValueError"])
+        found = buried(control, job.queue, job)
+        assert (found.type, found.args, found.degraded_by) == ("best", [["raise ValueError"]], 0)
+        assert found.error == "ValueError: as asked (stage, fallback 2 of 2)"
+        assert [each.type for each in found.history] == ["best", "second", "stage"]
+        assert not {"fallback", "first", "degraded_by"} & headers_of(inspector, job).keys()
+        with pytest.raises(JobBuried):
+            job.degraded_by(1)
+        assert control.edit(job.id, args=[["return"]])
+        assert not control.kick(ids=[job.id])[0].refused
+        assert (job.result(10), job.degraded_by()) == ([0, 1], 0)
+
+    @keeps("C8")
+    def test_a_job_or_else_another_has_arguments_of_its_own(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        job = app.submit(
+            jobs.stage.job(["raise ValueError"]) | jobs.narrow.job(["bad"], also="x") | jobs.note.job("at last")
+        )
+        assert (job.result(10), job.degraded_by()) == ("at last", 2)
+        again = app.submit(jobs.stage.job(["raise ValueError"]) | jobs.narrow.job(["bad"], also="x"))
+        found = buried(control, again.queue, again)
+        assert (found.type, found.args, found.types) == ("stage", [["raise ValueError"]], ("stage", "narrow"))
+        control.edit(again.id, args=[["bad"]])
+        control.kick(ids=[again.id])
+        eventually(lambda: len(buried(control, again.queue, again).history) == 6, "it went through both again")
+
+    @keeps("C8")
+    def test_a_job_type_of_another_queue_answers_there_and_the_job_is_found_on_its_way(
+        self, control: Control, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        only = jobs.best_far.options(unique="cat", priority=9)
+        crew.worker()
+        job = only.submit(["raise ValueError", "return"])
+        found = eventually(lambda: control.jobs(f"{queue}-far"), "it waits in the other queue")
+        assert [(each.id, each.type, each.priority, each.state) for each in found] == [(job.id, "far", 9, State.READY)]
+        assert job.state() is State.READY
+        assert only.submit(["return"]) == job
+        assert "it is fallback 1, because best_far raised: ValueError: as asked" in control.why(job.id)
+        crew.worker(queues=f"{queue}-far")
+        assert (job.result(10), job.degraded_by()) == ([1, 1], 1)
+        eventually(lambda: only.submit(["return"]) != job, "the key is free when it has ended")
+
+    @keeps("C8")
+    def test_a_job_that_waits_to_be_answered_elsewhere_is_revoked_and_one_that_nobody_can_answer_is_buried(
+        self, control: Control, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        revoked, lost = jobs.best_far.submit(["bad"]), jobs.best_far.submit(["bad"])
+        eventually(lambda: len(control.jobs(f"{queue}-far")) == 2, "both wait in the other queue")
+        assert revoked.revoke()
+        crew.worker(queues=f"{queue}-far")
+        assert revoked.state() is State.REVOKED
+        found = buried(control, f"{queue}-far", lost)
+        assert "does not know the job type 'nowhere', which is to run instead of 'best_far'" in found.error
+        assert (found.type, found.degraded_by, len(found.history)) == ("nowhere", 2, 2)
+
+    @keeps("C16")
+    def test_giving_up_and_going_on_as_another_type_is_one_step_when_workers_are_killed(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        seed = uuid.uuid4().hex[:8]
+        chance = random.Random(seed)
+        handles = app.submit_many(jobs.best.job(["raise ValueError", "bad", "return"]) for _ in range(JOBS))
+        for _ in range(KILLS):
+            worker = crew.program(concurrency=2)
+            seen = len(diary.starts())
+            eventually(lambda seen=seen: len(diary.starts()) > seen + chance.randrange(20), "jobs run", 20)  # type: ignore[misc]
+            worker.kill()
+        crew.program(concurrency=2)
+        assert {handle.result(60)[0] for handle in handles} == {2}
+        assert {handle.degraded_by() for handle in handles} == {2}
+        starts = len(diary.starts())
+        measured(
+            f"{KILLS} kills, {JOBS} jobs of 3 types each: all answered by the third, {starts} starts (seed {seed})"
+        )
+
+    @keeps("C13")
+    @pytest.mark.parametrize("breaks", ["spin", "nap 20"])
+    def test_a_side_effect_in_doubt_is_not_done_by_a_fallback_but_asked_about(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, breaks: str
+    ) -> None:
+        crew.worker()
+        word = uuid.uuid4().hex
+        job = jobs.post.submit(word, breaks)
+        found = buried(control, job.queue, job)
+        assert "nobody knows whether the effect" in found.error
+        assert (found.type, found.degraded_by) == ("post", 0)
+        assert not diary.starts(job.id)
+        (entry,) = control.effects(f"post:{word}")
+        assert (entry.stage, entry.job) == ("doubt", job.id)
+        control.answer(job.id, "done", "by hand")
+        assert (job.result(10), job.degraded_by()) == ("by hand", 0)
+
+    @keeps("C13")
+    @pytest.mark.parametrize("breaks", ["spin", "nap 20"])
+    def test_where_its_type_says_so_a_fallback_answers_and_the_side_effect_stays_in_doubt(
+        self, control: Control, jobs: Jobs, crew: Crew, breaks: str
+    ) -> None:
+        crew.worker()
+        word = uuid.uuid4().hex
+        job = jobs.post_or_paper.submit(word, breaks)
+        assert (job.result(10), job.degraded_by()) == (f"paper for {word}", 1)
+        (entry,) = control.effects(f"post_or_paper:{word}")
+        assert (entry.stage, entry.job) == ("doubt", job.id)
+
+    @keeps("C13")
+    @pytest.mark.parametrize(("world", "times"), [("happened", 1), ("", 2)])
+    def test_a_check_of_the_world_answers_before_a_fallback_does(
+        self, jobs: Jobs, crew: Crew, diary: Diary, world: str, times: int
+    ) -> None:
+        crew.worker()
+        job = jobs.post_checked.submit(uuid.uuid4().hex, "spin", world)
+        job.result(10)
+        assert job.degraded_by() == 0
+        assert len(diary.entries("acted", [job.id])) == times
+
+    @keeps("C13")
+    def test_a_side_effect_that_a_fallback_answered_for_is_in_doubt_and_not_done(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        word = uuid.uuid4().hex
+        job = jobs.post.submit(word, "nothing")
+        assert (job.result(20), job.degraded_by()) == (f"paper for {word}", 1)
+        (entry,) = control.effects(f"post:{word}")
+        assert (entry.stage, entry.note) == (
+            "doubt",
+            f"not done: paper answered instead, fallback 1 of job {job.id}",
+        )
+        again = jobs.post.submit(word)
+        assert "nobody knows" in buried(control, again.queue, again).error
+        assert len(diary.entries("acted", [again.id])) == 0
+
+    @keeps("C8")
+    def test_what_part_of_the_jobs_was_done_the_simple_way_is_in_the_snapshot(
+        self, control: Control, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        for acts in (["return"], ["return"], ["return"], ["bad", "return"]):
+            jobs.best.submit(acts).result(10)
+        control.freshen()
+        (row,) = (row for row in control.snapshot().queues if row.name == queue)
+        assert row.degraded == 0.25

@@ -1,0 +1,82 @@
+"""What a job has begun whose type gives up: no other type silently does a side effect that is in doubt (promise C13).
+
+Asked only of jobs that another type runs instead of, and of those that one completed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from kq.errors import InDoubt
+from kq.failure import Failure, names_of
+from kq.ledger import Entry, Ledger
+from kq.once import told
+from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
+from kq.state.store import Store
+from kq.worker.pool import Task
+
+log = logging.getLogger("kq.worker")
+
+
+class Doubts:
+    """Looks into the ledger in the name of one worker."""
+
+    def __init__(self, store: Store, worker: str) -> None:
+        self._ledger = Ledger(store)
+        self._worker = worker
+
+    def resolve(self, task: Task, verdict: Verdict) -> Verdict:
+        """What becomes of a job, now that it is known what it has begun. May be repeated. Raises LeaseLost."""
+        if isinstance(verdict, FallBack):
+            return self._before(task, verdict)
+        if isinstance(verdict, Complete) and task.head.degraded_by:
+            self._after(task)
+        return verdict
+
+    def _before(self, task: Task, verdict: FallBack) -> Verdict:
+        """Another type runs instead, unless the job has done all it had to, or a human is to be asked."""
+        for entry in self._found(task, verdict):
+            if entry.stage == "done" and entry.whole and entry.type == task.head.type:
+                return Complete(bytes(entry.outcome))
+            if entry.stage == "doubt" and entry.checked and _may_start_again(task, verdict):
+                return Retry(0.0, verdict.counters, verdict.failure, verdict.how)  # and its check is asked first
+            if entry.stage == "doubt" and entry.on_doubt == "bury":
+                failure = Failure(names_of(InDoubt()), told(entry, task.head.id), log=verdict.failure.log)
+                return Bury(failure, verdict.counters, verdict.how)
+        return verdict
+
+    def _found(self, task: Task, verdict: FallBack) -> Iterator[Entry]:
+        """What is known of the effects that the job has begun, as far as they are still its own."""
+        for begun in self._ledger.begun(task.head.id):
+            entry = self._ledger.find(begun.key)
+            if entry is not None and entry.job == task.head.id:
+                yield self._left(entry, verdict) if entry.stage == "intended" else entry
+
+    def _left(self, entry: Entry, verdict: FallBack) -> Entry:
+        """An effect that broke off, as it is left: in doubt, or taken for done where its type says so."""
+        note = f"attempt {entry.attempt} on {entry.worker} {verdict.how} in the act"
+        left = replace(entry, stage="doubt", note=note)
+        if entry.on_doubt == "skip":
+            left = replace(entry, stage="done", note=f"{note}, and skipped")
+        if not self._ledger.leave(entry, left, self._mine(entry)):
+            log.warning("the effect %s is somebody else's by now", entry.key)
+        return left
+
+    def _after(self, task: Task) -> None:
+        """Another type has answered: what was not done for that is not to be done silently later."""
+        note = f"not done: {task.head.type} answered instead, fallback {task.head.degraded_by} of job {task.head.id}"
+        for begun in self._ledger.begun(task.head.id):
+            if begun.type != task.head.type and self._ledger.find(begun.key) is None:
+                self._ledger.leave(None, replace(begun, stage="doubt", note=note), self._mine(begun))
+
+    def _mine(self, entry: Entry) -> Entry:
+        """In whose name it is written."""
+        return replace(entry, worker=self._worker)
+
+
+def _may_start_again(task: Task, verdict: FallBack) -> bool:
+    """Whether one more attempt may ask: not without end, where each of them is killed in the act."""
+    return not task.rules.starts_once and verdict.counters.attempts < task.rules.max_lost
