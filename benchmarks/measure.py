@@ -1,12 +1,41 @@
-"""Reading what the kernel knows of processes: CPU seconds and memory."""
+"""Reading what the kernel knows of processes: CPU seconds and memory; and which function measures which rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
+
+if TYPE_CHECKING:
+    from benchmarks.place import Place
+
+#: Measures some rows once: yields the name of each, and its value.
+Measure: TypeAlias = "Callable[[Place], Iterator[tuple[str, float]]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measure, the rows that it is for, and how many runs of it make a median at most."""
+
+    measure: Measure
+    rows: tuple[str, ...]
+    runs: int
+
+
+MEASURES: list[Measured] = []
+
+
+def measures(*rows: str, runs: int = 100) -> Callable[[Measure], Measure]:
+    """Let the function measure these rows."""
+
+    def add(measure: Measure) -> Measure:
+        MEASURES.append(Measured(measure, rows, runs))
+        return measure
+
+    return add
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,7 @@ def cost(steps: int, work: Callable[[], object]) -> Cost:
     return Cost((time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps)
 
 
-def percentile(values: list[float], part: float) -> float:
+def percentile(values: Iterable[float], part: float) -> float:
     """The value below which part (0..1) of values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

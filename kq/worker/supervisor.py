@@ -443,6 +443,7 @@ class Supervisor:
         self._retire(standing)
         for queue in self._queues:
             self._open_or_close(session, queue)
+        self._drain_now = True  # a queue that was closed may have jobs
         if self._ordered:
             for task in self._line.clear():
                 self._line_up(task)

@@ -163,7 +163,7 @@ class Broadcast(ContractWorld):
         assert control.resume(runs.queue)
         assert [job.result(10) for job in waiting] == ["0", "1", "2", "3", "4"]
         taken = elapsed(began)
-        assert taken <= PROMPT
+        assert taken <= PROMPT / 2  # not only when something else wakes the worker
         measured(f"5 jobs done {ms(taken)} after it was resumed")
 
     @keeps("C15")

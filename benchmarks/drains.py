@@ -1,0 +1,61 @@
+"""Draining: what a job costs the worker in each pool, and what limits, priorities and results add to that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.jobs import answer, app, nothing, nothing_async
+from benchmarks.measure import cost, measures
+from benchmarks.place import BULK, CONCURRENCY, TEXT, WAIT, Place, drained, fill
+
+
+@measures("drain-process", "rate-process")
+def in_processes(place: Place) -> Iterator[tuple[str, float]]:
+    with place.worker("process") as worker:
+        found = drained(worker, place.jobs, lambda: fill(place.jobs))
+    yield "drain-process", found.cpu
+    yield "rate-process", 1 / found.wall
+
+
+@measures("drain-async", "rate-async", "drain-async-plain")
+def in_a_loop(place: Place) -> Iterator[tuple[str, float]]:
+    with place.worker("async") as worker:
+        found = drained(worker, place.jobs, lambda: fill(place.jobs, nothing_async))
+        plain = drained(worker, place.jobs, lambda: fill(place.jobs))
+    yield "drain-async", found.cpu
+    yield "rate-async", 1 / found.wall
+    yield "drain-async-plain", plain.cpu
+
+
+@measures("drain-thread", "rate-thread")
+def in_threads(place: Place) -> Iterator[tuple[str, float]]:
+    with place.worker("thread") as worker:
+        found = drained(worker, place.jobs, lambda: fill(place.jobs))
+    yield "drain-thread", found.cpu
+    yield "rate-thread", 1 / found.wall
+
+
+@measures("limits", "priorities", "results")
+def with_more(place: Place) -> Iterator[tuple[str, float]]:
+    """What more is asked for, in threads: as a part of what a job costs without it; results in seconds."""
+    jobs = place.jobs
+    with place.worker("thread") as worker:
+        plain = drained(worker, jobs, lambda: fill(jobs)).cpu
+        yield "priorities", drained(worker, jobs, lambda: with_priorities(jobs)).cpu / plain - 1
+        yield "results", drained(worker, jobs, lambda: fill(jobs, answer)).cpu + fetched() - plain
+    with place.worker("thread", limit=CONCURRENCY["thread"] - 1) as worker:
+        yield "limits", drained(worker, jobs, lambda: fill(jobs)).cpu / plain - 1
+
+
+def with_priorities(jobs: int) -> None:
+    kinds = [nothing.options(priority=priority) for priority in range(1, 10)]
+    for first in range(0, jobs, BULK):
+        app.submit_many(kinds[number % 9].job(TEXT) for number in range(first, min(first + BULK, jobs)))
+
+
+def fetched() -> float:
+    """CPU seconds that each result costs who fetches it; the jobs have ended."""
+    handles = app.submit_many(answer.job(TEXT) for _ in range(BULK))
+    for handle in handles:
+        handle.result(timeout=WAIT)
+    return cost(BULK, lambda: [handle.result(timeout=WAIT) for handle in handles]).cpu
