@@ -31,6 +31,8 @@ from kq.state.store import Write
 
 #: The states in which a job may be changed.
 REPAIRABLE = frozenset({State.READY, State.DELAYED, State.RETRYING, State.PAUSED, State.BURIED})
+#: How often, and every how many seconds, a job is looked for that is known to wait and is not found.
+LOOKS, LOOK = 50, 0.02
 #: So many jobs are repaired in one round trip.
 BATCH = 100
 #: So many are purged in one.
@@ -244,10 +246,14 @@ class Repair(View):
 
     def _waiting_one(self, id: str) -> Seen:
         """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
-        found = next(self._places(id), None)
-        if found is not None and found.state != "held":
-            return found
-        known = self.job(id)
+        for _ in range(LOOKS):
+            found = next(self._places(id), None)
+            if found is not None and found.state != "held":
+                return found
+            known = self.job(id)
+            if known is None or known.state not in REPAIRABLE:
+                break
+            time.sleep(LOOK)  # a broker moves it on just now, from one place of its own to another
         if known is None:
             raise NotRepaired(
                 f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept."

@@ -357,11 +357,8 @@ class TestDelays(OnOwnRabbit):
     def test_a_long_wait_of_one_priority_holds_up_no_other(self, connection: kombu.Connection, queue: str) -> None:
         inbox = Inbox(connection, queue)
         publish(connection, queue, "low", headers={"x-delay": 400}, priority=0)
-        inbox.rest(0.3)
-        publish(connection, queue, "high", headers={"x-delay": 400}, priority=9)
-        begin = time.monotonic()
+        publish(connection, queue, "high", headers={"x-delay": 60_000}, priority=9)
         assert bodies(inbox.take()) == "low"
-        assert time.monotonic() - begin < 0.3
 
     def test_a_killed_broker_forgets_none(self, server: RabbitServer, connect: Connect, queue: str) -> None:
         publisher, random_ = connect(), random.Random(5)

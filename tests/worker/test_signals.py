@@ -107,7 +107,7 @@ class TestStopping(WorkerWorld):
         eventually(control.workers, "it is listed")
         told = time.monotonic()
         worker.stop()
-        assert time.monotonic() - told < 1.0
+        assert time.monotonic() - told < 5.0  # and not after its grace
         assert not control.heartbeat_check()
         assert not crew.left_behind()
 
