@@ -473,7 +473,7 @@ class App:
             deadline=settings.deadline,
             unique=settings.unique,
             retry_policy=None if policy is None else policy.to_data(),
-            fallback=tuple(map(self._stage, job.fallback)) or None,
+            fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
             held=bool(settings.hold),
         )
         return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from kq.app import App
+from kq.control import Control
 from kq.errors import ConfigError, MessageError
 from kq.fallback import Form, next_of
 from kq.job import FALLBACKS, Counters, Job, Settings
@@ -119,6 +122,48 @@ def test_a_message_says_what_runs_instead_only_where_the_job_does() -> None:
     )
     assert decode_body(envelope.body) == (["cat.png"], {})
     assert decode_body(turned(envelope.body, 0, 1)) == (["dog"], {})
+
+
+# Jobs that humans change.
+
+
+@pytest.fixture
+def app() -> Iterator[App]:
+    """An app whose jobs wait where nobody takes them."""
+    app = App(url=f"memory://fallback-{uuid.uuid4()}")
+
+    @app.job(name="simple")
+    def simple(path: str) -> None: ...
+
+    @app.job(name="render", fallback=[simple])
+    def render(path: str, width: int = 0) -> None: ...
+
+    yield app
+    app.close()
+
+
+def test_an_edit_fits_all_types_that_get_the_arguments(app: App) -> None:
+    waiting = app.submit("render", "cat.png")
+    with Control(app) as control:
+        assert control.edit(waiting.id, args=["dog.png"]) == ("args.0",)
+        with pytest.raises(TypeError, match="simple: .*width"):
+            control.edit(waiting.id, args=["dog.png"], kwargs={"width": 3})
+
+
+def test_an_edit_touches_no_arguments_but_those_of_the_type_that_is_next(app: App) -> None:
+    waiting = app.submit(app.jobs["render"].job("cat.png") | app.jobs["simple"].job("cow.png"))
+    with Control(app) as control:
+        assert control.edit(waiting.id, args=["dog.png"], kwargs={"width": 3}) == ("args.0", "kwargs.width")
+        with pytest.raises(TypeError, match="render: "):
+            control.edit(waiting.id, args=["dog.png", 1, 2])
+        found = control.job(waiting.id)
+        assert found is not None
+        assert found.types == ("render", "simple")
+        assert found.headers["fallback"] == [{"type": "simple", "queue": "default"}]
+    inspector = app.inspector()
+    (seen,) = inspector.find("default", [waiting.id])
+    assert decode_body(turned(seen.body, 0, 1)) == (["cow.png"], {})
+    inspector.close()
 
 
 # A job on its way.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +20,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried, requires
 from kq.control import Control
 from kq.errors import JobBuried
+from kq.handle import Handle
 from kq.job import State
 from kq.worker.pool import PoolKind
 
@@ -111,12 +114,18 @@ class Fallbacks(ContractWorld):
 
     @keeps("C8")
     def test_a_job_that_waits_to_be_answered_elsewhere_is_revoked_and_one_that_nobody_can_answer_is_buried(
-        self, control: Control, queue: str, jobs: Jobs, crew: Crew
+        self, app: App, control: Control, queue: str, jobs: Jobs, crew: Crew
     ) -> None:
         crew.worker()
         revoked, lost = jobs.best_far.submit(["bad"]), jobs.best_far.submit(["bad"])
         eventually(lambda: len(control.jobs(f"{queue}-far")) == 2, "both wait in the other queue")
         assert revoked.revoke()
+        wrong = app.envelope(jobs.stage.job(["bad"]))
+        odd = {**wrong.headers, "fallback": [{"type": "narrow"}]}  # by a producer who knows no signatures
+        app.publisher.publish([replace(wrong, headers=odd)], time.monotonic() + 5)
+        misfit = buried(control, queue, Handle(wrong.id, queue, app))
+        assert "narrow: missing argument 'also'" in misfit.error
+        assert (misfit.type, misfit.degraded_by, len(misfit.history)) == ("narrow", 1, 1)
         crew.worker(queues=f"{queue}-far")
         assert revoked.state() is State.REVOKED
         found = buried(control, f"{queue}-far", lost)
