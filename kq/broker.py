@@ -35,6 +35,8 @@ BURIED = ".buried"
 PARKED = ".paused"
 #: The fanout exchange through which workers are told to look at their orders.
 ORDERS = "kq.orders"
+#: Characters of the token of a nudge, at most: it becomes part of a key.
+TOKEN_LIMIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +318,7 @@ class Session:
         queue = f"{ORDERS}.{self.name}"
         channel.queue_declare(queue, exclusive=True, auto_delete=True)
         channel.queue_bind(queue, ORDERS)
-        channel.basic_consume(queue, no_ack=True, callback=lambda message: nudged(_text(message.body)))
+        channel.basic_consume(queue, no_ack=True, callback=lambda message: nudged(_token(message.body)))
 
     def declare(self, queues: Collection[str]) -> None:
         """Make queues that are not there yet. Raises BrokerError for one that is there in another form."""
@@ -812,8 +814,10 @@ def _stored(error: BaseException) -> Stored:
     return "unknown" if getattr(error, "sent", True) else "no"
 
 
-def _text(body: bytes | str) -> str:
-    return body if isinstance(body, str) else bytes(body).decode()
+def _token(body: bytes | str) -> str:
+    """The token of a nudge; "" for what is none: a stranger may have sent it."""
+    raw = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
+    return raw.decode() if len(raw) <= TOKEN_LIMIT and raw.isalnum() else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from contextlib import closing
 from kq.errors import BrokerUnreachable
 from kq.handle import Looks
 from kq.message import Envelope
+from kq.reading import text
 from kq.record import Claim, claim_key, decode_claim, encode, unique_key
 from kq.state.store import StoreUnreachable, Write
 
@@ -73,9 +74,9 @@ class Claims:
         if taken or renewed:
             return mine.job
         holder, claimed = self._app.store.get([unique, claim])
-        theirs = None if claimed is None else decode_claim(claimed)
+        theirs = decode_claim(claimed)
         if theirs is None or (holder is not None and holder != theirs.job.encode()):
-            return None if holder is None else holder.decode()
+            return None if holder is None else text(holder)
         return None if holder is not None else self._inherited(key, theirs)
 
     @property

@@ -23,6 +23,7 @@ from kq.errors import (
 from kq.job import State
 from kq.message import decode_head
 from kq.outcome import DEATHS
+from kq.reading import text
 from kq.record import Record, decode_record, encode, job_key, place_key, unique_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
@@ -90,7 +91,10 @@ class Handle(Generic[R_co]):
         found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
         if found is None:
             raise ResultExpired(self.id) if self._is_gone() else ResultTimeout(self.id)
-        return decode_record(found)
+        record = decode_record(found)
+        if record is None:
+            raise MessageError(f"how job {self.id} ended stands in the state store, but can't be read")
+        return record
 
     def _is_gone(self) -> bool:
         """Whether the job is certainly neither waiting nor running, although nothing is known of its end."""
@@ -155,9 +159,8 @@ def value_of(job: str, record: Record) -> Any:
 
 def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> State:
     """Where job is: first what is known of its end, then where the broker has it. queue: that it was submitted to."""
-    record = store.get([job_key(job)])[0]
-    if record is not None:
-        return decode_record(record).state
+    if record := decode_record(store.get([job_key(job)])[0]):
+        return record.state
     queue = place_of(job, queue, store)
     for message in inspector.find(queue, [job]):
         return state_of(message)
@@ -165,14 +168,14 @@ def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> Stat
         if inspector.find(queue + aside, [job]):
             return state
     # It may have ended between the first look and the second; else it is held where we cannot look.
-    record = store.get([job_key(job)])[0]
-    return State.RESERVED if record is None else decode_record(record).state
+    record = decode_record(store.get([job_key(job)])[0])
+    return State.RESERVED if record is None else record.state
 
 
 def place_of(job: str, queue: str, store: Store) -> str:
     """The queue that a job is in by now which was submitted to queue: what runs instead may run elsewhere."""
     place = store.get([place_key(job)])[0]
-    return queue if place is None else place.decode()
+    return queue if place is None else text(place)
 
 
 def state_of(message: Seen) -> State:

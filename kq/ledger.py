@@ -22,6 +22,7 @@ import msgspec
 
 from kq.clock import SYSTEM
 from kq.errors import LeaseLost
+from kq.reading import reader, text
 from kq.record import begun_key, encode, lease_key
 from kq.state.store import Store, StoreUnreachable, Write
 
@@ -98,6 +99,7 @@ class Doubtful:
 Finding: TypeAlias = Due | Happened | Busy | Doubtful
 
 _decode = msgspec.json.Decoder(Entry).decode
+_read = reader(Entry)
 
 
 class Ledger:
@@ -233,15 +235,16 @@ class Ledger:
     def entries(self, prefix: str = "", limit: int = 1000) -> Iterator[Entry]:
         """Entries whose key begins with prefix, by key. Keys that are longer than KEY_LIMIT match no prefix."""
         for _, stored in self._store.scan(effect_key(prefix), limit):
-            yield _decode(stored)
+            if (entry := _read(stored)) is not None:
+                yield entry
 
     def doubts(self, job: str = "") -> list[Entry]:
         """Effects in doubt, by job; those that one job waits for, or all."""
         listed = self._store.scan(f"{_DOUBT}{job}:" if job else _DOUBT, DOUBTS)
-        keys = list(dict.fromkeys(key.decode() for _, key in listed))
+        keys = list(dict.fromkeys(text(key) for _, key in listed))
         stored = self._store.get([effect_key(key) for key in keys]) if keys else []
-        found = [_decode(each) for each in stored if each is not None]
-        return [entry for entry in found if entry.stage == "doubt"]
+        found = map(_read, stored)
+        return [entry for entry in found if entry is not None and entry.stage == "doubt"]
 
     def is_at_work(self, entry: Entry) -> bool:
         """Whether a worker that lives may be acting on entry right now."""

@@ -7,8 +7,10 @@ a type name is only ever looked up among registered job types.
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeAlias
@@ -27,6 +29,9 @@ HISTORY_LIMIT = 30
 
 #: A body larger than this, in bytes, is refused where it is submitted, and buried where it arrives.
 BODY_LIMIT = 1024 * 1024
+
+#: Headers that take more than this as JSON, in bytes, are no headers of a job either.
+HEAD_LIMIT = BODY_LIMIT
 
 #: A body nested deeper than this, its own braces included, is refused: not every reader of JSON survives it.
 DEPTH_LIMIT = 64
@@ -228,12 +233,16 @@ def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any]]:
 
 def _decoded(body: bytes) -> _Body:
     try:
-        return _decode_body(body)
+        decoded = _decode_body(body)
+        twice = _twice(body, decoded)
     except RecursionError:
         raise MessageError(_TOO_DEEP) from None
     except (msgspec.MsgspecError, ValueError) as error:
         form = '{"args": [...], "kwargs": {...}}'
         raise MessageError(f"the body is no JSON of the form {form}: {one_line(error)}") from error
+    if twice:
+        raise MessageError(f"the body has the name {reprlib.repr(twice)} twice in one object")
+    return decoded
 
 
 def encode_head(head: Head) -> dict[str, Any]:
@@ -249,11 +258,14 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
         raise MessageError(f"not a kq message of version {VERSION}: {what}")
     try:
         head = msgspec.convert(headers, Head)
-        _encode(head)  # what could not be written again, as half a surrogate pair, must not come in
+        # What could not be written again, as half a surrogate pair, must not come in.
+        size = len(_encode(head)) + len(_encode(_strange(headers)))
         for policy in _policies(head):
             from_data(policy)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"a header is wrong: {one_line(error)}") from error
+    if size > HEAD_LIMIT:
+        raise MessageError(f"the headers have {size:,} bytes, more than {HEAD_LIMIT:,}")
     return head
 
 
@@ -283,8 +295,7 @@ def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:
 
     What begins with x- belongs to one delivery and ends with it.
     """
-    others = {name: value for name, value in headers.items() if name not in _OURS and not name.startswith("x-")}
-    return {**others, **encode_head(head)}
+    return {**_strange(headers), **encode_head(head)}
 
 
 def set_aside(headers: Mapping[str, Any], *, error: str, buried: float, queue: str) -> dict[str, Any]:
@@ -333,6 +344,29 @@ _decode_arguments = msgspec.json.Decoder(_Arguments).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
 _ARGUMENT_DEPTH = DEPTH_LIMIT - 2
 _TOO_DEEP = f"the body is nested more than {DEPTH_LIMIT} levels deep"
+
+
+def _strange(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that came along and are not kq's. What begins with x- belongs to one delivery."""
+    return {name: value for name, value in headers.items() if name not in _OURS and not name.startswith("x-")}
+
+
+def _twice(body: bytes, decoded: _Body) -> str:
+    """A name that stands twice in one object of body, or "". Readers of JSON differ in which of the two counts.
+
+    What is written anew byte for byte has none; that is so for what kq writes, and costs no second look.
+    """
+    parts: dict[str, Any] = {"args": decoded.args, "kwargs": decoded.kwargs}
+    if _encode({**parts, "instead": decoded.instead} if decoded.instead else parts) == body:
+        return ""
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names = Counter(name for name, _ in pairs)
+        found.extend(name for name, count in names.items() if count > 1)
+
+    json.loads(body, object_pairs_hook=note)
+    return found[0] if found else ""
 
 
 def _blamed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TypeError | None:

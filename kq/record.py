@@ -8,6 +8,7 @@ import msgspec
 
 from kq.job import LATEST, State
 from kq.message import Attempt, Envelope
+from kq.reading import reader
 
 #: A result larger than this, in bytes of JSON, is refused: workers and state stores hold it whole.
 RESULT_LIMIT = 16 * 1024 * 1024
@@ -130,7 +131,7 @@ def overdue_key(job: str, since: float) -> str:
 
 
 encode = msgspec.json.Encoder().encode
-decode_record = msgspec.json.Decoder(Record).decode
-decode_late = msgspec.json.Decoder(Late).decode
-decode_claim = msgspec.json.Decoder(Claim).decode
-decode_start = msgspec.json.Decoder(Start).decode
+decode_record = reader(Record)
+decode_late = reader(Late)
+decode_claim = reader(Claim)
+decode_start = reader(Start)

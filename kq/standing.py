@@ -22,6 +22,7 @@ from kq.broker import Inspector
 from kq.clock import new_id
 from kq.errors import BrokerError
 from kq.outcome import Bury, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
+from kq.reading import reader
 from kq.record import encode
 from kq.state.store import Store, Write
 
@@ -103,7 +104,7 @@ _FIELDS = {
     Kind.RETIRE: "retired",
 }
 _FAMILY = "order:"
-decode_order = msgspec.json.Decoder(Order).decode
+decode_order = reader(Order)
 
 
 def order_key(kind: Kind, about: str) -> str:
@@ -142,5 +143,7 @@ def read(store: Store) -> Standing:
     found: dict[str, dict[str, Order]] = {}
     for key, value in store.scan(_FAMILY, LIMIT):
         kind, _, about = key.removeprefix(_FAMILY).partition(":")
-        found.setdefault(_FIELDS[Kind(kind)], {})[about] = decode_order(value)
+        order = decode_order(value)
+        if order is not None and kind in _FIELDS:
+            found.setdefault(_FIELDS[Kind(kind)], {})[about] = order
     return Standing(**found) if found else NONE

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from kq.reading import reader
+
 #: Upper bounds of the buckets, in seconds; one more bucket has what took longer.
 BOUNDS: tuple[float, ...] = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
@@ -166,4 +168,4 @@ def rate(number: float, seconds: float) -> float:
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Tally).decode
+decode = reader(Tally)

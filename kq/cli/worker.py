@@ -9,13 +9,14 @@ import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kq.app import App
 from kq.cli.changes import watch
 from kq.cli.frame import Duration, flags, verb
-from kq.cli.plain import printable
+from kq.cli.plain import LONGEST, cut, printable, printable_json
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
 from kq.worker import Processes, Worker
@@ -114,8 +115,12 @@ class Lines(logging.Formatter):
     """A line of text for each event, whatever a message that came in is called; a traceback below it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name that logging calls)
-        record.message = printable(record.message)
+        record.message = cut(printable(record.message), LONGEST)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        # Indented, so that no line of it looks like one of the log's own.
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class JSONLines(logging.Formatter):
@@ -131,7 +136,8 @@ class JSONLines(logging.Formatter):
         event |= getattr(record, "kq", {})
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event, ensure_ascii=False)
+        short = {name: cut(value, LONGEST) if isinstance(value, str) else value for name, value in event.items()}
+        return printable_json(json.dumps(short, ensure_ascii=False))
 
 
 def start_logging(*, verbose: bool, as_json: bool) -> None:

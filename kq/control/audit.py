@@ -7,6 +7,7 @@ import logging
 import msgspec
 
 from kq.clock import new_id
+from kq.reading import reader
 from kq.record import audit_key, encode
 from kq.state.store import Store, Write
 
@@ -51,7 +52,8 @@ def line(act: Act) -> Write:
 
 def read(store: Store, limit: int) -> list[Act]:
     """The latest acts, the newest first."""
-    return [_decode(value) for _, value in store.scan("audit:", limit)]
+    found = [_read(value) for _, value in store.scan("audit:", limit)]
+    return [act for act in found if act is not None]
 
 
-_decode = msgspec.json.Decoder(Act).decode
+_read = reader(Act)

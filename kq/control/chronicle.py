@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from kq import tally
 from kq.broker import BURIED, Inspector, Load
 from kq.control.compose import FAMILIES, Facts, jobs_of
 from kq.control.sight import JobInfo, info_of
+from kq.reading import reader
 from kq.record import GROUPS, HISTORY, encode
 from kq.snapshot import FailureRow, History, Point
 from kq.state.store import Write
@@ -29,7 +28,7 @@ MOST = 1000
 #: Seconds after which what nobody renews is gone.
 KEEP = 900.0
 
-_decode = msgspec.json.Decoder(History).decode
+_read = reader(History)
 
 
 class Chronicle:
@@ -58,8 +57,9 @@ class Chronicle:
     def _history(self, facts: Facts) -> History:
         found = facts.found or dict[str, Mapping[str, bytes]].fromkeys(FAMILIES, {})
         written = found["control:"].get(HISTORY)
-        before = History(step=STEP) if written is None else _decode(written)
-        rates = self._rates({key: tally.decode(value) for key, value in found["tally:"].items()})
+        before = _read(written) or History(step=STEP)
+        tallies = {key: tally.decode(value) for key, value in found["tally:"].items()}
+        rates = self._rates({key: told for key, told in tallies.items() if told is not None})
         jobs = jobs_of(facts.loads or {})
         total = _point(facts.now, [each for rows in rates.values() for each in rows], sum(jobs.values()), before.total)
         queues = {

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import msgspec
 from msgspec.structs import replace
 
 from kq import tally
 from kq.broker import BURIED, PARKED, Load
 from kq.control.sight import Health, Heartbeat, WorkerInfo
+from kq.reading import reader, text
 from kq.record import GROUPS, HISTORY, SEAT, lease_key
 from kq.snapshot import (
     FailedRow,
@@ -40,8 +40,9 @@ GROWING = 1.05
 
 #: Work of the last minute, and the seconds in which it was done.
 Recent: TypeAlias = Sequence[tuple[Work, float]]
-_decode_history = msgspec.json.Decoder(History).decode
-_decode_groups = msgspec.json.Decoder(tuple[FailureRow, ...]).decode
+_read_history = reader(History)
+_read_groups = reader(tuple[FailureRow, ...])
+_read_worker = reader(WorkerInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,14 @@ def compose(facts: Facts) -> Snapshot:
     """All that facts tell."""
     found = facts.found or dict[str, Mapping[str, bytes]].fromkeys(FAMILIES, {})
     beats = beats_of(found["worker:"].values(), found["lease:"], facts.now)
-    tallies = [tally.decode(value) for value in found["tally:"].values()]
+    tallies = [told for value in found["tally:"].values() if (told := tally.decode(value)) is not None]
     control, paused = found["control:"], dict(_paused(found["order:pause"], Kind.PAUSE))
-    history = _decode_history(control[HISTORY]) if HISTORY in control else History()
+    history = _read_history(control.get(HISTORY)) or History()
     rows = _Queues(facts, beats, tallies, paused, _earlier(facts, history))
     queues = tuple(rows.row(name) for name in sorted(_names(facts.loads or {}) | set(facts.declared) | rows.served))
     return Snapshot(
         at=facts.now,
-        control=control.get(SEAT, b"").decode(),
+        control=text(control.get(SEAT, b"")),
         totals=_totals(queues, beats, rows.all),
         queues=queues,
         workers=tuple(map(_worker, beats)),
@@ -90,7 +91,7 @@ def compose(facts: Facts) -> Snapshot:
 def beats_of(records: Iterable[bytes], leases: Iterable[str], now: float) -> list[Heartbeat]:
     """Workers by name, as they described themselves, and how their hearts beat. leases: the keys of those that hold."""
     alive, beats = set(leases), []
-    for worker in (msgspec.json.decode(record, type=WorkerInfo) for record in records):
+    for worker in filter(None, map(_read_worker, records)):
         age = max(0.0, now - worker.beat)
         late = Health.LATE if age > worker.lease / 2 else Health.ALIVE
         beats.append(Heartbeat(worker, late if lease_key(worker.name) in alive else Health.DEAD, age))
@@ -241,7 +242,8 @@ def _paused(orders: Mapping[str, bytes], kind: Kind) -> Iterator[tuple[str, Paus
     for key in sorted(orders):
         if key.startswith(family):
             order, what = decode_order(orders[key]), key.removeprefix(family)
-            yield what, Paused(what=what, at=order.at, by=order.by, reason=order.reason)
+            if order is not None:
+                yield what, Paused(what=what, at=order.at, by=order.by, reason=order.reason)
 
 
 def _totals(queues: Iterable[QueueRow], beats: Sequence[Heartbeat], recent: Recent | None) -> Totals:
@@ -347,7 +349,7 @@ def _failures(tallies: Iterable[Tally], counted: bytes | None) -> list[FailureRo
                 job=one.job,
             )
             _add(groups, row)
-    for row in _decode_groups(counted) if counted else ():
+    for row in _read_groups(counted) or ():
         _add(groups, row)
     return sorted(groups.values(), key=lambda row: row.last, reverse=True)[:FAILURES]
 

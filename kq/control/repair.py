@@ -264,7 +264,8 @@ class Repair(View):
     def _places(self, id: str) -> Iterator[Seen]:
         """Where the message of a job is, where it probably is first."""
         record = self._app.store.get([job_key(id)])[0]
-        buried_from = decode_record(record).queue if record else ""
+        known = decode_record(record)
+        buried_from = known.queue if known else ""
         names = [buried_from] if buried_from else []
         names += [name for name in self._names() if name != buried_from]
         for place in [name + aside for aside in (BURIED, "", PARKED) for name in names]:
@@ -276,13 +277,14 @@ class Repair(View):
         job = info_of(seen)
         step = _Step(seen, _act("kicked", job, reason, by))
         step.publish = (forms.kicked(seen, step.act),)
-        if record is not None and (state := decode_record(record).state) in ENDED:
+        known = decode_record(record)
+        if known is not None and (state := known.state) in ENDED:
             # A broker that forgot an ack in its own death still shows what was kicked before.
             step.refused = f"it is {state.value} by now, and this is a copy; kq jobs rm {job.id} takes it away"
         elif record is not None:
             key = job_key(job.id)
-            known = Write(key, record, self._keep(job), must=(key, None))
-            step.facts.append(_Fact(Write(key, None, must=(key, record)), known))
+            back = Write(key, record, self._keep(job), must=(key, None))
+            step.facts.append(_Fact(Write(key, None, must=(key, record)), back))
         if unique := seen.headers.get("unique"):
             step.facts.append(_claim(str(unique), job.id))
         return step
@@ -297,7 +299,8 @@ class Repair(View):
     def _ended_as(self, job: JobInfo, record: Record, before: bytes | None) -> list[_Fact]:
         """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
         key = job_key(job.id)
-        if before is not None and decode_record(before).state in ENDED:
+        known = decode_record(before)
+        if known is not None and known.state in ENDED:
             return []
         after = encode(msgspec.structs.replace(record, queue=job.queue, history=job.history))
         undo = Write(key, before, self._keep(job), must=(key, after))

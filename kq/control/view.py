@@ -135,9 +135,10 @@ class View:
     def _with_late_words(self, job: JobInfo) -> JobInfo:
         """job, with what was refused in its history, of a worker that spoke when others did already (promise C4)."""
         late, record = self._app.store.get([late_key(job.id), job_key(job.id)])
-        if late is None:
+        words = decode_late(late)
+        if words is None:
             return job
-        refused = refusal(decode_late(late), None if record is None else decode_record(record))
+        refused = refusal(words, decode_record(record))
         return replace(job, history=(*job.history, refused))
 
     def wait(self, id: str, timeout: float) -> JobInfo | None:
@@ -148,10 +149,9 @@ class View:
         return None if wait(self._app.store, job_key(id), timeout) is None else self.job(id)
 
     def _ended(self, id: str) -> JobInfo | None:
-        found = self._app.store.get([job_key(id)])[0]
-        if found is None:
+        record = decode_record(self._app.store.get([job_key(id)])[0])
+        if record is None:
             return None
-        record = decode_record(found)
         if record.state is State.BURIED:
             for seen in self._inspector.find(record.queue + BURIED, [id]):
                 return info_of(seen)

@@ -47,7 +47,7 @@ class LateWords:
         writes = [
             Write(late_key(job), encode(late), keep)
             for (job, (late, keep)), record in zip(self._words.items(), records, strict=True)
-            if record is None or decode_record(record).worker != late.attempt.worker
+            if (told := decode_record(record)) is None or told.worker != late.attempt.worker
         ]
         if writes:
             self._store.write(writes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from kq.elsewhere import Place, failed_here, of_type, wait_for_another
+from kq.reading import reader
 from kq.record import lease_key, worker_key
 from kq.state.store import Store
 from kq.worker.pool import Task
@@ -45,7 +46,10 @@ class Neighbours:
                 yield task, wait
 
     def _alive(self) -> list[_Peer]:
-        records = [msgspec.json.decode(value, type=_Peer) for _, value in self._store.scan(worker_key(""))]
-        peers = [peer for peer in records if not peer.stopping and peer.name != self._here.worker]
+        records = [_peer(value) for _, value in self._store.scan(worker_key(""))]
+        peers = [peer for peer in records if peer and not peer.stopping and peer.name != self._here.worker]
         leases = self._store.get([lease_key(peer.name) for peer in peers]) if peers else []
         return [peer for peer, lease in zip(peers, leases, strict=True) if lease is not None]
+
+
+_peer = reader(_Peer)

@@ -1,7 +1,7 @@
 """The nursery: a process that imports the application once and forks executors from it.
 
-`python -m kq.worker.nursery SOCKET LAPSE APP PARENT`, with KQ_URL and KQ_STATE in its environment. Its memory is
-shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
+`python -m kq.worker.nursery SOCKET LAPSE APP PARENT`; a Welcome on the socket says where broker and state are. Its
+memory is shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
 seconds. It runs no job, so it stays as clean as it was after the import.
 
 What jobs started and left becomes the nursery's when their executor ends, whatever session or group it went to:
@@ -32,7 +32,7 @@ from kq.worker.executor import be_deaf, run_executor
 from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
 from kq.worker.lapse import Lapse, Sight
 from kq.worker.relay import Line, RelayedPublisher, RelayedStore
-from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, frame
+from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame, read_frame
 
 #: Seconds between two looks at the lapse while it is past, or nothing is held.
 LOOK = 0.25
@@ -42,6 +42,7 @@ FORK_PAUSE = 0.1
 END_WITHIN = 5.0
 END_PAUSE = 0.005
 
+_decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
 
@@ -51,9 +52,13 @@ def main() -> None:
     sock = socket.socket(fileno=int(descriptor))
     be_deaf()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    said = read_frame(sock)
+    if said is None:
+        return
+    welcome = _decode_welcome(said)
     try:
         app = load_app(where)
-        app.configure(url=os.environ["KQ_URL"], state=os.environ["KQ_STATE"])
+        app.configure(url=welcome.url, state=welcome.state)
     except KqError as error:
         sock.sendall(frame(Hello(error=str(error))))
         return

@@ -50,6 +50,7 @@ from kq.worker.wire import (
     Run,
     Spawn,
     Spawned,
+    Welcome,
     frame,
     read_frame,
 )
@@ -672,16 +673,14 @@ def start_nursery(where: str, url: str, state: str, lapse: Lapse) -> tuple[subpr
             str(os.getpid()),
         ],
         pass_fds=[theirs.fileno(), lapse.descriptor],
-        # Not as arguments: every user of the host can read those, and a URL may hold a password.
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
-            "KQ_URL": url,
-            "KQ_STATE": state,
-        },
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
         start_new_session=True,
     )
     theirs.close()
+    # Neither as arguments, which every user of the host can read, nor in the environment, which all that jobs start
+    # inherits: a URL may hold a password.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
+        ours.sendall(frame(Welcome(url, state)))
     return nursery, ours
 
 

@@ -53,9 +53,9 @@ class Starts:
         records = self._store.get([job_key(task.head.id) for task in tasks])
         admitted, writes = Admitted(), list[Write]()
         for task, start, found in zip(tasks, starts, records, strict=True):
-            record = None if found is None else decode_record(found)
+            record = decode_record(found)
             holder = f"{self._worker}/{task.delivery.queue}/{task.delivery.tag}"
-            last = None if start is None else decode_start(start)
+            last = decode_start(start)
             if last is not None and last.holder == holder:
                 # Our own words: the answer to them was lost, and this is the second time that we say them.
                 task.counted = last.starts > task.starts

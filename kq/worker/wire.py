@@ -87,6 +87,13 @@ class Entry(msgspec.Struct, frozen=True):
     fallback: tuple[Stage, ...] = ()
 
 
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """To the nursery, before all else: where the broker is and the state store. May hold passwords."""
+
+    url: str
+    state: str
+
+
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """From the nursery: the application is imported, or why not. code: its version."""
 

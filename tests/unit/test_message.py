@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from kq.errors import MessageError
 from kq.job import Counters
 from kq.message import (
     DEPTH_LIMIT,
+    HEAD_LIMIT,
     HISTORY_LIMIT,
     VERSION,
     Attempt,
@@ -274,6 +276,41 @@ def test_a_wrong_header_is_a_message_error_that_names_it(headers: dict[str, Any]
 def test_what_is_no_body_is_a_message_error_of_one_line(body: bytes) -> None:
     with pytest.raises(MessageError, match="the body is no JSON of the form") as caught:
         decode_body(body)
+    _assert_fits_a_header(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"args": [1], "args": [2]}',
+        b'{"kwargs": {"to": "a", "to": "b"}}',
+        b'{"args": [[{"x": {"y": 1, "z": 2, "y": 1}}]]}',
+        b'{"args":[],"kwargs":{"to":1,"to":100000.0}}',
+        b'{"args": [], "\\u0061rgs": [1]}',
+        b'{"args": [], "other": {"a": 1, "a": 1}}',
+    ],
+)
+def test_a_name_that_stands_twice_is_a_message_error(body: bytes) -> None:
+    with pytest.raises(MessageError, match="twice in one object"):
+        decode_body(body)
+
+
+@pytest.mark.parametrize("body", [b'{"args": [{"a": 1}, {"a": 2}]}', b' {"kwargs": {"a": {"a": "\\"a\\":1,"}}} '])
+def test_one_name_in_two_objects_is_none_that_stands_twice(body: bytes) -> None:
+    decode_body(body)
+
+
+@given(some.lists(JSON, max_size=3), some.dictionaries(TEXT, JSON, max_size=3))
+def test_what_is_written_is_looked_at_once(args: list[Any], kwargs: dict[str, Any]) -> None:
+    with mock.patch("kq.message.json.loads", side_effect=AssertionError("a second look")):
+        decode_body(encode_body(args, kwargs))
+
+
+@pytest.mark.parametrize("name", ["unique", "traceparent"])
+def test_headers_that_take_too_much_are_a_message_error(name: str) -> None:
+    decode_head({**HEADERS, name: "x" * (HEAD_LIMIT - 1000)})
+    with pytest.raises(MessageError, match="the headers have 1,") as caught:
+        decode_head({**HEADERS, name: "x" * HEAD_LIMIT})
     _assert_fits_a_header(caught.value)
 
 

@@ -489,7 +489,9 @@ def test_each_example_is_what_it_says() -> None:
             validator("retry_policy").validate(block)
             from_data(block)
         elif "state" in block:
-            assert decode_record(json.dumps(block).encode()).state == State.COMPLETED
+            record = decode_record(json.dumps(block).encode())
+            assert record is not None
+            assert record.state == State.COMPLETED
         else:
             validator("body").validate(block)
             decode_body(json.dumps(block).encode())

@@ -141,7 +141,8 @@ class History:
         self.drain()
         for job in self.jobs:
             assert job in self.ended or any(message.id == job for message in self.buried), f"{job} was lost"
-            completed = job in self.ended and decode_record(self.ended[job]).state is State.COMPLETED
+            record = decode_record(self.ended.get(job))
+            completed = record is not None and record.state is State.COMPLETED
             assert completed <= (job in self.released), f"{job} completed, and what it had staged was lost"
             if self.indexed:
                 assert completed or job not in self.released, f"{job} did not complete, and what it had staged was sent"

@@ -43,8 +43,8 @@ def kept(store: Store, words: LateWords, verdict: Verdict, then: Record | None, 
     if then is not None:
         store.write([Write(job_key("1"), encode(then))])
     words.tell()
-    (late,) = store.get([late_key("1")])
-    return "" if late is None else refusal(decode_late(late), then).error
+    late = decode_late(store.get([late_key("1")])[0])
+    return "" if late is None else refusal(late, then).error
 
 
 @pytest.mark.parametrize(

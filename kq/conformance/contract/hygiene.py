@@ -12,17 +12,20 @@ import psutil
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED, Inspector, declare_missing
+from kq.broker import BURIED, ORDERS, Inspector, declare_missing
 from kq.clock import new_id
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, elapsed, outcome, requires
+from kq.control import Control
 from kq.errors import JobBuried
 from kq.handle import Handle
 from kq.job import Job, State
 from kq.message import BODY_LIMIT
+from kq.record import GROUPS, HISTORY, SEAT, job_key, late_key, place_key, start_key, worker_key
+from kq.state.store import Write
 
 MIB = 1024 * 1024
 #: A body far beyond the limit; 64 MiB with `make faults`.
@@ -43,6 +46,9 @@ GARBAGE: dict[str, tuple[Mapping[str, Any], bytes, str, str]] = {
     "deep nesting": (GOOD, b"[" * 100_000, JSON, "JSON"),
     "deep arguments": (GOOD, b'{"args": [' + b"[" * 5000 + b"]" * 5000 + b"]}", JSON, "deep"),
     "an oversized body": (GOOD, b'{"args": ["' + b"x" * (BODY_LIMIT + 1) + b'"]}', JSON, "bytes"),
+    "a name that stands twice": (GOOD, b'{"args": [{"to": "a", "to": "b"}]}', JSON, "'to' twice"),
+    "arguments that stand twice": (GOOD, b'{"args": [], "args": [1]}', JSON, "'args' twice"),
+    "a number without end": (GOOD, b'{"args": [' + b"9" * 500_000 + b"]}", JSON, "JSON"),
     "another content type": (GOOD, BODY, "application/x-python-serialize", "content type"),
     "a body that is no gzip": ({**GOOD, "compression": "application/x-gzip"}, b"\xff", JSON, "JSON"),
     "a body that would grow": ({**GOOD, "compression": "application/x-gzip"}, BOMB, JSON, "JSON"),
@@ -123,6 +129,32 @@ class Hygiene(ContractWorld):
         measured(f"{HUGE // MIB} MiB: the next job was done after {ms(took)}, {grown / MIB:+.0f} MiB in the worker")
         assert worker.process.poll() is None
         assert took < 5
+
+    @keeps("C19")
+    @survives("F9")
+    def test_what_strangers_say_to_workers_or_write_about_jobs_ends_nobody(
+        self, app: App, queue: str, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        job = jobs.add.job(1, 2)
+        jobs.add.submit(1, 2).result(10)
+        (name,) = [each.name for each in control.workers() if queue in each.queues]
+        for token in (b"", b"\xff\xfe", b"x" * 1_000_000, b"two\nlines"):
+            with app.broker.connection() as connection, connection.channel() as channel:
+                channel.basic_publish(channel.prepare_message(token), exchange=ORDERS)
+        orders = [f"order:{kind}:{what}" for kind in ("pause", "retire", "nonsense") for what in (queue, "ghost")]
+        records = [job_key(job.id), start_key(f"{job.id}.0"), late_key(job.id), place_key(job.id), worker_key("ghost")]
+        others = [SEAT, HISTORY, GROUPS, "tally:ghost", "audit:0", "effect:ghost"]
+        keys = [*orders, *records, *others]
+        for garbage in (b"\xff\x00", b"[" * 10_000, b"7"):
+            app.store.write([Write(key, garbage, 60.0) for key in keys])
+            assert name in control.ping(5.0)  # it has read them
+            assert jobs.add.submit(1, 2).result(10) == 3
+            for look in (control.snapshot, control.queues, control.audit, control.health, control.effects):
+                look()
+            assert control.job(job.id) is None
+        app.store.write([Write(key, None) for key in keys])
+        assert app.submit(job).result(10) == 3
 
     @keeps("C19")
     def test_a_message_that_names_two_jobs_ends_neither(
