@@ -176,6 +176,23 @@ class Alone(ContractWorld):
         measured(f"after {ms(max(0.0, late))}")
 
     @keeps("C12")
+    def test_the_queue_of_a_worker_that_is_retired_at_once_rests_until_its_lease_would_be_over(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, sole: str, diary: Diary, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        victim = crew.program(queues=sole)
+        job = jobs.sole.submit(0.1, gate="never")
+        eventually(lambda: diary.starts(job.id), "it runs")
+        crew.program(queues=sole)
+        (name,) = [worker.name for worker in control.workers() if worker.pid == victim.process.pid]
+        retired = time.time()
+        assert control.retire(name, now=True)
+        again = eventually(lambda: diary.starts(job.id)[1:], "it runs elsewhere")[0]
+        assert again.at - retired <= self.lease + PROMPT
+        never_two(diary)
+        measured(f"after {again.at - retired:.1f} s, lease {self.lease:g} s")
+
+    @keeps("C12")
     def test_a_pause_and_its_end_let_nobody_in_beside_the_job_that_runs(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, sole: str, diary: Diary, gate: Gate
     ) -> None:

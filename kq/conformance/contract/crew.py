@@ -91,8 +91,8 @@ class Program:
             ended(process.suspend)
 
     def resume(self) -> None:
-        """Undo pause()."""
-        for process in self.tree():
+        """Undo pause(), executors first: what could end them in time wakes up after them."""
+        for process in reversed(self.tree()):
             ended(process.resume)
 
     def stop(self) -> None:
