@@ -16,11 +16,13 @@ import pytest
 from amqp import exceptions
 from kombu.asynchronous import Hub
 
+from kq_transports.amqp.seat import SIGN
 from kq_transports.conformance.kombu.swapping import letter
 from kq_transports.conformance.kombu.world import (
     DEADLINE,
     HEARTBEAT,
     SILENCE,
+    SINGLE,
     Connect,
     Declare,
     Inbox,
@@ -72,6 +74,27 @@ def alarm(server: RabbitServer) -> Iterator[None]:
         yield
     finally:
         server.free()
+
+
+class TestSeats(OnOwnRabbit):
+    """Who alone consumes a queue says so by a sign that ends with his lease."""
+
+    def test_an_alarm_ends_no_seat(
+        self, server: RabbitServer, connect: Connect, connection: kombu.Connection, declare: Declare
+    ) -> None:
+        single = declare("single", **SINGLE)
+        publish(connection, single, "a")
+        worker = connect(heartbeat=HEARTBEAT)
+        Inbox(worker, single, single=True).take()
+        with alarm(server):
+            until = time.monotonic() + 2 * HEARTBEAT
+            while time.monotonic() < until:
+                worker.heartbeat_check()
+                drain(worker, HEARTBEAT / 4)
+            assert connection.channel().queue_purge(SIGN + single) == 0  # it is there
+        worker.close()
+        with pytest.raises(NotFound):
+            connection.channel().queue_purge(SIGN + single)
 
 
 class TestConfirms(OnOwnRabbit):

@@ -11,6 +11,7 @@ To purge a queue tells whether it is there. To declare it passively would too, b
 from __future__ import annotations
 
 import math
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ class Seats:
         self._ours: set[str] = set()
         #: When to look again at a seat that another has; monotonic.
         self._taken: dict[str, float] = {}
+        #: A thread may beat while another leaves.
+        self._signing = threading.Lock()
 
     def note(self, queue: str, arguments: Arguments) -> None:
         """What queue is declared with."""
@@ -63,23 +66,27 @@ class Seats:
         if self._is_taken(queue):
             self._taken[queue] = time.monotonic() + LOOK
             return False
-        self._hang_sign(queue)
         self._taken.pop(queue, None)
-        self._ours.add(queue)
+        with self._signing:
+            self._hang_sign(queue)
+            self._ours.add(queue)
         return True
 
     def renew(self) -> None:
         """Keep the seats that are ours for a whole lease from now."""
         try:
-            for queue in self._ours:
-                self._hang_sign(queue)
+            with self._signing:
+                for queue in self._ours:
+                    self._hang_sign(queue)
         except Mismatch as error:  # somebody with a lease of another length has sat down
-            raise self._connection.fail(LeaseLost(f"the seat at {queue!r} is another's: {error}")) from error
+            raise self._connection.fail(LeaseLost(f"a seat is another's by now: {error}")) from error
 
     def leave(self, queue: str) -> None:
         """Let the next one have the seat at once."""
         self._taken.pop(queue, None)
-        if queue in self._ours:
+        if queue not in self._ours:
+            return
+        with self._signing:
             self._ours.remove(queue)
             self._connection.topology.side.queue_delete(SIGN + queue)
 
