@@ -24,6 +24,8 @@ from kq.config import Config, load
 from kq.context import current_job
 from kq.effect import Effect
 from kq.errors import ConfigError, MessageError
+from kq.event import Event
+from kq.events import Herald, Mouth, Tells
 from kq.failure import Failures, classified
 from kq.handle import Handle
 from kq.job import FALLBACKS, Job, Settings
@@ -33,6 +35,7 @@ from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_
 from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
+from kq.standing import listens
 from kq.state import open_store
 from kq.state.store import Store
 from kq.units import parse_duration
@@ -119,6 +122,7 @@ class App:
         self._submit_timeout = submit_timeout
         self._publishing = publish_retry_policy
         self._publisher: Publishes | None = None
+        self._mouth: Callable[[], Tells] | None = None
         self._transaction: ContextVar[_Transaction | None] = ContextVar(f"kq-transaction-{name}", default=None)
 
     def __repr__(self) -> str:
@@ -163,7 +167,7 @@ class App:
             raise ConfigError(f"app {self.name!r} is in use; configure it before the first submit")
         self._url = url or self._url
         self._state = state or self._state
-        for name in ("address", "broker", "store"):
+        for name in ("address", "broker", "store", "herald"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -213,10 +217,16 @@ class App:
             self._publisher = self.broker.publisher()
         return self._publisher
 
-    def connect(self, publisher: Publishes, store: Store) -> None:
-        """Use these instead of connections of its own."""
+    def connect(self, publisher: Publishes, store: Store, mouth: Callable[[], Tells] | None = None) -> None:
+        """Use these instead of connections of its own. mouth: what tells events."""
         self._publisher = publisher
         self.__dict__["store"] = store
+        self._mouth = mouth
+
+    @cached_property
+    def herald(self) -> Herald:
+        """Tells events of this process, while somebody listens."""
+        return Herald(self._mouth or partial(Mouth, self.broker), lambda: listens(self.store, "events"))
 
     def inspector(self) -> Inspector:
         """A fresh look at the broker; close it after use."""
@@ -227,10 +237,14 @@ class App:
         other = copy.copy(self)
         other._publisher = None
         other.__dict__.pop("store", None)
+        other.__dict__.pop("herald", None)
         return other
 
     def close(self) -> None:
         """End this process' connections. Using the app again opens others."""
+        herald = self.__dict__.pop("herald", None)
+        if herald is not None:
+            herald.close()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -444,6 +458,8 @@ class App:
                 claims.give_up()
             raise
         claims.confirm()
+        if self.herald.listened:
+            self.herald.say(map(_submitted, fresh))
         return [Handle(claims.held.get(e.id, e.id), e.queue, self) for e in envelopes]
 
     def envelope(self, job: Job[Any]) -> Envelope:
@@ -575,3 +591,15 @@ def _module_name(function: Callable[..., Any]) -> str:
         return function.__module__
     file = getattr(sys.modules["__main__"], "__file__", None)
     return file.rsplit("/", 1)[-1].removesuffix(".py") if file else "__main__"
+
+
+def _submitted(envelope: Envelope) -> Event:
+    headers = envelope.headers
+    return Event(
+        event="submitted",
+        at=headers["submitted"],
+        job=envelope.id,
+        type=headers["type"],
+        queue=envelope.queue,
+        next=headers.get("due"),
+    )

@@ -184,13 +184,10 @@ class SingletonRow(Row, frozen=True, kw_only=True):
 
 
 class DoubtRow(Row, frozen=True, kw_only=True):
-    """A side effect of which nobody knows whether it happened. since: when that was noticed."""
+    """A side effect of which nobody knows whether it happened. key: its own; job: the one that waits for an answer."""
 
     key: str
-    type: str
     job: str
-    since: float
-    note: str = ""
 
 
 class Point(Row, frozen=True, kw_only=True):

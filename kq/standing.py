@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -42,6 +43,11 @@ class Kind(StrEnum):
     RESUME_TYPE = "resume-type"  # a job type: what was parked is being put back
     REVOKE = "revoke"  # a job: it does not start, and does not run again
     RETIRE = "retire"  # a worker: it ends
+    LISTEN = "listen"  # who hears events, and which: they are told
+
+
+#: What somebody listens for. An order of it is about this, a slash, and who it is.
+Hearing: TypeAlias = Literal["events", "logs"]
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,17 +68,22 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All orders that stand, by what they are about: queues, job types, job ids, workers."""
+    """All orders that stand, by what they are about: queues, job types, job ids, workers, those who listen."""
 
     queues: Mapping[str, Order] = field(default_factory=dict)
     types: Mapping[str, Order] = field(default_factory=dict)
     resumed: Mapping[str, Order] = field(default_factory=dict)
     revoked: Mapping[str, Order] = field(default_factory=dict)
     retired: Mapping[str, Order] = field(default_factory=dict)
+    listened: Mapping[str, Order] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether any of them speaks of jobs."""
         return bool(self.queues or self.types or self.revoked)
+
+    def hears(self, what: Hearing) -> bool:
+        """Whether anybody listens for that."""
+        return any(about.startswith(what) for about in self.listened)
 
     def fate(self, job: str, type: str, queue: str) -> Verdict | None:
         """What becomes of a job that is about to start; None when nothing is ordered."""
@@ -102,6 +113,7 @@ _FIELDS = {
     Kind.RESUME_TYPE: "resumed",
     Kind.REVOKE: "revoked",
     Kind.RETIRE: "retired",
+    Kind.LISTEN: "listened",
 }
 _FAMILY = "order:"
 decode_order = reader(Order)
@@ -116,6 +128,11 @@ def give(store: Store, kind: Kind, about: str, order: Order) -> None:
     """Let order stand."""
     keep = ORDER_KEEP if kind in (Kind.REVOKE, Kind.RETIRE) else None
     store.write([Write(order_key(kind, about), encode(replace(order, at=store.now())), keep)])
+
+
+def listens(store: Store, what: Hearing) -> bool:
+    """Whether anybody listens for that."""
+    return bool(store.scan(order_key(Kind.LISTEN, what), 1))
 
 
 def nudge(inspector: Inspector) -> str:

@@ -51,6 +51,7 @@ VERBS = {
     "jobs": "List jobs, and look at one.",
     "status": "Show queues, workers and failures at one look.",
     "monitor": "Watch queues, workers and failures.",
+    "events": "Show what happens, as it happens.",
     "queues": "List queues.",
     "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",

@@ -13,6 +13,7 @@ from types import TracebackType
 from kq.control.audit import Act
 from kq.control.effects import Answer, Effects
 from kq.control.gauges import Gauged, Gauges
+from kq.control.hearing import Hears
 from kq.control.repair import REPAIRABLE, Repaired
 from kq.control.shots import Shots
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class Control(Effects, Gauged, Reasons, Shots):
+class Control(Effects, Gauged, Reasons, Shots, Hears):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

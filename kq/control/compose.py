@@ -15,6 +15,7 @@ from kq.control.sight import Health, Heartbeat, WorkerInfo
 from kq.reading import reader, text
 from kq.record import GROUPS, HISTORY, SEAT, lease_key
 from kq.snapshot import (
+    DoubtRow,
     FailedRow,
     FailureRow,
     History,
@@ -31,10 +32,10 @@ from kq.snapshot import (
 from kq.standing import Kind, decode_order, order_key
 from kq.tally import MINUTE, Tally, Work, quantile, rate
 
-#: What is read of the state store, by family: workers, their leases and tallies, pauses, and what is control's own.
-FAMILIES = ("worker:", "lease:", "tally:", "order:pause", "control:")
-#: So many groups of failures are shown, and so many of the latest failures.
-FAILURES, LATEST = 100, 50
+#: What is read of the state store, by family: workers, their leases and tallies, pauses, doubts, and control's own.
+FAMILIES = ("worker:", "lease:", "tally:", "order:pause", "doubt:", "control:")
+#: So many groups of failures are shown, so many of the latest failures, and so many doubts.
+FAILURES, LATEST, DOUBTS = 100, 50, 100
 #: A queue grows when more than this many times as much comes as goes.
 GROWING = 1.05
 
@@ -83,6 +84,8 @@ def compose(facts: Facts) -> Snapshot:
         recent=tuple(_latest(tallies)),
         singletons=tuple(_singletons(beats)),
         paused=tuple(row for _, row in _paused(found["order:pause"], Kind.PAUSE_TYPE)),
+        doubts=tuple(_doubts(found["doubt:"]))[:DOUBTS],
+        doubtful=len(found["doubt:"]),
         history=history,
         missing=tuple(_missing(facts, control)),
     )
@@ -381,6 +384,12 @@ def _latest(tallies: Iterable[Tally]) -> list[FailedRow]:
         for one in each.latest
     ]
     return sorted(rows, key=lambda row: row.at, reverse=True)[:LATEST]
+
+
+def _doubts(listed: Mapping[str, bytes]) -> Iterator[DoubtRow]:
+    """Effects in doubt, those of the latest jobs first."""
+    for name in sorted(listed, reverse=True):
+        yield DoubtRow(key=listed[name].decode(), job=name.split(":")[1])
 
 
 def _missing(facts: Facts, control: Mapping[str, bytes]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from kq.control import Control
 from kq.control.chronicle import Chronicle
 from kq.control.sight import Health, Heartbeat, RunningJob
 from kq.errors import BrokerError
+from kq.event import Event
 from kq.record import SEAT, encode, overdue_key, worker_key
 from kq.standing import caller, read
 from kq.state.store import StoreUnreachable, Write
@@ -109,6 +110,7 @@ class Rounds:
             log.warning(
                 "retired %s: dead, last beat %s ago; it ran %s", worker.name, format_duration(round(beat.age)), held
             )
+            self._say(Event(event="retired", at=retired.retired, worker=worker.name, message=f"it ran {held}"))
 
     # Jobs that run long.
 
@@ -126,6 +128,15 @@ class Rounds:
         what, where = f"{job.type} {job.id}", beat.worker.name
         ran, limit = format_duration(job.seconds + beat.age), format_duration(job.limit)
         log.warning("overdue: %s has run for %s of at most %s on %s", what, ran, limit, where)
+        seconds = round(job.seconds + beat.age, 3)
+        at = beat.worker.beat + beat.age
+        self._say(
+            Event(event="overdue", at=at, job=job.id, type=job.type, queue=job.queue, worker=where, seconds=seconds)
+        )
+
+    def _say(self, event: Event) -> None:
+        if self._app.herald.listened:
+            self._app.herald.say([event])
 
     # What others began.
 

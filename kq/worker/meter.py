@@ -37,8 +37,8 @@ class Meter:
         if ready:
             work.waited.add(max(0.0, now - ready))
 
-    def ended(self, task: Task, verdict: Verdict, ran: float | None, now: float) -> None:
-        """task has ended with verdict. ran: seconds from its start; None when it did not start."""
+    def ended(self, task: Task, verdict: Verdict, now: float) -> None:
+        """task has ended with verdict, now."""
         work = self._of(task)
         match verdict:
             case Complete():
@@ -63,8 +63,8 @@ class Meter:
                 work.expired += 1
             case _:
                 return
-        if ran is not None:
-            work.ran.add(ran)
+        if task.ran is not None:
+            work.ran.add(task.ran)
 
     def tally(self, worker: str, began: float, now: float) -> Tally:
         """All of it as it is now. began: when this one began to count; both by the store's clock."""

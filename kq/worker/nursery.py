@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+from functools import partial
 
 import msgspec
 
@@ -31,7 +32,7 @@ from kq.policy import RetryPolicy
 from kq.worker.executor import be_deaf, run_executor
 from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
 from kq.worker.lapse import Lapse, Sight
-from kq.worker.relay import Line, RelayedPublisher, RelayedStore
+from kq.worker.relay import Line, RelayedMouth, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame, read_frame
 
 #: Seconds between two looks at the lapse while it is past, or nothing is held.
@@ -232,7 +233,7 @@ class _Nursery:
             sock, page, claims = descriptors[:3]
             if spawn.relayed:
                 line = Line(socket.socket(fileno=descriptors[3]))
-                self._app.connect(RelayedPublisher(line), RelayedStore(line))
+                self._app.connect(RelayedPublisher(line), RelayedStore(line), partial(RelayedMouth, line))
             mine = Claims(spawn.slots, (claims, -1))
             page_of = Page(spawn.slots, page)
             run_executor(self._app, socket.socket(fileno=sock), page_of, mine, sight, spawn.pool)

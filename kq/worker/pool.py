@@ -110,6 +110,7 @@ class Task:
     seq: int = 0
     started: float = 0.0  # monotonic; 0: not started
     began: float = 0.0  # the same as an instant, for its history
+    ran: float | None = None  # seconds from its start to its end, when it has ended
     interrupted: bool = False
     killed: bool = False
     cut: float = float("inf")  # when it was ordered to end; monotonic

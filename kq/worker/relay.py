@@ -16,6 +16,7 @@ import msgspec
 
 from kq.app import App
 from kq.errors import BrokerFull, BrokerUnreachable, KqError
+from kq.events import Mouth
 from kq.message import Envelope
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.worker.wire import frame, read_frame
@@ -51,7 +52,11 @@ class Now(msgspec.Struct, tag="now"):
     pass
 
 
-Call: TypeAlias = Publish | Get | Put | Scan | Wait | Now
+class Tell(msgspec.Struct, tag="tell"):
+    messages: list[tuple[str, bytes]]
+
+
+Call: TypeAlias = Publish | Get | Put | Scan | Wait | Now | Tell
 
 
 class Answer(msgspec.Struct):
@@ -72,15 +77,20 @@ def answer_calls(app: App, sock: socket.socket) -> None:
 
 
 def _answer(app: App, sock: socket.socket) -> None:
+    mouths: list[Mouth] = []
     with sock:
         try:
             while (data := read_frame(sock)) is not None:
-                sock.sendall(frame(_carry_out(app, _decode_call(data))))
+                sock.sendall(frame(_carry_out(app, mouths, _decode_call(data))))
         except OSError:
             return  # the executor died in the middle of a call
+        finally:
+            for mouth in mouths:
+                mouth.close()
 
 
-def _carry_out(app: App, call: Call) -> Answer:
+def _carry_out(app: App, mouths: list[Mouth], call: Call) -> Answer:
+    """mouths: what tells events, when some were told before."""
     try:
         match call:
             case Publish(envelopes, until):
@@ -96,6 +106,11 @@ def _carry_out(app: App, call: Call) -> Answer:
                 return Answer(app.store.wait(key, timeout))
             case Now():
                 return Answer(app.store.now())
+            case Tell(messages):
+                if not mouths:
+                    mouths.append(Mouth(app.broker))
+                mouths[0].tell(messages)
+                return Answer()
     except (KqError, StoreUnreachable) as error:
         return Answer(error=str(error), full=isinstance(error, BrokerFull))
 
@@ -126,6 +141,21 @@ class RelayedPublisher:
         answer = self._line.ask(Publish(list(envelopes), until))
         if answer.error:
             raise BrokerFull(answer.error) if answer.full else BrokerUnreachable(answer.error, stored="unknown")
+
+    def close(self) -> None:
+        """The line stays: it is the executor's."""
+
+
+class RelayedMouth:
+    """Tells events through the supervisor's process."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        answer = self._line.ask(Tell(list(messages)))
+        if answer.error:
+            raise BrokerUnreachable(answer.error, stored="unknown")
 
     def close(self) -> None:
         """The line stays: it is the executor's."""

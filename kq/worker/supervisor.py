@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -25,6 +26,8 @@ from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
+from kq.event import Event
+from kq.events import Herald, Mouth
 from kq.failure import Failure, names_of
 from kq.fallback import check_queues
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
@@ -50,7 +53,7 @@ from kq.record import answer_key, encode, lease_key, tally_key, worker_key
 from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
-from kq.worker import journal
+from kq.worker import journal, news
 from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
 from kq.worker.guard import Guard
@@ -144,6 +147,8 @@ class Supervisor:
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._process = new_id()
         self._meter, self._usage = Meter(), Usage()
+        self._herald: Herald | None = None  # while somebody listens
+        self._news: list[Event] = []
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
@@ -195,6 +200,7 @@ class Supervisor:
         if self._stop_by is None:
             self._stop_by = now + self.plan.grace
             log.info("told to end: %s running, up to %s for them", running, format_duration(self.plan.grace))
+            self._tell_of_me("stopping")
         else:
             self._stop_by = now
             log.warning("told to end at once: %s running, given back", running)
@@ -266,6 +272,8 @@ class Supervisor:
         self._dispatch()
         if now >= self.pool.next_due:
             self.pool.enforce()
+        if self._news:
+            self._spread()
 
     def _is_over(self, session: Session) -> bool:
         """Whether its lease is about to end, or was when the guard acted on it: a beat after that is too late."""
@@ -440,6 +448,7 @@ class Supervisor:
     def _obey(self, session: Session, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
         self._standing, self._ordered = standing, bool(standing)
+        self._open_mouth()
         self._retire(standing)
         for queue in self._queues:
             self._open_or_close(session, queue)
@@ -451,6 +460,27 @@ class Supervisor:
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
                 self.pool.cut_short(task)
+
+    def _open_mouth(self) -> None:
+        """Tell events from now on if somebody listens, else no more."""
+        listened = self._standing.hears("events")
+        if listened and self._herald is None:
+            self._herald = Herald(partial(Mouth, self._broker))
+            self._tell_of_me("stopping" if self._stop_by is not None else "ready")
+        elif not listened and self._herald is not None:
+            self._herald.close(0.0)
+            self._herald = None
+
+    def _tell_of_me(self, event: str) -> None:
+        """Tell those who listen how this worker is."""
+        if self._herald is not None:
+            self._news.append(Event(event=event, at=self._clock.now() + self._behind, worker=self._name))
+
+    def _spread(self) -> None:
+        """Let what happened in this round be told."""
+        news, self._news = self._news, []
+        if self._herald is not None:
+            self._herald.say(news)
 
     def _open_or_close(self, session: Session, queue: str) -> None:
         """Take jobs from queue, or do not."""
@@ -704,6 +734,8 @@ class Supervisor:
         """An executor begins with task."""
         journal.started(task)
         self._meter.started(task, task.began + self._behind)
+        if self._herald is not None:
+            self._news.append(news.started(task, self._name, task.began + self._behind))
 
     def _judged(self, task: Task, outcome: Outcome) -> Verdict:
         return verdict_after(outcome, task.counters, task.rules, self._chance)
@@ -713,6 +745,7 @@ class Supervisor:
             verdict = self._standing.last_word(task.head.id, verdict)
         self._finished.append((task, verdict))
         now = self._clock.monotonic()
+        task.ran = now - task.started if task.started else None
         self._settle_by = min(self._settle_by, now + HOLD if _is_small(task, verdict) else now)
         if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
             self._note_end(task, verdict)
@@ -726,10 +759,8 @@ class Supervisor:
 
     def _note_end(self, task: Task, verdict: Verdict) -> None:
         """Log and count how an execution ended, once."""
-        now = self._clock.monotonic()
-        journal.ended(task, verdict, now)
-        ran = now - task.started if task.started else None
-        self._meter.ended(task, verdict, ran, self._clock.now() + self._behind)
+        journal.ended(task, verdict, self._clock.monotonic())
+        self._meter.ended(task, verdict, self._clock.now() + self._behind)
         task.told = True
 
     def _bear(self, task: Task) -> None:
@@ -795,6 +826,8 @@ class Supervisor:
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
                 self._late.add(task, verdict, self._scribe, now)
+            elif self._herald is not None and settlements[position] not in late:
+                self._news += news.ended(task, verdict, self._name, now + self._behind)
         self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
         self._drain_now = True
@@ -946,6 +979,10 @@ class Supervisor:
                 self._store.write(
                     [Write(lease_key(self._name), None), Write(worker_key(self._name), None), self._tally(now)]
                 )
+        self._tell_of_me("ended")
+        self._spread()
+        if self._herald is not None:
+            self._herald.close()
         self._guard.stop()
         self.pool.close()
         self._ears.close()

@@ -218,6 +218,15 @@ def test_the_latest_failures_come_first() -> None:
     ]
 
 
+def test_effects_in_doubt_are_shown_with_the_jobs_that_wait_for_an_answer() -> None:
+    told = facts({})
+    assert told.found is not None
+    doubts = {"doubt:01a:9f": b"mail:ann", "doubt:01b:3c": b"mail:bob"}
+    shot = compose(Facts(NOW, {}, {**told.found, "doubt:": doubts}))
+    assert [(row.key, row.job) for row in shot.doubts] == [("mail:bob", "01b"), ("mail:ann", "01a")]
+    assert shot.doubtful == 2
+
+
 def test_the_simple_way_is_a_part_of_all() -> None:
     shot = compose(facts({"mail": Load()}, tallies=(did(completed=20, degraded=5),)))
     assert (queue(shot).degraded, shot.totals.degraded) == (0.25, 0.25)

@@ -19,9 +19,9 @@ FAILURE = Failure(("ValueError",), "row 7", '  File "/srv/shop/bill.py", line 3,
 OTHER = Failure(("KeyError",), "'x'", '  File "/srv/shop/bill.py", line 9, in total\n')
 
 
-def task(queue: str = "mail", type: str = "send", id: str = "1", **head: Any) -> Task:
+def task(queue: str = "mail", type: str = "send", id: str = "1", ran: float | None = 0.1, **head: Any) -> Task:
     delivery = Delivery(1, queue, id, {}, b"", 0, False, "")
-    return Task(delivery, Head(id=id, type=type, **head), Kind(type, Rules(), 60.0, 0.0), Counters())
+    return Task(delivery, Head(id=id, type=type, **head), Kind(type, Rules(), 60.0, 0.0), Counters(), ran=ran)
 
 
 def retry(delay: float = 5.0) -> Retry:
@@ -52,7 +52,7 @@ def only(tally: Tally) -> Work:
 def test_each_verdict_counts_as_what_it_is(verdict: Verdict, counted: dict[str, int]) -> None:
     meter = Meter()
     meter.started(task(), 10.0)
-    meter.ended(task(), verdict, 2.0, 12.0)
+    meter.ended(task(), verdict, 12.0)
     work = only(meter.tally("w", 0.0, 12.0))
     names = ("completed", "failed", "retried", "fell", "buried", "revoked", "expired")
     assert {name: number for name in names if (number := getattr(work, name))} == counted
@@ -74,7 +74,7 @@ def test_a_job_waited_since_it_might_have_started(head: dict[str, Any], waited: 
 def test_a_job_that_completes_after_a_fallback_does_so_the_simple_way() -> None:
     meter = Meter()
     for degraded in (0, 2):
-        meter.ended(task(degraded_by=degraded), Complete(b""), 0.1, 1.0)
+        meter.ended(task(degraded_by=degraded), Complete(b""), 1.0)
     work = only(meter.tally("w", 0.0, 1.0))
     assert (work.completed, work.degraded) == (2, 1)
 
@@ -82,19 +82,19 @@ def test_a_job_that_completes_after_a_fallback_does_so_the_simple_way() -> None:
 def test_queues_and_types_are_counted_apart() -> None:
     meter = Meter()
     for each in (task(), task(type="other"), task("bulk"), task()):
-        meter.ended(each, Complete(b""), 0.1, 1.0)
+        meter.ended(each, Complete(b""), 1.0)
     counted = {(work.queue, work.type): work.completed for work in meter.tally("w", 0.0, 1.0).work}
     assert counted == {("mail", "send"): 2, ("mail", "other"): 1, ("bulk", "send"): 1}
 
 
 def test_the_last_minute_forgets_what_is_older() -> None:
     meter = Meter()
-    meter.ended(task(), Complete(b""), 0.1, 1.0)
+    meter.ended(task(), Complete(b""), 1.0)
     assert meter.tally("w", 0.0, 2.0).span == 2.0
     for now in range(5, 100, 5):
         tally = meter.tally("w", 0.0, float(now))
     assert (tally.recent, only(tally).completed) == ([], 1)
-    meter.ended(task(), Complete(b""), 0.1, 96.0)
+    meter.ended(task(), Complete(b""), 96.0)
     tally = meter.tally("w", 0.0, 97.0)
     assert [work.completed for work in tally.recent] == [1]
     assert MINUTE - 10 <= tally.span <= MINUTE
@@ -103,7 +103,7 @@ def test_the_last_minute_forgets_what_is_older() -> None:
 def test_beats_that_are_far_apart_do_not_lose_the_last_minute() -> None:
     meter = Meter()
     meter.tally("w", 0.0, 1.0)
-    meter.ended(task(), Complete(b""), 0.1, 200.0)
+    meter.ended(task(), Complete(b""), 200.0)
     tally = meter.tally("w", 0.0, 300.0)
     assert [work.completed for work in tally.recent] == [1]
 
@@ -111,7 +111,7 @@ def test_beats_that_are_far_apart_do_not_lose_the_last_minute() -> None:
 def test_failures_that_are_alike_are_one_group() -> None:
     meter = Meter()
     for number, failure in enumerate([FAILURE, OTHER, FAILURE]):
-        meter.ended(task(id=str(number)), Bury(failure, Counters(1), "raised"), 0.1, float(number))
+        meter.ended(task(id=str(number)), Bury(failure, Counters(1), "raised"), float(number))
     other, group = meter.tally("w", 0.0, 3.0).groups
     assert (group.exception, group.place, group.number, group.last, group.job) == (
         "ValueError",
@@ -126,7 +126,7 @@ def test_failures_that_are_alike_are_one_group() -> None:
 def test_memory_is_bounded_whatever_fails() -> None:
     meter = Meter()
     for number in range(GROUPS * 3):
-        meter.ended(task(type=f"t{number}"), Bury(FAILURE, Counters(1), "raised"), 0.1, float(number))
+        meter.ended(task(type=f"t{number}"), Bury(FAILURE, Counters(1), "raised"), float(number))
     tally = meter.tally("w", 0.0, 1.0)
     assert [group.type for group in tally.groups] == [f"t{number}" for number in range(GROUPS * 2, GROUPS * 3)]
     assert len(tally.latest) == LATEST
@@ -135,7 +135,7 @@ def test_memory_is_bounded_whatever_fails() -> None:
 def test_a_retry_is_known_until_it_is_due() -> None:
     meter = Meter()
     for delay in (5.0, 5.0, 500.0):
-        meter.ended(task(), retry(delay), 0.1, 100.0)
+        meter.ended(task(), retry(delay), 100.0)
     assert sum(number for _, number in meter.tally("w", 0.0, 101.0).returning["mail"]) == 3
     assert sum(number for _, number in meter.tally("w", 0.0, 110.0).returning["mail"]) == 1
     assert meter.tally("w", 0.0, 700.0).returning == {}
@@ -144,14 +144,14 @@ def test_a_retry_is_known_until_it_is_due() -> None:
 def test_many_retries_take_few_numbers() -> None:
     meter = Meter()
     for number in range(10_000):
-        meter.ended(task(), retry(3600.0 + number), 0.1, 100.0)
+        meter.ended(task(), retry(3600.0 + number), 100.0)
     assert len(meter.tally("w", 0.0, 101.0).returning["mail"]) < 10
 
 
 def test_what_took_how_long_can_be_asked() -> None:
     meter = Meter()
     for ran in (0.2, 0.3, 40.0):
-        meter.ended(task(), Complete(b""), ran, 1.0)
+        meter.ended(task(ran=ran), Complete(b""), 1.0)
     half = quantile([only(meter.tally("w", 0.0, 1.0)).ran], 0.5)
     assert half is not None
     assert 0.1 <= half <= 0.5

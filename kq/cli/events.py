@@ -1,0 +1,80 @@
+"""`kq events`: what happens, as it happens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kq.cli import offer
+from kq.cli.failing import report
+from kq.cli.frame import Duration, flags, verb, wants_color
+from kq.cli.plain import printable, printable_json
+from kq.cli.target import looking
+from kq.event import Event, encode
+from kq.standing import Hearing
+from kq.units import format_duration
+
+
+@verb("events")
+@click.option("-f", "--follow", is_flag=True, help="Until ctrl-C; that is so in any case.")
+@click.option("--job", metavar="ID", default="", help="Only of this job.")
+@click.option("--queue", default="", shell_complete=offer.QUEUE, help="Only of this queue.")
+@click.option("--type", default="", shell_complete=offer.TYPE, help="Only of this job type; may have *.")
+@click.option("--for", "seconds", type=Duration(), metavar="10s", help="End after so long.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write them to FILE too, a line each.")
+def command(follow: bool, job: str, queue: str, type: str, seconds: float | None, record: Path | None) -> None:
+    """Show what happens to jobs and workers, as it happens; with --json a line each."""
+    tell("events", job, queue, type, seconds, record, as_text)
+
+
+def tell(
+    what: Hearing,
+    job: str,
+    queue: str,
+    type: str,
+    seconds: float | None,
+    record: Path | None,
+    text: Callable[[Event], str],
+) -> None:
+    """Listen, and print what is heard."""
+    over = threading.Event()
+    with looking() as control, ExitStack() as stack:
+        file = stack.enter_context(record.open("ab", buffering=0)) if record is not None else None
+        if seconds is not None:
+            timer = threading.Timer(seconds, over.set)
+            timer.daemon = True
+            timer.start()
+        for event in control.events(job=job, queue=queue, type=type, what=what, over=over, on_outage=_say):
+            line = encode(event)
+            if file is not None:
+                file.write(line + b"\n")
+            click.echo(printable_json(line.decode()) if flags().json else printable(text(event)))
+
+
+def as_text(event: Event) -> str:
+    """One line for people."""
+    about = f"{event.type} {event.job} ({event.queue}{f', attempt {event.attempt}' if event.attempt else ''})"
+    told = [time.strftime("%H:%M:%S", time.localtime(event.at)), event.event, about if event.job else event.worker]
+    if event.seconds is not None:
+        told.append(f"after {format_duration(event.seconds)}")
+    if event.event == "progress":
+        told.append(f"{event.n:g} of {event.of:g}" if event.of else f"{event.n:g}")
+    if event.event == "lost":
+        told.append(f"{event.n:g} events were not told, as there were too many")
+    if event.message:
+        told.append(event.message)
+    if event.next is not None and event.next > event.at:
+        told.append(f"again in {format_duration(round(event.next - event.at, 3))}" if event.error else "delayed")
+    if event.worker and event.job:
+        told.append(f"on {event.worker}")
+    return "  ".join(told)
+
+
+def _say(error: Any) -> None:
+    report(error, as_json=flags().json, verbose=False, color=wants_color(flags().no_color))

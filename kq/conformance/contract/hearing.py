@@ -1,0 +1,132 @@
+"""Hearing: who listens is told what happens to jobs and workers, on every broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kq.app import App
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, outcome
+from kq.control import Control
+from kq.event import Event
+
+#: Seconds within which what happens is heard.
+SOON = 15.0
+#: Seconds between two jobs that are submitted until one is heard of.
+MOMENT = 0.1
+
+
+class Listener:
+    """What is heard, in a thread."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def of(self, job: str) -> list[str]:
+        """The names of the events of a job, in order."""
+        return [event.event for event in list(self.events) if event.job == job]
+
+    def heard(self, job: str, *names: str) -> list[Event]:
+        """The events of a job as soon as those names are among them."""
+        eventually(lambda: set(names) <= set(self.of(job)), f"{', '.join(names)} of {job}", SOON)
+        return [event for event in list(self.events) if event.job == job]
+
+
+@contextmanager
+def listening(app: App, **wanted: Any) -> Iterator[Listener]:
+    """Listen while the block runs."""
+    listener, over = Listener(), threading.Event()
+    apart = app.apart()
+    thread = threading.Thread(target=_listen, args=(apart, listener, over, wanted), daemon=True)
+    thread.start()
+    try:
+        yield listener
+    finally:
+        over.set()
+        thread.join(10)
+        apart.close()
+
+
+def _listen(app: App, listener: Listener, over: threading.Event, wanted: dict[str, Any]) -> None:
+    with Control(app) as control:
+        for event in control.events(over=over, **wanted):
+            listener.events.append(event)
+
+
+class Hearing(ContractWorld):
+    """Every move of a job is told while somebody listens."""
+
+    def begun(self, listener: Listener, submit: Callable[[], Any]) -> None:
+        """Submit jobs until one is heard of from its submit to its end: then everybody knows that somebody listens."""
+
+        asked: list[str] = []
+
+        def one() -> bool:
+            handle = submit()
+            handle.result(20)
+            asked.append(handle.id)
+            time.sleep(MOMENT)
+            return any({"submitted", "started", "completed"} <= set(listener.of(id)) for id in asked)
+
+        eventually(one, "somebody listens, and everybody knows", SOON)
+
+    def test_a_job_is_heard_of_from_its_submit_to_its_end(self, app: App, jobs: Jobs, crew: Crew, queue: str) -> None:
+        crew.worker()
+        with listening(app) as listener:
+            self.begun(listener, jobs.note.submit)
+            job = jobs.note.submit("word")
+            events = {event.event: event for event in listener.heard(job.id, "submitted", "started", "completed")}
+            (worker,) = [event.worker for event in listener.events if event.event == "ready"][-1:]
+        assert events.keys() == {"submitted", "started", "completed"}
+        started, completed = events["started"], events["completed"]
+        assert (started.type, started.queue, started.worker, started.attempt) == ("note", queue, worker, 1)
+        assert completed.seconds is not None
+        assert 0 <= started.at - events["submitted"].at < SOON
+        assert completed.at >= started.at
+
+    def test_what_fails_says_why_and_what_becomes_of_the_job(self, app: App, jobs: Jobs, crew: Crew) -> None:
+        crew.worker()
+        with listening(app) as listener:
+            self.begun(listener, jobs.note.submit)
+            job = jobs.perform_fixed.submit(["raise OSError", "bad"])
+            outcome(job)
+            events = listener.heard(job.id, "failed", "buried")
+        assert [event.event for event in events if event.worker] == ["started", "failed", "started", "buried"]
+        failed, buried = (event for event in events if event.error)
+        assert (failed.error, failed.message, failed.attempt) == ("OSError", "OSError: as asked", 1)
+        assert failed.next is not None
+        assert 0.1 <= failed.next - failed.at <= 0.3
+        assert (buried.error, buried.next, buried.attempt) == ("BadJob", None, 2)
+
+    def test_who_wants_one_job_or_type_hears_of_no_other(self, app: App, jobs: Jobs, crew: Crew, queue: str) -> None:
+        crew.worker()
+        with listening(app, type="ad?", queue=queue) as some, listening(app) as all:
+            self.begun(all, jobs.note.submit)
+            self.begun(some, lambda: jobs.add.submit(1, 2))
+        assert {event.type for event in some.events} == {"add"}
+        assert {"note", "add"} <= {event.type for event in all.events}
+
+    def test_who_ends_is_not_told_any_more_and_others_are(self, app: App, jobs: Jobs, crew: Crew) -> None:
+        crew.worker()
+        with listening(app) as stays:
+            with listening(app) as leaves:
+                self.begun(leaves, jobs.note.submit)
+            heard = len(leaves.events)
+            job = jobs.note.submit()
+            stays.heard(job.id, "completed")
+        assert len(leaves.events) == heard
+        with Control(app) as control:
+            assert control.ping()  # and the worker goes on
+
+    def test_jobs_run_as_ever_when_nobody_listens(self, app: App, jobs: Jobs, crew: Crew) -> None:
+        crew.worker()
+        assert [handle.result(20) for handle in app.submit_many(jobs.add.job(n, 1) for n in range(20))]
+        with listening(app) as listener:
+            self.begun(listener, jobs.note.submit)
+        assert jobs.note.submit("after").result(20) == "after"

@@ -1,0 +1,205 @@
+"""The event exchange: telling what happens, and hearing it. Nothing waits for it, and nothing fails of it.
+
+Who listens says so by an order in the state store (`kq.standing`), for as long as he does; workers read it with the
+orders, programs that submit jobs look for it now and then. When nobody listens nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import kq.event
+from kq.broker import Broker, establish, quietly, translated
+from kq.clock import SYSTEM, new_id
+from kq.errors import BrokerError
+from kq.event import Event, batches
+from kq.message import CONTENT_TYPE
+from kq.state.store import StoreUnreachable
+
+#: The topic exchange.
+EXCHANGE = "kq.events"
+#: So many events wait to be told; of more it is only told how many.
+WAITING = 10_000
+#: So many are told at a time, and seconds between two times: what gathers meanwhile goes together.
+AT_A_TIME, PAUSE = 1000, 0.05
+#: Seconds without an answer after which a broker is let alone for a while, and for how long.
+TIMEOUT, ALONE = 2.0, 1.0
+#: Seconds between two times that it is asked whether anybody listens.
+ASK = 2.0
+#: So many batches wait for one who listens, at most; then he is too slow, and some are not told.
+BACKLOG = 10_000
+#: Seconds without a word after which one who listens is taken to be gone.
+LEASE = 15.0
+
+
+class Tells(Protocol):
+    """What tells events: a Mouth, or something that passes them on to one."""
+
+    def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish bodies under their keys; who does not listen misses them. Raises BrokerError."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class Herald:
+    """Tells events, in a thread of its own that begins with the first one. May be used by several threads.
+
+    listens: whether anybody does, asked in that thread now and then; None: who says something knows that somebody does.
+    """
+
+    def __init__(self, line: Callable[[], Tells], listens: Callable[[], bool] | None = None) -> None:
+        self._line, self._listens = line, listens
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._something = threading.Event()
+        self._heard_until = self._deaf_until = 0.0
+        self._over = False
+        self._thread: threading.Thread | None = None
+        self._process = 0
+
+    @property
+    def listened(self) -> bool:
+        """Whether an event is worth making: somebody listens, or it is time to find out."""
+        return self._listens is None or time.monotonic() >= self._deaf_until
+
+    def say(self, events: Iterable[Event]) -> None:
+        """Let events be told soon. Never waits, never raises."""
+        if self._process != os.getpid():  # a child has none of its parent's threads, and its parent tells its own
+            self._process, self._something = os.getpid(), threading.Event()
+            self._waiting.clear()
+            self._thread = threading.Thread(target=self._run, name="kq-herald", daemon=True)
+            self._thread.start()
+        for event in events:
+            if len(self._waiting) < WAITING:
+                self._waiting.append(event)
+            else:
+                self._lost += 1
+        self._something.set()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Tell what waits, within timeout seconds, and end."""
+        self._over = True
+        self._something.set()
+        if self._thread is not None and self._process == os.getpid():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        line: Tells | None = None
+        while not self._over:
+            self._something.wait()
+            self._something.clear()
+            while self._waiting:
+                line = self._tell(line)
+                if not self._over:
+                    time.sleep(PAUSE)
+        if line is not None:
+            line.close()
+
+    def _tell(self, line: Tells | None) -> Tells | None:
+        """Tell some of what waits, on line or another one; returns that."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_A_TIME))]
+        try:
+            if not self._is_heard():
+                return line
+            if self._lost:
+                batch.append(Event(event="lost", at=SYSTEM.now(), n=self._lost))
+            line = line or self._line()
+            line.tell(batches(batch))
+            self._lost = 0
+        except BrokerError:
+            self._lost += len(batch)
+            if line is not None:
+                line.close()
+            if self._over:
+                self._waiting.clear()
+            else:
+                time.sleep(ALONE)
+            return None
+        return line
+
+    def _is_heard(self) -> bool:
+        now = time.monotonic()
+        if self._listens is None or now < self._heard_until:
+            return True
+        if now < self._deaf_until:
+            return False
+        heard = False
+        with suppress(StoreUnreachable):
+            heard = self._listens()
+        self._heard_until, self._deaf_until = (now + ASK, 0.0) if heard else (0.0, time.monotonic() + ASK)
+        self._lost = self._lost if heard else 0
+        return heard
+
+
+class Mouth:
+    """A connection for telling. Raises BrokerError."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        with translated(broker):
+            self._connection = broker.connection(timeout=min(TIMEOUT, broker.submit_timeout))
+            establish(self._connection)
+            self._channel = self._connection.channel()
+            self._channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
+            self._channel.tx_select()
+
+    def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish bodies under their keys; who does not listen misses them."""
+        with translated(self._broker):
+            for key, body in messages:
+                message = self._channel.prepare_message(body, 0, CONTENT_TYPE, "utf-8", {}, {"delivery_mode": 1})
+                self._channel.basic_publish(message, exchange=EXCHANGE, routing_key=key)
+            self._channel.tx_commit()
+
+    def close(self) -> None:
+        quietly(self._connection.close)
+
+
+class Ear:
+    """A connection that hears events of the given keys (topic patterns). Not thread-safe. Raises BrokerError."""
+
+    def __init__(self, broker: Broker, keys: Iterable[str], heard: Callable[[Event], None]) -> None:
+        self._broker, self._heard = broker, heard
+        self.name = f"listen-{new_id()}"
+        with translated(broker):
+            self._connection = broker.connection(lease=LEASE, name=self.name)
+            establish(self._connection)
+            channel = self._connection.channel()
+            channel.exchange_declare(EXCHANGE, "topic", durable=True, auto_delete=False)
+            queue = f"{EXCHANGE}.{self.name}"
+            channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments={"x-max-length": BACKLOG})
+            for key in keys:
+                channel.queue_bind(queue, EXCHANGE, key)
+            channel.basic_consume(queue, no_ack=True, callback=self._on_message)
+
+    def listen(self, timeout: float) -> None:
+        """Hear what comes within timeout seconds."""
+        with translated(self._broker), suppress(TimeoutError):
+            self._connection.drain_events(timeout=timeout)
+
+    def beat(self) -> None:
+        """Say that somebody still listens; to be called three times in a LEASE."""
+        with translated(self._broker):
+            self._connection.heartbeat_check()
+
+    def close(self) -> None:
+        quietly(self._connection.close)
+
+    def _on_message(self, message: Any) -> None:
+        body = message.body
+        for event in heard(body.encode() if isinstance(body, str) else bytes(body)):
+            self._heard(event)
+
+
+def heard(body: bytes) -> list[Event]:
+    """The events in a message; none where somebody else wrote it."""
+    with suppress(ValueError):
+        return kq.event.decode(body)
+    return []

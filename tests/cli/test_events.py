@@ -1,0 +1,87 @@
+"""`kq events`: what people and scripts see happen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import kq
+from kq.clock import new_id
+from kq.job import Job, Settings
+from tests.cli.conftest import Place, worker
+from tests.cli.test_schema import fits
+
+JOBS = """
+import kq
+
+app = kq.App("shop")
+
+
+@app.job(queue="mail")
+def shout(text: str) -> str:
+    return text.upper()
+
+
+@app.job
+def boom() -> None:
+    raise kq.BadJob("no\\x1b[31m good")
+"""
+SHOUT: Job[Any] = Job(new_id(), "jobs.shout", ("hi",), settings=Settings(queue="mail"))
+BOOM: Job[Any] = Job(new_id(), "jobs.boom")
+
+
+@pytest.fixture
+def shop(place: Place) -> Iterator[Place]:
+    """A folder with an application whose worker runs."""
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
+    with worker(place):
+        yield place
+
+
+def until(process: subprocess.Popen[str], shop: Place, word: str, job: Job[Any]) -> str:
+    """The first line that process prints with word, while job is submitted again and again."""
+    heard = threading.Event()
+    app = kq.App("shop", url=f"sqlite:///{shop.folder}/kq.db")
+
+    def submit() -> None:
+        while not heard.wait(0.1):
+            app.submit(replace(job, id=new_id()))
+
+    submitter = threading.Thread(target=submit)
+    submitter.start()
+    assert process.stdout is not None
+    try:
+        return next(line for line in process.stdout if word in line)
+    finally:
+        heard.set()
+        submitter.join()
+        app.close()
+
+
+def test_each_event_is_a_line_of_json_of_a_fixed_form(shop: Place) -> None:
+    with shop.watching("events", "-f", "--json", "--queue", "mail", "--record", "heard.jsonl") as process:
+        line = until(process, shop, '"completed"', SHOUT)
+    event = json.loads(line)
+    fits("events", event)
+    assert (event["event"], event["type"], event["queue"]) == ("completed", "jobs.shout", "mail")
+    recorded = (shop.folder / "heard.jsonl").read_text().splitlines()
+    assert line.strip() in recorded
+    assert {json.loads(each)["queue"] for each in recorded} == {"mail"}
+
+
+def test_people_read_what_failed_and_why_and_nothing_that_moves_their_cursor(shop: Place) -> None:
+    with shop.watching("events") as process:
+        line = until(process, shop, "buried", BOOM)
+    assert "jobs.boom" in line
+    assert "BadJob: no\\x1b[31m good" in line
+
+
+def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:
+    assert shop.kq("events", "--for", "300ms").code == 0
