@@ -30,6 +30,8 @@ WAITING = 10_000
 AT_A_TIME, PAUSE = 1000, 0.05
 #: Seconds without an answer after which a broker is let alone for a while, and for how long.
 TIMEOUT, ALONE = 2.0, 1.0
+#: Seconds after the last event for which a connection is kept for the next.
+IDLE = 10.0
 #: Seconds between two times that it is asked whether anybody listens.
 ASK = 2.0
 #: So many batches wait for one who listens, at most; then he is too slow, and some are not told.
@@ -49,20 +51,24 @@ class Tells(Protocol):
 
 
 class Herald:
-    """Tells events, in a thread of its own that begins with the first one. May be used by several threads.
+    """Tells events, in a thread that lives while there are some. May be used by several threads.
 
     listens: whether anybody does, asked in that thread now and then; None: who says something knows that somebody does.
     """
 
     def __init__(self, line: Callable[[], Tells], listens: Callable[[], bool] | None = None) -> None:
         self._line, self._listens = line, listens
+        self._heard_until = self._deaf_until = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be without a thread."""
+        self._process = os.getpid()
         self._waiting: deque[Event] = deque()
         self._lost = 0
-        self._something = threading.Event()
-        self._heard_until = self._deaf_until = 0.0
-        self._over = False
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._process = 0
+        self._over = False
 
     @property
     def listened(self) -> bool:
@@ -72,35 +78,43 @@ class Herald:
     def say(self, events: Iterable[Event]) -> None:
         """Let events be told soon. Never waits, never raises."""
         if self._process != os.getpid():  # a child has none of its parent's threads, and its parent tells its own
-            self._process, self._something = os.getpid(), threading.Event()
-            self._waiting.clear()
-            self._thread = threading.Thread(target=self._run, name="kq-herald", daemon=True)
-            self._thread.start()
-        for event in events:
-            if len(self._waiting) < WAITING:
-                self._waiting.append(event)
-            else:
-                self._lost += 1
-        self._something.set()
+            self._begin()
+        with self._changed:
+            for event in events:
+                if len(self._waiting) < WAITING:
+                    self._waiting.append(event)
+                else:
+                    self._lost += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="kq-herald", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
 
     def close(self, timeout: float = 1.0) -> None:
         """Tell what waits, within timeout seconds, and end."""
-        self._over = True
-        self._something.set()
-        if self._thread is not None and self._process == os.getpid():
-            self._thread.join(timeout)
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            thread = self._thread if self._process == os.getpid() else None
+        if thread is not None:
+            thread.join(timeout)
 
     def _run(self) -> None:
         line: Tells | None = None
-        while not self._over:
-            self._something.wait()
-            self._something.clear()
-            while self._waiting:
-                line = self._tell(line)
-                if not self._over:
-                    time.sleep(PAUSE)
+        while self._has_more(0.0 if line is None else IDLE):
+            line = self._tell(line)
+            if not self._over:
+                time.sleep(PAUSE)
         if line is not None:
             line.close()
+
+    def _has_more(self, patience: float) -> bool:
+        """Whether something waits, or comes within so many seconds; else this was the end of the thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._over, patience)
+            if not self._waiting:
+                self._thread = None
+            return bool(self._waiting)
 
     def _tell(self, line: Tells | None) -> Tells | None:
         """Tell some of what waits, on line or another one; returns that."""
