@@ -389,7 +389,7 @@ def _latest(tallies: Iterable[Tally]) -> list[FailedRow]:
 def _doubts(listed: Mapping[str, bytes]) -> Iterator[DoubtRow]:
     """Effects in doubt, those of the latest jobs first."""
     for name in sorted(listed, reverse=True):
-        yield DoubtRow(key=listed[name].decode(), job=name.split(":")[1])
+        yield DoubtRow(key=text(listed[name]), job=name.split(":")[1])
 
 
 def _missing(facts: Facts, control: Mapping[str, bytes]) -> Iterator[str]:
