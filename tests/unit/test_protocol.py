@@ -23,6 +23,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
+from kq import event
 from kq.broker import Broker
 from kq.errors import MessageError
 from kq.job import FALLBACKS, State
@@ -482,7 +483,11 @@ def first_cells(text: str) -> list[str]:
 def test_each_example_is_what_it_says() -> None:
     read = []
     for block in json_blocks():
-        if "headers" in block:
+        if isinstance(block, list):
+            (failed,) = event.decode(json.dumps(block).encode())
+            assert json.loads(event.encode([failed])) == block
+            assert failed.key == "job.images"
+        elif "headers" in block:
             VALIDATOR.validate(block)
             decode_head(block["headers"])
         elif "kind" in block:
@@ -496,11 +501,14 @@ def test_each_example_is_what_it_says() -> None:
             validator("body").validate(block)
             decode_body(json.dumps(block).encode())
         read.append(block)
-    assert len(read) == 6
+    assert len(read) == 7
 
 
 def test_the_tables_name_what_the_code_knows() -> None:
     assert first_cells(section("Headers")) == [*Head.__struct_fields__, "x-delay", "x-delivery-count"]
+    assert set(event.Event.__struct_fields__) - {"flow"} <= set(first_cells(section("Events")))
+    names = (*event.MOVES, *event.OF_WORKERS, *event.OTHERS)
+    assert [name for name in names if f"`{name}`" not in section("Events")] == []
     assert first_cells(section("History")) == list(Attempt.__struct_fields__)
     assert first_cells(section("Fallbacks")) == list(Stage.__struct_fields__)
     assert first_cells(section("Properties")) == list(SCHEMA["$defs"]["properties"]["properties"])
