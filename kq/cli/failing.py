@@ -49,6 +49,12 @@ class Refused(KqError):
     code = "KQ601"
 
 
+class Late(KqError):
+    """Something that kq waited for did not come about in time."""
+
+    code = "KQ504"
+
+
 class BadArguments(KqError):
     """The arguments do not fit the job type."""
 
@@ -66,6 +72,7 @@ def exit_code_of(error: BaseException) -> int:
     table: list[tuple[type[BaseException], int]] = [
         (click.ClickException, USAGE),
         (ResultTimeout, LATE),
+        (Late, LATE),
         (JobError, NO),
         (ConfigError, CONFIG),
         (MessageError, DATA),

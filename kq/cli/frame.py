@@ -55,6 +55,7 @@ VERBS = {
     "queues": "List queues.",
     "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",
+    "bench": "Measure this broker from this host.",
     "explain": "Say what an error's code means, and what to do.",
     "completion": "Let the shell complete verbs, options and names.",
 }

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import click
 from kq.app import App
 from kq.cli.changes import watch
 from kq.cli.frame import Duration, flags, verb
+from kq.cli.near import did_you_mean
 from kq.cli.plain import LONGEST, cut, printable, printable_json
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
@@ -96,11 +97,20 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
     if not app.broker.traits.shared:
         log.warning("%s lives in this process only: no other program can submit to it", app.address.redacted)
 
+    for name, hint in misspelt(wish.queues, app).items():
+        log.warning("no job type of app %s uses the queue %s. %s", app.name, name, hint)
+
     def ready() -> None:
         log.info("ready: app %s at %s, pool %s", app.name, app.address.redacted, wish.pool)
 
     worker.supervisor.on_connect = ready
     return worker
+
+
+def misspelt(queues: Iterable[str], app: App) -> dict[str, str]:
+    """Those of queues that are much like one that the app's job types use, and are none of those: what was meant."""
+    used = {job_type.settings.queue or "" for job_type in app.jobs.values()}
+    return {name: hint for name in queues if name not in used and (hint := did_you_mean(name, used))}
 
 
 def queues_of(wish: Wish) -> Mapping[str, int] | Sequence[str] | None:

@@ -16,6 +16,7 @@ import pytest
 from kombu import Connection
 
 import kq
+from kq.cli.worker import misspelt
 from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
@@ -350,6 +351,12 @@ def test_a_worker_takes_nothing_from_queues_that_are_not_the_applications(shop: 
     refused = shop.kq("worker", "-Q", "default,mail.buried")
     assert refused.code == 78
     assert refused.err.startswith("KQ101 queue 'mail.buried' is not free")
+
+
+def test_a_queue_that_may_be_misspelt_is_noticed() -> None:
+    app = kq.App("shop")
+    app.job(name="send", queue="mail")(lambda: None)
+    assert misspelt(["mial", "mail", "other"], app) == {"mial": "Did you mean 'mail'?"}
 
 
 def test_a_worker_whose_application_does_not_import_ends_with_the_reason(shop: Place) -> None:
