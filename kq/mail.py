@@ -14,12 +14,12 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email import policy
+from email import policy as forms
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
 from email.utils import formatdate
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -101,7 +101,7 @@ class Mail:
 
     def _text(self, sender: str, recipient: str, utf8: bool) -> bytes:
         """Headers and text; nobody sees the bcc. utf8: addresses may be other than ASCII, else those are left out."""
-        message = EmailMessage(policy.default.clone(cte_type="7bit"))  # not every server takes eight
+        message = EmailMessage(forms.default.clone(cte_type="7bit"))  # not every server takes eight
         message["From"] = mailbox(sender)
         shown = {"To": self.to, "Cc": self.cc, "Reply-To": [self.reply_to] if self.reply_to else []}
         for name, addresses in shown.items():
@@ -118,7 +118,7 @@ class Mail:
         for each in self.attachments:
             main, _, sub = each.type.partition("/")
             message.add_attachment(each.data, maintype=main, subtype=sub, filename=each.name)
-        return message.as_bytes(policy=policy.SMTPUTF8 if utf8 else policy.SMTP)
+        return message.as_bytes(policy=forms.SMTPUTF8 if utf8 else forms.SMTP)
 
     def message_id(self, sender: str, recipient: str) -> str:
         """The same for the same content: who got the mail already recognises it."""
@@ -133,6 +133,7 @@ def mailer(
     sender: str,
     name: str = "kq.mail",
     queue: str = "mail",
+    singleton: bool = True,
     on_doubt: OnDoubt = "bury",
     remember: float = KEEP,
     retry_policy: RetryPolicy | None = None,
@@ -140,18 +141,21 @@ def mailer(
     per_minute: float = 600.0,
     per_recipient: int = 50,
     per_family: int = 5000,
+    fallback: Sequence[JobType[..., Any] | str] = (),
 ) -> JobType[..., dict[str, str]]:
     """A job type that sends mail.
 
     server: smtp://host:port, smtps:// (TLS from the first byte) or smtp+starttls://, with user:password@ before the
     host where it asks for a login; file:///folder, which writes mails there instead; log:, which only tells of them. By
     default what `mail:` in kq.yaml or KQ_MAIL says.
-    sender: as in a From header. patience: seconds that the server may take for one answer. on_doubt: what becomes of
-    a mail when nobody knows whether the server took it. remember: seconds (see App.effect). retry_policy: for mails
-    that the server did not take now; 25 retries over 20 days by default.
+    sender: as in a From header. singleton: one mail at a time, over all workers (see App.job). patience: seconds that
+    the server may take for one answer. on_doubt: what becomes of a mail when nobody knows whether the server took it.
+    remember: seconds (see App.effect). retry_policy: for mails that the server did not take now; 25 retries over 20
+    days by default.
     per_minute: mails of all workers together; further ones wait. per_recipient, per_family: mails within an hour to
     one address, and with one subject but for its numbers. When there are more something sends in a loop: the job type
     is paused, and who has mended that resumes it (kq queues resume --type).
+    fallback: job types that run instead, with the same arguments, where a mail would be buried (see App.job).
     The job's result says for each recipient "sent" or "sent before". Raises ConfigError for a wrong server or sender.
     """
     if not re.match(ADDRESS, sender):
@@ -176,7 +180,8 @@ def mailer(
         mail = Mail(_checked(to), subject, body, html, cc, bcc, reply_to, attachments)
         return postman.deliver(mail)
 
-    return app.job(name=name, queue=queue, retry_policy=retry_policy or Polynomial())(send)
+    policy = retry_policy or Polynomial()
+    return app.job(name=name, queue=queue, singleton=singleton, retry_policy=policy, fallback=fallback)(send)
 
 
 @dataclass
@@ -220,10 +225,14 @@ class Postman:
         effect = job.once(f"{self.name}:{mail.digest(recipient)}", on_doubt=self.on_doubt, keep=self.remember)
         if not effect.was_done():
             self.gate.enter(recipient, mail.family)
-            # All that takes time comes first: begun and done are milliseconds apart, so that few kills leave a doubt.
-            with self.post.ready(addressed) as send, effect:
-                if effect.due:
-                    effect.done(send())
+            try:
+                # What takes time comes first: begun and done are milliseconds apart, so that few kills leave a doubt.
+                with self.post.ready(addressed) as send, effect:
+                    if effect.due:
+                        effect.done(send())
+            except MailRefused:
+                with effect:  # it was tried: the ledger is to know it if a fallback answers
+                    raise
             if effect.before is None:
                 self.gate.count(recipient, mail.family)
         return _told(effect, job)

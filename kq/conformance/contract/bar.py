@@ -105,6 +105,9 @@ class Executioner:
         threading.Timer(self._chance.uniform(0, 0.02), self._kill, (victim, pid)).start()
 
     def _kill(self, victim: str, pid: int) -> None:
+        ended(lambda: self._strike(victim, pid))
+
+    def _strike(self, victim: str, pid: int) -> None:
         worker = next((each for each in self.workers if pid in pids(each)), None)
         if worker is None:
             return

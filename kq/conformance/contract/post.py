@@ -104,6 +104,7 @@ def mail_of(app: App) -> JobType[..., dict[str, str]]:
         os.environ[SERVER],
         sender="Bar <bar@example.org>",
         queue=os.environ[QUEUE],
+        singleton=False,  # else a kill is followed by a rest
         retry_policy=Fixed(delay=0.1, retries=100),
         per_minute=MANY,
         per_recipient=MANY,
