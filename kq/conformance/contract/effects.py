@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import random
 import uuid
 
 import pytest
 
-from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.figures import keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, requires
+from kq.conformance.contract.world import ContractWorld, Gate, buried
 from kq.control import Answer, Control
 from kq.errors import NotRepaired
-from kq.job import ENDED, State
 from kq.worker.pool import PoolKind
-
-#: Kills and effects of the lottery.
-KILLS = int(os.environ.get("KQ_EFFECT_KILLS") or 6)
 
 
 class Once(ContractWorld):
@@ -169,32 +162,3 @@ class Once(ContractWorld):
         crew.worker()
         assert jobs.deed.submit(word, "nothing").result(20) == word
         assert len(diary.entries("acted")) == 2
-
-    @keeps("C13")
-    def test_workers_killed_in_the_act_do_nothing_twice_and_lose_nothing(
-        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str, measured: Figures
-    ) -> None:
-        requires(app, "shared")
-        chance = random.Random(word)
-        handles = app.submit_many(jobs.deed.job(f"{word}-{number}", "nap 0.05") for number in range(30 * KILLS))
-        for number in range(KILLS):
-            worker = crew.program(concurrency=2)
-            seen = len(diary.entries("acted"))
-            eventually(lambda seen=seen: len(diary.entries("acted")) >= seen + 3, "effects happen", 20)  # type: ignore[misc]
-            if chance.random() < 0.5:
-                worker.kill()
-            else:
-                chance.choice(worker.executors()).kill()
-                if number < KILLS - 1:
-                    worker.kill()
-        crew.program(concurrency=2)
-        over = {*ENDED, State.BURIED}
-        eventually(lambda: all(handle.state() in over for handle in handles), "all are over", 60)
-        acted = [entry.word for entry in diary.entries("acted")]
-        done = sum(handle.state() is State.COMPLETED for handle in handles)
-        assert len(acted) == len(set(acted))
-        assert done <= len(acted)
-        asked = len(handles) - done
-        measured(
-            f"{KILLS} kills, {len(handles)} effects: 0 twice, {asked} buried with the question, 0 lost (seed {word})"
-        )
