@@ -213,9 +213,11 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
 
 
 def _forget(found: Sequence[Seen], record: Record, app: Looks) -> None:
-    """Write down how what was found of a job ended, and let go of its unique key."""
+    """Write down how what was found of a job ended, and forget its unique key and where it went."""
     for message in found:
         writes = [Write(job_key(message.id), encode(record), app.keep)] if app.keep else []
         if key := message.headers.get("unique"):
             writes.append(Write(unique_key(key), None, must=(unique_key(key), message.id.encode())))
+        if message.headers.get("degraded_by"):
+            writes.append(Write(place_key(message.id), None))
         app.store.write(writes)

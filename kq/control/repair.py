@@ -25,7 +25,7 @@ from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.job import ENDED, HIGHEST, LOWEST, State
 from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
 from kq.policy import YEAR
-from kq.record import Record, decode_record, encode, job_key, unique_key
+from kq.record import Record, decode_record, encode, job_key, place_key, unique_key
 from kq.standing import caller
 from kq.state.store import Write
 
@@ -177,7 +177,7 @@ class Repair(View):
         value = msgspec.Raw(msgspec.json.encode(result))
         record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
         (before,) = self._app.store.get([job_key(id)])
-        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record, before), after=_given_up(seen)))
+        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record, before), after=_let_go(seen)))
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
@@ -294,7 +294,7 @@ class Repair(View):
         job = info_of(seen)
         why = f"{act.act} by {act.by}: {act.reason}" if act.reason else f"{act.act} by {act.by}"
         record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_given_up(seen))
+        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_let_go(seen))
 
     def _ended_as(self, job: JobInfo, record: Record, before: bytes | None) -> list[_Fact]:
         """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
@@ -402,6 +402,12 @@ def _given_up(seen: Seen) -> list[Write]:
     unique = seen.headers.get("unique")
     key = unique_key(str(unique))
     return [Write(key, None, must=(key, info_of(seen).id.encode()))] if unique else []
+
+
+def _let_go(seen: Seen) -> list[Write]:
+    """What is forgotten of a job that has ended: its unique key, and where it went when another type was to run it."""
+    moved = [Write(place_key(info_of(seen).id), None)] if seen.headers.get("degraded_by") else []
+    return [*_given_up(seen), *moved]
 
 
 def _changes(job: JobInfo, body: bytes, priority: int | None, delay: float | None) -> list[str]:

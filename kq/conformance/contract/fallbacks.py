@@ -22,6 +22,7 @@ from kq.control import Control
 from kq.errors import JobBuried
 from kq.handle import Handle
 from kq.job import State
+from kq.record import place_key
 from kq.worker.pool import PoolKind
 
 #: Kills and jobs of the lottery.
@@ -120,6 +121,7 @@ class Fallbacks(ContractWorld):
         revoked, lost = jobs.best_far.submit(["bad"]), jobs.best_far.submit(["bad"])
         eventually(lambda: len(control.jobs(f"{queue}-far")) == 2, "both wait in the other queue")
         assert revoked.revoke()
+        assert app.store.get([place_key(revoked.id)]) == [None]
         wrong = app.envelope(jobs.stage.job(["bad"]))
         odd = {**wrong.headers, "fallback": [{"type": "narrow"}]}  # by a producer who knows no signatures
         app.publisher.publish([replace(wrong, headers=odd)], time.monotonic() + 5)
