@@ -25,7 +25,7 @@ from kq.control import Control, Health
 from kq.units import format_duration
 from kq.worker import Worker
 
-#: So many are submitted one by one, and waited for one by one.
+#: So many are submitted one by one, and waited for one by one, at most.
 SINGLES = 300
 #: So many in one transaction.
 BATCH = 100
@@ -64,10 +64,10 @@ def command(jobs: int, concurrency: int | None, pool: str) -> None:
 
 def _measure(control: Control, queue: str, jobs: int) -> dict[str, Any]:
     """Rates a second, and times in seconds."""
-    one = nothing.options(queue=queue)
-    waited = sorted(_timed(lambda: one.submit(1).result(PATIENCE)) for _ in range(SINGLES))
+    one, count = nothing.options(queue=queue), min(SINGLES, jobs)
+    waited = sorted(_timed(lambda: one.submit(1).result(PATIENCE)) for _ in range(count))
     control.pause(queue, reason="kq bench")
-    singles = sorted(_timed(lambda: one.submit(1)) for _ in range(SINGLES))
+    singles = sorted(_timed(lambda: one.submit(1)) for _ in range(count))
     began = time.perf_counter()
     for first in range(0, jobs, BATCH):
         app.submit_many(one.job(number) for number in range(first, min(first + BATCH, jobs)))
@@ -77,9 +77,9 @@ def _measure(control: Control, queue: str, jobs: int) -> dict[str, Any]:
     _until(lambda: _is_empty(control, queue), "all jobs have run")
     ran = time.perf_counter() - began
     return {
-        "submit": {"rate": SINGLES / sum(singles), **_quantiles(singles)},
+        "submit": {"rate": count / sum(singles), **_quantiles(singles)},
         "submit_many": {"rate": jobs / bulk},
-        "run": {"rate": (jobs + SINGLES) / ran},
+        "run": {"rate": (jobs + count) / ran},
         "result": _quantiles(waited),
     }
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from kq.cli.failing import NotFound
+from kq.cli.frame import warn
 from kq.cli.near import did_you_mean
 from kq.control import Control
 
@@ -21,15 +20,11 @@ def doubt_queue(control: Control, queue: str | None) -> None:
     """Say on stderr when there is no such queue yet: it may be misspelt."""
     known = control.queue_names() if queue else []
     if queue and queue not in known:
-        _doubt(f"There is no queue {queue!r} yet.", did_you_mean(queue, known))
+        warn(f"there is no queue {queue!r} yet", did_you_mean(queue, known))
 
 
 def doubt_type(control: Control, type: str | None) -> None:
     """Say on stderr when neither the application nor a worker knows a job type: it may be misspelt."""
     known = control.type_names() if type else []
     if type and known and type not in known:
-        _doubt(f"No worker that lives knows the job type {type!r}.", did_you_mean(type, known))
-
-
-def _doubt(fact: str, hint: str) -> None:
-    click.secho(f"{fact} {hint}".rstrip(), err=True, fg="yellow")
+        warn(f"no worker that lives knows the job type {type!r}", did_you_mean(type, known))

@@ -5,6 +5,7 @@ Nothing heavier than click is imported here: `kq --version` and `kq --help` answ
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from kq import __version__
 from kq.cli import SCHEMA
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.cli.near import did_you_mean
+from kq.cli.plain import printable
 from kq.units import parse_duration
 
 
@@ -194,6 +196,15 @@ def noun(name: str, **more: Any) -> Callable[[Callable[..., Any]], Nouns]:
 def flags() -> Flags:
     """The global options of the command that runs."""
     return click.get_current_context().find_root().ensure_object(Flags)
+
+
+def warn(message: str, hint: str = "") -> None:
+    """Tell on stderr what is no error, but may be one of the human's. hint: what was probably meant."""
+    if flags().json:
+        told = {"message": message, **({"fix": hint} if hint else {})}
+        click.echo(json.dumps({"schema": SCHEMA, "warning": told}), err=True)
+    else:
+        click.secho(printable(f"{message}. {hint}".rstrip()), err=True, fg="yellow")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

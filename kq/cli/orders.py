@@ -14,6 +14,7 @@ from kq.cli.frame import flags, verb
 from kq.cli.plain import printable
 from kq.cli.show import print_json
 from kq.cli.target import looking
+from kq.cli.watch import watching
 from kq.control import Control
 
 REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
@@ -75,6 +76,7 @@ def resume(queue: str | None = None, type: str | None = None, reason: str = "") 
 
 
 @verb("why")
+@watching
 @click.argument("queue", shell_complete=offer.QUEUE)
 def why_queue(queue: str) -> None:
     """Say why the jobs of QUEUE wait."""
@@ -84,6 +86,7 @@ def why_queue(queue: str) -> None:
 
 
 @verb("why")
+@watching
 @click.argument("id", shell_complete=offer.JOB)
 def why_job(id: str) -> None:
     """Say why the job ID is where it is."""

@@ -18,7 +18,7 @@ from kq.cli.ask import YES, confirm, sure
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.failing import DONE, LATE, NO, BadArguments
-from kq.cli.frame import Duration, flags, verb
+from kq.cli.frame import Duration, flags, verb, warn
 from kq.cli.orders import unknown_job
 from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
@@ -78,7 +78,7 @@ def _checking() -> Iterator[Control]:
     """Control with the application, by which arguments are checked; a warning where none is named."""
     app = any_app(settings())
     if not app.jobs:
-        click.echo("The arguments are not checked here: no application is named (-A).", err=True)
+        warn("the arguments are not checked here: no application is named (-A)")
     try:
         with Control(app) as control:
             yield control

@@ -13,7 +13,7 @@ def test_a_broker_is_measured_and_left_as_it_was(place: Place, broker: str, requ
     urls = {"memory": "memory://bench", "sqlite": f"sqlite:///{place.folder}/kq.db"}
     url = urls.get(broker) or str(request.getfixturevalue(f"{broker}_url"))
     where = {"KQ_URL": url, "XDG_STATE_HOME": str(place.folder / "state")}
-    said = place.kq("bench", "--jobs", "200", "--pool", "thread", "-c", "4", "--json", **where)
+    said = place.kq("bench", "--jobs", "100", "--pool", "thread", "-c", "4", "--json", **where)
     assert said.code == 0, said.err
     fits("bench", said.json)
     assert 0 < said.json["result"]["p50"] <= said.json["result"]["p99"] < 10

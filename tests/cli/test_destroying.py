@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cli.conftest import Place, at_a_terminal
+from tests.cli.test_schema import fits
 
 
 @pytest.fixture
@@ -54,7 +57,8 @@ def test_a_misspelt_queue_is_told_with_what_was_probably_meant(shop: Place) -> N
         assert (said.code, said.err) == (1, "KQ502 there is no queue 'mial'\n  Did you mean 'mail'?\n")
     said = shop.kq("jobs", "--queue", "mial", "--json")
     assert (said.code, said.json) == (0, [])
-    assert said.err == "There is no queue 'mial' yet. Did you mean 'mail'?\n"
+    fits("warning", json.loads(said.err))
+    assert shop.kq("jobs", "--queue", "mial").err == "there is no queue 'mial' yet. Did you mean 'mail'?\n"
     assert "Did you mean 'mail'?" in shop.kq("queues", "pause", "mial").err
 
 
