@@ -33,7 +33,7 @@ from kq.failure import names_of
 from kq.jobtype import JobType
 from kq.message import Envelope, decode_body, encode_result
 from kq.record import RESULT_LIMIT
-from kq.worker.kin import adopt_orphans, living_children, reap_children
+from kq.worker.kin import adopt_orphans, living_children, reap_until
 from kq.worker.lapse import Sight
 from kq.worker.wire import (
     DONE,
@@ -280,7 +280,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing
             interrupted = False
         if order.leave:
             break
-        reap_children()  # no job is left to ask how those that it adopted have ended
+        reap_until(sock)  # no job is left to ask how those that it adopted have ended
     _leave()
 
 

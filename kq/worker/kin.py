@@ -8,8 +8,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
+import socket
 import sys
+
+#: Seconds that who has children waits for something to do before it looks for them, which takes milliseconds.
+PAUSE = 0.1
 
 _SET_DEATH_SIGNAL = 1
 _SET_CHILD_SUBREAPER = 36
@@ -48,6 +53,30 @@ def reap_children() -> list[tuple[int, int]]:
     except ChildProcessError:
         pass
     return ended
+
+
+def reap_until(ready: socket.socket) -> None:
+    """Reap children as they end, until ready can be read or none is left: for who has nobody to tell how they ended."""
+    while _has_children():
+        if select.select([ready.fileno()], [], [], PAUSE)[0]:
+            return
+        ends: list[int] = []
+        with contextlib.ExitStack() as opened:
+            for pid in living_children():
+                with contextlib.suppress(ProcessLookupError):
+                    ends.append(os.pidfd_open(pid))
+                    opened.callback(os.close, ends[-1])
+            reap_children()  # those that ended before we looked
+            if ready.fileno() in select.select([ready.fileno(), *ends], [], [])[0]:
+                return
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _prctl(option: int, value: int) -> None:

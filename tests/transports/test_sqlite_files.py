@@ -192,7 +192,7 @@ class TestFilesThatCannotBeUsed:
 
     def test_a_file_of_a_newer_version_is_refused(self, path: Path) -> None:
         SqliteEngine(str(path)).close()
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE host_user SET version = version + 1")
         other.close()
         with pytest.raises(EngineError, match="newer version"):
@@ -281,7 +281,7 @@ class TestFilesInUse:
             prey.write_text("kept")
         (bells / "folder").mkdir()
         (bells / "link").symlink_to(path.with_name("prey"))
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             other.execute("INSERT INTO kq_waiter (queue, bell) SELECT number, ? FROM kq_queue", (name,))
         other.close()
         engine.publish(messages("a"))
@@ -408,7 +408,7 @@ class TestSize:
         self, engine: Engine, connect: Callable[..., Engine], path: Path
     ) -> None:
         engine.publish([message(f"m{i}") for i in range(100)])
-        with sqlite3.connect(path) as other:  # what a process does first that is then killed
+        with closing(sqlite3.connect(path)) as other, other:  # what a process does first that is then killed
             other.execute("INSERT INTO kq_dropped SELECT number FROM kq_queue")
             other.execute("DELETE FROM kq_queue")
         other.close()
@@ -435,7 +435,7 @@ class TestSize:
 
 def rows(path: Path) -> int:
     """How many rows there are that belong to messages."""
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         tables = ("kq_message", "kq_ready", "kq_delayed", "kq_held", "kq_dropped")
         total = sum(other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
     other.close()
@@ -514,7 +514,7 @@ def reboot(path: Path, slept: float) -> None:
 
     The monotonic clocks of that boot have another origin.
     """
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute(
             """UPDATE host_clock SET boot = 'another', wall = wall - ?, awake_base = awake_base + 1e6,
                steady_base = steady_base + 1e6""",

@@ -78,7 +78,7 @@ class TestInEveryPool(UnrulyWorld):
             found = worker.supervisor.children(recursive=True)
             return sum(each.is_running() and each.status() == psutil.STATUS_ZOMBIE for each in found)
 
-        eventually(lambda: zombies() <= 1, "at most the last one is left")
+        eventually(lambda: zombies() == 0, "none is left")
 
     def test_a_job_that_multiplies_leaves_nobody(
         self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind
@@ -105,13 +105,15 @@ class TestInProcesses(UnrulyWorld):
     def test_deaths_leave_no_descriptor_open(self, app: App, jobs: Unruly, crew: Crew) -> None:
         worker = crew.program(concurrency=2)
 
-        def deaths(number: int) -> int:
+        def deaths(number: int) -> None:
             for handle in app.submit_many(jobs.perform.job(["exit 3", "return"]) for _ in range(number)):
                 handle.result(20)
             eventually(lambda: len(worker.executors()) == 2, "there are two executors")
-            return int(worker.supervisor.num_fds())
 
-        assert deaths(5) == deaths(30)
+        deaths(5)
+        before = worker.supervisor.num_fds()
+        deaths(30)
+        assert worker.supervisor.num_fds() < before + 10  # some are opened when they are first needed, none by a death
 
     @survives("F7")
     def test_processes_of_a_job_that_was_interrupted_end_too(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -114,11 +116,9 @@ class TestStopping(WorkerWorld):
     def test_a_worker_that_stops_while_the_broker_is_locked_ends_too(
         self, crew: Crew, environment: dict[str, str]
     ) -> None:
-        import sqlite3
-
         worker = crew.program(grace=0.1)
         path = environment["KQ_URL"].removeprefix("sqlite:///")
-        with sqlite3.connect(path, isolation_level=None) as stranger:
+        with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
             stranger.execute("BEGIN IMMEDIATE")
             worker.send(signal.SIGTERM)
             assert worker.wait() == 0

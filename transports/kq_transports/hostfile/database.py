@@ -55,10 +55,14 @@ class Database:
         try:
             with self._mutex:
                 self._connect(schema)
+            try:
+                self._make_bells()
+            except BaseException:
+                self._connection.close()
+                raise
         except BaseException:
             self._lock.close()
             raise
-        self._make_bells()
 
     @contextmanager
     def turn(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -132,7 +136,7 @@ class Database:
             raise locked(self.path)
         try:
             self._connection = sqlite3.connect(
-                self.path, self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
                 self._prepare(schema)

@@ -62,7 +62,7 @@ class Reader:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?{mode}", self._timeout, isolation_level=None, uri=True
+            f"file:{quote(str(self.path))}?{mode}", timeout=self._timeout, isolation_level=None, uri=True
         )
         try:
             connection.execute("PRAGMA schema_version").fetchone()

@@ -74,8 +74,12 @@ class SqliteEngine(Engine):
         self._due_at: float | None = None
         self._transactions = 0
         self._closed = threading.Event()
-        if not self.options.look:
-            self._sweep()
+        if isinstance(self._file, Database):
+            try:
+                self._sweep()
+            except BaseException:
+                self._file.close()
+                raise
         if self.options.keep_alive:
             beating = _keep_alive, (weakref.ref(self), self._closed, self.options.lease / 3)
             threading.Thread(target=beating[0], args=beating[1], name="kq-keep-alive", daemon=True).start()
