@@ -10,6 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would cost 8 ms; type checkers know it by its name
 if TYPE_CHECKING:
+    from kq import logging as logging
     from kq import mail as mail
     from kq.app import App
     from kq.broker import PublishPolicy
@@ -140,8 +141,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module on first use (PEP 562)."""
-    if name == "mail":
-        return import_module("kq.mail")
+    if name in ("mail", "logging"):
+        return import_module(f"kq.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'kq' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

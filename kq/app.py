@@ -35,7 +35,7 @@ from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_
 from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
-from kq.standing import listens
+from kq.standing import Hearing, listens
 from kq.state import open_store
 from kq.state.store import Store
 from kq.units import parse_duration
@@ -226,7 +226,11 @@ class App:
     @cached_property
     def herald(self) -> Herald:
         """Tells events of this process, while somebody listens."""
-        return Herald(self._mouth or partial(Mouth, self.broker), lambda: listens(self.store, "events"))
+        return self.heralding("events")
+
+    def heralding(self, what: Hearing) -> Herald:
+        """What tells events, or logs, of this process while somebody listens for that."""
+        return Herald(self._mouth or partial(Mouth, self.broker), lambda: listens(self.store, what))
 
     def inspector(self) -> Inspector:
         """A fresh look at the broker; close it after use."""

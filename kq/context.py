@@ -18,6 +18,7 @@ from kq.job import Job
 from kq.ledger import KEEP, Entry, Ledger
 from kq.message import Envelope
 from kq.once import Once, OnDoubt
+from kq.policy import YEAR
 from kq.units import format_size, parse_duration
 
 R = TypeVar("R")
@@ -25,6 +26,8 @@ R = TypeVar("R")
 #: One job stages at most so many others, of so many bytes in all: they are settled with it, in one step.
 STAGED_LIMIT = 1000
 STAGED_SIZE = 4 * 1024 * 1024
+#: Characters of its log that stay with a job.
+LOG_LIMIT = 4096
 
 
 class Makes(Looks, Protocol):
@@ -32,6 +35,16 @@ class Makes(Looks, Protocol):
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job."""
+
+
+class Slate(Protocol):
+    """What the worker reads while the job runs."""
+
+    def progress(self, n: float, of: float, text: str, at: float) -> None:
+        """How far the job is, at that instant."""
+
+    def extend(self, seconds: float) -> None:
+        """How much longer it is to be let run."""
 
 
 @dataclass(slots=True)
@@ -66,7 +79,7 @@ class Staged:
 class CurrentJob:
     """The running job. attempt: 1 for the first start. until: when its timeout ends, on the monotonic clock.
 
-    degraded_by: which of the fallbacks it is; 0 for what was submitted.
+    degraded_by: which of the fallbacks it is; 0 for what was submitted. slate: where it writes down how far it is.
     """
 
     id: str
@@ -76,6 +89,8 @@ class CurrentJob:
     until: float
     footing: Footing = field(repr=False)
     degraded_by: int = 0
+    slate: Slate | None = field(default=None, repr=False)
+    _lines: list[str] | None = field(default=None, init=False, repr=False)
     _staged: dict[str, Staged] | None = field(default=None, init=False, repr=False)
     _over: bool = field(default=False, init=False, repr=False)
 
@@ -129,6 +144,41 @@ class CurrentJob:
                 self._staged = known
             envelope = known[job.id].envelope
         return Handle(envelope.id, envelope.queue, self.footing.app)
+
+    def progress(self, n: float, of: float = 0.0, text: str = "") -> None:
+        """Say how far this job is: n of `of`, 0 when nobody knows how much there is, and what it is at, a few words.
+
+        It costs a microsecond or two and waits for nothing, so it may be said for every row; `kq status` and whoever
+        listens to events see what was said last. Raises ValueError for numbers that are none, or negative.
+        """
+        if not (0 <= n < inf and 0 <= of < inf):
+            raise ValueError(f"progress {n} of {of} is out of range; use numbers from 0 on")
+        if self.slate is not None:
+            self.slate.progress(float(n), float(of), text, SYSTEM.now())
+
+    def extend(self, seconds: float | str) -> None:
+        """Let this attempt take so many seconds more than its timeout, or "5m". May be repeated; they add up.
+
+        To be said before its time is over: one that was interrupted is not let go on. Raises ValueError for less than 0
+        or more than a year.
+        """
+        more = parse_duration(seconds)
+        if not 0 <= more <= YEAR:
+            raise ValueError(f"an extension of {more} s is out of range; use 0 s to a year")
+        self.until += more
+        if self.slate is not None:
+            self.slate.extend(more)
+
+    def keep(self, line: str) -> None:
+        """Attach a line of the log to this job; the oldest go when there are more than LOG_LIMIT characters."""
+        lines = self._lines = [line] if self._lines is None else [*self._lines, line]
+        while len(lines) > 1 and sum(map(len, lines)) > LOG_LIMIT:
+            del lines[0]
+
+    @property
+    def log(self) -> str:
+        """What was logged in it, the last lines."""
+        return "" if self._lines is None else "".join(self._lines)[-LOG_LIMIT:]
 
     def _made(self, job: Job[Any], number: int) -> Staged:
         if job.settings.unique is not None:

@@ -61,6 +61,9 @@ class Herald:
         self._heard_until = self._deaf_until = 0.0
         self._begin()
 
+    #: The name of the thread.
+    thread = "kq-herald"
+
     def _begin(self) -> None:
         """Be without a thread."""
         self._process = os.getpid()
@@ -86,7 +89,7 @@ class Herald:
                 else:
                     self._lost += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kq-herald", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self.thread, daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 

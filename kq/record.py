@@ -23,7 +23,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
     complete it. type: the job type that ended it; degraded_by: which of the fallbacks that is, 0 for none of them.
-    staged: jobs that are to be submitted because it completed, until they are.
+    staged: jobs that are to be submitted because it completed, until they are. log: the last lines that it logged, if
+    it completed.
     """
 
     state: State
@@ -35,6 +36,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts: int = 0
     type: str = ""
     queue: str = ""
+    log: str = ""
     history: tuple[Attempt, ...] = ()
     degraded_by: int = 0
     staged: tuple[Envelope, ...] = ()

@@ -66,6 +66,7 @@ MADE = {kq.JobType, kq.Handle}
 RETURNED = (
     kq.mail.mailer,
     kq.mail.Attachment,
+    kq.logging.Handler,
     Settings,
     CurrentJob,
     Once,

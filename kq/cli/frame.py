@@ -54,6 +54,7 @@ VERBS = {
     "status": "Show queues, workers and failures at one look.",
     "monitor": "Watch queues, workers and failures.",
     "events": "Show what happens, as it happens.",
+    "logs": "Show what jobs and programs log, as they log it.",
     "queues": "List queues.",
     "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",

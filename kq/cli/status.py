@@ -14,7 +14,7 @@ from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
 from kq.cli.watch import watching
-from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
+from kq.snapshot import FailureRow, Progress, QueueRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size
 
 #: So many groups of failures are shown.
@@ -118,7 +118,7 @@ def _state(row: QueueRow) -> str:
 
 
 def _worker_row(row: WorkerRow) -> list[str]:
-    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}" for job in row.running]
+    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}{_progress(job.progress)}" for job in row.running]
     return [
         row.name,
         row.state,
@@ -132,6 +132,13 @@ def _worker_row(row: WorkerRow) -> list[str]:
         ", ".join(row.queues),
         ", ".join(runs),
     ]
+
+
+def _progress(said: Progress | None) -> str:
+    if said is None:
+        return ""
+    done = f" {said.n:g}/{said.of:g}" if said.of else f" {said.n:g}"
+    return f"{done} {said.text}" if said.text else done
 
 
 def _failure_row(row: FailureRow, now: float) -> list[str]:

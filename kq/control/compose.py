@@ -301,6 +301,7 @@ def _worker(beat: Heartbeat) -> WorkerRow:
                 seconds=job.seconds + beat.age,
                 limit=job.limit,
                 executor=job.executor,
+                progress=job.progress,
             )
             for job in worker.running
         ),

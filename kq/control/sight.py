@@ -17,6 +17,7 @@ from kq.failure import group_of
 from kq.handle import state_of
 from kq.job import State
 from kq.message import Attempt, Head, decode_body, decode_head, shares_arguments
+from kq.snapshot import Progress
 from kq.standing import Order
 
 
@@ -32,6 +33,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock.
 
     seconds: how long it ran when the worker said so; limit: how long it may run. executor: the pid that runs it.
+    progress: how far it said that it is.
     """
 
     id: str
@@ -41,6 +43,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     limit: float = 0.0
     executor: int = 0
+    progress: Progress | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
@@ -110,7 +113,8 @@ class JobInfo:
 
     attempt: how many attempts have ended, since a human last kicked it. due: when a delayed job becomes ready;
     submitted, buried: when it was; seconds since the epoch. headers: all that its message has, as it came. version:
-    changes whenever the message does; "" when there is none. log: the last lines of an executor that died under it.
+    changes whenever the message does; "" when there is none. log: the last lines that it logged, or its executor did
+    that died under it.
     body: that of its message as text, where it is no JSON of arguments. degraded_by: which of its fallbacks it is by
     now, or ended as; 0: what it was submitted as. types: all job types that it may run as, in order, where its message
     says; own_arguments: not all of them with the same arguments.

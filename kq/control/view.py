@@ -167,6 +167,7 @@ class View:
             result=msgspec.json.decode(record.value),
             worker=record.worker,
             degraded_by=record.degraded_by,
+            log=record.log,
         )
 
     def _held(self, queue: str, running: Mapping[str, JobInfo], limit: int) -> list[JobInfo]:

@@ -31,10 +31,12 @@ from kq.context import CurrentJob, Footing, running
 from kq.errors import MessageError, Retry, SoftTimeout
 from kq.failure import names_of
 from kq.jobtype import JobType
+from kq.logging import Handler
 from kq.message import Envelope, decode_body, encode_result
 from kq.record import RESULT_LIMIT
 from kq.worker.kin import adopt_orphans, living_children, reap_until
 from kq.worker.lapse import Sight
+from kq.worker.slate import Slate
 from kq.worker.wire import (
     DONE,
     INTERRUPTED,
@@ -80,19 +82,23 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, sigh
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, DEAF_TO),
         after_in_child=partial(_let_go, sock),
     )
-    keep_log(page)
+    keep_log(page, Handler(app))
     stages[pool](app, sock, page, claims, Footing(app, lapse=lambda: sight.moment))
 
 
-def keep_log(page: Page) -> None:
-    """Let page have every line that Python's logging makes, whatever else is done with it."""
+def keep_log(page: Page, teller: Handler) -> None:
+    """Let page, the job that logs it and teller have every line that Python's logging makes, whatever else is done."""
     make = logging.getLogRecordFactory()
 
     def make_and_keep(*args: Any, **more: Any) -> logging.LogRecord:
         record = make(*args, **more)
         with contextlib.suppress(Exception):  # a message that can't be formatted is the logger's to complain of
             line = f"{time.strftime('%H:%M:%S')} {record.levelname} {record.name}: {record.getMessage()}\n"
-            page.remember(line + "".join(traceback.format_exception(*record.exc_info) if record.exc_info else ()))
+            line += "".join(traceback.format_exception(*record.exc_info) if record.exc_info else ())
+            page.remember(line)
+            if (job := running.get()) is not None:
+                job.keep(line)
+                teller.emit(record)
         return record
 
     logging.setLogRecordFactory(make_and_keep)
@@ -138,30 +144,33 @@ def prepare(app: App, run: Run) -> tuple[JobType[..., Any], Any, dict[str, Any]]
         raise MessageError(str(error)) from None
 
 
-def told(run: Run, began: float, error: BaseException | None, value: Any = None, staged: Staged = ()) -> bytes:
-    """What to send of an execution that returned value, and staged jobs, or raised error. Never raises, for it is
-    asked only once.
+def told(
+    run: Run, began: float, error: BaseException | None, value: Any = None, staged: Staged = (), log: str = ""
+) -> bytes:
+    """What to send of an execution that returned value, and staged jobs, or raised error, and logged log. Never raises,
+    for it is asked only once.
 
     Much of it is the job's own code again: what its result does when it is encoded, what its error says of itself.
     """
     try:
-        return frame(ended(run, began, error, value, staged))
+        return frame(ended(run, began, error, value, staged, log))
     except BaseException:
         what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
         return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
 
 
-def ended(run: Run, began: float, error: BaseException | None, value: Any, staged: Staged) -> Ended:
+def ended(run: Run, began: float, error: BaseException | None, value: Any, staged: Staged, log: str) -> Ended:
     took = time.monotonic() - began
     if error is None:
         try:
-            return Ended(run.seq, DONE, _encoded(run, value), took=took, staged=staged)
+            return Ended(run.seq, DONE, _encoded(run, value), took=took, staged=staged, log=log)
         except Exception as wrong:
             error = wrong
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
-    return Ended(run.seq, kind, b"", names_of(error), text, "" if kind == UNUSABLE else _traceback(error), delay, took)
+    where = "" if kind == UNUSABLE else _traceback(error)
+    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, log=log)
 
 
 def _encoded(run: Run, value: Any) -> bytes:
@@ -207,8 +216,9 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}\n…\n{text[-limit // 2 :]}"
 
 
-def _current(run: Run, began: float, footing: Footing) -> CurrentJob:
-    return CurrentJob(run.id, run.type, run.queue, run.attempt, began + run.timeout, footing, run.degraded_by)
+def _current(run: Run, began: float, footing: Footing, slate: Slate) -> CurrentJob:
+    until = began + run.timeout
+    return CurrentJob(run.id, run.type, run.queue, run.attempt, until, footing, run.degraded_by, slate)
 
 
 def _may_begin(run: Run, claims: Claims) -> bool:
@@ -247,7 +257,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing
     def execute(run: Run) -> bytes:
         nonlocal current
         began = time.monotonic()
-        job = _current(run, began, footing)
+        job = _current(run, began, footing, page.slates[0])
         token = running.set(job)
         error: BaseException | None = None
         value: Any = None
@@ -263,7 +273,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing
             current = 0
         running.reset(token)
         _end_if_forked(me, error)
-        return told(run, began, error, value, job.end())
+        return told(run, began, error, value, job.end(), job.log)
 
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
@@ -379,7 +389,7 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims, footi
             if not mine:
                 continue
             page.mark(slot, run.seq)
-            data = _uninterrupted(partial(_in_thread, app, aim, footing, loops), run)
+            data = _uninterrupted(partial(_in_thread, app, aim, footing, loops, page.slates[slot]), run)
             try:
                 with sending:
                     sock.sendall(data)
@@ -400,9 +410,11 @@ def _in_threads(app: App, sock: socket.socket, page: Page, claims: Claims, footi
     _leave()
 
 
-def _in_thread(app: App, aim: _Aim, footing: Footing, loops: list[asyncio.AbstractEventLoop], run: Run) -> bytes:
+def _in_thread(
+    app: App, aim: _Aim, footing: Footing, loops: list[asyncio.AbstractEventLoop], slate: Slate, run: Run
+) -> bytes:
     began, me = time.monotonic(), os.getpid()
-    job = _current(run, began, footing)
+    job = _current(run, began, footing, slate)
     token = running.set(job)
     error: BaseException | None = None
     value: Any = None
@@ -423,7 +435,7 @@ def _in_thread(app: App, aim: _Aim, footing: Footing, loops: list[asyncio.Abstra
     _end_if_forked(me, error)
     interrupted = aim.end(run.seq)
     running.reset(token)
-    return told(run, began, _meant(error, interrupted), value, job.end())
+    return told(run, began, _meant(error, interrupted), value, job.end(), job.log)
 
 
 def _meant(error: BaseException | None, interrupted: bool) -> BaseException | None:
@@ -510,7 +522,7 @@ class _Stage:
 
     async def _execute(self, run: Run, slot: int) -> None:
         began = time.monotonic()
-        job = _current(run, began, self._footing)
+        job = _current(run, began, self._footing, self._page.slates[slot])
         running.set(job)
         error: BaseException | None = None
         value: Any = None
@@ -522,7 +534,7 @@ class _Stage:
             error = raised
         _end_if_forked(self._me, error)
         interrupted = self._aim.end(run.seq)
-        self._ended(slot, told(run, began, _meant(error, interrupted), value, job.end()))
+        self._ended(slot, told(run, began, _meant(error, interrupted), value, job.end(), job.log))
 
     # Plain functions.
 
@@ -538,7 +550,8 @@ class _Stage:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
             run, slot = self._plain.get()
-            data = _uninterrupted(partial(_in_thread, self._app, self._aim, self._footing, loops), run)
+            slate = self._page.slates[slot]
+            data = _uninterrupted(partial(_in_thread, self._app, self._aim, self._footing, loops, slate), run)
             self._back.append((slot, data))
             # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
             if not self._called:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import structs
+
 from kq.event import Event
 from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.worker.pool import Task
+from kq.worker.slate import Written
 
 
 def started(task: Task, worker: str, at: float) -> Event:
@@ -21,6 +24,13 @@ def started(task: Task, worker: str, at: float) -> Event:
         queue=task.delivery.queue,
         worker=worker,
         attempt=task.counters.attempts + 1,
+    )
+
+
+def progress(task: Task, written: Written, worker: str, at: float) -> Event:
+    """task said how far it is."""
+    return structs.replace(
+        started(task, worker, at), event="progress", n=written.n, of=written.of or None, message=one_line(written.text)
     )
 
 

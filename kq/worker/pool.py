@@ -111,6 +111,9 @@ class Task:
     started: float = 0.0  # monotonic; 0: not started
     began: float = 0.0  # the same as an instant, for its history
     ran: float | None = None  # seconds from its start to its end, when it has ended
+    extra: float = 0.0  # seconds by which it has extended its timeout
+    said: float = 0.0  # when it said how far it is, as far as that was told
+    log: str = ""  # its last lines, when it has ended
     interrupted: bool = False
     killed: bool = False
     cut: float = float("inf")  # when it was ordered to end; monotonic
@@ -160,7 +163,7 @@ class Task:
     @property
     def due(self) -> float:
         """When to interrupt it, or to kill it if it was interrupted; monotonic."""
-        end = min(self.started + self.timeout, self.cut)
+        end = min(self.started + self.timeout + self.extra, self.cut)
         return end + (GRACE_AFTER_INTERRUPT if self.interrupted else 0.0)
 
 
@@ -399,6 +402,7 @@ class Pool:
         executor.finished += 1
         executor.active -= 1
         task.kind.took(ended.took)
+        task.log = ended.log
         self._on_end(task, outcome_of(ended, task))
         self._begin(executor)
         self._recycle(executor)
@@ -565,9 +569,16 @@ class Pool:
                     self.next_due = min(self.next_due, task.due)
             for executor, task in self.tasks():
                 if task.started and not task.killed and task.due <= now:
-                    self._interrupt(executor, task)
+                    if not self._goes_on(executor, task, now):
+                        self._interrupt(executor, task)
                     if not task.killed:
                         self.next_due = min(self.next_due, task.due)
+
+    def _goes_on(self, executor: Executor, task: Task, now: float) -> bool:
+        """Whether task, whose time is over, has extended it."""
+        if not task.interrupted and (written := executor.page.written().get(task.seq)) is not None:
+            task.extra = written.more
+        return not task.interrupted and task.due > now
 
     def _weigh(self, now: float) -> float:
         """Kill executors whose jobs have taken too much memory; returns when to look again."""

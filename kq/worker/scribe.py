@@ -125,7 +125,7 @@ class Scribe:
         }
         match verdict:
             case Complete(value, staged):
-                return Record(State.COMPLETED, value=msgspec.Raw(value), staged=staged, **common)
+                return Record(State.COMPLETED, value=msgspec.Raw(value), staged=staged, log=task.log, **common)
             case Bury(failure):
                 form = self._form(task, verdict, now)
                 head, error = form.head, _error(task, verdict)
@@ -158,7 +158,7 @@ class Scribe:
         queue, error = form.queue, _error(task, verdict)
         if not task.kind.name:  # it could not even be read
             return set_aside(task.delivery.headers, error=error, buried=now, queue=queue)
-        traceback, log = verdict.failure.traceback or None, verdict.failure.log or None
+        traceback, log = verdict.failure.traceback or None, verdict.failure.log or task.log or None
         head = msgspec.structs.replace(form.head, error=error, traceback=traceback, log=log, buried=now, queue=queue)
         return again(task.delivery.headers, head)
 

@@ -14,7 +14,7 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +63,7 @@ from kq.worker.meter import Meter
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Executor, Kind, Pool, Task
 from kq.worker.scribe import Scribe
+from kq.worker.slate import NOTHING, Written
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
 from kq.worker.usage import Usage
@@ -71,6 +72,8 @@ log = logging.getLogger("kq.worker")
 
 #: Seconds that a dead worker is still listed.
 WORKER_KEEP = 3600.0
+#: Seconds between two looks at how far jobs are, while somebody listens.
+GLANCE = 0.5
 #: Seconds that the answer to a nudge is kept for who asked.
 ANSWER_KEEP = 10.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
@@ -149,6 +152,7 @@ class Supervisor:
         self._meter, self._usage = Meter(), Usage()
         self._herald: Herald | None = None  # while somebody listens
         self._news: list[Event] = []
+        self._next_glance = 0.0
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
@@ -272,6 +276,8 @@ class Supervisor:
         self._dispatch()
         if now >= self.pool.next_due:
             self.pool.enforce()
+        if self._herald is not None and now >= self._next_glance:
+            self._glance(now)
         if self._news:
             self._spread()
 
@@ -308,6 +314,8 @@ class Supervisor:
                 moments.append(max(self._next_try, now))
             if self._waits():
                 moments.append(self._next_look)
+            if self._herald is not None and self.pool.tasks():
+                moments.append(self._next_glance)
             if self._drain_now:
                 moments.append(max(self._next_try, now))
             elif self._watched is not None and self._watched[1] is not None:
@@ -422,20 +430,44 @@ class Supervisor:
             "cpu": cpu,
             "ok": ok,
             "failed": failed,
-            "running": [
+            "running": self._running(),
+        }
+
+    def _running(self) -> list[dict[str, Any]]:
+        """What runs here, as others see it."""
+        now, found = self._clock.monotonic(), list[dict[str, Any]]()
+        for executor, task, written in self._written():
+            task.extra = written.more
+            said = {"n": written.n, "of": written.of, "text": written.text, "at": written.at + self._behind}
+            found.append(
                 {
                     "id": task.head.id,
                     "type": task.head.type,
                     "queue": task.delivery.queue,
                     "since": task.began,
-                    "seconds": self._clock.monotonic() - task.started,
-                    "limit": task.timeout,
+                    "seconds": now - task.started,
+                    "limit": task.timeout + task.extra,
                     "executor": executor.pid,
+                    "progress": said if written.at else None,
                 }
-                for executor, task in self.pool.tasks()
-                if task.started
-            ],
-        }
+            )
+        return found
+
+    def _written(self) -> Iterator[tuple[Executor, Task, Written]]:
+        """Each job that runs, and what it has written on its slate."""
+        for executor in list(self.pool.executors.values()):
+            written = executor.page.written() if executor.tasks else {}
+            yield from (
+                (executor, each, written.get(each.seq, NOTHING)) for each in executor.tasks.values() if each.started
+            )
+
+    def _glance(self, now: float) -> None:
+        """Tell who listens how far jobs are."""
+        self._next_glance = now + GLANCE
+        for _, task, written in self._written():
+            if written.at > task.said:
+                task.said = written.at
+                self._news.append(news.progress(task, written, self._name, written.at + self._behind))
 
     # Standing orders.
 

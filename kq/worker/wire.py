@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 
 from kq.message import Envelope, Stage
+from kq.worker import slate
+from kq.worker.slate import NOTHING, Slate, Written
 
 _LENGTH = struct.Struct("<I")
 _SEQ = struct.Struct("<Q")
@@ -53,7 +55,7 @@ class Order(msgspec.Struct, array_like=True):
 class Ended(msgspec.Struct, array_like=True, gc=False):
     """From an executor: one execution is over. kind: one of the names below; value: the result as JSON.
 
-    staged: the jobs that it wants submitted now that it has completed.
+    staged: the jobs that it wants submitted now that it has completed. log: the last lines that it logged.
     """
 
     seq: int
@@ -65,6 +67,7 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     delay: float | None = None
     took: float = 0.0
     staged: tuple[Envelope, ...] = ()
+    log: str = ""
 
 
 DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"
@@ -227,17 +230,32 @@ class Page:
     A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it, and
     that only after the end of this one was told. So when an executor dies, those jobs whose end nobody heard of
     are known apart: the marked ones had started, the others had not. Cell 0 is the supervisor's: the seq of
-    the job that a SIGUSR1 is meant for. At the end stands what was logged last, to be read when nobody can be asked.
+    the job that a SIGUSR1 is meant for. Each slot has a slate for its job to write on. At the end stands what was
+    logged last, to be read when nobody can be asked.
     """
 
     def __init__(self, slots: int, descriptor: int | None = None) -> None:
         self.slots = slots
-        self._log = (slots + 1) * _SEQ.size  # where a count of all bytes logged stands, and then the last of them
+        slates = (slots + 1) * _SEQ.size
+        # Where a count of all bytes logged stands, and then the last of them.
+        self._log = slates + slots * slate.SIZE
         size = self._log + _SEQ.size + LOG_SIZE
         self.descriptor = memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
+        #: What the job of each slot writes on.
+        self.slates = [Slate(self._memory, slates + slot * slate.SIZE) for slot in range(slots)]
+
+    def written(self) -> dict[int, Written]:
+        """What jobs have written down, by seq."""
+        found = {}
+        for slot in range(self.slots):
+            (seq,) = _SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)
+            if seq and (written := self.slates[slot].read()) != NOTHING:
+                found[seq] = written
+        return found
 
     def mark(self, slot: int, seq: int) -> None:
+        self.slates[slot].wipe()
         _SEQ.pack_into(self._memory, (slot + 1) * _SEQ.size, seq)
 
     def marked(self) -> set[int]:

@@ -18,6 +18,7 @@ from tests.cli.conftest import Place, worker
 from tests.cli.test_schema import fits
 
 JOBS = """
+import logging
 import kq
 
 app = kq.App("shop")
@@ -25,6 +26,7 @@ app = kq.App("shop")
 
 @app.job(queue="mail")
 def shout(text: str) -> str:
+    logging.getLogger("shop").warning("shouting %s", text)
     return text.upper()
 
 
@@ -85,3 +87,18 @@ def test_people_read_what_failed_and_why_and_nothing_that_moves_their_cursor(sho
 
 def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:
     assert shop.kq("events", "--for", "300ms").code == 0
+
+
+def test_what_jobs_log_can_be_followed(shop: Place) -> None:
+    with shop.watching("logs", "-f", "--json", "--type", "shout") as process:
+        event = json.loads(until(process, shop, "shouting", SHOUT))
+    fits("logs", event)
+    assert (event["event"], event["level"], event["logger"], event["message"]) == (
+        "log",
+        "WARNING",
+        "shop",
+        "shouting hi",
+    )
+    assert event["type"] == "jobs.shout"
+    shown = shop.kq("jobs", "show", event["job"])
+    assert "WARNING shop: shouting hi" in shown.out

@@ -18,7 +18,7 @@ from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
 from kq.conformance.contract.fallbacks import Fallbacks
 from kq.conformance.contract.gathering import Gathered
-from kq.conformance.contract.hearing import Hearing
+from kq.conformance.contract.hearing import Hearing, Telling
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.lottery import LotterySuite
@@ -55,6 +55,7 @@ class ContractSuite(
     Seeing,
     Alone,
     Hearing,
+    Telling,
     Once,
     Fallbacks,
     Results,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, outcome
+from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control
+from kq.errors import JobBuried
 from kq.event import Event
+from kq.logging import Handler
+from kq.snapshot import Progress
 
 #: Seconds within which what happens is heard.
 SOON = 15.0
@@ -130,3 +136,72 @@ class Hearing(ContractWorld):
         with listening(app) as listener:
             self.begun(listener, jobs.note.submit)
         assert jobs.note.submit("after").result(20) == "after"
+
+    def test_who_follows_the_logs_reads_what_jobs_and_programs_log(
+        self, app: App, jobs: Jobs, crew: Crew, queue: str, gate: Gate
+    ) -> None:
+        crew.worker()
+        gate.open()
+        handler, logger = Handler(app), logging.getLogger("shop.test")
+        logger.addHandler(handler)
+        try:
+            with listening(app, what="logs") as listener:
+
+                def both() -> bool:
+                    logger.warning("an order from %s", "Uppsala")
+                    jobs.work.submit(gate.path).result(20)
+                    return len({event.logger for event in list(listener.events)}) == 2
+
+                eventually(both, "both are heard", SOON)
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+        told = {event.logger: event for event in listener.events}
+        inside, outside = told["shop.pages"], told["shop.test"]
+        assert (inside.event, inside.level, inside.message) == ("log", "WARNING", "page 4 is missing")
+        assert (inside.type, inside.queue, inside.attempt) == ("work", queue, 1)
+        assert inside.job
+        assert inside.worker
+        assert (outside.message, outside.job) == ("an order from Uppsala", "")
+
+
+class Telling(ContractWorld):
+    """What a job says of itself while it runs."""
+
+    def test_how_far_a_job_is_can_be_seen_and_heard(self, app: App, jobs: Jobs, crew: Crew, gate: Gate) -> None:
+        crew.worker()
+        with listening(app) as listener, Control(app) as control:
+            job = jobs.work.submit(gate.path)
+
+            def said() -> Progress | None:
+                running = [each for worker in control.snapshot().workers for each in worker.running]
+                return next((each.progress for each in running if each.id == job.id), None)
+
+            progress = eventually(said, "its progress is seen", SOON)
+            (event,) = [each for each in listener.heard(job.id, "progress") if each.event == "progress"]
+            gate.open()
+            job.result(20)
+        assert progress is not None
+        assert (progress.n, progress.of, progress.text) == (3, 10, "page 3")
+        assert (event.n, event.of, event.message) == (3, 10, "page 3")
+
+    @pytest.mark.parametrize("pool", ["process", "async"])
+    def test_a_job_that_asks_for_more_time_in_time_gets_it(self, jobs: Jobs, crew: Crew, pool: str) -> None:
+        crew.worker(pool=pool, concurrency=2)  # type: ignore[arg-type]
+        long, short = jobs.take_longer.submit(1.6, more=30), jobs.take_longer.submit(5, more=0.2)
+        assert isinstance(long.result(20), int)
+        assert isinstance(outcome(short), JobBuried)
+
+    @pytest.mark.parametrize("pool", ["process", "thread"])
+    def test_what_a_job_logs_stays_with_it(
+        self, app: App, jobs: Jobs, crew: Crew, control: Control, queue: str, gate: Gate, pool: str
+    ) -> None:
+        crew.worker(pool=pool)  # type: ignore[arg-type]
+        gate.open()
+        well, ill = jobs.work.submit(gate.path), jobs.work.submit(gate.path, "bad")
+        well.result(20)
+        done, lies = control.job(well.id), buried(control, queue, ill)
+        assert done is not None
+        for job in (done, lies):
+            assert job.log.endswith(" WARNING shop.pages: page 4 is missing\n")
+            assert job.log.count("\n") == 1

@@ -10,6 +10,7 @@ import collections
 import ctypes
 import fcntl
 import itertools
+import logging
 import math
 import os
 import random
@@ -104,6 +105,8 @@ class Jobs:
         self.perform_by_error = app.job(
             name="perform_by_error", retry_policy=by_error({OSError: Fixed(delay=0.1, retries=1)})
         )(perform)
+        self.work = app.job(name="work")(work)
+        self.take_longer = app.job(name="take_longer", timeout=1.0, on_timeout="bury")(take_longer)
         self.perform_plain = app.job(name="perform_plain")(perform)
 
 
@@ -249,6 +252,24 @@ async def hold_async(gate: str) -> int:
         while not os.path.exists(gate):
             await asyncio.sleep(LOOK)
     return os.getpid()
+
+
+def work(gate: str, ends: str = "return") -> None:
+    """Say how far it is, log a line, wait for the gate, and do what `ends` says."""
+    job = current_job()
+    assert job is not None
+    job.progress(3, 10, "page 3")
+    logging.getLogger("shop.pages").warning("page %d is missing", 4)
+    hold(gate)
+    act(ends)
+
+
+def take_longer(seconds: float, more: float) -> int:
+    """Take so many seconds, after asking for more time than there is; returns the process that did it."""
+    job = current_job()
+    assert job is not None
+    job.extend(more)
+    return nap(seconds)
 
 
 def freeze(seconds: float) -> int:
