@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
@@ -29,5 +28,13 @@ def command() -> int:
     if loaded.config.app is None:
         raise AppNotFound("no application is named", fix="Write -A module:app; kq init writes a first one.")
     click.echo("kq dev: ctrl-C ends it when what runs is done, a second one at once", err=True)
-    given = [word for word in sys.argv[1:] if word != "dev"]
-    return reloading([[*given, "-v", *program] for program in PROGRAMS], loaded.file)
+    return reloading([[*_same(), "-v", *program] for program in PROGRAMS], loaded.file)
+
+
+def _same() -> list[str]:
+    """The global options of this command line, for another one."""
+    said = flags()
+    pairs = {"--app": said.app, "--url": said.url, "--config": said.config}
+    switches = {"--json": said.json, "--no-color": said.no_color}
+    words = [word for name, value in pairs.items() if value for word in (name, value)]
+    return words + [name for name, given in switches.items() if given]

@@ -114,11 +114,11 @@ def test_code_that_does_not_import_is_told_and_the_old_goes_on(shop: Place) -> N
 
 
 def test_what_could_not_start_is_started_when_it_was_mended(shop: Place) -> None:
-    shop.write("jobs.py", "1 / 0\n")
-    with running(shop, "dev") as dev:
+    shop.write("dev.py", "1 / 0\n")
+    with running(shop, "dev", "-A", "dev") as dev:
         dev.until("can't be imported: ZeroDivisionError")
         dev.until("started again when something has changed")
-        shop.write("jobs.py", JOBS.format(value=4))
+        shop.write("dev.py", JOBS.format(value=4))
         dev.until(READY)
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.ends() == 0
