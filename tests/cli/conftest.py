@@ -27,6 +27,11 @@ PATIENCE = 60
 READY = "ready: app "
 
 
+def heed_ctrl_c() -> None:
+    """For a new process: a shell that runs the tests in its background lets them, and all below them, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command printed, and its exit code."""
@@ -86,6 +91,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_ctrl_c,
         ) as process:
             try:
                 yield process

@@ -120,6 +120,7 @@ def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
         "buried": 0,
         "workers": 0,
         "parked": 0,
+        "singleton": None,
         "paused": None,
     }
     assert (mail["name"], mail["ready"]) == ("mail", 0)

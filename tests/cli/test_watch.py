@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from kq.conformance.contract.waiting import eventually
-from tests.cli.conftest import Place
+from tests.cli.conftest import Place, heed_ctrl_c
 from tests.conftest import available
 from tests.servers import RedisServer
 
@@ -37,7 +37,9 @@ def test_on_a_terminal_it_is_one_screen_that_is_written_over(shop: Place) -> Non
     ours, theirs = pty.openpty()
     environment = shop.environment(TERM="xterm", COLUMNS="60", LINES="5")
     command = shop.command("jobs", "-w", "--every", "0.2s")
-    with subprocess.Popen(command, cwd=shop.folder, env=environment, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(
+        command, cwd=shop.folder, env=environment, stdout=theirs, stderr=theirs, preexec_fn=heed_ctrl_c
+    ) as process:
         os.close(theirs)
         seen = b""
         while seen.count(b"\x1b[H") < 4:
