@@ -403,18 +403,21 @@ class Session:
         return on_message
 
     def drain(self) -> bool:
-        """Deliver what is there, without waiting; False when nothing was."""
+        """Deliver what is there, without waiting; False when there is no more, and watch() may follow."""
+        return self._drain()[1]
+
+    def _drain(self) -> tuple[bool, bool]:
+        """Whether something was delivered, and whether there may be more."""
         with translated(self._broker):
             try:
-                self._connection.drain_events(timeout=0)
+                return True, bool(self._connection.drain_events(timeout=0))
             except TimeoutError:
-                return False
-        return True
+                return False, False
 
     def next(self, timeout: float) -> bool:
         """Deliver what is there, or what comes within timeout seconds; False when nothing did."""
         until = time.monotonic() + timeout
-        while not self.drain():
+        while not self._drain()[0]:
             descriptor, due = self.watch()
             left = until - time.monotonic()
             if left <= 0:

@@ -602,7 +602,9 @@ class Supervisor:
         self._drain_now = False
         if self._stop_by is None:
             for _ in range(16):
-                if not session.drain() or not self._has_room():
+                more = session.drain()
+                self._dispatch()  # what came begins while the broker is asked for more, or to wake us
+                if not more or not self._has_room():
                     break
             else:
                 self._drain_now = True
@@ -849,6 +851,7 @@ class Supervisor:
         for settlement in late:
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
         self._finished, self._settle_by = [], math.inf
+        full = any(self._held[queue] >= limit for queue, limit in self._limits.items())
         for position, (task, verdict) in enumerate(finished):
             queue = task.delivery.queue
             self._held[queue] -= 1
@@ -862,7 +865,10 @@ class Supervisor:
                 self._news += news.ended(task, verdict, self._name, now + self._behind)
         self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
-        self._drain_now = True
+        if full:
+            self._drain_now = True  # there is room where there was none
+        elif not self._drain_now:
+            self._watch(session)  # as before: nothing can have come that does not wake us
         if any(settlement.publish for settlement in settlements):
             self._forget_released(finished, late, now)
 

@@ -84,10 +84,13 @@ class Connection:
         self._open = True
         self._lost: LeaseLost | None = None
         self._arrived: deque[Arrival] = deque()
+        self._more = False  # whether the broker may have more than what arrived
         self._verdicts: deque[Verdict] = deque()
         self._arguments: dict[str, Arguments] = {}
         self._drainer = 0
         self._beaten = float("-inf")
+        #: What the engine was armed for and has not been asked for since, its descriptor, and when something is due.
+        self._armed: tuple[list[str], int, float | None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -142,8 +145,11 @@ class Connection:
 
     # Delivering.
 
-    def drain(self, timeout: float | None) -> None:
-        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds."""
+    def drain(self, timeout: float | None) -> bool:
+        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds.
+
+        False when that was all: there was less than there was room for.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         watched, self.watched = self.watched, True
         try:
@@ -154,13 +160,18 @@ class Connection:
                 self._sleep(left)
         finally:
             self.watched = watched
+        more = self._more
         self._hand_over()
+        return more
 
     def watch(self) -> tuple[int, float | None]:
         """A descriptor that becomes readable when there may be something to drain, and the longest to wait for it."""
-        queues = [queue for channel in self.channels for queue in channel.wanted()]
-        descriptor = self.ask(self.engine.arm, queues)
-        return descriptor, self.engine.due
+        queues, now = [queue for channel in self.channels for queue in channel.wanted()], time.monotonic()
+        if self._armed is None or self._armed[0] != queues:
+            descriptor = self.ask(self.engine.arm, queues)
+            self._armed = queues, descriptor, None if self.engine.due is None else now + self.engine.due
+        _, descriptor, due = self._armed
+        return descriptor, None if due is None else max(0.0, due - now)
 
     def _sleep(self, left: float | None) -> None:
         descriptor, due = self.watch()
@@ -177,8 +188,11 @@ class Connection:
             self.flush()
             return False
         self._check()
+        self._armed = None
         with self._lock:
-            for delivery in self._with_verdicts(lambda verdicts: self.engine.reserve(wants, verdicts)):
+            got = self._with_verdicts(lambda verdicts: self.engine.reserve(wants, verdicts))
+            self._more = len(got) >= min(want.limit for want in wants)
+            for delivery in got:
                 self._file(delivery)
         return bool(self._arrived)
 

@@ -116,12 +116,15 @@ class EngineTransport(base.Transport):
         connection.channels.append(channel)
         return channel
 
-    def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> None:
-        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds."""
-        connection.drain(timeout)
+    def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> bool:
+        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds.
+
+        False when that was all; then one need not ask again before one sleeps on what watch() returns.
+        """
+        return connection.drain(timeout)
 
     def watch(self, connection: Connection) -> tuple[int, float | None]:
-        """For an event loop of one's own, after drain_events(timeout=0) found nothing.
+        """For an event loop of one's own, after drain_events(timeout=0) found nothing, or said that that was all.
 
         A descriptor that becomes readable when drain_events may find something, and the seconds after which
         to call it anyway (None: no limit). Watch again after each drain, ack, and change of consumers.

@@ -111,9 +111,13 @@ class Transport(pyamqp.Transport):
     def verify_connection(self, connection: Connection) -> bool:
         return connection.connected
 
-    def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> None:
-        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds."""
+    def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> bool:
+        """Hand over what there is, or wait for it; raises socket.timeout after timeout seconds.
+
+        True: as the broker sends by itself, more may have come meanwhile.
+        """
         connection.drain(timeout)
+        return True
 
     def watch(self, connection: Connection) -> tuple[int, float | None]:
         """For an event loop of one's own, after drain_events(timeout=0) found nothing.

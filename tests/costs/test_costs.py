@@ -1,0 +1,123 @@
+"""The cost card of docs/performance.md is true: each operation is done, and what it asks of the broker is counted.
+
+`KQ_COSTS=write` lets the test write the card instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import kombu.exceptions
+import pytest
+
+import kq
+from kq_transports.engine import NotFound
+from tests.conftest import available, lasting
+from tests.costs.card import Card, Cell
+from tests.costs.counting import Tally, rabbit_counted, redis_counted, settled, sqlite_counted
+from tests.costs.jobs import answer, app
+from tests.costs.operations import AT_WORK, OPERATIONS, Operation, World, worker
+from tests.servers import RabbitServer
+
+#: So often each is done where a worker has a part in it: a busy machine may wake one more often. The card has the most.
+TIMES = 3
+WRITE = os.environ.get("KQ_COSTS") == "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A broker whose work is counted. store: what the state store does, where that is not the broker."""
+
+    name: str
+    url: str
+    broker: Tally
+    store: Tally | None = None
+
+    def cost(self, act: Callable[[], object]) -> Cell:
+        tallies = [each for each in (self.broker, self.store) if each is not None]
+        settled(*tallies)
+        before = [tally.copy() for tally in tallies]
+        act()
+        settled(*tallies)
+        spent = [tally.since(was) for tally, was in zip(tallies, before, strict=True)]
+        return Cell(spent[0].asks, spent[0].work, spent[0].size, *((each.asks, each.work) for each in spent[1:]))
+
+
+@pytest.fixture(scope="module")
+def own_rabbit() -> Iterator[str]:
+    """A RabbitMQ where nobody else has queues: some operations look at all."""
+    with available(RabbitServer) as server, lasting(server):
+        yield server.url
+
+
+@pytest.fixture(params=["redis", "sqlite", "rabbitmq"])
+def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with contextlib.ExitStack() as stack:
+        sqlite = stack.enter_context(sqlite_counted(monkeypatch))
+        match request.param:
+            case "sqlite":
+                found = Counted("sqlite", f"sqlite:///{tmp_path}/kq.db", sqlite)
+            case "redis":
+                url, tally = stack.enter_context(redis_counted(request.getfixturevalue("redis_url")))
+                found = Counted("redis", url, tally)
+            case _:
+                url, tally = stack.enter_context(rabbit_counted(request.getfixturevalue("own_rabbit")))
+                found = Counted("rabbitmq", url, tally, sqlite)
+        app.close()
+        app.configure(url=found.url)
+        yield found
+        app.close()
+
+
+def measured(counted: Counted, prepare: Operation, world: World, times: int) -> Cell:
+    """What it costs when it was done before: connections are open and queues declared."""
+    prepare(world)()
+    return (max if WRITE else min)(counted.cost(fresh(prepare, world)) for _ in range(times))
+
+
+def fresh(prepare: Operation, world: World) -> Callable[[], object]:
+    """What prepare gives, with nothing else in the queues: on RabbitMQ to find a job is to look through all."""
+    with app.broker.connection() as connection:
+        for queue in ("default", "default.buried"):
+            with contextlib.suppress(kombu.exceptions.ChannelError, NotFound):
+                connection.channel().queue_purge(queue)
+    return prepare(world)
+
+
+def test_each_operation_costs_what_the_card_says(counted: Counted) -> None:
+    with kq.Control(app) as control:
+        world = World(control)
+        compare(counted, {name: measured(counted, prepare, world, 1) for name, prepare in OPERATIONS.items()})
+
+
+def test_jobs_cost_no_more_than_the_card_says(counted: Counted) -> None:
+    with kq.Control(app) as control, worker():
+        answer.submit("").result(timeout=30)
+        world = World(control)
+        compare(counted, {name: measured(counted, prepare, world, TIMES) for name, prepare in AT_WORK.items()})
+
+
+def compare(counted: Counted, cells: Mapping[str, Cell]) -> None:
+    """Compare cells with the card, or make it say that where it is wrong."""
+    card = Card()
+    wrong = {
+        name: cell
+        for name, cell in cells.items()
+        if not cell.keeps(card.cell(counted.name, name), at_most=name in AT_WORK)
+    }
+    if WRITE:
+        card.write(counted.name, wrong)
+        return
+    lines = [f"{name}: {cell}, and the card says {card.cell(counted.name, name)}" for name, cell in wrong.items()]
+    assert not wrong, "\n".join(
+        [*lines, "If that is as it should be, KQ_COSTS=write puts it into docs/performance.md."]
+    )
+
+
+def test_the_card_has_each_operation_and_no_other() -> None:
+    assert Card().names() == [*OPERATIONS, *AT_WORK]
