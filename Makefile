@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos once outages faults bench transport-report reference clean
+.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench transport-report reference clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -60,6 +60,10 @@ once: .venv/.dev  ## 300 kills on each broker while mails are sent: none accepte
 	@scripts/servers.sh
 	@echo "the seed is $(SEED)"
 	@KQ_ONCE_KILLS=300 KQ_SEED=$(SEED) $(MEASURE) tests/conformance/test_once.py $(ARGS)
+
+alerts: .venv/.dev  ## 100 000 failures of 3 kinds on each broker: 3 alerts and digests (minutes)
+	@scripts/servers.sh
+	@KQ_FAILURES=100000 $(MEASURE) tests/conformance/test_alerts.py -k storm $(ARGS)
 
 outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE=…) under a lease of half of that (minutes)
 	@scripts/servers.sh

@@ -20,7 +20,7 @@ import msgspec
 from kq.broker import Broker, Inspector, Publishes, PublishPolicy
 from kq.claim import Claims
 from kq.clock import age, new_id
-from kq.config import Config, load
+from kq.config import Alerts, Config, load
 from kq.context import current_job
 from kq.effect import Effect
 from kq.errors import ConfigError, MessageError
@@ -143,6 +143,11 @@ class App:
     def mail(self) -> str:
         """The server of mailers that name none: `mail:` of the settings."""
         return self._config.mail
+
+    @property
+    def alerts(self) -> Alerts:
+        """Who is told of what a human must look at: `alerts:` of the settings."""
+        return self._config.alerts
 
     @property
     def keep(self) -> float:

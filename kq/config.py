@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
 from kq import configfile
 from kq.errors import ConfigError
-from kq.mailurl import MAIL, parse_mail_url
+from kq.mailurl import ADDRESS, MAIL, parse_mail_url
 from kq.units import format_duration, format_size, parse_duration, parse_size
 from kq.url import DEFAULT, anchored, redact
 
@@ -44,6 +45,14 @@ class Queues(dict[str, int]):
 
     In config a mapping, a list of names, or text like `images:4,mail`; who names no limit gets 0, and nobody writes it.
     """
+
+
+class Addresses(tuple[str, ...]):
+    """Mail addresses; in config a list of them, or text like `ops@example.org, ann@example.org`."""
+
+
+class Webhook(str):
+    """A URL to post to. All of it but the host is a secret."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -97,6 +106,27 @@ class Results(msgspec.Struct, frozen=True):
     keep: Seconds = Seconds(3600)
 
 
+class Alerts(msgspec.Struct, frozen=True):
+    """Who is told of what a human must look at, and how often.
+
+    mail: addresses; their server is that of `mail`. sender: whom these mails come from, kq@ this host by default.
+    webhook: a URL that JSON is posted to. command: what is started, with the text as its input.
+    at_most_every: the time between two digests. most_an_hour: alerts in all; what is too much is in the next digest.
+    """
+
+    mail: Addresses | None = None
+    sender: str | None = None
+    webhook: Webhook | None = None
+    command: str | None = None
+    at_most_every: Seconds = Seconds(600)
+    most_an_hour: Annotated[int, msgspec.Meta(ge=2)] = 12
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is to be told."""
+        return bool(self.mail or self.webhook or self.command)
+
+
 class Config(msgspec.Struct, frozen=True):
     """Every setting. url: the broker. state: where results are kept, the broker itself where it can. app: module:name.
 
@@ -113,6 +143,7 @@ class Config(msgspec.Struct, frozen=True):
     worker: Worker = msgspec.field(default_factory=Worker)
     publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()
     results: Results = Results()
+    alerts: Alerts = Alerts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +209,10 @@ def shown(value: object) -> str:
             return format_duration(value)
         case Size():
             return format_size(value)
+        case Addresses():
+            return ", ".join(value)
+        case Webhook():
+            return f"{urlsplit(value).scheme}://{urlsplit(value).hostname}/***"
         case Queues():
             return ", ".join(f"{name}: {limit}" if limit else name for name, limit in value.items()) or "-"
         case _:
@@ -199,7 +234,7 @@ def _keys(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, A
 SCHEMA: dict[str, Any] = dict(_keys(Config))
 SECTIONS = {key.rpartition(".")[0] for key in SCHEMA if "." in key}
 #: Keys whose value may lie in a file of its own, named by key_file.
-SECRET = ("url", "state", "mail")
+SECRET = ("url", "state", "mail", "alerts.webhook")
 
 
 def _at(config: msgspec.Struct, key: str) -> object:
@@ -337,6 +372,8 @@ def _understood(one: Given) -> object:
         raise _wrong(one, hint, error) from error
     if one.key == "mail":
         parse_mail_url(str(value))
+    if one.key == "alerts.sender" and not re.match(ADDRESS, str(value)):
+        raise ConfigError(f"{one.key} in {one.origin} is {value!r}, no address", fix="Write kq@example.org.")
     if one.key == "lease.length" and value < 1:
         raise ConfigError(f"{one.key} in {one.origin} is {shown(value)}, which is too short", fix="Write 1s or more.")
     return value
@@ -355,12 +392,32 @@ def _read(kind: type, value: object) -> object:
     """A duration, a size or queues, as people write them (msgspec's dec_hook)."""
     if kind is Queues:
         return _read_queues(value)
+    if kind is Addresses:
+        return _read_addresses(value)
+    if kind is Webhook:
+        return _read_webhook(value)
     if isinstance(value, str | int | float):
         if kind is Seconds:
             return Seconds(parse_duration(value))
         if kind is Size and not isinstance(value, float):
             return Size(parse_size(value))
     raise ValueError(f"{value!r} is no {kind.__name__.lower()}")
+
+
+def _read_addresses(value: object) -> Addresses:
+    each = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    addresses = Addresses(str(address).strip() for address in each)
+    wrong = [address for address in addresses if not re.match(ADDRESS, address)]
+    if wrong or not addresses:
+        raise ValueError(f"{wrong[0] if wrong else value!r} is no address; write ops@example.org, or a list of them")
+    return addresses
+
+
+def _read_webhook(value: object) -> Webhook:
+    split = urlsplit(value) if isinstance(value, str) else urlsplit("")
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise ValueError("it is no URL to post to; write https://example.org/…")
+    return Webhook(value)
 
 
 def _read_queues(value: object) -> Queues:

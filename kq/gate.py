@@ -19,6 +19,7 @@ from kq.errors import NotDone, Retry
 from kq.record import encode
 from kq.standing import Kind, Order, give, order_key
 from kq.state.store import Write
+from kq.trouble import Trouble, tell
 from kq.units import format_duration
 
 log = logging.getLogger("kq.mail")
@@ -93,6 +94,10 @@ class Gate:
                 Order(by=f"the loop breaker of {self._type}", reason=reason),
             )
             self._change(key, lambda tally: msgspec.structs.replace(tally, tripped=True))
+            told = Trouble(
+                self._type, "something sends in a loop", f"{kind} {what}", error=reason, at=self._app.store.now()
+            )
+            tell(self._app.store, told)
             log.error("paused %s: %s; mend it, then kq queues resume --type %s", self._type, reason, self._type)
         elif self._app.store.get([order])[0] is None:
             self._change(key, lambda tally: Tally(tally.began))  # somebody has looked, and resumed it

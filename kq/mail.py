@@ -30,20 +30,13 @@ from kq.errors import BadJob, ConfigError, InDoubt, NotDone
 from kq.gate import Gate
 from kq.jobtype import JobType
 from kq.ledger import KEEP
-from kq.mailurl import parse_mail_url
+from kq.mailurl import ADDRESS, CONTROLS, parse_mail_url
 from kq.once import Once, OnDoubt
 from kq.policy import Polynomial, RetryPolicy
 from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
 
-# A line break in a header would be another header: nothing that any program takes for one, and no other control.
-_CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-_ATOM = rf'[^\s{_CONTROLS}<>@,;:"()\[\]\\]+'
-_BARE = rf"{_ATOM}@\w[\w.-]*"
-_NAME = rf'(?:"[^{_CONTROLS}"\\<>]*"|[^{_CONTROLS}<>@,;:"\\]*?)'
-ADDRESS = rf"\A(?:{_NAME} *<{_BARE}>|{_BARE})\Z"
-
 #: One line of text.
-Line = Annotated[str, msgspec.Meta(pattern=rf"\A[^{_CONTROLS}]*\Z", max_length=900)]
+Line = Annotated[str, msgspec.Meta(pattern=rf"\A[^{CONTROLS}]*\Z", max_length=900)]
 #: One address, with or without a name before it.
 Address = Annotated[str, msgspec.Meta(pattern=ADDRESS, max_length=320)]
 #: As image/png.

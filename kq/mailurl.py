@@ -1,4 +1,4 @@
-"""Mail servers' URLs: what people write in code, in kq.yaml (`mail:`) and in KQ_MAIL.
+"""Mail addresses, and mail servers' URLs: what people write in code, in kq.yaml (`mail:`) and in KQ_MAIL.
 
 smtp://host:25                          no TLS; with a login only on this host
 smtp+starttls://user:password@host:587  TLS as soon as the server has said hello
@@ -16,6 +16,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kq.errors import ConfigError
 from kq.url import redact
 
+#: Characters that no line of text may have, as a pattern's class: a line break in a header would be another header.
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_BARE = rf'[^\s{CONTROLS}<>@,;:"()\[\]\\]+@\w[\w.-]*'
+_NAME = rf'(?:"[^{CONTROLS}"\\<>]*"|[^{CONTROLS}<>@,;:"\\]*?)'
+#: One address, with or without a name before it: name@example.org, Name <name@example.org>.
+ADDRESS = rf"\A(?:{_NAME} *<{_BARE}>|{_BARE})\Z"
 #: Where mails go when nobody says.
 MAIL = "smtp://localhost:25"
 #: Known schemes of servers and their usual ports.

@@ -28,7 +28,8 @@ class Signature:
         self._signature = inspect.signature(function)
         parameters = self._signature.parameters.values()
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        self._positional = tuple(p.name for p in positional)
+        #: The names of the parameters that need no name.
+        self.positional = tuple(p.name for p in positional)
         self._known = frozenset(p.name for p in parameters)
         self._required = frozenset(p.name for p in parameters if p.default is p.empty and not _takes_rest(p))
         #: Whether every parameter has one value and may be named.
@@ -74,9 +75,9 @@ class Signature:
 
     def _bind_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """What `inspect` would find, sooner; None when it would raise."""
-        if len(args) > len(self._positional):
+        if len(args) > len(self.positional):
             return None
-        named = dict(zip(self._positional, args, strict=False))
+        named = dict(zip(self.positional, args, strict=False))
         for name, value in kwargs.items():
             if name in named or name not in self._known:
                 return None

@@ -17,6 +17,7 @@ import msgspec
 from kq.app import App
 from kq.clock import new_id
 from kq.control import Control
+from kq.control.bell import Bell
 from kq.control.chronicle import Chronicle
 from kq.control.sight import Health, Heartbeat, RunningJob
 from kq.errors import BrokerError
@@ -37,7 +38,9 @@ LISTED = 3600.0
 
 
 class Rounds:
-    """Retires dead workers, tells of jobs that run long, finishes what others began. One at a time acts.
+    """Retires dead workers, tells of jobs that run long and of what was buried, finishes what others began.
+
+    One at a time acts.
 
     on_seat: called whenever this one begins to act.
     """
@@ -49,6 +52,7 @@ class Rounds:
         self._on_seat = on_seat
         self._control = Control(app)
         self._chronicle = Chronicle()
+        self._bell = Bell(app)
 
     def tick(self) -> float:
         """One round; returns seconds until the next. Raises BrokerError and StoreUnreachable; nothing is lost then."""
@@ -63,6 +67,7 @@ class Rounds:
             self._finish_resuming()
             pause = min(pause, self._tell_long(beats))
             self._control.note_down(self._chronicle)
+            self._bell.ring()
         return pause
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from kq.errors import KqError
 from kq.loading import load_app, version_of
 from kq.message import Stage
 from kq.policy import RetryPolicy
+from kq.trouble import ALERT
 from kq.worker.executor import be_deaf, run_executor
 from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
 from kq.worker.lapse import Lapse, Sight
@@ -60,6 +61,7 @@ def main() -> None:
     try:
         app = load_app(where)
         app.configure(url=welcome.url, state=welcome.state)
+        _add_alerts(app)
     except KqError as error:
         sock.sendall(frame(Hello(error=str(error))))
         return
@@ -70,6 +72,15 @@ def main() -> None:
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
         _Nursery(app, sock, Lapse(int(lapse)), int(parent)).serve()
+
+
+def _add_alerts(app: App) -> None:
+    """Let it send alerts, where somebody wants any."""
+    if app.alerts.wanted and ALERT not in app.jobs:
+        # Here and not above: who wants none does not pay for all that mail needs.
+        from kq.alert import register_alerts
+
+        register_alerts(app)
 
 
 def catalogue(app: App) -> list[Entry]:
@@ -88,6 +99,7 @@ def catalogue(app: App) -> list[Entry]:
             keep=app.keep if job_type.keep is None else job_type.keep,
             fallback=tuple(_stage(app, name) for name in job_type.fallback),
             singleton=job_type.settings.queue in app.singletons,
+            parameters=job_type.signature.positional,
         )
         for job_type in app.jobs.values()
     ]

@@ -80,7 +80,7 @@ FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
 class Kind:
     """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean.
 
-    fallback: what runs instead of it, in order.
+    fallback: what runs instead of it, in order. parameters: the names of those that need no name.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Kind:
     timeout: float
     keep: float
     fallback: tuple[Stage, ...] = ()
+    parameters: tuple[str, ...] = ()
     seconds: float | None = None
 
     def took(self, seconds: float) -> None:
@@ -731,4 +732,5 @@ def _kind(entry: Entry, before: Kind | None) -> Kind:
         entry.max_infra,
         bool(entry.fallback),
     )
-    return Kind(entry.name, rules, entry.timeout, entry.keep, entry.fallback, before.seconds if before else None)
+    seconds = before.seconds if before else None
+    return Kind(entry.name, rules, entry.timeout, entry.keep, entry.fallback, entry.parameters, seconds)

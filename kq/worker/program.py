@@ -24,6 +24,7 @@ from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.job import check_queue
 from kq.loading import whereabouts
 from kq.outcome import Outcome
+from kq.trouble import ALERT, queue_of
 from kq.worker.pool import Pool, PoolKind, Task
 from kq.worker.relay import answer_calls
 from kq.worker.supervisor import Plan, Supervisor
@@ -87,7 +88,11 @@ class Worker:
                 relay=None if app.broker.traits.shared else partial(answer_calls, app),
             )
 
-        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within)
+        wanted = app.alerts.wanted
+        if wanted and limits:
+            limits[queue_of(app.name)] = 1
+        alert = ALERT if wanted else ""
+        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert)
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None

@@ -66,6 +66,7 @@ from kq.worker.scribe import Scribe
 from kq.worker.slate import NOTHING, Written
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
+from kq.worker.troubles import Troubles
 from kq.worker.usage import Usage
 
 log = logging.getLogger("kq.worker")
@@ -99,7 +100,8 @@ class Plan:
 
     grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
     how a job of no known type ended. unfit_after, unfit_within: it ends itself when bad storage ended so many different
-    jobs within so many seconds; 0: never.
+    jobs within so many seconds; 0: never. alert: the job type that tells people of what it buries; "" where nobody
+    wants to be told.
     """
 
     queues: Mapping[str, int]
@@ -109,6 +111,7 @@ class Plan:
     keep: float = 3600.0
     unfit_after: int = 0
     unfit_within: float = 60.0
+    alert: str = ""
 
 
 class Supervisor:
@@ -147,6 +150,7 @@ class Supervisor:
         self._neighbours = Neighbours(store, Place("", self._host))
         self._late = LateWords(store)
         self._doubts = Doubts(store, "")
+        self._troubles: Troubles | None = None  # where nobody is told of them
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._process = new_id()
         self._meter, self._usage = Meter(), Usage()
@@ -354,6 +358,7 @@ class Supervisor:
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
         self._doubts = Doubts(self._store, self._name)
+        self._troubles = Troubles(self._name, self.pool.code, self.plan.alert) if self.plan.alert else None
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         self._stuck.clear()
@@ -832,7 +837,8 @@ class Supervisor:
                 spent = list(self._standing.spent(task.head.id))
                 writes += spent
                 owners += [position] * len(spent)
-        made = self._store.write(writes) if writes else []
+        troubles = self._troubles.writes(finished, now) if self._troubles is not None else []
+        made = self._store.write([*writes, *troubles])[: len(writes)] if writes or troubles else []
         fenced = [
             (owner, write) for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive
         ]
@@ -850,6 +856,8 @@ class Supervisor:
         late = session.settle(settlements)
         for settlement in late:
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
+        if self._troubles is not None:
+            self._troubles.made(now)
         self._finished, self._settle_by = [], math.inf
         full = any(self._held[queue] >= limit for queue, limit in self._limits.items())
         for position, (task, verdict) in enumerate(finished):

@@ -88,6 +88,7 @@ class Entry(msgspec.Struct, frozen=True):
     keep: float
     singleton: bool
     fallback: tuple[Stage, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

@@ -14,6 +14,7 @@ from kombu import Connection
 from kq.app import App
 from kq.cli.doctor import crew, host, server
 from kq.cli.doctor.finding import Finding
+from kq.conformance.contract.mailserver import MailServer
 from kq.control import Health, Heartbeat, WorkerInfo
 from kq.url import parse
 from tests.cli.conftest import Place, Said, worker
@@ -321,3 +322,22 @@ def test_the_broker_of_a_test_lives_as_long_as_the_test(tmp_path: Path) -> None:
     app = App("shop", "memory://doctor")
     assert "as long as this process lives" in [*server.broker(app)][-1].message
     app.close()
+
+
+def test_alerts_that_could_not_be_sent_are_found_before_they_are_needed(shop: Place) -> None:
+    with MailServer() as post:
+        told = doctor(shop, KQ_ALERTS_MAIL="ops@example.org", KQ_MAIL=post.url, KQ_ALERTS_COMMAND="true")
+        assert found(told, "go to ops@example.org").level == "ok"
+        assert found(told, "go to the command true").level == "ok"
+        assert not post.accepted
+    gone = {"KQ_ALERTS_MAIL": "ops@example.org", "KQ_MAIL": post.url, "KQ_ALERTS_COMMAND": "/nowhere/page"}
+    told = doctor(shop, **gone, KQ_ALERTS_WEBHOOK="http://127.0.0.1:1/s3cret")
+    assert found(told, "takes no mail").level == "fail"
+    assert found(told, "the webhook's host 127.0.0.1 is not reached").level == "fail"
+    assert found(told, "there is no command '/nowhere/page'").level == "fail"
+
+
+def test_the_address_of_a_webhook_is_a_secret(shop: Place) -> None:
+    said = shop.kq("doctor", KQ_ALERTS_WEBHOOK="http://127.0.0.1:1/services/s3cret")
+    assert "http://127.0.0.1/***" in said.out
+    assert "s3cret" not in said.out + said.err

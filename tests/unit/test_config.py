@@ -189,6 +189,17 @@ def test_a_relative_sqlite_file_is_seen_from_the_config_file(folder: Path) -> No
         ("worker: {queues: {mail: many}}", "names no queues"),
         ("worker: {queues: {mail: 0}}", "queue 'mail' has the limit 0; write 1 or more, or only its name"),
         ("worker: {queues: 'images:4,mail:-1'}", "queue 'mail' has the limit -1"),
+        ("alerts: {mial: a@example.org}", r"alerts.mial in .* is no setting\nDid you mean alerts.mail\?"),
+        ("alerts: {mail: ops}", "'ops' is no address; write ops@example.org"),
+        ("alerts: {mail: []}", "is no address"),
+        ("alerts: {sender: me}", "alerts.sender in .* is 'me', no address"),
+        ("alerts: {webhook: 'ftp://h/x'}", "alerts.webhook in .* is no URL to post to"),
+        ("alerts: {most_an_hour: 1}", "alerts.most_an_hour in .*>= 2"),
+        ("mail: http://h", "mail server 'http://h' is none"),
+        (
+            "mail: 'smtp://ann:hush@mx.example.org'",
+            r"mail server 'smtp://ann:\*\*\*@mx.example.org' would get its password",
+        ),
         ("url: [a]", "url in .*Expected `str`"),
         ("url: redis://h\nurl: redis://g", "url stands twice in .*, in lines 1 and 2"),
         ("worker: {pool: thread, pool: async}", "worker.pool stands twice"),
@@ -235,6 +246,18 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(folder: Path) 
     assert rows["worker.grace"] == ("30s", "default")
     assert rows["worker.max_rss"] == ("-", "default")
     assert "hush" not in str(rows)
+
+
+def test_who_is_told_and_how_often(folder: Path) -> None:
+    write(folder, "alerts: {mail: [ops@example.org, Ann <ann@example.org>], at_most_every: 5m, webhook_file: hook}\n")
+    write(folder, "https://hooks.example.org/T0/hush\n", "hook")
+    loaded = load(environ={"KQ_ALERTS_COMMAND": "page me"}, folder=folder)
+    alerts = loaded.config.alerts
+    assert alerts.mail == ("ops@example.org", "Ann <ann@example.org>")
+    assert (alerts.webhook, alerts.command) == ("https://hooks.example.org/T0/hush", "page me")
+    assert (float(alerts.at_most_every), alerts.most_an_hour, alerts.wanted) == (300.0, 12, True)
+    assert "hush" not in str(loaded.rows())
+    assert not load(environ={"KQ_ALERTS_SENDER": "kq@example.org"}, folder=folder.parent).config.alerts.wanted
 
 
 # The files that ship.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from kq.app import App
-from kq.cli.doctor import application, crew, host, server
+from kq.cli.doctor import alerts, application, crew, host, server
 from kq.cli.doctor.finding import LEVELS, Finding, failed
 from kq.cli.failing import NO
 from kq.cli.frame import flags, verb
@@ -82,6 +82,7 @@ def _follow(app: App, findings: list[Finding]) -> None:
     """From the URL to the workers, as far as it goes."""
     if not _extend(findings, "URL", lambda: server.address(app)):
         return
+    _extend(findings, "alerts", lambda: alerts.channels(app))
     reached = _extend(findings, "broker", lambda: server.broker(app))
     if not reached and not app.address.state_stays_here:
         return
@@ -89,6 +90,7 @@ def _follow(app: App, findings: list[Finding]) -> None:
     if reached and kept:
         _extend(findings, "queues", lambda: server.queues(app))
         _extend(findings, "workers", lambda: crew.look(app))
+        _extend(findings, "alerts", lambda: alerts.unsent(app))
 
 
 def _extend(findings: list[Finding], about: str, check: Callable[[], Iterator[Finding]]) -> bool:

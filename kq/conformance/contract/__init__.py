@@ -13,6 +13,7 @@ The tests are in the modules of this package, by subject. What differs between b
 
 from __future__ import annotations
 
+from kq.conformance.contract.alerting import AlertSuite
 from kq.conformance.contract.alone import Alone, AloneOnAWire
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
@@ -72,4 +73,4 @@ class WireSuite(Outage, Weather, AloneOnAWire):
     """What is promised of brokers behind a network, while it or they fail."""
 
 
-__all__ = ["ContractSuite", "LotterySuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]
+__all__ = ["AlertSuite", "ContractSuite", "LotterySuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]

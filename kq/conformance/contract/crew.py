@@ -38,13 +38,13 @@ class Hand(Protocol):
 
 
 class Program:
-    """`kq worker` as people run it."""
+    """`kq worker`, or another verb that goes on, as people run it."""
 
     def __init__(self, where: str, folder: Path, environment: dict[str, str], arguments: Iterable[str]) -> None:
         self.log = folder / f"worker-{uuid.uuid4().hex[:6]}.log"
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kq", "-A", where, "worker", *arguments],
+                [sys.executable, "-m", "kq", "-A", where, *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -222,9 +222,15 @@ class Crew:
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
         environment = self._with_wrong_clock(ahead) if ahead else self._environment
         environment = {**environment, "KQ_URL": url} if url else environment
-        program = Program(self._where, self._folder, environment, [*words, *arguments])
+        program = Program(self._where, self._folder, environment, ["worker", *words, *arguments])
         self._hands.append(program)
         return program.ready() if ready else program
+
+    def control(self) -> Program:
+        """`kq control`, which may not have begun."""
+        program = Program(self._where, self._folder, self._environment, ["control"])
+        self._hands.append(program)
+        return program
 
     def _with_wrong_clock(self, ahead: float) -> dict[str, str]:
         """Our environment, but for the clock of every Python in it."""

@@ -30,8 +30,8 @@ from kq.errors import BadJob, BadStorage, Bury, NotDone, Retry
 from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, by_error
 
 WHERE = f"{__name__}:app"
-#: The environment variable that names the queue of all these jobs.
-QUEUE = "KQ_CONTRACT_QUEUE"
+#: The environment variables that name the queue of all these jobs, and their app.
+QUEUE, NAME = "KQ_CONTRACT_QUEUE", "KQ_CONTRACT_APP"
 
 #: What jobs of the singleton queue write into the diary.
 SOLE = "sole"
@@ -62,6 +62,7 @@ class Jobs:
         self.beget_async = app.job(name="beget_async")(beget_async)
         self.unspeakable = app.job(name="unspeakable")(unspeakable)
         self.add = app.job(name="add")(add)
+        self.login = app.job(name="login")(login)
         self.ticket = app.job(name="ticket", max_lost=1000)(ticket)
         self.nap = app.job(name="nap")(nap)
         self.nap_async = app.job(name="nap_async")(nap_async)
@@ -166,6 +167,11 @@ def staged(words: list[str], hold: float = 0.0, queue: str | None = None) -> lis
     job = current_job()
     assert job is not None
     return [job.later(jobs.note.options(queue=queue).job(word), hold=hold).id for word in words]
+
+
+def login(user: str, password: str) -> None:
+    """Fail with a secret in one's arguments and one's error."""
+    raise ValueError(f"no such user {user!r}, password={password}")
 
 
 def unspeakable(kind: str) -> object:
@@ -396,5 +402,5 @@ def act(name: str) -> None:
             assert name == "return", name
 
 
-app = App("contract", queue=os.environ.get(QUEUE, "contract"))
+app = App(os.environ.get(NAME, "contract"), queue=os.environ.get(QUEUE, "contract"))
 jobs = Jobs(app)

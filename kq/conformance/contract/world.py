@@ -16,7 +16,7 @@ from kq.broker import BURIED, PARKED, Inspector
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import VARIABLE, Diary
 from kq.conformance.contract.figures import Figures
-from kq.conformance.contract.jobs import QUEUE, WHERE, Jobs, sole_queue
+from kq.conformance.contract.jobs import NAME, QUEUE, WHERE, Jobs, sole_queue
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control, JobInfo
 from kq.errors import JobError
@@ -45,8 +45,18 @@ class ContractWorld:
         return None
 
     @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """More variables of the environment."""
+        return {}
+
+    @pytest.fixture
     def environment(
-        self, broker_url: str, state_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        broker_url: str,
+        state_url: str | None,
+        settings: dict[str, str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> dict[str, str]:
         """Variables of the environment that this process and the test's programs see."""
         told = {
@@ -56,6 +66,7 @@ class ContractWorld:
             "KQ_SUBMIT_TIMEOUT": str(SUBMIT_TIMEOUT),
             QUEUE: f"contract-{uuid.uuid4().hex[:8]}",
             VARIABLE: str(tmp_path / "diary"),
+            **settings,
         }
         for name, value in told.items():
             monkeypatch.setenv(name, value)
@@ -64,7 +75,7 @@ class ContractWorld:
     @pytest.fixture
     def app(self, environment: dict[str, str]) -> Iterator[App]:
         """An app on an empty queue of its own, which is gone after the test."""
-        app = App("contract", queue=environment[QUEUE])
+        app = App(environment.get(NAME, "contract"), queue=environment[QUEUE])
         yield app
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
             for queue in (environment[QUEUE], sole_queue(environment[QUEUE]), environment[QUEUE] + "-far"):

@@ -1,0 +1,70 @@
+"""The doctor on alerts: that those who are to be told can be."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from kq.app import App
+from kq.cli.doctor.finding import Finding
+from kq.control import Control
+from kq.errors import KqError
+from kq.job import State
+from kq.mailurl import parse_mail_url
+from kq.smtp import post_to
+from kq.trouble import queue_of
+
+#: Seconds that a server may take to answer the doctor.
+PATIENCE = 5.0
+
+
+def channels(app: App) -> Iterator[Finding]:
+    """Whether mail server, webhook and command are there; nothing is sent."""
+    alerts = app.alerts
+    if alerts.mail:
+        yield _mail(app)
+    if alerts.webhook:
+        yield _webhook(alerts.webhook)
+    if alerts.command:
+        yield _command(alerts.command)
+
+
+def unsent(app: App) -> Iterator[Finding]:
+    """Alerts that nobody got."""
+    if app.alerts.wanted:
+        queue = queue_of(app.name)
+        with Control(app) as control:
+            buried = control.jobs(queue, State.BURIED, limit=1)
+        for job in buried:
+            fix = f"Mend that, then kq jobs kick --queue {queue}."
+            yield Finding("warn", "alerts", f"some could not be sent: {job.error}", fix)
+
+
+def _mail(app: App) -> Finding:
+    url = parse_mail_url(app.mail)
+    try:
+        words = post_to(url, PATIENCE).reach()
+    except KqError as error:
+        fix = "Name another server: mail: smtps://user:password@host in kq.yaml, or KQ_MAIL."
+        return Finding("fail", "alerts", f"{url} takes no mail: {error.message}", fix)
+    return Finding("ok", "alerts", f"go to {', '.join(app.alerts.mail or ())} by {url}, which says {words!r}")
+
+
+def _webhook(hook: str) -> Finding:
+    split = urlsplit(hook)
+    place = split.hostname, split.port or (443 if split.scheme == "https" else 80)
+    try:
+        socket.create_connection(place, PATIENCE).close()
+    except OSError as error:
+        return Finding("fail", "alerts", f"the webhook's host {split.hostname} is not reached: {error}")
+    return Finding("ok", "alerts", f"go to a webhook at {split.hostname}, which is there")
+
+
+def _command(command: str) -> Finding:
+    program = (shlex.split(command) or [""])[0]
+    if shutil.which(program) is None:
+        return Finding("fail", "alerts", f"there is no command {program!r}", "Write its whole path in alerts.command.")
+    return Finding("ok", "alerts", f"go to the command {program}")

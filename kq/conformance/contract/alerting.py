@@ -1,0 +1,232 @@
+"""Alerts: one for each new kind of failure, then digests, none lost and none twice (promise C13, made of its parts)."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import pytest
+
+from kq.app import App
+from kq.broker import BURIED
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.figures import Figures, keeps
+from kq.conformance.contract.jobs import NAME, Jobs
+from kq.conformance.contract.mailserver import MailServer
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, requires
+from kq.control import Control
+from kq.control.bell import Bell
+from kq.job import State
+from kq.state.store import Gathered, Store, StoreUnreachable, Write
+from kq.trouble import Trouble, queue_of, tell
+
+#: Failures of the storm, of three kinds; `make alerts` has 100 000.
+FAILURES = int(os.environ.get("KQ_FAILURES") or 600)
+EVERY = 2.0  # seconds between digests
+OPS = "ops@example.org"
+
+
+class AlertSuite(ContractWorld):
+    """A human is told of what was buried."""
+
+    @pytest.fixture
+    def post(self) -> Iterator[MailServer]:
+        """Where alerts go."""
+        with MailServer() as server:
+            yield server
+
+    @pytest.fixture
+    def settings(self, post: MailServer) -> dict[str, str]:
+        return {
+            NAME: f"app{uuid.uuid4().hex[:8]}",  # its alerts have a queue of their own
+            "KQ_MAIL": post.url,
+            "KQ_ALERTS_MAIL": OPS,
+            "KQ_ALERTS_AT_MOST_EVERY": str(EVERY),
+            "KQ_ALERTS_MOST_AN_HOUR": "30",
+        }
+
+    @pytest.fixture(autouse=True)
+    def nobody_was_told(self, app: App) -> Iterator[None]:
+        """The state store may be shared with other tests."""
+        for family in ("trouble:", "troubles:", "alerts:"):
+            app.store.write([Write(key, None) for key, _ in app.store.scan(family)])
+        yield
+        with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
+            for place in ("", BURIED):
+                channel.queue_delete(queue_of(app.name) + place)
+
+    @keeps("C13")
+    def test_a_storm_of_failures_is_one_alert_for_each_kind_and_digests(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, post: MailServer, measured: Figures
+    ) -> None:
+        crew.worker(concurrency=2)
+        kinds = [["bury"], ["bad"], ["raise ValueError"]]
+        for start in range(0, FAILURES, 1000):
+            batch = range(start, min(FAILURES, start + 1000))
+            app.submit_many(jobs.perform_plain.job(kinds[number % 3]) for number in batch)
+        within = 30 + FAILURES / 200
+        eventually(lambda: told(post) >= FAILURES, f"{FAILURES} are told of", within)
+        assert told(post) == FAILURES
+        first = [subject for subject in post.subjects() if "failure" not in subject]
+        assert Counter(first) == Counter(
+            f"[{app.name}] perform_plain: {kind}" for kind in ("BadJob", "Bury", "ValueError")
+        )
+        digests = len(post.accepted) - 3
+        measured(f"{FAILURES} failures of 3 kinds: 3 alerts and {digests} digests, at most one in {EVERY:g} s")
+
+    @keeps("C13")
+    def test_an_alert_tells_what_failed_where_and_what_to_type_and_no_secret(
+        self, app: App, jobs: Jobs, crew: Crew, post: MailServer
+    ) -> None:
+        crew.worker()
+        job = jobs.login.submit("ann", password="hunter2")
+        eventually(lambda: post.accepted, "it is told", 20)
+        (mail,) = post.accepted
+        text = mail.message.get_content()
+        assert (mail.recipient, mail.message["Subject"]) == (OPS, f"[{app.name}] login: ValueError")
+        assert 'login("ann", password="***")' in text
+        assert "no such user" in text
+        assert "in login" in text  # the traceback
+        for command in ("jobs show", "jobs edit", "jobs rm"):
+            assert f"kq {command} {job.id}" in text
+        assert "kq jobs kick --type login --error ValueError --first 1" in text
+        assert "hunter2" not in mail.data.decode()
+
+    @keeps("C13")
+    def test_a_doubt_is_told_with_its_two_answers(self, jobs: Jobs, crew: Crew, post: MailServer) -> None:
+        crew.worker()
+        job = jobs.deed.submit(os.urandom(8).hex(), "signal 9")
+        eventually(lambda: post.accepted, "it is told", 20)
+        text = post.accepted[0].message.get_content()
+        assert f"kq jobs kick {job.id} --done" in text
+        assert f"kq jobs kick {job.id} --repeat" in text
+
+    @keeps("C13")
+    def test_nobody_is_told_twice_and_nothing_is_lost_wherever_control_ends(
+        self, app: App, crew: Crew, post: MailServer
+    ) -> None:
+        crew.worker("--no-control") if app.broker.traits.shared else crew.worker()
+        for ending in range(8):  # so many words it has with the store and the broker, and then it dies
+            about = f"case {ending}"
+            tell(app.store, Trouble("shop", "it rains", about, error=about, at=app.store.now()))
+            mortal = Mortal(app, ending)
+            with suppress(StoreUnreachable):
+                Bell(mortal).ring()
+        Bell(app).ring()
+        eventually(lambda: len(post.accepted) == 8, "all are told", 20)
+        texts = Counter(mail.message.get_content().split("\n")[0].strip() for mail in post.accepted)
+        assert texts == Counter(f"case {ending}" for ending in range(8))
+
+    @keeps("C13")
+    def test_controls_that_are_killed_again_and_again_lose_no_alert_and_tell_none_twice(
+        self, app: App, jobs: Jobs, crew: Crew, post: MailServer, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        crew.program("--no-control", concurrency=2)
+        kills, kinds = 3, (["bury"], ["bad"], ["raise ValueError"])
+        chance = random.Random()
+        for _ in range(kills):
+            app.submit_many(jobs.perform_plain.job(kinds[each % 3]) for each in range(30))
+            self._kill_one(crew, post, chance.uniform(0, 0.05))
+        crew.control()
+        eventually(lambda: told(post) >= 30 * kills, "all is told", 30)
+        assert told(post) == 30 * kills
+        texts = Counter(mail.message.get_content() for mail in post.accepted)
+        assert max(texts.values()) == 1
+        measured(f"{kills} kills of control, {30 * kills} failures: {len(post.accepted)} alerts, 0 lost, 0 twice")
+
+    @staticmethod
+    def _kill_one(crew: Crew, post: MailServer, after: float) -> None:
+        """Kill a control soon after it has begun to act."""
+        control, before = crew.control(), len(post.accepted)
+        eventually(lambda: "has the seat" in control.said() or len(post.accepted) > before, "it acts", 20)
+        time.sleep(after)
+        control.kill()
+
+    @keeps("C13")
+    def test_an_alert_waits_for_a_mail_server_that_is_away_and_tells_nothing_about_itself(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, post: MailServer
+    ) -> None:
+        post.replies["MAIL"] = "451 later"
+        crew.worker()
+        jobs.perform_plain.submit(["bury"])
+        eventually(lambda: control.jobs(queue_of(app.name), State.RETRYING), "it is tried again later", 20)
+        post.replies.clear()
+        eventually(lambda: post.accepted, "it is told", 30)
+        assert [mail.message["Subject"] for mail in post.accepted] == [f"[{app.name}] perform_plain: Bury"]
+
+
+def told(post: MailServer) -> int:
+    """Of how many failures people were told."""
+    return sum(number_in(mail.message.get_content()) for mail in post.accepted)
+
+
+def number_in(text: str) -> int:
+    """Of how many failures an alert tells."""
+    if "A job was buried" in text:
+        return 1
+    if found := re.search(r"([\d,]+) jobs were buried", text):
+        return int(found[1].replace(",", ""))
+    return sum(int(each.replace(",", "")) for each in re.findall(r"^([\d,]+) failures? \(", text, re.MULTILINE))
+
+
+class Mortal(App):
+    """An app whose process dies after so many words with the state store and the broker."""
+
+    def __init__(self, app: App, words: int) -> None:
+        super().__init__(app.name)
+        self._left = words
+        self.connect(_Publisher(app, self._say), _Store(app.store, self._say))
+
+    def _say(self) -> None:
+        if not self._left:
+            raise StoreUnreachable("killed here")
+        self._left -= 1
+
+
+class _Publisher:
+    def __init__(self, app: App, say: Callable[[], None]) -> None:
+        self._app, self._say = app, say
+
+    def publish(self, *what: object) -> None:
+        self._say()
+        self._app.publisher.publish(*what)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """It is the other app's."""
+
+
+class _Store(Store):
+    def __init__(self, store: Store, say: Callable[[], None]) -> None:
+        self._store, self._say = store, say
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        self._say()
+        return self._store.get(keys)
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        self._say()
+        return self._store.write(writes)
+
+    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        return self._store.scan(prefix, limit)
+
+    def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
+        self._say()
+        return self._store.gather(prefixes, limit)
+
+    def wait(self, key: str, timeout: float) -> bytes | None:
+        return self._store.wait(key, timeout)
+
+    def now(self) -> float:
+        return self._store.now()
+
+    def close(self) -> None:
+        """It is the other app's."""

@@ -1,0 +1,234 @@
+"""The bell: when a human is told of troubles, and in which words. Rounds ring it; see kq.trouble and kq.alert.
+
+A group of failures that is new is told of at once, in an alert of its own. What comes after it is summed up in digests,
+at most one in so many minutes, and never are there more than so many alerts in an hour: what is too much waits for the
+next digest. Nothing is lost and nothing told twice, whoever is killed and when: an alert is written down together with
+the counts that it tells of, then submitted under an id of its own, then struck out; who finds one that was not struck
+out submits it again, and the broker and the ledger know it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from kq.app import App
+from kq.clock import new_id
+from kq.reading import reader
+from kq.record import encode
+from kq.state.store import Write
+from kq.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
+from kq.units import format_duration
+
+HOUR = 3600.0
+#: The key under which it is known what was told.
+TOLD = "alerts:told"
+#: So many counts are read, at most.
+MOST = 10_000
+#: So many groups have a line of their own in a digest.
+LINES = 50
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What people have been told.
+
+    counts: of each group, how many cases of whom. sent: when alerts of the last hour were. window: since when a digest
+    gathers. pending: an alert that was decided and may not have been submitted.
+    """
+
+    counts: dict[str, dict[str, int]] = {}
+    sent: list[float] = []
+    window: float = 0.0
+    pending: Alert | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be told next. news: of each group, how many cases are new."""
+
+    kind: Literal["first", "digest"]
+    news: Mapping[str, int]
+
+
+Counts = Mapping[str, Mapping[str, Count]]
+
+
+def next_draft(told: Told, counts: Counts, now: float, every: float, most: int) -> Draft | None:
+    """What is to be told now, if anything. every: seconds between digests; most: alerts in an hour. Pure."""
+    sent = sum(at > now - HOUR for at in told.sent)
+    news = {id: number for id in counts if (number := _new(told.counts.get(id, {}), counts[id]))}
+    fresh = sorted((id for id in news if id not in told.counts), key=lambda id: (_first(counts[id]), id))
+    if fresh and sent < most - 1:  # one is left for a digest
+        return Draft("first", {fresh[0]: news[fresh[0]]})
+    if news and sent < most and now >= told.window + every:
+        return Draft("digest", news)
+    return None
+
+
+def after(told: Told, draft: Draft, counts: Counts, alert: Alert, now: float, every: float) -> Told:
+    """What people have been told when draft has become alert. What is no longer counted is forgotten. Pure."""
+    known = {
+        id: {who: number for who, number in of.items() if who in counts[id]}
+        for id, of in told.counts.items()
+        if id in counts
+    }
+    waits = any(_new(known.get(id, {}), counts[id]) for id in counts.keys() - draft.news.keys())
+    known |= {id: {who: count.number for who, count in counts[id].items()} for id in draft.news}
+    ended = draft.kind == "digest" or (now >= told.window + every and not waits)
+    return Told(known, [*(at for at in told.sent if at > now - HOUR), now], now if ended else told.window, alert)
+
+
+class Bell:
+    """Tells people of one app's troubles."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def ring(self) -> None:
+        """Tell what there is to tell now. Raises BrokerError and StoreUnreachable; the next one goes on then."""
+        if not self._app.alerts.wanted:
+            return
+        gathered = self._app.store.gather([TOLD, COUNTS], MOST)
+        stored = gathered.found[0].get(TOLD)
+        told, counts = _decode(stored) or Told(), counts_of(gathered.found[1])
+        while True:
+            if told.pending is not None:
+                self._app.submit_jobs([told.pending.job(self._app.name)])
+                struck = replace(told, pending=None)
+                if not self._put(struck, stored):
+                    return  # somebody else rings too
+                told, stored = struck, encode(struck)
+            decided = self._decided(told, counts, gathered.now)
+            if decided is None or not self._put(decided, stored):
+                return
+            told, stored = decided, encode(decided)
+
+    def _decided(self, told: Told, counts: Counts, now: float) -> Told | None:
+        alerts = self._app.alerts
+        draft = next_draft(told, counts, now, alerts.at_most_every, alerts.most_an_hour)
+        if draft is None:
+            return None
+        stored = self._app.store.get([CASES + id for id in draft.news])
+        cases = {id: decode_trouble(each) or Trouble("?", "?") for id, each in zip(draft.news, stored, strict=True)}
+        totals = {id: sum(count.number for count in counts[id].values()) for id in draft.news}
+        alert = written(self._app.name, draft, cases, totals, told.window, now, alerts.at_most_every)
+        return after(told, draft, counts, alert, now, alerts.at_most_every)
+
+    def _put(self, told: Told, before: bytes | None) -> bool:
+        return self._app.store.write([Write(TOLD, encode(told), must=(TOLD, before))])[0]
+
+
+def written(
+    app: str,
+    draft: Draft,
+    cases: Mapping[str, Trouble],
+    totals: Mapping[str, int],
+    since: float,
+    now: float,
+    every: float,
+) -> Alert:
+    """An alert in words. totals: how many cases there were of each group."""
+    groups = [
+        {
+            "type": case.type,
+            "exception": case.exception,
+            "place": case.place,
+            "new": draft.news[id],
+            "total": totals[id],
+            "job": case.job,
+            "queue": case.queue,
+            "error": case.error,
+        }
+        for id, case in cases.items()
+    ]
+    if draft.kind == "first":
+        ((id, case),) = cases.items()
+        subject = f"[{app}] {case.type}: {case.exception}"
+        text = "\n".join(_first_lines(case, draft.news[id], every))
+    else:
+        subject = f"[{app}] {_failures(sum(draft.news.values()))} of {_kinds(len(cases))}"
+        text = "\n".join(_digest_lines(cases, draft.news, totals, since, now))
+    return Alert(new_id(), " ".join(subject.split())[:200], text, groups)
+
+
+def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
+    yield f"{case.error or case.exception}"
+    yield ""
+    if case.job:
+        yield f"{'A job was' if new == 1 else f'{new:,} jobs were'} buried. One of them:"
+        yield f"  {case.call}"
+        yield f"  job {case.job}, queue {case.queue}, on {case.worker}, code {case.code or 'unknown'}, {_when(case.at)}"
+        yield ""
+    yield from (f"{what + ':':10} {command}" for what, command in commands(case))
+    if case.traceback:
+        yield ""
+        yield case.traceback.rstrip()
+    yield ""
+    yield f"More of this kind are summed up, at most once in {format_duration(every)}."
+
+
+def _digest_lines(
+    cases: Mapping[str, Trouble], news: Mapping[str, int], totals: Mapping[str, int], since: float, now: float
+) -> Iterable[str]:
+    yield f"Between {_when(since)} and {_when(now)}:"
+    ranked = sorted(cases, key=lambda id: -news[id])
+    for id in ranked[:LINES]:
+        case = cases[id]
+        yield ""
+        place = f" in {case.place}" if case.place else ""
+        yield f"{_failures(news[id])} ({totals[id]:,} in all): {case.type}: {case.exception}{place}"
+        yield f"  {case.error}"
+        yield from (f"  {what + ':':8} {command}" for what, command in commands(case))
+    if len(ranked) > LINES:
+        yield ""
+        yield f"And {_failures(sum(news[id] for id in ranked[LINES:]))} of {_kinds(len(ranked) - LINES)}."
+    yield ""
+    yield "All of it: kq jobs ls --state buried --group"
+
+
+def commands(case: Trouble) -> list[tuple[str, str]]:
+    """What a human may type: what for, and the command."""
+    type, exception = shlex.quote(case.type), shlex.quote(case.exception)
+    if not case.job:
+        return [("go on", f"kq queues resume --type {type}")]
+    chosen = f"--type {type} --error {exception}"
+    found = [("look", f"kq jobs show {case.job}"), ("all", f"kq jobs ls --state buried {chosen}")]
+    if case.exception.rpartition(".")[2] == "InDoubt":
+        happened = ("happened", f"kq jobs kick {case.job} --done")
+        return [*found, happened, ("did not", f"kq jobs kick {case.job} --repeat")]
+    return [
+        *found,
+        ("mend", f"kq jobs edit {case.job}"),
+        ("retry", f"kq jobs kick {chosen} --first 1 --stop-on-same-failure"),
+        ("give up", f"kq jobs rm {case.job}"),
+    ]
+
+
+def _new(told: Mapping[str, int], counts: Mapping[str, Count]) -> int:
+    """How many cases nobody was told of."""
+    return sum(max(0, count.number - told.get(who, 0)) for who, count in counts.items())
+
+
+def _first(counts: Mapping[str, Count]) -> float:
+    return min(count.last for count in counts.values())
+
+
+def _failures(number: int) -> str:
+    return "1 failure" if number == 1 else f"{number:,} failures"
+
+
+def _kinds(number: int) -> str:
+    return "1 kind" if number == 1 else f"{number:,} kinds"
+
+
+def _when(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+_decode = reader(Told)

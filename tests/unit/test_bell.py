@@ -1,0 +1,102 @@
+"""When people are told, and in which words: pure rules."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kq.control.bell import HOUR, Told, after, commands, next_draft, written
+from kq.trouble import Alert, Count, Trouble
+
+EVERY, MOST = 600.0, 12
+ALERT = Alert("1", "", "")
+
+
+def counts(**groups: int) -> dict[str, dict[str, Count]]:
+    return {id: {"w": Count(number, float(place))} for place, (id, number) in enumerate(groups.items())}
+
+
+def test_each_new_group_has_an_alert_of_its_own_the_oldest_first() -> None:
+    seen, told = counts(b=2, a=1), Told()
+    for id, new in (("b", 2), ("a", 1)):
+        draft = next_draft(told, seen, 1000.0, EVERY, MOST)
+        assert draft is not None
+        assert (draft.kind, draft.news) == ("first", {id: new})
+        told = after(told, draft, seen, ALERT, 1000.0, EVERY)
+    assert next_draft(told, seen, 1000.0, EVERY, MOST) is None
+
+
+def test_what_comes_after_it_waits_for_the_digest() -> None:
+    told = Told({"a": {"w": 1}}, [1000.0], 1000.0)
+    more = {"a": {"w": Count(5, 0.0), "other": Count(2, 0.0)}}
+    assert next_draft(told, more, 1000.0 + EVERY - 1, EVERY, MOST) is None
+    draft = next_draft(told, more, 1000.0 + EVERY, EVERY, MOST)
+    assert draft is not None
+    assert (draft.kind, draft.news) == ("digest", {"a": 6})
+    told = after(told, draft, more, ALERT, 1000.0 + EVERY, EVERY)
+    assert next_draft(told, more, 1000.0 + 9 * EVERY, EVERY, MOST) is None
+
+
+def test_too_many_new_groups_go_into_a_digest() -> None:
+    seen = counts(**{f"g{number:02}": 1 for number in range(40)})
+    told, kinds = Told(), []
+    for now in (1000.0, 1000.0 + EVERY):
+        while draft := next_draft(told, seen, now, EVERY, MOST):
+            kinds.append((draft.kind, len(draft.news)))
+            told = after(told, draft, seen, ALERT, now, EVERY)
+    assert kinds == [("first", 1)] * (MOST - 1) + [("digest", 40 - MOST + 1)]
+
+
+def test_a_group_that_is_forgotten_is_new_again() -> None:
+    draft = next_draft(Told({"old": {"w": 3}}), counts(a=1), 0.0, EVERY, MOST)
+    assert draft is not None
+    told = after(Told({"old": {"w": 3}}), draft, counts(a=1), ALERT, 0.0, EVERY)
+    assert set(told.counts) == {"a"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 50), st.floats(1.0, 900.0)), max_size=60),
+    st.integers(2, 6),
+)
+def test_everything_is_told_once_and_never_more_often_than_allowed(
+    cases: list[tuple[str, int, float]], most: int
+) -> None:
+    now, told, sums, heard, sent = 0.0, Told(), dict[str, int](), dict[str, int](), list[float]()
+
+    def ring() -> None:
+        nonlocal told
+        seen = {id: {"w": Count(number, 0.0)} for id, number in sums.items()}
+        while draft := next_draft(told, seen, now, EVERY, most):
+            told = after(told, draft, seen, ALERT, now, EVERY)
+            sent.append(now)
+            for id, new in draft.news.items():
+                heard[id] = heard.get(id, 0) + new
+            assert sum(at > now - HOUR for at in sent) <= most
+
+    for id, number, pause in cases:
+        now += pause
+        sums[id] = sums.get(id, 0) + number
+        ring()
+    now += 2 * HOUR
+    ring()
+    assert heard == sums
+
+
+def test_a_digest_tells_of_each_group_and_its_commands() -> None:
+    cases = {
+        "a": Trouble("shop.pay", "ValueError", "jobs.py:pay", "shop", "7", "ValueError: no date"),
+        "b": Trouble("kq.mail", "something sends in a loop", "to ann", error="50 mails"),
+    }
+    draft = next_draft(Told({"a": {}, "b": {}}), counts(a=3, b=1), EVERY, EVERY, MOST)
+    assert draft is not None
+    alert = written("shop", draft, cases, {"a": 1234, "b": 1}, 0.0, EVERY, EVERY)
+    assert alert.subject == "[shop] 4 failures of 2 kinds"
+    assert "3 failures (1,234 in all): shop.pay: ValueError in jobs.py:pay" in alert.text
+    assert "kq jobs kick --type shop.pay --error ValueError --first 1 --stop-on-same-failure" in alert.text
+    assert "kq queues resume --type kq.mail" in alert.text
+    assert [group["new"] for group in alert.groups] == [3, 1]
+
+
+def test_names_that_a_shell_would_read_otherwise_are_quoted() -> None:
+    told = dict(commands(Trouble("a;rm -rf /", "$(x)", job="7")))
+    assert told["all"] == "kq jobs ls --state buried --type 'a;rm -rf /' --error '$(x)'"

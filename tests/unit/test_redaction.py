@@ -1,0 +1,76 @@
+"""What may be shown of a job outside of kq."""
+
+from __future__ import annotations
+
+import pytest
+
+from kq.redaction import HIDDEN, is_secret, redacted, redacted_text, shown_call
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "db_password",
+        "passwd",
+        "apiKey",
+        "api_key",
+        "X-Auth-Token",
+        "secret",
+        "card",
+        "card_number",
+        "pin",
+        "session",
+        "iban",
+        "userPassword",
+        "refresh_token",
+        "ssn",
+        "credentials_private",
+    ],
+)
+def test_a_secret_is_known_by_its_name(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["path", "author", "postcard", "spin", "ping", "tokenizer_path_x", "to", "number", "discard"]
+)
+def test_what_is_called_otherwise_is_shown(name: str) -> None:
+    assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("can't reach redis://ann:hunter2@host/0", "can't reach redis://ann:***@host/0"),
+        ("login failed for password=hunter2, user=ann", "login failed for password=***, user=ann"),
+        ('{"api_key": "abc"}', '{"api_key": ***}'),
+        ("Bearer eyJhbGciOi.eyJzdWIiOiIx.SflKxw", "Bearer ***"),
+        ("key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c refused", "key *** refused"),
+        ("row 7 of table has no date", "row 7 of table has no date"),
+        ("a-perfectly-normal-and-quite-long-file-name.tar.gz", "a-perfectly-normal-and-quite-long-file-name.tar.gz"),
+    ],
+)
+def test_secrets_in_text_are_hidden(text: str, shown: str) -> None:
+    assert redacted_text(text) == shown
+
+
+def test_secrets_are_found_inside_of_values() -> None:
+    value = {"user": "ann", "password": "x", "more": [{"token": 5}, "plain"], "n": 1.5, "no": None}
+    assert redacted(value) == {
+        "user": "ann",
+        "password": HIDDEN,
+        "more": [{"token": HIDDEN}, "plain"],
+        "n": 1.5,
+        "no": None,
+    }
+
+
+def test_a_call_names_its_positional_arguments_to_hide_them() -> None:
+    assert shown_call("login", ("user", "password"), ["ann", "x"], {"n": 1}) == 'login("ann", "***", n=1)'
+    assert shown_call("f", (), ["ann"], {"secret": [1]}) == 'f("ann", secret="***")'
+
+
+def test_what_is_long_is_cut() -> None:
+    assert len(shown_call("f", (), ["é" * 5000], {})) < 300
+    assert len(shown_call("f", (), ["x y"] * 5000, {})) <= 2001
