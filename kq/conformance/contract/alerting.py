@@ -29,7 +29,7 @@ from kq.trouble import Trouble, queue_of, tell
 
 #: Failures of the storm, of three kinds; `make alerts` has 100 000.
 FAILURES = int(os.environ.get("KQ_FAILURES") or 600)
-EVERY = 2.0  # seconds between digests
+EVERY = max(2.0, FAILURES / 5000)  # seconds between digests
 OPS = "ops@example.org"
 
 
