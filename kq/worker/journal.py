@@ -57,7 +57,7 @@ def _told(task: Task, verdict: Verdict) -> tuple[str, str]:
         case Complete():
             return "completed", ""
         case Retry(delay=delay, failure=failure):
-            return "failed", f": {failure}; again in {format_duration(delay)}"
+            return "failed", f": {failure}; again " + (f"in {format_duration(delay)}" if delay else "at once")
         case FallBack(failure=failure):
             return "fell back", f": {failure}; {task.next.type if task.next else 'nothing'} runs instead"
         case Bury(failure=failure):

@@ -158,6 +158,15 @@ def test_every_page_and_example_is_in_the_index() -> None:
     assert wanted | set((ROOT / "examples").glob("*.py")) <= linked
 
 
+@pytest.mark.parametrize(
+    "package", ["kq", "kq/worker", "kq/control", "transports/kq_transports", "transports/kq_transports/amqp"]
+)
+def test_the_map_names_every_module(package: str) -> None:
+    words = set(re.findall(r"\w+", Page(ROOT / "docs" / "architecture.md").text))
+    modules = {path.stem for path in (ROOT / package).glob("*.py") if not path.stem.startswith("__")}
+    assert not modules - words, "give them a place in docs/architecture.md"
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     assert REFERENCE.text == reference.page(), "run `make reference`"
     assert reference.SNAPSHOT.read_text() == reference.snapshot(), "run `make reference`"
