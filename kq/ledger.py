@@ -171,15 +171,16 @@ class Ledger:
         """Write after in the place of before. Raises LeaseLost when that has changed, or the fence is down."""
         if not self._put(after, encode(before), mine) and self._stored(after.key) != encode(after):
             raise LeaseLost(f"somebody else decides about the effect {after.key!r} by now")
+        if before.stage == "doubt" != after.stage:
+            self._strike_out(before.key)
 
     def _put(self, entry: Entry, before: bytes | None, mine: Entry) -> bool:
         """Write entry in the place of before; False when that has changed. Raises LeaseLost when the fence is down."""
         key, fence = effect_key(entry.key), lease_key(mine.worker)
         keep = entry.keep if entry.stage == "done" else None
         writes = [Write(key, encode(entry), keep, fence, must=(key, before))]
-        listed = entry.key.encode() if entry.stage == "doubt" else None
-        if listed is not None or (before is not None and _decode(before).stage == "doubt"):
-            writes.append(Write(_doubt_key(entry.key, mine.job), listed, must=(key, encode(entry))))
+        if entry.stage == "doubt":
+            writes.append(Write(_doubt_key(entry.key, mine.job), entry.key.encode(), must=(key, encode(entry))))
         if entry.stage == "intended":
             noted = begun_key(entry.job, _digest(entry.key))
             writes.append(Write(noted, encode(entry), BEGUN_KEEP, must=(key, encode(entry))))
@@ -265,11 +266,15 @@ class Ledger:
         if not self._store.write([write])[0]:
             return False
         if entry.stage == "doubt":
-            listed = self._store.scan(_DOUBT, DOUBTS)
-            answered = [Write(key, None) for key, about in listed if about == entry.key.encode()]
-            if answered:
-                self._store.write(answered)
+            self._strike_out(entry.key)
         return True
+
+    def _strike_out(self, key: str) -> None:
+        """Take a doubt that has ended off the list, for all jobs that waited for that."""
+        listed = self._patiently(lambda: self._store.scan(_DOUBT, DOUBTS))
+        answered = [Write(waits, None) for waits, about in listed if about == key.encode()]
+        if answered:
+            self._write(answered)
 
 
 _DOUBT = "doubt:"

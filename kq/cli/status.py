@@ -151,7 +151,7 @@ def _notes(shot: Snapshot) -> Iterator[str]:
     if shot.missing or shot.paused or shot.doubtful:
         yield ""
     if shot.doubtful:
-        yield f"{shot.doubtful} side effects in doubt: kq effects ls --doubt"
+        yield f"{shot.doubtful} side effects in doubt: kq effects ls --stage doubt"
     for order in shot.paused:
         by = f" by {order.by}" if order.by else ""
         yield f"paused{by}: jobs of type {order.what}{f' ({order.reason})' if order.reason else ''}"

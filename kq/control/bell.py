@@ -164,7 +164,9 @@ def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
         yield f"{'A job was' if new == 1 else f'{new:,} jobs were'} buried. One of them:"
         yield f"  {case.call}"
         yield f"  job {case.job}, queue {case.queue}, on {case.worker}, code {case.code or 'unknown'}, {_when(case.at)}"
-        yield ""
+    else:
+        yield f"It happened at {_when(case.at)}."  # so that it is another alert when it happens again
+    yield ""
     yield from (f"{what + ':':10} {command}" for what, command in commands(case))
     if case.traceback:
         yield ""

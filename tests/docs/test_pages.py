@@ -200,7 +200,7 @@ def test_what_is_public_has_its_place_in_the_reference() -> None:
 
 def test_no_message_names_a_command_that_is_not_there() -> None:
     for path in (ROOT / "kq").rglob("*.py"):
-        for command in re.findall(r"\bkq (?:jobs|queues|workers) [a-z]+", path.read_text()):
+        for command in re.findall(r"\bkq (?:jobs|queues|workers|effects) [a-z]+", path.read_text()):
             parse(command)
 
 

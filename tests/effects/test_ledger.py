@@ -191,12 +191,14 @@ class LedgerSuite(EffectWorld):
 
     def test_a_doubt_that_a_check_ends_is_on_no_list(self) -> None:
         self.begin()
-        with pytest.raises(InDoubt):
-            self.once(attempt=2).__enter__()
-        with self.once(attempt=3, check=lambda: False) as effect:
+        for job in ("a", "b"):
+            self.die("w1")
+            with pytest.raises(InDoubt):
+                self.once(job, attempt=2, worker="w2").__enter__()
+        with self.once(attempt=3, worker="w2", check=lambda: False) as effect:
             assert effect.due
         assert self.ledger.doubts("a") == []
-        assert self.store.scan("doubt:a:") == []
+        assert self.store.scan("doubt:a:") == self.store.scan("doubt:b:") == []
 
     def test_the_doubt_is_written_down_before_the_check_is_asked(self) -> None:
         self.begin()
