@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench transport-report reference clean
+.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench transport-report reference simulate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -87,6 +87,9 @@ transport-report: .venv/.dev  ## what kq's transports and Kombu's own keep: writ
 
 reference: .venv/.dev  ## write docs/reference.md from the code
 	@PYTHONPATH=. $(PY) scripts/reference.py
+
+simulate: .venv/.dev  ## a million histories of workers that die, freeze and fail, in memory (minutes)
+	@KQ_HISTORIES=1000000 $(PYTEST) -q -n $(JOBS) tests/unit/test_simulation.py --timeout 3600 $(ARGS)
 
 clean:  ## remove what make and the tools made
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -143,7 +143,8 @@ def test_links_lead_somewhere(page: Page) -> None:
 
 
 def test_each_failure_that_is_described_is_made_to_happen_by_a_test() -> None:
-    rows = [line for line in FAILURES.text.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+    described, _, _ = FAILURES.text.partition("\n## The long runs")
+    rows = [line for line in described.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
     named = [re.fullmatch(r"`(test_\w+)`", row.strip("|").rpartition("|")[2].strip()) for row in rows]
     assert [row for row, name in zip(rows, named, strict=True) if name is None] == []
     places = ("tests", "kq/conformance", "transports/kq_transports/conformance")
