@@ -473,7 +473,7 @@ class App:
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
-        settings = job.settings.over(self.defaults)
+        settings = job.settings
         body = encode_body(job.args, job.kwargs)
         if job.fallback:
             body = encode_bodies([body, *(encode_body(each.args, each.kwargs) for each in job.fallback)])
@@ -482,7 +482,7 @@ class App:
                 f"the arguments of {job.type} take {len(body):,} bytes, more than {BODY_LIMIT:,}",
                 fix="Store the data elsewhere and pass its name.",
             )
-        policy = job.settings.retry_policy
+        policy = settings.retry_policy
         now = time.time()
         delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
         if delay is not None and delay > YEAR:
@@ -494,14 +494,15 @@ class App:
             submitted=now,
             due=now + delay if delay else None,
             again=age(job.id, now) > FRESH,
-            timeout=job.settings.timeout,
+            timeout=settings.timeout,
             deadline=settings.deadline,
             unique=settings.unique,
             retry_policy=None if policy is None else policy.to_data(),
             fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
             held=bool(settings.hold),
         )
-        return Envelope(job.id, self._queue(job), body, encode_head(head), settings.priority or 0, delay)
+        priority = self.defaults.priority if settings.priority is None else settings.priority
+        return Envelope(job.id, self._queue(job), body, encode_head(head), priority or 0, delay)
 
     def _stage(self, job: Job[Any]) -> Stage:
         policy = job.settings.retry_policy

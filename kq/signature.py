@@ -19,6 +19,9 @@ import msgspec
 
 from kq.message import decode_body, encode_body, one_line
 
+#: What JSON's readers agree on.
+_INT_LIMIT = 2**63
+
 
 class Signature:
     """The parameters of function, ready to bind and check arguments for the job type called name."""
@@ -38,10 +41,13 @@ class Signature:
         #: Parameters whose annotation means something to people but not to msgspec: any JSON arrives as it is.
         self.unchecked = tuple(name for name, hint in hints.items() if hint is not Any and _checkable(hint) is Any)
         self._types = _types_of(parameters, hints)
+        self._hints: dict[str, Any] = self._types.__annotations__
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, in one line that names the parameter, unless these arguments will fit where they run."""
         named = self._bind(args, kwargs)
+        if all(_surely_fits(value, self._hints[name]) for name, value in named.items()):
+            return
         try:
             # To JSON and back: what is checked is what will arrive.
             _, arriving = decode_body(encode_body((), named))
@@ -107,6 +113,16 @@ class Signature:
 
 def _takes_rest(parameter: Parameter) -> bool:
     return parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def _surely_fits(value: Any, hint: Any) -> bool:
+    """Whether value arrives as it is, and hint takes it: so for most arguments, and sooner told than tried."""
+    kind = type(value)
+    if kind is not hint and hint is not Any:
+        return False
+    if kind is str:
+        return bool(value.isascii())  # other text may hold what is not Unicode
+    return kind is bool or (kind is int and -_INT_LIMIT <= value < _INT_LIMIT)
 
 
 def _types_of(parameters: typing.Iterable[Parameter], hints: Mapping[str, Any]) -> Any:
