@@ -125,11 +125,12 @@ class Herald:
         try:
             if not self._is_heard():
                 return line
-            if self._lost:
-                batch.append(Event(event="lost", at=SYSTEM.now(), n=self._lost))
+            if lost := self._lost:
+                batch.append(Event(event="lost", at=SYSTEM.now(), n=lost))
             line = line or self._line()
             line.tell(batches(batch))
-            self._lost = 0
+            with self._changed:
+                self._lost -= lost  # more may have been lost meanwhile
         except BrokerError:
             self._lost += len(batch)
             if line is not None:
