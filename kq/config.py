@@ -73,6 +73,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
     control: whether it makes control's rounds, unless another does.
+    health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
     """
 
     queues: Queues = msgspec.field(default_factory=Queues)
@@ -85,6 +86,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     unfit_within: Seconds = Seconds(60)
     control: bool = True
+    health: str | None = None
 
 
 class PublishRetryPolicy(msgspec.Struct, frozen=True):

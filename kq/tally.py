@@ -78,6 +78,14 @@ class Work(msgspec.Struct):
             self.queue, self.type, **counts, waited=self.waited.since(before.waited), ran=self.ran.since(before.ran)
         )
 
+    def add(self, other: Work) -> None:
+        """Count what another one counted too."""
+        for name in COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, more in ((self.waited, other.waited), (self.ran, other.ran)):
+            mine.counts = [a + b for a, b in zip(mine.counts, more.counts, strict=True)]
+            mine.seconds += more.seconds
+
     def copy(self) -> Work:
         counts = {name: getattr(self, name) for name in COUNTED}
         return Work(self.queue, self.type, **counts, waited=self.waited.copy(), ran=self.ran.copy())

@@ -294,3 +294,11 @@ def _state_file(broker: SplitResult) -> str:
     vhost = unquote(broker.path).strip("/") or "default"
     name = re.sub(r"[^\w.-]", "_", f"{broker.hostname or 'localhost'}-{broker.port or 5672}-{vhost}")
     return f"sqlite:///{quote(str(home / 'kq' / f'{name}.db'))}"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Those of HOST:PORT, [::1]:PORT or :PORT, to listen at. Raises ConfigError for anything else."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{address!r} is no address to listen at", fix="Write HOST:PORT, such as 127.0.0.1:8090.")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import click
+
 from kq.cli.frame import flags, verb
 from kq.cli.target import any_app, settings
 from kq.cli.worker import start_logging
@@ -13,7 +15,8 @@ log = logging.getLogger("kq.control")
 
 
 @verb("control")
-def command() -> None:
+@click.option("--health", metavar="HOST:PORT", help="Answer /livez, /readyz and /metrics there. [nowhere]")
+def command(health: str | None) -> None:
     """Retire dead workers, tell of jobs that run long and finish what others began, until TERM or INT.
 
     Workers do this too, one of all, unless they were started with --no-control. Several may run: one acts, the others
@@ -23,4 +26,4 @@ def command() -> None:
     start_logging(verbose=flags().verbose > 0, as_json=flags().json)
     app = any_app(loaded)
     log.info("control: ready at %s", app.address.redacted)
-    run(app)
+    run(app, health)

@@ -59,6 +59,8 @@ VERBS = {
     "effects": "List side effects, and let one happen again.",
     "workers": "List workers: alive, late or dead.",
     "bench": "Measure this broker from this host.",
+    "health": "Ask a worker whether it takes jobs.",
+    "metrics": "Print numbers in Prometheus' text format.",
     "explain": "Say what an error's code means, and what to do.",
     "completion": "Let the shell complete verbs, options and names.",
 }

@@ -20,6 +20,7 @@ from kq.cli.near import did_you_mean
 from kq.cli.plain import LONGEST, cut, printable, printable_json
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
+from kq.errors import ConfigError
 from kq.worker import Processes, Worker
 from kq.worker.program import CONCURRENCY
 
@@ -37,6 +38,7 @@ log = logging.getLogger("kq.worker")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace an executor after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Let no executor hold more memory, such as 512MiB.")
 @click.option("--control/--no-control", default=None, help="Make control's rounds, unless another does. [--control]")
+@click.option("--health", metavar="HOST:PORT", help="Answer /livez, /readyz and /metrics there. [nowhere]")
 @click.option("--reload/--no-reload", help="Begin anew when code or config is saved. [--no-reload]")
 @click.option("--orders", type=int, default=-1, hidden=True)
 def command(orders: int, reload: bool, **given: object) -> int:
@@ -54,6 +56,11 @@ def command(orders: int, reload: bool, **given: object) -> int:
     if reload:
         return reloading([alone] * wish.processes, loaded.file)
     if wish.processes > 1:
+        if wish.health is not None:
+            raise ConfigError(
+                f"worker.health is one address, and worker.processes is {wish.processes}",
+                fix="Run one worker with as many jobs at once, or several commands with an address each.",
+            )
         return Processes([_program(alone)] * wish.processes).run()
     worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
     worker.run(orders)
@@ -93,6 +100,7 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
         unfit_within=wish.unfit_within,
         where=where,
         control=wish.control,
+        health=wish.health,
     )
     if not app.broker.traits.shared:
         log.warning("%s lives in this process only: no other program can submit to it", app.address.redacted)

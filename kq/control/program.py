@@ -6,13 +6,16 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from kq.app import App
+from kq.clock import SYSTEM
+from kq.control.health import Health, served
 from kq.control.rounds import Rounds
 from kq.errors import KqError
 from kq.state.store import StoreUnreachable
+from kq.tally import Tally
 
 log = logging.getLogger("kq.control")
 
@@ -31,6 +34,25 @@ class Program:
         self._level = level
         self._over = threading.Event()
         self._failing = False
+        self._making: Rounds | None = None
+        #: For who looks from another thread: when a round last began, monotonic.
+        self.ticked: float | None = None
+        #: It counts no jobs.
+        self.tally: Tally | None = None
+
+    @property
+    def seated(self) -> bool:
+        """Whether it is the one that makes rounds now. From any thread."""
+        return self._making is not None and self._making.seated
+
+    @property
+    def unready(self) -> str:
+        """Why it makes no rounds now; "" when it does, or another does. From any thread."""
+        if self._over.is_set():
+            return "it ends"
+        if self._making is None:
+            return "it begins"
+        return "the broker or the state store does not answer" if self._failing else ""
 
     def stop(self) -> None:
         """Let run() return soon. May be called by a signal handler."""
@@ -41,6 +63,7 @@ class Program:
         rounds = self._rounds()
         try:
             while not self._over.wait(0):
+                self.ticked = SYSTEM.monotonic()
                 try:
                     pause = rounds.tick()
                     self._failing = False
@@ -54,7 +77,7 @@ class Program:
             self._app.close()
 
     def _rounds(self) -> Rounds:
-        rounds = Rounds(self._app, lambda: log.info("control: %s has the seat", rounds.name))
+        rounds = self._making = Rounds(self._app, lambda: log.info("control: %s has the seat", rounds.name))
         return rounds
 
     def _tell(self, error: Exception) -> None:
@@ -64,20 +87,20 @@ class Program:
 
 
 @contextmanager
-def controlled(app: App) -> Iterator[None]:
+def controlled(app: App) -> Iterator[Program]:
     """Make rounds in a thread while the block runs."""
     program = Program(app, logging.DEBUG)  # its worker tells of outages
     thread = threading.Thread(target=program.run, name="kq-control", daemon=True)
     thread.start()
     try:
-        yield
+        yield program
     finally:
         program.stop()
         thread.join(PATIENCE)
 
 
-def run(app: App) -> None:
-    """Make rounds until TERM or INT."""
+def run(app: App, health: str | None = None) -> None:
+    """Make rounds until TERM or INT. health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP."""
     program = Program(app)
 
     def on_signal(number: int, at: FrameType | None) -> None:
@@ -85,4 +108,6 @@ def run(app: App) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    program.run()
+    answers = Health(app, program, lambda: program.seated)
+    with nullcontext() if health is None else served(health, answers):
+        program.run()

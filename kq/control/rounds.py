@@ -56,8 +56,12 @@ class Rounds:
 
     def tick(self) -> float:
         """One round; returns seconds until the next. Raises BrokerError and StoreUnreachable; nothing is lost then."""
-        was, self.seated = self.seated, False
-        self.seated = self._sit()
+        was = self.seated
+        try:
+            self.seated = self._sit()
+        except BaseException:
+            self.seated = False
+            raise
         if self.seated and not was and self._on_seat is not None:
             self._on_seat()
         pause = self._app.lease / 3

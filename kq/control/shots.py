@@ -50,10 +50,14 @@ class Shots(View):
         )
 
     def note_down(self, chronicle: Chronicle) -> None:
-        """Let chronicle write down what it has to tell now. Raises BrokerError and StoreUnreachable."""
-        if chronicle.is_due(self._app.store.now()):
+        """Let chronicle write down what it has to tell now, if the broker answers. Raises StoreUnreachable."""
+        if not chronicle.is_due(self._app.store.now()):
+            return
+        try:
             facts = self._facts(self._inspector.survey(), self._app.store.gather(FAMILIES, MOST))
             self._app.store.write(chronicle.writes(facts, self._inspector))
+        except BrokerError:
+            self._inspector.close()  # what is missing now is written down the next time
 
     def _loads(self) -> tuple[dict[str, Load] | None, BrokerError | None]:
         try:

@@ -12,19 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import FrameType, TracebackType
 
 from kq.app import App
 from kq.broker import answer_time
 from kq.clock import SYSTEM
-from kq.control.program import controlled
+from kq.control.health import Health, served
+from kq.control.program import Program, controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.job import check_queue
 from kq.loading import whereabouts
 from kq.outcome import Outcome
 from kq.trouble import ALERT, queue_of
+from kq.url import host_and_port
+from kq.worker.notify import Notifier
 from kq.worker.pool import Pool, PoolKind, Task
 from kq.worker.relay import answer_calls
 from kq.worker.supervisor import Plan, Supervisor
@@ -50,6 +53,7 @@ class Worker:
         ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
     where: "module:app" for the executors to import; found out by default.
     control: make the control program's rounds too, unless another worker makes them.
+    health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; None: nowhere.
     """
 
     def __init__(
@@ -66,7 +70,10 @@ class Worker:
         unfit_within: float = 60.0,
         where: str | None = None,
         control: bool = True,
+        health: str | None = None,
     ) -> None:
+        if health is not None:
+            host_and_port(health)
         if pool not in CONCURRENCY:
             raise ConfigError(f"there is no pool {pool!r}; use one of {', '.join(CONCURRENCY)}")
         limits, size = _room(queues, concurrency, CONCURRENCY[pool])
@@ -100,7 +107,9 @@ class Worker:
         self._error: BaseException | None = None
         self._ending = False
         self._reload = False
+        self._notifier: Notifier | None = None
         self._control = control
+        self._health = health
 
     # As an object.
 
@@ -128,10 +137,19 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            with controlled(self.app) if self._control else nullcontext():
+            with controlled(self.app) if self._control else nullcontext() as rounds, self._answering(rounds):
                 self.supervisor.run()
         finally:
+            self.supervisor.close()
             self._store.close()
+
+    def _answering(self, rounds: Program | None) -> AbstractContextManager[None]:
+        """Answer over HTTP, if somebody wants that. rounds: who makes control's, if this worker may."""
+        if self._health is None:
+            return nullcontext()
+        app = self.app.apart() if self.app.broker.traits.shared else self.app
+        health = Health(app, self.supervisor, lambda: rounds is not None and rounds.seated)
+        return served(self._health, health)
 
     def _run_in_thread(self) -> None:
         try:
@@ -175,6 +193,8 @@ class Worker:
         signal.set_wakeup_fd(supervisor.wakeup, warn_on_full_buffer=False)
         if orders >= 0:
             threading.Thread(target=obey, name="kq-orders", daemon=True).start()
+        else:
+            self._notify(Notifier())
         try:
             self._work()
         finally:
@@ -183,8 +203,26 @@ class Worker:
             log.warning("starting anew with new code")
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
+    def _notify(self, notifier: Notifier) -> None:
+        """Let the service manager know when this worker is ready, and that its loop goes round."""
+        supervisor = self.supervisor
+        before = supervisor.on_connect
+
+        def connected() -> None:
+            if before is not None:
+                before()
+            notifier.ready(supervisor.busy)
+
+        supervisor.on_connect = connected
+        self._notifier = notifier
+        if notifier.every is not None:
+            supervisor.pulse_every = notifier.every
+            supervisor.on_pulse = lambda: notifier.beat(supervisor.busy)
+
     def _stop(self) -> None:
         self._ending = True
+        if self._notifier is not None:
+            self._notifier.stopping()
         if self._reload:
             self._reload = False  # it is ending already; only, it does not come back
         else:
@@ -249,6 +287,7 @@ class Processes:
         self._waiting = list(commands)  # to be started
         self._stopping = False
         self._code = 0
+        self._notifier = Notifier()
 
     def run(self) -> int:
         """Until all have ended; returns 0, or the exit code of a worker that could not start or ended itself."""
@@ -258,14 +297,28 @@ class Processes:
         for number in (*self.OBEYED, signal.SIGCHLD):
             signal.signal(number, lambda number, at: None)
         signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        ears.settimeout(self._notifier.every)
         self._start()
+        self._notifier.ready(self._told)
         while self._children or (self._waiting and not self._stopping):
-            for heard in ears.recv(4096):
+            for heard in self._heard(ears):
                 if heard == signal.SIGCHLD:
                     self._reap()
                 else:
                     self._pass_on(heard)
         return self._code
+
+    def _heard(self, ears: socket.socket) -> bytes:
+        """The signals that came, or none when it is time to show that this one goes on."""
+        heard = b""
+        with contextlib.suppress(TimeoutError):
+            heard = ears.recv(4096)
+        self._notifier.beat(self._told)
+        return heard
+
+    @property
+    def _told(self) -> str:
+        return f"{len(self._children)} workers"
 
     def _start(self) -> None:
         """Start those that wait."""
@@ -294,7 +347,9 @@ class Processes:
                 self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: int) -> None:
-        self._stopping = self._stopping or number in (signal.SIGTERM, signal.SIGINT)
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stopping = True
+            self._notifier.stopping()
         for orders in self._children.values():
             with contextlib.suppress(BrokenPipeError):
                 os.write(orders, bytes([number]))

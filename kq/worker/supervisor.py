@@ -52,6 +52,7 @@ from kq.outcome import (
 from kq.record import answer_key, encode, lease_key, tally_key, worker_key
 from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
+from kq.tally import Tally
 from kq.units import format_duration
 from kq.worker import journal, news
 from kq.worker.doubts import Doubts
@@ -134,6 +135,13 @@ class Supervisor:
         self.on_ready: Callable[[], None] | None = None
         #: Called whenever the broker took us in and jobs may come.
         self.on_connect: Callable[[], None] | None = None
+        #: Called every so many seconds by the loop, to show that it goes round.
+        self.on_pulse: Callable[[], None] | None = None
+        self.pulse_every = math.inf
+        #: For who looks from another thread: when the loop last came round, monotonic; what was counted by then.
+        self.ticked: float | None = None
+        self.tally: Tally | None = None
+        self._next_pulse = 0.0
         self._broker = broker
         self._store = store
         self._clock = clock
@@ -198,6 +206,24 @@ class Supervisor:
         self._ears.wake()
 
     @property
+    def unready(self) -> str:
+        """Why it takes no jobs now; "" when it does. From any thread."""
+        session = self._session
+        if self._stop_by is not None:
+            return "it ends"
+        if self.ticked is None:
+            return "it imports its application"
+        if session is None:
+            return "it is not connected to the broker"
+        late = self._clock.monotonic() >= session.safe_until - self._margin
+        return "the broker does not answer, and the lease is about to end" if late else ""
+
+    @property
+    def busy(self) -> str:
+        """How much of it is at work, for people. From any thread."""
+        return f"{sum(task.started > 0 for _, task in self.pool.tasks())} of {self.plan.slots} jobs"
+
+    @property
     def wakeup(self) -> int:
         """A descriptor to write a byte to: for signal.set_wakeup_fd."""
         return self._ears.wakeup
@@ -250,6 +276,10 @@ class Supervisor:
         if self._unfit:
             raise WorkerUnfit(self._unfit, fix="Look at its disk and memory: df -h, free -h.")
 
+    def close(self) -> None:
+        """Let go of what a run needs, also where it did not take place. May be repeated."""
+        self._ears.close()
+
     def _over(self) -> bool:
         return self._stop_by is not None and not self.pool.tasks() and not self._finished and not self._arrived
 
@@ -259,7 +289,10 @@ class Supervisor:
         self._guard.moment = self._latest()
         while self._wishes:
             self._wishes.popleft()()
-        now = self._clock.monotonic()
+        now = self.ticked = self._clock.monotonic()
+        if self.on_pulse is not None and now >= self._next_pulse:
+            self._next_pulse = now + self.pulse_every
+            self.on_pulse()
         try:
             self._keep_session(now)
             if self._session is not None and self._is_over(self._session):
@@ -308,6 +341,8 @@ class Supervisor:
         """Seconds to wait at most."""
         now = self._clock.monotonic()
         moments: list[float] = [self.pool.next_due]
+        if self.on_pulse is not None:
+            moments.append(self._next_pulse)
         if self._session is None:
             moments.append(self._next_try)
         else:
@@ -408,8 +443,8 @@ class Supervisor:
 
     def _tally(self, now: float) -> Write:
         """What was counted here, to be written. now: by the store's clock."""
-        counted = self._meter.tally(self._name, self._started + self._behind, now)
-        return Write(tally_key(self._process), tally.encode(counted), WORKER_KEEP)
+        self.tally = self._meter.tally(self._name, self._started + self._behind, now)
+        return Write(tally_key(self._process), tally.encode(self.tally), WORKER_KEEP)
 
     def description(self, now: float) -> dict[str, Any]:
         """This worker as others see it."""

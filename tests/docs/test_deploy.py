@@ -18,6 +18,7 @@ import yaml
 
 from kq import config
 from kq.units import parse_duration
+from kq.url import host_and_port
 from tests.docs.pages import ROOT
 from tests.docs.test_pages import parse
 
@@ -104,6 +105,7 @@ def test_compose_names_what_is_there() -> None:
             context = (DEPLOY / service["build"]["context"]).resolve()
             assert (context / service["build"]["dockerfile"]) == DEPLOY / "Dockerfile"
             command(service["command"])
+            command(service.get("healthcheck", {}).get("test", ["CMD", "kq", "doctor"])[2:])
             assert int(service["user"]) > 0
             assert (ROOT / "examples" / f"{service['environment']['KQ_APP'].partition(':')[0]}.py").exists()
 
@@ -177,6 +179,16 @@ def test_pods_are_nobody_special_and_are_given_time_to_finish(tmp_path: Path) ->
     assert worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > settings(tmp_path).worker.grace
 
 
+def test_probes_ask_what_is_answered() -> None:
+    for found in manifests("Deployment"):
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        said = dict(zip(container["args"], container["args"][1:], strict=False))["--health"]
+        (port,) = [each for each in container["ports"] if each["name"] == "health"]
+        assert port["containerPort"] == host_and_port(said)[1]
+        for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            assert container[probe]["httpGet"] == {"path": path, "port": "health"}
+
+
 def test_the_manifests_are_as_kubernetes_wants_them() -> None:
     resources = [path for path in MANIFESTS if path.name != "kustomization.yaml"]
     checked(tool("kubernetes-validate"), "--strict", *resources)
@@ -214,6 +226,8 @@ def test_the_unit_runs_a_worker_that_finishes_its_jobs(tmp_path: Path) -> None:
     assert loaded.config.url == "redis://:hush@h/0"
     assert parse_duration(patience) > loaded.config.worker.grace
     assert told["User"] != ["root"]
+    assert told["Type"] == ["notify"]  # which kq worker tells: see tests/worker/test_health.py
+    assert parse_duration(told["WatchdogSec"][0]) > loaded.config.lease.length
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_the_errors_are_what_kq_explain_says() -> None:
 
 
 #: Verbs that print no JSON but logs, or a show for people.
-TALK = {"demo", "dev", "worker", "control"}
+TALK = {"demo", "dev", "worker", "control", "metrics"}
 
 
 def test_each_verb_says_in_the_schema_what_it_prints_as_json() -> None:

@@ -258,7 +258,7 @@ class Crew:
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
             return bool(process.environ().get(MARK) == self._mark) and lives(process)
-        except psutil.Error:
+        except (psutil.Error, ProcessLookupError):
             return False
 
     def close(self) -> None:
