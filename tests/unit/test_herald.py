@@ -90,9 +90,9 @@ def test_saying_waits_for_nobody_and_what_is_too_much_is_counted(monkeypatch: py
     assert time.monotonic() - began < 1.0
     gate.set()
     herald.close(10)
-    (lost,) = [each for each in told.events if each.event == "lost"]
-    assert lost.n is not None
-    assert lost.n + len(told.events) - 1 == 101
+    lost = [each.n or 0 for each in told.events if each.event == "lost"]
+    assert sum(lost) + len(told.events) - len(lost) == 101
+    assert sum(lost) > 50
 
 
 def test_a_broker_that_does_not_answer_costs_events_and_nothing_else() -> None:
