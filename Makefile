@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench transport-report reference simulate clean
+.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench peers transport-report reference simulate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -79,6 +79,10 @@ faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md (25 minutes)
 	@scripts/servers.sh
 	@$(PY) -m benchmarks $(ARGS)
+
+peers: .venv/.dev  ## kq beside celery, dramatiq, taskiq, rq and huey on Redis, in environments of their own (minutes)
+	@scripts/servers.sh
+	@$(PY) -m benchmarks.peers $(ARGS)
 
 transport-report: .venv/.dev  ## what kq's transports and Kombu's own keep: writes docs/kombu-transports.md (minutes)
 	@scripts/servers.sh
