@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -56,12 +56,15 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was read. loads: by queue; found: by family. None where nobody answered. declared: the app's own queues."""
+    """What was read. loads: by queue; found: by family. None where nobody answered. declared: the app's own queues;
+    singletons: those of them of which one job runs at a time.
+    """
 
     now: float
     loads: Mapping[str, Load] | None
     found: Mapping[str, Mapping[str, bytes]] | None
     declared: Iterable[str] = ()
+    singletons: Container[str] = ()
     earlier: Earlier = Earlier()
 
 
@@ -82,7 +85,7 @@ def compose(facts: Facts) -> Snapshot:
         workers=tuple(map(_worker, beats)),
         failures=tuple(_failures(tallies, control.get(GROUPS))),
         recent=tuple(_latest(tallies)),
-        singletons=tuple(_singletons(beats)),
+        singletons=tuple(_singletons(queues, beats)),
         paused=tuple(row for _, row in _paused(found["order:pause"], Kind.PAUSE_TYPE)),
         doubts=tuple(_doubts(found["doubt:"]))[:DOUBTS],
         doubtful=len(found["doubt:"]),
@@ -195,7 +198,7 @@ class _Queues:
             slots=sum(min(worker.queues[name], worker.slots) for worker in serving),
             holder=_holder(name, self._live),
         )
-        return replace(row, state=_state(row), singleton=bool(row.holder))
+        return replace(row, state=_state(row), singleton=load.single or name in self._facts.singletons)
 
     def _came(self, name: str, ended: float | None) -> float | None:
         """Jobs a second that were submitted: those that left, and those that are more by now."""
@@ -324,12 +327,11 @@ def lease_left(beat: Heartbeat) -> float:
     return 0.0 if beat.health is Health.DEAD else max(0.0, beat.worker.lease - beat.age)
 
 
-def _singletons(beats: Sequence[Heartbeat]) -> Iterator[SingletonRow]:
-    live = {beat.worker.name: beat for beat in beats if beat.health is not Health.DEAD}
-    workers = [beat.worker for beat in live.values()]
-    for queue in sorted({queue for worker in workers for queue in worker.singletons}):
-        holder = _holder(queue, workers)
-        yield SingletonRow(queue=queue, holder=holder, lease_left=lease_left(live[holder]))
+def _singletons(queues: Iterable[QueueRow], beats: Sequence[Heartbeat]) -> Iterator[SingletonRow]:
+    live = {beat.worker.name: lease_left(beat) for beat in beats if beat.health is not Health.DEAD}
+    for row in queues:
+        if row.singleton:
+            yield SingletonRow(queue=row.name, holder=row.holder, lease_left=live.get(row.holder, 0.0))
 
 
 # Failures.

@@ -76,7 +76,7 @@ class Shots(View):
         now = time.time() if gathered is None else gathered.now
         found = None if gathered is None else dict(zip(FAMILIES, gathered.found, strict=True))
         declared = {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""}
-        return Facts(now, loads, found, declared, self._earlier(now, loads))
+        return Facts(now, loads, found, declared, self._app.singletons, self._earlier(now, loads))
 
     def _earlier(self, now: float, loads: dict[str, Load] | None) -> Earlier:
         """The oldest look of the last minute. Remembers this one."""

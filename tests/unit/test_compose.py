@@ -42,7 +42,7 @@ def facts(
         found["control:"][key] = value if isinstance(value, bytes) else encode(value)
     for (kind, about), order in stored.get("orders", {}).items():
         found["order:pause"][order_key(kind, about)] = encode(order)
-    return Facts(NOW, loads, found, (), earlier)
+    return Facts(NOW, loads, found, (), (), earlier)
 
 
 def queue(shot: Snapshot, name: str = "mail") -> QueueRow:
@@ -173,10 +173,16 @@ def test_the_dead_and_those_who_end_serve_no_queue() -> None:
 
 def test_the_latest_word_says_who_has_a_seat() -> None:
     workers = worker("old", NOW - 6, singletons=["mail"]), worker("new", NOW - 2, singletons=["mail"])
-    shot = compose(facts({"mail": Load()}, *workers))
-    (row,) = shot.singletons
-    assert (row.queue, row.holder, row.lease_left) == ("mail", "new", 13.0)
-    assert (queue(shot).singleton, queue(shot).holder) == (True, "new")
+    shot = compose(facts({"mail": Load(single=True), "pay": Load(single=True), "bulk": Load()}, *workers))
+    assert [(row.queue, row.holder, row.lease_left) for row in shot.singletons] == [
+        ("mail", "new", 13.0),
+        ("pay", "", 0.0),
+    ]
+    assert [(row.name, row.singleton, row.holder) for row in shot.queues] == [
+        ("bulk", False, ""),
+        ("mail", True, "new"),
+        ("pay", True, ""),
+    ]
 
 
 def test_retries_are_those_delayed_jobs_that_are_not_due_yet() -> None:

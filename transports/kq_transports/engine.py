@@ -217,13 +217,15 @@ class Load:
 
     oldest: seconds; 0.0 when none is ready, None when that can't be known now. Of a message that was delayed they begin
     when it was due; giving back changes nothing. Only the first DEPTH messages of each priority are looked at, so it
-    may be less than the truth where many that were delayed come before older ones.
+    may be less than the truth where many that were delayed come before older ones. single: one connection at a time
+    gets anything of it (x-single-active-consumer).
     """
 
     ready: int = 0
     delayed: int = 0
     held: int = 0
     oldest: float | None = 0.0
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,8 +244,11 @@ class RedisEngine(Engine):
         return Counts(*self._run("count", queue))
 
     def survey(self) -> dict[str, Load]:
-        found = _grouped(self._run("survey", DEPTH), 5)
-        return {name.decode(): Load(ready, delayed, held, age / MICRO) for name, ready, delayed, held, age in found}
+        found = _grouped(self._run("survey", DEPTH), 6)
+        return {
+            name.decode(): Load(ready, delayed, held, age / MICRO, bool(single))
+            for name, ready, delayed, held, age, single in found
+        }
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         return _seen(queue, self._run("browse", queue, state, limit, offset))

@@ -82,11 +82,10 @@ class Registry:
         with self._held() as entries:
             return [ladder for ladder in _highest(entries) if ladder.queue == queue]
 
-    def names(self) -> tuple[list[str], list[Ladder]]:
-        """Each queue that was declared, and each ladder as high as it is."""
+    def names(self) -> tuple[dict[str, Arguments], list[Ladder]]:
+        """Each queue that was declared, and with what, and each ladder as high as it is."""
         with self._held() as entries:
-            queues = [entry.queue for entry in entries if entry.queue]
-            return list(dict.fromkeys(queues)), _highest(entries)
+            return {entry.queue: entry.arguments for entry in entries if entry.queue}, _highest(entries)
 
     def forget(self, queue: str) -> None:
         """Strike out queue and its ladders."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Known:
 
     until: float = 0.0
     queues: Sequence[str] = ()
+    single: Container[str] = ()
     delayed: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
@@ -63,10 +64,11 @@ class Surveyor:
         ready = link.topology.counts(known.queues)
         if stale:
             known.since = {queue: _since(head) for queue, head in first([q for q in ready if ready[q]]).items()}
-        return {
-            queue: Load(number, known.delayed.get(queue, 0), known.held.get(queue, 0), self._oldest(queue, number))
-            for queue, number in ready.items()
-        }
+        return {queue: self._load(queue, number) for queue, number in ready.items()}
+
+    def _load(self, queue: str, ready: int) -> Load:
+        known, oldest = self._known, self._oldest(queue, ready)
+        return Load(ready, known.delayed.get(queue, 0), known.held.get(queue, 0), oldest, queue in known.single)
 
     def _oldest(self, queue: str, ready: int) -> float | None:
         if not ready:
@@ -85,7 +87,8 @@ def _looked(link: Connection, ask: Callable[[Question], Answer]) -> Known:
         delayed[rungs_of[name]] += number
     for holder in ask(Question()).holders:
         held.update(holder.held)
-    return Known(time.monotonic() + FRESH, sorted(queues), delayed, held)
+    single = {name for name, arguments in queues.items() if arguments.get("x-single-active-consumer")}
+    return Known(time.monotonic() + FRESH, sorted(queues), single, delayed, held)
 
 
 def turn(connection: Connection, queue: str) -> None:
@@ -97,8 +100,10 @@ def heads(connection: Connection, queues: Iterable[str]) -> dict[str, Arrival]:
     """The first message of each of queues; it is back when connection ends. Those that others look at are left out."""
     side, found = Side(connection), dict[str, Arrival]()
     for queue in queues:
+        # Refused: somebody else looks there. A queue with one consumer at a time lets nobody look while it has one.
         with suppress(Refused):
             turn(connection, queue)
+            side = side if side.usable else Side(connection)
             for head in got(side, queue, 1):
                 found[queue] = head
     return found

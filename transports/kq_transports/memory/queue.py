@@ -132,7 +132,7 @@ class Queue:
         counts = self.counts()
         first = [entry.since for line in self._lines for entry in line.first()]
         oldest = max(0.0, now - min(first)) if first else 0.0
-        return Load(counts.ready, counts.delayed, counts.held, oldest)
+        return Load(counts.ready, counts.delayed, counts.held, oldest, self.single)
 
     def is_over(self, now: float) -> bool:
         """Whether nobody used it for as long as it was to live unused."""

@@ -39,7 +39,7 @@ _SURVEY = f"""WITH ranks (rank) AS (VALUES (0), (1), (2), (3), (4), (5), (6), (7
     (SELECT min((SELECT min(due) FROM (
         SELECT kq_message.due AS due FROM kq_ready JOIN kq_message USING (seq)
         WHERE kq_ready.queue = number AND kq_ready.rank = ranks.rank ORDER BY seq LIMIT {DEPTH}))) FROM ranks),
-    (SELECT min(due) FROM kq_delayed WHERE queue = number AND due <= :now)
+    (SELECT min(due) FROM kq_delayed WHERE queue = number AND due <= :now), single
     FROM kq_queue"""
 
 
@@ -53,9 +53,9 @@ def count(file: Database | Reader, queue: str) -> Counts:
 
 def survey(file: Database | Reader) -> dict[str, Load]:
     now, loads = file.clock.steady(), dict[str, Load]()
-    for name, ready, delayed, held, due, *since in file.read(_SURVEY, {"now": now}):
+    for name, ready, delayed, held, due, *since, single in file.read(_SURVEY, {"now": now}):
         first = min((moment for moment in since if moment is not None), default=now)
-        loads[name] = Load(ready + due, delayed - due, held, max(0.0, now - first))
+        loads[name] = Load(ready + due, delayed - due, held, max(0.0, now - first), bool(single))
     return loads
 
 

@@ -39,6 +39,10 @@ class Surveying(EngineWorld):
         found = {name: (load.ready, load.delayed, load.held) for name, load in other.survey().items()}
         assert found == {QUEUE: (1, 1, 2), "second": (1, 0, 0), "empty": (0, 0, 0)}
 
+    def test_a_survey_tells_which_queues_one_connection_at_a_time_consumes(self, engine: Engine) -> None:
+        engine.declare("alone", {"x-single-active-consumer": True})
+        assert {name: load.single for name, load in engine.survey().items()} == {QUEUE: False, "alone": True}
+
     def test_a_survey_agrees_with_counts(self, engine: Engine) -> None:
         engine.publish([*messages("a b"), message("soon", delay=SHORT)])
         take(engine, 1)

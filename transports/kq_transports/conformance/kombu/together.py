@@ -259,6 +259,20 @@ class Looking(KombuWorld):
         (first,) = manager.browse(queue)
         assert first.id == "a"
 
+    def test_a_survey_looks_at_other_queues_also_where_one_is_consumed_by_one_at_a_time(
+        self, connect: Connect, connection: kombu.Connection, other: kombu.Connection, declare: Declare
+    ) -> None:
+        alone = declare("a-alone", **{"x-single-active-consumer": True})
+        shared = declare("b-shared")
+        for queue in (alone, shared):
+            publish(connection, queue, "a", "b")
+        Inbox(other, alone, prefetch=1).take()
+        eventually(lambda: connection.manager.count(alone) == Counts(1, 0, 1), "one is held")
+        found = connect(look=True).manager.survey()
+        assert (found[alone].single, found[shared].single) == (True, False)
+        assert (found[alone].ready, found[shared].ready) == (1, 2)
+        assert found[shared].oldest is not None
+
     def test_a_survey_counts_a_delay_from_its_end(
         self, connect: Connect, connection: kombu.Connection, queue: str
     ) -> None:
