@@ -148,7 +148,7 @@ class CurrentJob:
     def progress(self, n: float, of: float = 0.0, text: str = "") -> None:
         """Say how far this job is: n of `of`, 0 when nobody knows how much there is, and what it is at, a few words.
 
-        It costs a microsecond or two and waits for nothing, so it may be said for every row; `kq status` and whoever
+        It costs a few microseconds and waits for nothing, so it may be said for every row; `kq status` and whoever
         listens to events see what was said last. Raises ValueError for numbers that are none, or negative.
         """
         if not (0 <= n < inf and 0 <= of < inf):
