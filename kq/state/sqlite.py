@@ -30,10 +30,10 @@ _GET_MANY = """SELECT key, value FROM state_fact
     WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
 _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
 _SCAN = """SELECT key, value FROM state_fact
-    WHERE key >= ?1 AND key < ?2 AND (ends IS NULL OR ends > ?4) ORDER BY key LIMIT ?3"""
-_GATHER = """SELECT prefix.key, fact.key, fact.value FROM json_each(?1) AS prefix CROSS JOIN state_fact AS fact
+    WHERE key >= ? AND key < ? AND (ends IS NULL OR ends > ?) ORDER BY key LIMIT ?"""
+_GATHER = """SELECT prefix.key, fact.key, fact.value FROM json_each(?) AS prefix CROSS JOIN state_fact AS fact
     WHERE fact.rowid IN (SELECT rowid FROM state_fact
-        WHERE key >= prefix.value AND key < prefix.value || ?2 AND (ends IS NULL OR ends > ?4) LIMIT ?3)"""
+        WHERE key >= prefix.value AND key < prefix.value || ? AND (ends IS NULL OR ends > ?) LIMIT ?)"""
 # A bounded number in each transaction, so that the end of a million results delays no one write.
 _FORGET = "DELETE FROM state_fact WHERE rowid IN (SELECT rowid FROM state_fact WHERE ends <= ? LIMIT 200)"
 _LISTENERS = "SELECT bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"
@@ -75,11 +75,11 @@ class SqliteStore(Store):
             return made
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        return self._read(_SCAN, prefix, prefix + _LAST, limit)
+        return self._read(_SCAN, prefix, prefix + _LAST, limit=limit)
 
     def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
         found = tuple(dict[str, bytes]() for _ in prefixes)
-        for number, key, value in self._read(_GATHER, json.dumps(list(prefixes)), _LAST, limit):
+        for number, key, value in self._read(_GATHER, json.dumps(list(prefixes)), _LAST, limit=limit):
             found[number][key] = value
         return Gathered(self.now(), found)
 
@@ -102,14 +102,15 @@ class SqliteStore(Store):
             with suppress(StoreUnreachable), self._using() as database:
                 database.close()
 
-    def _read(self, statement: str, *values: object) -> list[Row]:
-        """What statement selects of the file; its last value is the time. Nothing where there is no file."""
+    def _read(self, statement: str, *values: object, limit: int | None = None) -> list[Row]:
+        """What statement selects of the file; its last values are the time, and a limit. Nothing where there is no file."""
+        rest = () if limit is None else (limit,)
         if self._opened is not None:
             with self._using() as database:
-                return database.read(statement, (*values, database.clock.awake()))
+                return database.read(statement, (*values, database.clock.awake(), *rest))
         try:
             reader = Reader(self._path, _SCHEMA, timeout=self.timeout)
-            return reader.read(statement, (*values, reader.clock.awake()))
+            return reader.read(statement, (*values, reader.clock.awake(), *rest))
         except Absent:
             return []
         except EngineError as error:
