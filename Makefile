@@ -10,7 +10,7 @@ endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 
-.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench peers transport-report reference simulate clean
+.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench peers transport-report reference simulate pythons clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -94,6 +94,9 @@ reference: .venv/.dev  ## write docs/reference.md from the code
 
 simulate: .venv/.dev  ## a million histories of workers that die, freeze and fail, in memory (minutes)
 	@KQ_HISTORIES=1000000 $(PYTEST) -q -n $(JOBS) tests/unit/test_simulation.py --timeout 3600 $(ARGS)
+
+pythons: .venv/.dev  ## what needs no server, under each Python here from 3.11 to 3.14 (minutes)
+	@scripts/pythons.sh $(ARGS)
 
 clean:  ## remove what make and the tools made
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

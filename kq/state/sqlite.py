@@ -103,7 +103,7 @@ class SqliteStore(Store):
                 database.close()
 
     def _read(self, statement: str, *values: object, limit: int | None = None) -> list[Row]:
-        """What statement selects of the file; its last values are the time, and a limit. Nothing where there is no file."""
+        """What statement selects of the file; last of its values are the time and a limit. Nothing without a file."""
         rest = () if limit is None else (limit,)
         if self._opened is not None:
             with self._using() as database:
