@@ -121,7 +121,7 @@ def test_an_argument_given_twice_is_named() -> None:
 
 def test_a_positional_only_argument_can_not_be_named() -> None:
     check(move, 1, 2)
-    assert "'x'" in complaint(move, x=1, y=2)
+    assert "'x" in complaint(move, x=1, y=2)  # Python 3.13 names all of them: 'x, y'
 
 
 def test_a_function_without_parameters_takes_no_arguments() -> None:
