@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--backlog", type=int, default=1_000_000)
     parser.add_argument(
-        "--minutes", type=float, default=24.0, help="begin nothing later: medians are of fewer runs then"
+        "--minutes", type=float, default=21.0, help="begin nothing later: medians are of fewer runs then"
     )
     parser.add_argument("--short", action="store_true", help="one run of the first rows with 3 000 jobs, for CI")
     parser.add_argument("--write", action="store_true", help=f"renew {PAGE.name}")
