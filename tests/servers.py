@@ -78,6 +78,9 @@ class Server:
         """End it in its own good way."""
         self._end(signal.SIGTERM)
 
+    def remember(self) -> None:
+        """See to it that what was declared survives a kill at once."""
+
     def restart(self) -> None:
         """Start it again on the same port with the same data; killed first when it still runs."""
         self.kill()
@@ -209,6 +212,11 @@ class RabbitServer(Server):
             self._epmd.wait(STARTUP)
             self._epmd = None
         super().close()
+
+    def remember(self) -> None:
+        # Now and then it answers a declaration before it has written it to its disk (4.0.5, Mnesia): of queues that
+        # are declared at the same time, one in 200 was gone after a kill at once, with all that was confirmed in it.
+        self._ctl("eval", "mnesia:sync_log().")
 
     def fill(self) -> None:
         """Let it be short of disk."""
