@@ -280,7 +280,6 @@ class Session:
         self.lease = lease
         with translated(broker):
             self._connection = broker.connection(timeout=answer_time(broker, lease), lease=lease, name=name)
-            sent = time.monotonic()
             establish(self._connection)
             self._established = self._connection.connection
             self._transport = self._connection.transport
@@ -300,9 +299,10 @@ class Session:
                 self._open(queue, limit)
                 if queue not in closed:
                     self.resume(queue)
-            self._connection.heartbeat_check()
-        #: Until when, on the monotonic clock, nobody else can have been given what we hold.
-        self.safe_until = sent + lease
+        #: Until when, on the monotonic clock, nobody else can have been given what we hold; span: seconds from the last
+        #: beat until then, the lease at most.
+        self.safe_until = self.span = 0.0
+        self.beat()
 
     def _open(self, queue: str, limit: int) -> None:
         channel = self._connection.channel()
@@ -433,10 +433,11 @@ class Session:
 
     def beat(self) -> None:
         """Renew the lease."""
-        sent = time.monotonic()
+        now = time.monotonic()
         with translated(self._broker):
             self._connection.heartbeat_check()
-        self.safe_until = sent + self.lease
+            self.safe_until = self._transport.assured(self._established)
+        self.span = min(self.lease, self.safe_until - now)
 
     def settle(self, settlements: Iterable[Settlement]) -> list[Settlement]:
         """End deliveries; returns those that were refused because they are no longer ours.

@@ -184,7 +184,7 @@ class Supervisor:
         self._watched: tuple[int, float | None] | None = None
         self._no_kind = Kind("", Rules(), 0.0, plan.keep)
         self._arrivals = 0
-        self._margin = min(MARGIN, plan.lease * MARGIN_PART)
+        self._margin = 0.0  # seconds before the end of the lease at which nothing runs any more
         self._started = clock.now()
         self._behind = 0.0  # seconds by which our clock is behind the state store's
         self._stop_by: float | None = None
@@ -425,11 +425,12 @@ class Supervisor:
         """Renew the lease, first at the broker: the fence in the state store must not outlast it (promise C4)."""
         began = self._clock.monotonic()
         session.beat()
+        self._margin = min(MARGIN, session.span * MARGIN_PART)
         if not self.pool.lapse.extend(session.safe_until - self._margin / 2, self._clock):
             raise LeaseLost("this worker was not awake when its lease was about to end")
         self._late.tell()
-        self._tell(Write(lease_key(self._name), b"1", self.plan.lease * 0.9))
-        self._next_beat = began + self.plan.lease / 3
+        self._tell(Write(lease_key(self._name), b"1", session.span * 0.9))
+        self._next_beat = began + session.span / 3
         self._drain_now = True
         self._obey(session, read(self._store))
 

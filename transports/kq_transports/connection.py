@@ -143,6 +143,11 @@ class Connection:
             self.ask(self.engine.beat)
             self._beaten = now
 
+    @property
+    def assured(self) -> float:
+        """Until when, on the monotonic clock, nobody else is given what it holds."""
+        return self._beaten + self.engine.options.lease
+
     # Delivering.
 
     def drain(self, timeout: float | None) -> bool:

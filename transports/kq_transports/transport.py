@@ -138,5 +138,12 @@ class EngineTransport(base.Transport):
         """Renew the lease; cheap when called more often than needed. Raises LeaseLost."""
         connection.beat()
 
+    def assured(self, connection: Connection) -> float:
+        """Until when, on the monotonic clock, nobody else is given what connection holds, whatever becomes of it.
+
+        Known once it has beaten. Who stops before that never works beside his successor.
+        """
+        return connection.assured
+
     def get_heartbeat_interval(self, connection: Connection) -> float:
         return connection.engine.options.lease if connection.beats else 0.0

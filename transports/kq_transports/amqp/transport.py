@@ -146,6 +146,13 @@ class Transport(pyamqp.Transport):
         """Renew the lease; cheap when called more often than needed. Raises LeaseLost."""
         connection.beat()
 
+    def assured(self, connection: Connection) -> float:
+        """Until when, on the monotonic clock, nobody else is given what connection holds, whatever becomes of it.
+
+        Known once it has beaten. Who stops before that never works beside his successor.
+        """
+        return connection.assured
+
     def get_heartbeat_interval(self, connection: Connection) -> float:
         """Seconds within which heartbeat_check() is to be called twice; 0 when that is not needed."""
         return 0.0 if connection.options.keep_alive else float(connection.heartbeat)

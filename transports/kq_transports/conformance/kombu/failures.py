@@ -61,6 +61,18 @@ class Leases(KombuWorld):
                 drain(silent, MOMENT)
                 silent.heartbeat_check()
 
+    def test_what_a_silent_connection_holds_is_given_to_nobody_while_that_is_sure(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "a")
+        silent = connect(heartbeat=HEARTBEAT)
+        Inbox(silent, queue, prefetch=1).take()
+        silent.heartbeat_check()
+        sure_until = silent.transport.assured(silent.connection)
+        assert sure_until > time.monotonic() + HEARTBEAT / 2
+        Inbox(connection, queue).take(within=SILENCE)
+        assert time.monotonic() >= sure_until
+
     def test_a_connection_that_beats_keeps_what_it_holds(
         self, connect: Connect, connection: kombu.Connection, queue: str
     ) -> None:
