@@ -644,7 +644,8 @@ class Supervisor:
         if self._stop_by is None:
             for _ in range(16):
                 more = session.drain()
-                self._dispatch()  # what came begins while the broker is asked for more, or to wake us
+                if not self._arrived:  # else what came first would begin after what came behind it
+                    self._dispatch()  # what came begins while the broker is asked for more, or to wake us
                 if not more or not self._has_room():
                     break
             else:

@@ -82,13 +82,15 @@ class Hearing(ContractWorld):
 
         eventually(one, "somebody listens, and everybody knows", SOON)
 
-    def test_a_job_is_heard_of_from_its_submit_to_its_end(self, app: App, jobs: Jobs, crew: Crew, queue: str) -> None:
+    def test_a_job_is_heard_of_from_its_submit_to_its_end(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, queue: str
+    ) -> None:
         crew.worker()
         with listening(app) as listener:
             self.begun(listener, jobs.note.submit)
             job = jobs.note.submit("word")
             events = {event.event: event for event in listener.heard(job.id, "submitted", "started", "completed")}
-            (worker,) = [event.worker for event in listener.events if event.event == "ready"][-1:]
+            (worker,) = (each.name for each in control.workers())
         assert events.keys() == {"submitted", "started", "completed"}
         started, completed = events["started"], events["completed"]
         assert (started.type, started.queue, started.worker, started.attempt) == ("note", queue, worker, 1)
