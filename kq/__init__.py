@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         MessageError,
         NotDone,
         NotRepaired,
+        NotUnique,
         ResultExpired,
         ResultTimeout,
         Retry,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from kq.job import Job, State
     from kq.jobtype import JobType
     from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
+    from kq.unique import Unique, by_arguments
     from kq.worker import Worker
 
 __version__ = "0.1.0"
@@ -80,6 +82,7 @@ _HOME = {
     "Never": "kq.policy",
     "NotRepaired": "kq.errors",
     "NotDone": "kq.errors",
+    "NotUnique": "kq.errors",
     "Polynomial": "kq.policy",
     "PublishPolicy": "kq.broker",
     "ResultExpired": "kq.errors",
@@ -88,7 +91,9 @@ _HOME = {
     "RetryPolicy": "kq.policy",
     "SoftTimeout": "kq.errors",
     "State": "kq.job",
+    "Unique": "kq.unique",
     "Where": "kq.control",
+    "by_arguments": "kq.unique",
     "Worker": "kq.worker",
     "by_error": "kq.policy",
     "current_job": "kq.context",
@@ -124,6 +129,7 @@ __all__ = [
     "Never",
     "NotDone",
     "NotRepaired",
+    "NotUnique",
     "Polynomial",
     "PublishPolicy",
     "ResultExpired",
@@ -132,8 +138,10 @@ __all__ = [
     "RetryPolicy",
     "SoftTimeout",
     "State",
+    "Unique",
     "Where",
     "Worker",
+    "by_arguments",
     "by_error",
     "current_job",
 ]

@@ -38,6 +38,7 @@ from kq.policy import YEAR, RetryPolicy
 from kq.standing import Hearing, listens
 from kq.state import open_store
 from kq.state.store import Store
+from kq.unique import ByArguments, Key, Unique, unique_of
 from kq.units import parse_duration
 from kq.url import Address, parse, redact
 
@@ -59,6 +60,7 @@ class JobOptions(TypedDict, total=False):
     queue: str
     priority: int
     timeout: float
+    unique: Key | Unique
     retry_policy: RetryPolicy
     singleton: bool
     failures: Failures
@@ -275,6 +277,7 @@ class App:
         queue: str | None = None,
         priority: int | None = None,
         timeout: float | None = None,
+        unique: Key | Unique | None = None,
         retry_policy: RetryPolicy | None = None,
         singleton: bool = False,
         failures: Failures | None = None,
@@ -290,6 +293,8 @@ class App:
 
         name: by which messages call it, `module.function` by default. queue, priority (0..9),
         timeout (seconds an attempt may take): the app's by default.
+        unique: which of its jobs are the same, and what becomes of the second: text, kq.by_arguments, a function that
+        makes text of the arguments, or a kq.Unique, which says it all.
         retry_policy: when failed attempts are repeated. Without one, here and in the app, only what is known to pass is
         retried. singleton: its queue is one of which one job runs at a time, over all workers and hosts (promise C12);
         that is said by all job types of the queue, and without queue it is called after the job type.
@@ -339,6 +344,7 @@ class App:
         queue: str | None = None,
         priority: int | None = None,
         timeout: float | None = None,
+        unique: Key | Unique | None = None,
         retry_policy: RetryPolicy | None = None,
         singleton: bool = False,
         failures: Failures | None = None,
@@ -352,7 +358,9 @@ class App:
         name = name or _name_of(function)
         if singleton and queue is None:
             queue = name
-        settings = Settings(queue, priority, timeout=timeout, retry_policy=retry_policy).over(self.defaults)
+        settings = Settings(queue, priority, timeout=timeout, unique=unique, retry_policy=retry_policy).over(
+            self.defaults
+        )
         rules = Rules(
             settings.retry_policy,
             {**self.rules.failures, **classified(failures)},
@@ -452,12 +460,15 @@ class App:
         """
         jobs = list(jobs)
         transaction = self._transaction.get()
+        if len(jobs) > 1 or transaction is not None:
+            for job in jobs:
+                _check_company(job)
         if transaction is not None and transaction.add(jobs):
             return [Handle(job.id, self._queue(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
-        envelopes = [self.envelope(job) for job in jobs]
-        unique = [(job.settings.unique, e) for job, e in zip(jobs, envelopes, strict=True) if job.settings.unique]
-        claims = Claims(self, unique, until)
+        made = [self._made_unique(job) for job in jobs]
+        envelopes = [envelope for _, envelope in made]
+        claims = Claims(self, [(unique, envelope) for unique, envelope in made if unique is not None], until)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:
             if fresh:
@@ -473,6 +484,44 @@ class App:
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
+        return self._made_unique(job)[1]
+
+    def _made_unique(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
+        """What was said of its unique key, which is text now, and its message."""
+        said = job.settings.unique
+        if said is None:
+            return None, self._message(job)
+        unique = self._keyed(unique_of(said), job)
+        if unique.conflict == "debounce" and not job.settings.delay:
+            raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
+        envelope = self._message(job)
+        now = self.store.now() if unique.period or unique.at_most else 0.0
+        marks = {
+            "unique": unique.key,
+            "unique_until": unique.holds,
+            "unique_at_least": unique.period and now + unique.period,
+            "unique_at_most": unique.at_most and now + unique.at_most,
+        }
+        headers = {**envelope.headers, **{name: mark for name, mark in marks.items() if mark is not None}}
+        delay = envelope.delay if unique.at_most is None else min(envelope.delay, unique.at_most)
+        return unique, replace(envelope, headers=headers, delay=delay)
+
+    def _keyed(self, unique: Unique, job: Job[Any]) -> Unique:
+        """unique with a key that is text."""
+        key = unique.key
+        if isinstance(key, str):
+            return unique
+        known = self.jobs.get(job.type)
+        if isinstance(key, ByArguments):
+            if known is None:
+                raise ValueError(f"{job.type} is not defined here, so its arguments make no key; give it one of text")
+            return replace(unique, key=f"{job.type}:{known.signature.digest(job.args, job.kwargs, key.names)}")
+        made: object = key(*job.args, **job.kwargs)
+        if not isinstance(made, str) or not made:
+            raise TypeError(f"the unique key of {job.type} is {made!r}; its function must return some text")
+        return replace(unique, key=made)
+
+    def _message(self, job: Job[Any]) -> Envelope:
         settings = job.settings
         body = encode_body(job.args, job.kwargs)
         if job.fallback:
@@ -496,7 +545,6 @@ class App:
             again=age(job.id, now) > FRESH,
             timeout=settings.timeout,
             deadline=settings.deadline,
-            unique=settings.unique,
             retry_policy=None if policy is None else policy.to_data(),
             fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
             held=bool(settings.hold),
@@ -524,6 +572,12 @@ class App:
             return what
         known = self.jobs.get(what)
         return known.job(*args, **kwargs) if known else Job(new_id(), what, args, dict(kwargs), self.defaults)
+
+
+def _check_company(job: Job[Any]) -> None:
+    """Raise ValueError for a job that may take the place of another: that is a step by itself."""
+    if job.settings.unique is not None and unique_of(job.settings.unique).replaces:
+        raise ValueError(f"{job.type} may take the place of another job, which is a step by itself; submit it alone")
 
 
 class _Transaction:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -20,7 +20,7 @@ from kombu.exceptions import ConnectionError as KombuConnectionError
 
 import kq_transports
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
-from kq.message import CONTENT_TYPE, Envelope
+from kq.message import CONTENT_TYPE, Envelope, replacing
 from kq.url import Address
 from kq_transports import engine, seen
 from kq_transports.engine import Load as Load
@@ -144,6 +144,15 @@ class Publishes(Protocol):
     def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
         """Store envelopes, all or none, before until (monotonic)."""
 
+    def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
+        """Put envelope in the place of the job of that id, in one step, under that one's id and with its past.
+
+        False when that does not wait. now: by the state store's clock. until: monotonic. Raises as publish does.
+        """
+
+    def has(self, queue: str, id: str, until: float) -> bool:
+        """Whether queue has a message of that id, as far as can be seen."""
+
     def close(self) -> None:
         """End the connection."""
 
@@ -175,6 +184,20 @@ class Publisher:
             self._publish(envelopes, until)
         finally:
             self._lock.release()
+
+    def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
+        """See Publishes.replace."""
+        with closing(Inspector(self._broker, max(0.05, until - time.monotonic()))) as inspector:
+            for queue in inspector.probable(envelope.queue):
+                for seen in inspector.find(queue, [id]):
+                    swap = Swap(seen, (replacing(seen.headers, envelope, now),))
+                    return inspector.swap(queue, [swap])[0]
+        return False
+
+    def has(self, queue: str, id: str, until: float) -> bool:
+        """Whether queue has a message of that id; where there is no broker yet there is none."""
+        with closing(Inspector(self._broker, max(0.05, until - time.monotonic()))) as inspector:
+            return inspector.has(queue, id)
 
     def close(self) -> None:
         """End the connection. Publishing again opens another."""
@@ -513,8 +536,10 @@ class Inspector:
     It makes no broker where there is none: every verb raises BrokerUnreachable then.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, timeout: float | None = None) -> None:
+        """timeout: seconds that connecting, and each verb, may take; submit_timeout by default."""
         self._broker = broker
+        self._timeout = timeout
         self._connection: kombu.Connection | None = None
 
     @property
@@ -525,7 +550,7 @@ class Inspector:
     @property
     def _connected(self) -> kombu.Connection:
         if self._connection is None:
-            self._connection = self._broker.connection(look=True)
+            self._connection = self._broker.connection(timeout=self._timeout, look=True)
             establish(self._connection)
         return self._connection
 
@@ -538,6 +563,11 @@ class Inspector:
         with translated(self._broker):
             found = sorted(self._manager.queues().items())
             return {queue: bool(arguments.get("x-single-active-consumer")) for queue, arguments in found}
+
+    def probable(self, queue: str) -> Iterator[str]:
+        """queue, and then all other queues, for who looks for a job that may have gone to another."""
+        yield queue
+        yield from (name for name in self.queues() if name != queue and not name.startswith(("kq.", "amq.")))
 
     def count(self, queue: str) -> engine.Counts:
         """How many messages of queue are ready, delayed and held; zeros when there is no such queue."""

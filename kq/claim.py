@@ -2,60 +2,85 @@
 
 A key whose claim is neither confirmed nor given up is that of a submit which still goes on, or whose producer died, or
 which does not know whether its job was stored. While it may go on others wait; afterwards they look into the broker. So
-nobody is given a handle to a job that was never stored, and none gets in beside one that was.
+nobody is given a handle to a job that was never stored, and none gets in beside one that was. A worker that has the job
+ready to start confirms it too.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from typing import Protocol
 
-from kq.errors import BrokerUnreachable
+from kq.broker import Publishes
+from kq.errors import BrokerUnreachable, NotUnique
 from kq.handle import Looks
+from kq.lock import REMEMBERED
 from kq.message import Envelope
 from kq.reading import text
 from kq.record import Claim, claim_key, decode_claim, encode, unique_key
 from kq.state.store import StoreUnreachable, Write
+from kq.unique import Unique
 
 #: Seconds between two looks at a key that somebody else has claimed.
 LOOK = 0.02
-#: Seconds that a claim of which nobody knows what became is remembered.
-REMEMBERED = 7 * 86400.0
+
+
+class Submits(Looks, Protocol):
+    """Where jobs are submitted: the app."""
+
+    @property
+    def publisher(self) -> Publishes: ...
 
 
 class Claims:
-    """The unique keys that one submit is about. until: when that submit ends, by the monotonic clock."""
+    """The unique keys that one submit is about. until: when that submit ends, by the monotonic clock.
 
-    def __init__(self, app: Looks, wanted: Sequence[tuple[str, Envelope]], until: float) -> None:
+    Raises NotUnique when one is held by another job and its own says "reject".
+    """
+
+    def __init__(self, app: Submits, wanted: Sequence[tuple[Unique, Envelope]], until: float) -> None:
         self._app = app
         self._until = until
         self._ours: dict[str, Claim] = {}  # by unique key
         self._taken: set[str] = set()  # keys that nobody held before
-        #: For each job whose key another one has, the id of that one.
+        #: For each job whose key another one has, the id of that one; of its own, when it takes the place of itself.
         self.held: dict[str, str] = {}
         try:
-            for key, envelope in wanted:
-                self._take(key, Claim(envelope.id, envelope.queue))
+            for unique, envelope in wanted:
+                self._take(str(unique.key), unique, envelope)
         except StoreUnreachable as error:
             raise BrokerUnreachable(f"can't take a unique key: {error}; stored: no", stored="no") from error
-        except BrokerUnreachable:
+        except (BrokerUnreachable, NotUnique):
             self.give_up()
             raise
 
-    def _take(self, key: str, mine: Claim) -> None:
+    def _take(self, key: str, unique: Unique, envelope: Envelope) -> None:
+        mine, why = Claim(envelope.id, envelope.queue), ""
         while True:
             holder = self._ours[key].job if key in self._ours else self._claim(key, mine)
-            if holder == mine.job:
+            if holder == mine.job and (key in self._ours or not unique.replaces):
                 self._ours[key] = mine
                 return
-            if holder:
+            if holder is None:
+                why = f"another submit with the unique key {key!r} has not ended, or its producer died"
+            elif self._meets(holder, key, unique, envelope):
                 self.held[mine.job] = holder
                 return
+            else:
+                why = f"job {holder}, which has the unique key {key!r}, can't be replaced: a worker has it, or too many"
+                why += " others wait before it"
             if time.monotonic() + LOOK > self._until:
-                why = f"another submit with the unique key {key!r} has not ended, or its producer died"
                 raise BrokerUnreachable(f"{why}; stored: no", stored="no", fix="Submit it again in a few seconds.")
             time.sleep(LOOK)
+
+    def _meets(self, holder: str, key: str, unique: Unique, envelope: Envelope) -> bool:
+        """Whether the job that has the key stands for this one from now on. Raises NotUnique."""
+        if unique.conflict == "reject":
+            raise NotUnique(f"job {holder} has the unique key {key!r}; nothing was stored", job=holder)
+        if not unique.replaces:
+            return True
+        return self._app.publisher.replace(holder, envelope, self._app.store.now(), self._until)
 
     def _claim(self, key: str, mine: Claim) -> str | None:
         """Who has key now; None when that is not decided yet."""
@@ -72,6 +97,7 @@ class Claims:
         if taken:
             self._taken.add(key)
         if taken or renewed:
+            self._ours[key] = mine
             return mine.job
         holder, claimed = self._app.store.get([unique, claim])
         theirs = decode_claim(claimed)
@@ -90,8 +116,7 @@ class Claims:
         job, said = theirs.job.encode(), encode(theirs)
         # Hold the key for it first: whoever ends it while we look frees that.
         self._app.store.write([Write(unique, job, self._lasts, unless=(unique, job), must=(claim, said))])
-        with closing(self._app.inspector()) as inspector:
-            stored = inspector.has(theirs.queue, theirs.job)
+        stored = self._app.publisher.has(theirs.queue, theirs.job, self._until)
         end = Write(unique, job if stored else None, must=(unique, job))
         self._app.store.write([end, Write(claim, None, must=(claim, said))])
         return theirs.job if stored else None

@@ -19,6 +19,7 @@ from kq.ledger import KEEP, Entry, Ledger
 from kq.message import Envelope
 from kq.once import Once, OnDoubt
 from kq.policy import YEAR
+from kq.unique import unique_of
 from kq.units import format_size, parse_duration
 
 R = TypeVar("R")
@@ -181,10 +182,12 @@ class CurrentJob:
         return "" if self._lines is None else "".join(self._lines)[-LOG_LIMIT:]
 
     def _made(self, job: Job[Any], number: int) -> Staged:
-        if job.settings.unique is not None:
-            raise ValueError(f"{job.type} is unique by {job.settings.unique!r}, and can't be staged; submit it")
+        if job.settings.unique is not None and unique_of(job.settings.unique).replaces:
+            raise ValueError(f"{job.type} may take the place of another job, and can't be staged; submit it")
         envelope, id = self.footing.app.envelope(job), derived_id(self.id, number)
         headers = {**envelope.headers, "id": id, "parent": self.id}
+        if "unique" in headers:  # who takes the message has to take the key
+            headers["unique_late"] = True
         size = len(envelope.body) + len(msgspec.msgpack.encode(headers))
         made = replace(envelope, id=id, headers=headers)
         return Staged(made, job.settings.at, job.settings.hold or 0.0, size)

@@ -66,6 +66,16 @@ class MessageError(KqError, ValueError):
         return self.message
 
 
+class NotUnique(KqError):
+    """The job was not stored: another one has its unique key. job: the id of that one."""
+
+    code = "KQ203"
+
+    def __init__(self, message: str = "", *, job: str = "", fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.job = job
+
+
 class JobError(KqError):
     """Why a job has no result. job: its id; error: what it raised, one line; traceback: text or empty."""
 

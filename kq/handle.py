@@ -21,10 +21,11 @@ from kq.errors import (
     ResultTimeout,
 )
 from kq.job import State
+from kq.lock import Lock
 from kq.message import decode_head
 from kq.outcome import DEATHS
 from kq.reading import text
-from kq.record import Record, decode_record, encode, job_key, place_key, unique_key
+from kq.record import Record, decode_record, encode, job_key, place_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
@@ -199,7 +200,7 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
     queue = place_of(job, queue, app.store)
     for place in (queue, queue + PARKED):
         found = inspector.find(place, [job])
-        if found and inspector.remove(place, [job]):
+        if found and _taken_out(found[0], Lock.of(found[0].headers, job, queue), app, inspector):
             _forget(found, Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue), app)
             return True
     if app.store.get([job_key(job)])[0] is not None or inspector.find(queue + BURIED, [job]):
@@ -212,12 +213,22 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
     return True
 
 
+def _taken_out(seen: Seen, lock: Lock | None, app: Looks, inspector: Inspector) -> bool:
+    """Take a waiting job out of its queue. Who dies between this and what is written then leaves its key in doubt."""
+    if lock is not None and seen.state != "held":
+        app.store.write(lock.doubted())
+    removed = bool(inspector.remove(seen.queue, [seen.id]))
+    if lock is not None and not removed:
+        app.store.write(lock.confirmed())
+    return removed
+
+
 def _forget(found: Sequence[Seen], record: Record, app: Looks) -> None:
     """Write down how what was found of a job ended, and forget its unique key and where it went."""
     for message in found:
         writes = [Write(job_key(message.id), encode(record), app.keep)] if app.keep else []
-        if key := message.headers.get("unique"):
-            writes.append(Write(unique_key(key), None, must=(unique_key(key), message.id.encode())))
+        if lock := Lock.of(message.headers, message.id, record.queue):
+            writes += lock.removed(app.store.now())
         if message.headers.get("degraded_by"):
             writes.append(Write(place_key(message.id), None))
         app.store.write(writes)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from kq.policy import YEAR, RetryPolicy
+from kq.unique import Key, Unique, unique_of
 
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
@@ -87,7 +88,8 @@ class Settings:
         since the epoch.
     timeout: seconds that one attempt may take; then it is interrupted, then killed.
     deadline: instant after which it is not started any more (it expires).
-    unique: while a job with this key waits or runs, submitting another returns the one that is there.
+    unique: while a job with this key waits or runs, submitting another returns the one that is there; a kq.Unique, or
+        kq.by_arguments, says more.
     retry_policy: when a failed attempt is repeated.
     hold: an undo window: seconds that it waits at least, marked so that people find it and may still revoke it.
     """
@@ -98,7 +100,7 @@ class Settings:
     at: float | None = None
     timeout: float | None = None
     deadline: float | None = None
-    unique: str | None = None
+    unique: Key | Unique | None = None
     retry_policy: RetryPolicy | None = None
     hold: float | None = None
 
@@ -117,8 +119,8 @@ class Settings:
         for name, instant in (("at", self.at), ("deadline", self.deadline)):
             if instant is not None and not 0 <= instant <= LATEST:
                 raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
-        if self.unique == "":
-            raise ValueError("unique is empty; leave it out or give it a name")
+        if self.unique is not None:
+            unique_of(self.unique)
         if self.queue is not None:
             check_queue(self.queue)
 
@@ -129,10 +131,8 @@ class Settings:
             if value is not None and not isinstance(value, int | float):
                 use = "seconds" if name in ("delay", "timeout") else "seconds since the epoch, as time.time() gives"
                 raise TypeError(f"{name} {value!r} is no number; use {use}")
-        for name in ("queue", "unique"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{name} {value!r} is no text")
+        if self.queue is not None and not isinstance(self.queue, str):
+            raise TypeError(f"queue {self.queue!r} is no text")
         if self.retry_policy is not None and not isinstance(self.retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy {self.retry_policy!r} is none; use for example kq.Exponential(retries=5)")
 

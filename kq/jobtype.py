@@ -14,6 +14,7 @@ from kq.job import Job, Settings
 from kq.outcome import Rules
 from kq.policy import RetryPolicy
 from kq.signature import Signature
+from kq.unique import Key, Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +102,7 @@ class JobType(Generic[P, R]):
         at: float | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
-        unique: str | None = None,
+        unique: Key | Unique | None = None,
         retry_policy: RetryPolicy | None = None,
     ) -> JobType[P, R]:
         """This job type with other settings (see kq.job.Settings), for one submit or many."""

@@ -20,6 +20,7 @@ import msgspec
 from kq.errors import MessageError
 from kq.job import FALLBACKS, LATEST, Counters
 from kq.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
+from kq.unique import Holds
 
 VERSION = 1
 CONTENT_TYPE = "application/json"
@@ -94,13 +95,17 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
     parent: Name | None = None  # the job that staged it
     held: bool = False  # it was delayed so that somebody may still revoke it
-    repaired: Count = 0  # how often a human gave it another message: what was recorded of earlier ones is not its own
+    repaired: Count = 0  # how often it was given another message: what was recorded of earlier ones is not its own
     failed: Count = 0
     lost: Count = 0
     infra: Count = 0
     timeout: Timeout | None = None
     deadline: Instant | None = None
     unique: str | None = None
+    unique_until: Holds | None = None  # it lets go of its key otherwise than when it has ended or was buried
+    unique_at_least: Instant | None = None  # the key is held at least until then
+    unique_at_most: Instant | None = None  # its delay does not begin anew beyond this
+    unique_late: bool = False  # who submitted it did not take the key
     retry_policy: Data | None = None
     degraded_by: Annotated[int, msgspec.Meta(ge=0, le=FALLBACKS)] = (
         0  # which of fallback the job is by now; 0: what it was submitted as
@@ -288,6 +293,26 @@ def only_id(message_id: str, headers: Mapping[str, Any]) -> str:
     if not message_id:
         return said
     raise MessageError(f"it has two ids: message_id {message_id!r}, but in its headers {reprlib.repr(said)}")
+
+
+def replacing(headers: Mapping[str, Any], envelope: Envelope, now: float) -> Envelope:
+    """envelope, as it takes the place of a message that waits: under that one's id, and with its past.
+
+    headers: of the one that waits. now: by the state store's clock. Raises MessageError when they can't be read.
+    """
+    old, new = decode_head(headers), decode_head(envelope.headers)
+    bound = old.unique_at_most if new.unique_at_most is not None else None
+    head = msgspec.structs.replace(
+        new,
+        id=old.id,
+        submitted=old.submitted,
+        again=old.again,
+        repaired=old.repaired + 1,
+        history=old.history,
+        unique_at_most=bound or new.unique_at_most,
+    )
+    delay = envelope.delay if bound is None else min(envelope.delay, max(0.0, bound - now))
+    return replace(envelope, id=old.id, headers=encode_head(head), delay=delay)
 
 
 def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:

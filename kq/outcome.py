@@ -168,9 +168,10 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class PassOn:
-    """It is offered to other workers, unchanged, after delay seconds: see kq.elsewhere."""
+    """It is offered to all workers, unchanged, after delay seconds. why: for people."""
 
     delay: float
+    why: str = "left to another worker"
 
 
 @dataclass(frozen=True, slots=True)

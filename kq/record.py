@@ -95,6 +95,10 @@ def unique_key(key: str) -> str:
     return f"unique:{key}"
 
 
+def turn_key(key: str) -> str:
+    return f"turn:{key}"
+
+
 def claim_key(key: str) -> str:
     return f"claim:{key}"
 

@@ -7,6 +7,7 @@ Structs, TypedDicts, Literal, Annotated constraints); an annotation that it does
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import re
 import typing
@@ -66,6 +67,19 @@ class Signature:
         bound = inspect.BoundArguments(self._signature, values)
         return bound.args, bound.kwargs
 
+    def digest(self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str] = ()) -> str:
+        """A digest of the arguments called names, of all where none is: the same however they are passed or written.
+
+        Raises TypeError when they do not fit, ValueError for a name that no parameter has.
+        """
+        if unknown := [name for name in names if name not in self._known]:
+            raise ValueError(f"{self.name} has no argument {unknown[0]!r}; {self._usage}")
+        _, arriving = decode_body(encode_body((), self._bind(args, kwargs)))
+        values = {p.name: p.default for p in self._signature.parameters.values() if not _takes_rest(p)}
+        values |= self._convert(arriving)
+        chosen = {name: values[name] for name in names or values if name in values}
+        return hashlib.sha256(_encode_sorted(chosen)).hexdigest()[:32]
+
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by parameter; those that `*args` and `**kwargs` take are one list and one dict."""
         named = self._bind_plainly(args, kwargs) if self._plain else None
@@ -109,6 +123,9 @@ class Signature:
     def _usage(self) -> str:
         bare = [p.replace(annotation=p.empty) for p in self._signature.parameters.values()]
         return f"it takes {self._signature.replace(parameters=bare, return_annotation=Parameter.empty)}"
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def _takes_rest(parameter: Parameter) -> bool:

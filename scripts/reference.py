@@ -45,6 +45,7 @@ from kq.message import Attempt
 from kq.once import Once
 from kq.policy import ByError
 from kq.snapshot import SCHEMA, FailedRow, FailureRow, History, Point, QueueRow, RunningRow, Snapshot, Totals, WorkerRow
+from kq.unique import ByArguments
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
 
@@ -55,7 +56,7 @@ SNAPSHOT = DOCS / "schema" / f"snapshot-{SCHEMA}.json"
 
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
-    "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.handle", "kq.context"),
+    "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.unique", "kq.handle", "kq.context"),
     "Failures and retries": ("kq.failure", "kq.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
     "Settings in code": ("kq.broker",),
@@ -95,6 +96,7 @@ RETURNED = (
 #: Methods that one layer of kq offers to the next; they may change.
 INTERNAL: dict[Any, set[str]] = {
     kq.App: {"broker", "connect", "envelope", "inspector", "publisher", "publishing", "store", "submit_jobs"},
+    kq.Unique: {"holds", "replaces"},
 }
 WIDTH = 100
 HEAD = """# Reference
@@ -145,6 +147,10 @@ def entry(name: str, value: Any) -> str:
         return head + failures()
     if isinstance(value, type) and issubclass(value, StrEnum):
         return head + prose(value) + choices(value)
+    if isinstance(value, ByArguments):
+        return (
+            head + f"```\n{name}{signature(inspect.signature(value.__call__), value.__call__)}\n```\n\n" + prose(value)
+        )
     if inspect.isabstract(value) or value in MADE:
         return head + prose(value) + methods(value)
     return head + f"```\n{calls(value)}\n```\n\n" + prose(value) + methods(value)

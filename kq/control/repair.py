@@ -23,9 +23,10 @@ from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.view import MOST, View
 from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.job import ENDED, HIGHEST, LOWEST, State
+from kq.lock import Lock
 from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
 from kq.policy import YEAR
-from kq.record import Record, decode_record, encode, job_key, place_key, unique_key
+from kq.record import Record, decode_record, encode, job_key, place_key
 from kq.standing import caller
 from kq.state.store import Write
 
@@ -61,7 +62,10 @@ class _Fact:
 
 @dataclass(slots=True)
 class _Step:
-    """One act, as it is carried out. after: what is written when the swap was made."""
+    """One act, as it is carried out. after: what is written when the swap was made.
+
+    lock: of a job whose message is taken away; what holds its key is in doubt until the swap was made.
+    """
 
     seen: Seen
     act: Act
@@ -69,6 +73,7 @@ class _Step:
     keeps_due: bool = False
     facts: list[_Fact] = field(default_factory=list)
     after: list[Write] = field(default_factory=list)
+    lock: Lock | None = None  # that the job holds, and that is let go of
     refused: str = ""
 
 
@@ -164,8 +169,11 @@ class Repair(View):
         record = Record(State.BURIED, error=error, ended=act.at, attempts=job.attempt, type=job.type, queue=job.queue)
         # Written afterwards: before, a job that its worker has just got would be told as buried.
         known = Write(job_key(job.id), encode(record), self._keep(job), must=(job_key(job.id), None))
-        after = [known, *_given_up(seen)] if self._keep(job) else _given_up(seen)
-        self._carry_out_one(_Step(seen, act, (envelope,), after=after))
+        after = [known] if self._keep(job) else []
+        lock = _lock(seen)
+        self._carry_out_one(
+            _Step(seen, act, (envelope,), after=after, lock=None if lock and lock.holds == "gone" else lock)
+        )
 
     def complete(self, id: str, result: Any = None, *, reason: str = "", by: str = "") -> None:
         """End a buried job with a result, as if it had run. Raises NotRepaired when nothing was done."""
@@ -177,7 +185,9 @@ class Repair(View):
         value = msgspec.Raw(msgspec.json.encode(result))
         record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
         (before,) = self._app.store.get([job_key(id)])
-        self._carry_out_one(_Step(seen, act, facts=self._ended_as(job, record, before), after=_let_go(seen)))
+        self._carry_out_one(
+            _Step(seen, act, facts=self._ended_as(job, record, before), after=_unplaced(seen), lock=_lock(seen))
+        )
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
@@ -285,8 +295,9 @@ class Repair(View):
             key = job_key(job.id)
             back = Write(key, record, self._keep(job), must=(key, None))
             step.facts.append(_Fact(Write(key, None, must=(key, record)), back))
-        if unique := seen.headers.get("unique"):
-            step.facts.append(_claim(str(unique), job.id))
+        if lock := _lock(seen):
+            step.facts += _claim(lock, self._app.store.now())
+            step.after += lock.confirmed()
         return step
 
     def _deleting(self, seen: Seen, act: Act, before: bytes | None) -> _Step:
@@ -294,7 +305,7 @@ class Repair(View):
         job = info_of(seen)
         why = f"{act.act} by {act.by}: {act.reason}" if act.reason else f"{act.act} by {act.by}"
         record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_let_go(seen))
+        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_unplaced(seen), lock=_lock(seen))
 
     def _ended_as(self, job: JobInfo, record: Record, before: bytes | None) -> list[_Fact]:
         """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
@@ -349,9 +360,17 @@ class Repair(View):
 
     def _do(self, steps: Sequence[_Step]) -> None:
         """Do all of steps, which are about one queue, without a line in the audit."""
+        locks = [write for step in steps if not step.refused and step.lock for write in step.lock.doubted()]
+        if locks:
+            self._app.store.write(locks)
         self._note([step for step in steps if not step.refused])
         self._swap([step for step in steps if not step.refused])
-        if after := [write for step in steps if not step.refused for write in step.after]:
+        done = [step for step in steps if not step.refused]
+        after = [write for step in done for write in step.after]
+        if locked := [step for step in steps if step.lock]:
+            now = self._app.store.now()
+            after += [write for step in locked for write in _let_go(step, now)]
+        if after:
             self._app.store.write(after)
 
     def _swap(self, steps: Sequence[_Step]) -> None:
@@ -390,24 +409,30 @@ def _act(what: str, job: JobInfo, reason: str, by: str, changed: Sequence[str] =
     return Act(time.time(), by, what, job.id, job.type, job.queue, one_line(reason), tuple(changed))
 
 
-def _claim(unique: str, id: str) -> _Fact:
-    """Take the unique key, which was given up when the job was buried."""
-    key, mine = unique_key(unique), id.encode()
-    refused = f"another job has its unique key {unique!r}; wait until that ends"
-    return _Fact(Write(key, mine, unless=(key, mine)), Write(key, None, must=(key, mine)), refused)
+def _lock(seen: Seen) -> Lock | None:
+    job = info_of(seen)
+    return Lock.of(seen.headers, job.id, job.queue)
 
 
-def _given_up(seen: Seen) -> list[Write]:
-    """What frees the unique key of a job that has ended."""
-    unique = seen.headers.get("unique")
-    key = unique_key(str(unique))
-    return [Write(key, None, must=(key, info_of(seen).id.encode()))] if unique else []
+def _let_go(step: _Step, now: float) -> list[Write]:
+    """What becomes of the key of a job whose message was taken away, or was not. now: by the state store's clock."""
+    if step.lock is None:
+        return []
+    return step.lock.confirmed() if step.refused else step.lock.removed(now)
 
 
-def _let_go(seen: Seen) -> list[Write]:
-    """What is forgotten of a job that has ended: its unique key, and where it went when another type was to run it."""
-    moved = [Write(place_key(info_of(seen).id), None)] if seen.headers.get("degraded_by") else []
-    return [*_given_up(seen), *moved]
+def _claim(lock: Lock, now: float) -> list[_Fact]:
+    """Take the unique key, which was given up when the job was buried, unless the job holds it there too."""
+    refused = f"another job has its unique key {lock.key!r}; wait until that ends"
+    if lock.holds == "gone":
+        return [_Fact(lock.held(), lock.held(), refused)]
+    (place, claim), (left, *_, unclaimed) = lock.claimed(), lock.removed(now)
+    return [_Fact(place, left, refused), _Fact(claim, unclaimed, refused)]
+
+
+def _unplaced(seen: Seen) -> list[Write]:
+    """What forgets where a job went when another type was to run it, as it has ended."""
+    return [Write(place_key(info_of(seen).id), None)] if seen.headers.get("degraded_by") else []
 
 
 def _changes(job: JobInfo, body: bytes, priority: int | None, delay: float | None) -> list[str]:

@@ -68,8 +68,8 @@ def _told(task: Task, verdict: Verdict) -> tuple[str, str]:
             return "given back", ""
         case Park():
             return "parked", ""
-        case PassOn(delay=delay):
-            return "left to another worker", f" for {format_duration(delay)}"
+        case PassOn(delay=delay, why=why):
+            return why, f" for {format_duration(delay)}"
         case Expire():
             return "expired", ""
         case Drop():

@@ -108,6 +108,7 @@ class Task:
     holder: str = ""  # who speaks for it, as recorded; "" when that is not
     starts: int = 0  # how many starts of it were counted that nobody has told the end of
     counted: bool = False  # the one that it is going to have is among them
+    keyed: bool = False  # its unique key was taken, or it has none to take
     seq: int = 0
     started: float = 0.0  # monotonic; 0: not started
     began: float = 0.0  # the same as an instant, for its history

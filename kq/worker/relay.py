@@ -30,6 +30,19 @@ class Publish(msgspec.Struct, tag="publish"):
     until: float
 
 
+class Replace(msgspec.Struct, tag="replace"):
+    id: str
+    envelope: Envelope
+    now: float
+    until: float
+
+
+class Has(msgspec.Struct, tag="has"):
+    queue: str
+    id: str
+    until: float
+
+
 class Get(msgspec.Struct, tag="get"):
     keys: list[str]
 
@@ -56,7 +69,7 @@ class Tell(msgspec.Struct, tag="tell"):
     messages: list[tuple[str, bytes]]
 
 
-Call: TypeAlias = Publish | Get | Put | Scan | Wait | Now | Tell
+Call: TypeAlias = Publish | Replace | Has | Get | Put | Scan | Wait | Now | Tell
 
 
 class Answer(msgspec.Struct):
@@ -96,6 +109,10 @@ def _carry_out(app: App, mouths: list[Mouth], call: Call) -> Answer:
             case Publish(envelopes, until):
                 app.publisher.publish(envelopes, until)
                 return Answer()
+            case Replace(id, envelope, now, until):
+                return Answer(app.publisher.replace(id, envelope, now, until))
+            case Has(queue, id, until):
+                return Answer(app.publisher.has(queue, id, until))
             case Get(keys):
                 return Answer(app.store.get(keys))
             case Put(writes):
@@ -138,9 +155,19 @@ class RelayedPublisher:
         self._line = line
 
     def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
-        answer = self._line.ask(Publish(list(envelopes), until))
+        self._ask(Publish(list(envelopes), until))
+
+    def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
+        return bool(self._ask(Replace(id, envelope, now, until)))
+
+    def has(self, queue: str, id: str, until: float) -> bool:
+        return bool(self._ask(Has(queue, id, until)))
+
+    def _ask(self, call: Call) -> Any:
+        answer = self._line.ask(call)
         if answer.error:
             raise BrokerFull(answer.error) if answer.full else BrokerUnreachable(answer.error, stored="unknown")
+        return answer.value
 
     def close(self) -> None:
         """The line stays: it is the executor's."""

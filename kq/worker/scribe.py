@@ -11,6 +11,7 @@ import msgspec
 from kq.broker import BURIED, PARKED
 from kq.fallback import Form
 from kq.job import State
+from kq.lock import Lock
 from kq.message import Attempt, Envelope, Head, again, set_aside
 from kq.outcome import (
     COUNTED,
@@ -28,7 +29,7 @@ from kq.outcome import (
     Verdict,
     asks_a_human,
 )
-from kq.record import Record, Start, encode, job_key, lease_key, place_key, unique_key
+from kq.record import Record, Start, encode, job_key, lease_key, place_key
 from kq.state.store import Write
 from kq.worker.pool import Task
 from kq.worker.starts import START_KEEP, key_of
@@ -50,8 +51,11 @@ class Scribe:
     indexed: bool
     code: str
 
-    def records(self, task: Task, verdict: Verdict, now: float) -> Iterator[Write]:
-        """What the state store is to know of it, under the fence (promise C4)."""
+    def records(self, task: Task, verdict: Verdict, now: float, behind: float = 0.0) -> Iterator[Write]:
+        """What the state store is to know of it, under the fence (promise C4).
+
+        behind: seconds by which our clock is behind the state store's.
+        """
         if isinstance(verdict, Complete) and not (task.kind.keep or task.holder or task.head.unique or verdict.staged):
             return  # nobody asks; a record that is made and thrown away costs as much as the rest of a short job's end
         record = self._record(task, verdict, now)
@@ -62,9 +66,9 @@ class Scribe:
             yield Write(job_key(task.head.id), encode(record), keep, lease_key(self.worker), (key, mine))
         if mine:
             yield self._forget_start(task, key, mine, verdict)
-        if task.head.unique and record is not None:
-            lock = unique_key(task.head.unique)
-            yield Write(lock, None, None, lease_key(self.worker), (key, mine), (lock, task.head.id.encode()))
+        head = task.head
+        if head.unique and record is not None and not (isinstance(verdict, Bury) and head.unique_until == "gone"):
+            yield from lock_of(task).freed(now + behind, lease_key(self.worker), (key, mine))
         yield from self._moved(task, verdict, now, (key, mine))
 
     def _moved(self, task: Task, verdict: Verdict, now: float, unless: tuple[str, bytes]) -> Iterator[Write]:
@@ -88,7 +92,7 @@ class Scribe:
             head = msgspec.structs.replace(form.head, due=now + delay)
             return (_envelope(task, again(task.delivery.headers, head), form.queue, delay, form.body),)
         if isinstance(verdict, PassOn):
-            head = msgspec.structs.replace(task.head, due=now + verdict.delay)
+            head = msgspec.structs.replace(task.head.counting(task.counters), due=now + verdict.delay)
             return (_envelope(task, again(task.delivery.headers, head), queue, verdict.delay),)
         if isinstance(verdict, Bury):
             form = self._form(task, verdict, now)
@@ -149,7 +153,7 @@ class Scribe:
             return Write(key, encode(Start("", others)), START_KEEP, alive, unless)
         known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
         # Starts that were counted are so until the broker was told: if we die before that, the job comes back.
-        if (self.indexed and not task.starts) or known or isinstance(verdict, GiveBack | Park):
+        if (self.indexed and not task.starts) or known or isinstance(verdict, GiveBack | Park | PassOn):
             return Write(key, None, None, alive, unless)
         return Write(key, mine, COPY_KEEP, alive, unless)
 
@@ -174,7 +178,9 @@ class Scribe:
         if verdict.how is None:
             return task.head
         attempt = self.attempt(task, verdict.how, str(verdict.failure), now)
-        return task.head.counting(verdict.counters).after(attempt)
+        # What has begun has had its key, or found that nobody else had it.
+        head = msgspec.structs.replace(task.head, unique_late=False)
+        return head.counting(verdict.counters).after(attempt)
 
     def attempt(self, task: Task, how: How | Literal["completed"], error: str, now: float) -> Attempt:
         """A line of history about what this worker did, or the one that went down with the job."""
@@ -201,6 +207,12 @@ def _error(task: Task, verdict: Bury) -> str:
     if not task.head.degraded_by:
         return str(verdict.failure)
     return f"{verdict.failure} ({task.head.type}, fallback {task.head.degraded_by} of {len(task.stages)})"
+
+
+def lock_of(task: Task) -> Lock:
+    """The lock of a job that has a unique key."""
+    head = task.head
+    return Lock(head.unique or "", head.id, task.delivery.queue, head.unique_until or "", head.unique_at_least or 0.0)
 
 
 def _envelope(

@@ -30,6 +30,7 @@ from kq.event import Event
 from kq.events import Herald, Mouth
 from kq.failure import Failure, names_of
 from kq.fallback import check_queues
+from kq.lock import Lock
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.outcome import (
     Bury,
@@ -44,6 +45,7 @@ from kq.outcome import (
     Park,
     PassOn,
     Retry,
+    Revoke,
     Rules,
     Unusable,
     Verdict,
@@ -58,6 +60,7 @@ from kq.worker import journal, news
 from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
 from kq.worker.guard import Guard
+from kq.worker.keys import Keys, pause
 from kq.worker.late import LateWords
 from kq.worker.line import Line
 from kq.worker.meter import Meter
@@ -156,6 +159,7 @@ class Supervisor:
         self._scribe = Scribe("", "", self._indexed, "")
         self._starts = Starts(store, "", self._indexed)
         self._neighbours = Neighbours(store, Place("", self._host))
+        self._keys = Keys(store, "")
         self._late = LateWords(store)
         self._doubts = Doubts(store, "")
         self._troubles: Troubles | None = None  # where nobody is told of them
@@ -173,6 +177,7 @@ class Supervisor:
         self._line = Line(plan.slots)
         self._suspects: list[Task] = []
         self._arrived: list[Task] = []
+        self._keyless: list[Task] = []
         self._finished: list[tuple[Task, Verdict]] = []
         self._settle_by = math.inf
         self._next_beat = 0.0
@@ -394,6 +399,7 @@ class Supervisor:
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
         self._doubts = Doubts(self._store, self._name)
         self._troubles = Troubles(self._name, self.pool.code, self.plan.alert) if self.plan.alert else None
+        self._keys = Keys(self._store, self._name)
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         self._stuck.clear()
@@ -583,6 +589,7 @@ class Supervisor:
         self._line.clear()
         self._suspects.clear()
         self._arrived.clear()
+        self._keyless.clear()
         self._finished.clear()
         self._watched = None
         if session is not None:
@@ -701,8 +708,10 @@ class Supervisor:
         """Put task in line, unless an order is against it: then it ends or goes back here."""
         if self._ordered and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
             self._finish(task, fate)
-            return
-        self._line.put(task)
+        elif task.head.unique and not task.keyed:
+            self._keyless.append(task)
+        else:
+            self._line.put(task)
 
     def _readable(self, delivery: Delivery) -> Head:
         if len(delivery.body) > BODY_LIMIT:
@@ -724,8 +733,12 @@ class Supervisor:
 
     def _admit(self) -> None:
         """Let those in line that may start here, and settle those that ended elsewhere."""
-        if not self._arrived:
-            return
+        if self._arrived:
+            self._admit_suspects()
+        if self._keyless:
+            self._take_keys()
+
+    def _admit_suspects(self) -> None:
         self._pass_on()
         admitted = self._starts.admit(self._arrived)
         self._arrived = admitted.unclear
@@ -736,6 +749,21 @@ class Supervisor:
             self._finish(task, Drop(staged))
         for task in admitted.lost:
             self._finish(task, self._judged(task, Died("with its worker")))
+
+    def _take_keys(self) -> None:
+        """Let those in line that have their unique keys; the others come back when they may have them, or never."""
+        now = self._clock.now() + self._behind
+        taken = self._keys.take(self._keyless, now)
+        self._keyless = []
+        for task in taken.ready:
+            task.keyed = True
+            self._line_up(task)
+        for task in taken.waiting:
+            self._finish(task, PassOn(pause(task, now), f"waits for its turn of {task.head.unique!r}"))
+        for task in taken.unclear:
+            self._finish(task, PassOn(pause(task, now), f"waits to know who has {task.head.unique!r}"))
+        for task, holder in taken.joined:
+            self._finish(task, Revoke(f"job {holder} has its unique key {task.head.unique!r}"))
 
     def _pass_on(self) -> None:
         """Leave jobs that bad storage ended here to better places.
@@ -867,7 +895,7 @@ class Supervisor:
         writes: list[Write] = []
         owners: list[int] = []
         for position, (task, verdict) in enumerate(finished):
-            for write in self._scribe.records(task, verdict, now):
+            for write in self._scribe.records(task, verdict, now, self._behind):
                 writes.append(write)
                 owners.append(position)
             if self._ordered and not isinstance(verdict, Retry | FallBack | GiveBack | Park):
@@ -1042,8 +1070,9 @@ class Supervisor:
         for executor in self.pool.executors.values():
             if executor.queued:
                 self.pool.take_back(executor)
-        waiting, self._arrived = [*self._line.clear(), *self._suspects, *self._arrived], []
-        self._suspects.clear()
+        waiting = [*self._line.clear(), *self._suspects, *self._arrived, *self._keyless]
+        for gathered in (self._suspects, self._arrived, self._keyless):
+            gathered.clear()
         for task in waiting:
             self._finish(task, GiveBack())
         if now >= self._stop_by:
@@ -1087,5 +1116,7 @@ def _readable_part(delivery: Delivery) -> Head:
     try:
         head = decode_head(delivery.headers)
     except MessageError:
-        head = Head(id="?", type=str(delivery.headers.get("type") or ""))
+        lock = Lock.of(delivery.headers, id, delivery.queue)  # it holds its key although it can't be read
+        key = lock.key if lock else None
+        head = Head(id="?", type=str(delivery.headers.get("type") or ""), unique=key, unique_until="turn")
     return replace(head, id=id or new_id())

@@ -147,7 +147,7 @@ def test_a_queue_has_a_name_that_every_broker_can_carry(name: str, reason: str) 
     [
         ({"timeout": "5"}, "timeout '5' is no number; use seconds"),
         ({"at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, "is no number; use seconds since the epoch, as time.time()"),
-        ({"unique": 5}, "unique 5 is no text"),
+        ({"unique": 5}, "unique 5 is no key"),
         ({"queue": b"mail"}, "queue b'mail' is no text"),
         ({"retry_policy": 3}, r"retry_policy 3 is none; use for example kq.Exponential\(retries=5\)"),
     ],

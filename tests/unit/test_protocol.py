@@ -300,6 +300,32 @@ MEANINGS = {
         ["book.pdf"],
         {"dpi": 300},
     ),
+    "unique": Meaning(
+        Head(
+            id="019b76daa884fedcba9876543210",
+            type="shop.jobs.index",
+            submitted=1767225600.133,
+            unique="shop.jobs.index:5f0c",
+            unique_until="turn",
+            unique_at_most=1767225630.25,
+        ),
+        [3],
+        {},
+    ),
+    "unique-later": Meaning(
+        Head(
+            id="019b76daa885fedcba9876543210",
+            type="shop.jobs.remind",
+            submitted=1767225600.134,
+            parent="019b76daa87d0123456789abcdef",
+            unique="customer 7",
+            unique_until="gone",
+            unique_at_least=1767312000.5,
+            unique_late=True,
+        ),
+        [7],
+        {},
+    ),
     "values": Meaning(
         Head(id="019b76daa881fedcba9876543210", type="shop.jobs.échantillon", submitted=1767225600.129),
         [None, True, False, 0, -7, 2**63, 0.5, -1e-9, "", 'a "quoted" \\ line\n', "Ærø 東京 😀"],

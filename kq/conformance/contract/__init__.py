@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from kq.conformance.contract.alerting import AlertSuite
 from kq.conformance.contract.alone import Alone, AloneOnAWire
+from kq.conformance.contract.conflicts import Conflicts
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
 from kq.conformance.contract.fallbacks import Fallbacks
@@ -40,6 +41,7 @@ from kq.conformance.contract.unique import Unique
 class ContractSuite(
     Kept,
     Unique,
+    Conflicts,
     AtLeastOnce,
     Lease,
     Fencing,

@@ -10,11 +10,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED
+from kq.broker import BURIED, Publisher
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import NAME, Jobs
@@ -191,13 +192,14 @@ class Mortal(App):
         self._left -= 1
 
 
-class _Publisher:
+class _Publisher(Publisher):
     def __init__(self, app: App, say: Callable[[], None]) -> None:
+        super().__init__(app.broker)
         self._app, self._say = app, say
 
-    def publish(self, *what: object) -> None:
+    def publish(self, *what: Any) -> None:
         self._say()
-        self._app.publisher.publish(*what)  # type: ignore[arg-type]
+        self._app.publisher.publish(*what)
 
     def close(self) -> None:
         """It is the other app's."""

@@ -59,6 +59,8 @@ class Jobs:
         self.breed = app.job(name="breed")(breed)
         begets = app.job(name="beget", on_timeout="bury", retry_policy=Fixed(delay=0, retries=9), max_lost=1000)
         self.beget = begets(beget)
+        self.beget_unique = app.job(name="beget_unique")(beget_unique)
+        self.beat = app.job(name="beat", max_lost=1000)(beat)
         self.beget_async = app.job(name="beget_async")(beget_async)
         self.unspeakable = app.job(name="unspeakable")(unspeakable)
         self.add = app.job(name="add")(add)
@@ -161,6 +163,18 @@ async def beget_async(words: list[str]) -> list[str]:
     """The same in a coroutine, half of it in a thread."""
     with noted(",".join(words)):
         return staged(words[1:]) + await asyncio.to_thread(staged, words[:1])
+
+
+def beget_unique(key: str, gate: str) -> str:
+    """Stage a job that holds a key until there is a file of that name; returns its id."""
+    job = current_job()
+    assert job is not None
+    return job.later(jobs.hold.options(unique=key).job(gate)).id
+
+
+def beat() -> None:
+    with noted(""):
+        time.sleep(0.03)
 
 
 def staged(words: list[str], hold: float = 0.0, queue: str | None = None) -> list[str]:

@@ -33,7 +33,8 @@ the beats stop it is delivered again when the lease is over; within a second whe
 crash at the same moment make neither two of it nor none.""",
     "C10": """revoke: A waiting or delayed job that is revoked never starts; a running one is interrupted, then killed,
 when asked, and does not run again. Known to workers that join later.""",
-    "C11": "unique: While a job with a unique key waits or runs, submitting another returns the one that is there.",
+    "C11": """unique: While a job with a unique key waits or runs, submitting another returns the one that is there, or
+replaces, delays or follows it, as its jobs say; no lock outlives its job.""",
     "C12": """singleton: At most one job of a singleton queue runs at a time, over all workers and hosts, whatever is
 killed, frozen or cut off. The next worker takes over at once after a good end, else when the lease is over.""",
     "C13": "once: A side effect that was recorded as done is not done again; in doubt a human is asked.",

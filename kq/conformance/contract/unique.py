@@ -24,6 +24,7 @@ from kq.job import Job
 from kq.jobtype import JobType
 from kq.message import BODY_LIMIT, Envelope
 from kq.record import unique_key
+from kq.unique import unique_of
 
 
 class Unique(ContractWorld):
@@ -144,7 +145,7 @@ class Unique(ContractWorld):
 
 def claimed(app: App, key: str, envelope: Envelope) -> None:
     """Take a unique key as a submit does that never gets to its end."""
-    assert not Claims(app, [(key, envelope)], time.monotonic()).held
+    assert not Claims(app, [(unique_of(key), envelope)], time.monotonic()).held
 
 
 def submitted(what: JobType[..., Any]) -> Handle[Any] | None:
