@@ -117,7 +117,8 @@ class Claims:
         # Hold the key for it first: whoever ends it while we look frees that.
         self._app.store.write([Write(unique, job, self._lasts, unless=(unique, job), must=(claim, said))])
         stored = self._app.publisher.has(theirs.queue, theirs.job, self._until)
-        end = Write(unique, job if stored else None, must=(unique, job))
+        # Without the claim it was a worker that took the job meanwhile, and has confirmed it or told its end.
+        end = Write(unique, job if stored else None, alive=claim, must=(unique, job))
         self._app.store.write([end, Write(claim, None, must=(claim, said))])
         return theirs.job if stored else None
 

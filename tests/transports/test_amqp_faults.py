@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from amqp import exceptions
 from kombu.asynchronous import Hub
 
+from kq_transports.amqp.connection import Connection
+from kq_transports.amqp.management import Peek
 from kq_transports.amqp.seat import SIGN
 from kq_transports.conformance.kombu.swapping import letter
 from kq_transports.conformance.kombu.world import (
@@ -399,6 +402,20 @@ class TestDelays(OnOwnRabbit):
                 seen.add(message.payload)
                 message.ack()
         assert set(words) - seen == set()
+
+    def test_who_looks_as_a_wait_ends_leaves_no_message_behind(self, connection: kombu.Connection, queue: str) -> None:
+        inbox, random_ = Inbox(connection, queue, prefetch=1000), random.Random(7)
+        link = connection.connection
+        looks = Connection(connection, link.address, replace(link.options, name=""), link.queue_type)
+        looks.connect()
+        peek = Peek(looks)
+        for word in map(str, range(40)):
+            publish(connection, queue, word, headers={"x-delay": 60})
+            time.sleep(0.058 - random_.uniform(0.0, 0.015))
+            for seen in peek.delayed(queue):
+                peek.basic_reject(seen.tag, True)
+            assert bodies(inbox.take()) == word
+        looks.close()
 
     def test_a_ladder_ends_with_its_queue(self, connection: kombu.Connection, declare: Declare) -> None:
         queue = declare()

@@ -107,7 +107,7 @@ class Delays:
         self._connection = connection
         #: Up to which level the ladder for a queue and a priority is known to stand.
         self._standing: dict[tuple[str, int], int] = {}
-        self._names: dict[str, tuple[float, list[str]]] = {}
+        self._names: dict[str, tuple[float, dict[str, float]]] = {}
         self._checked: dict[str, float] = {}
 
     def route(self, queue: str, priority: int, due: float) -> tuple[str, str]:
@@ -129,11 +129,11 @@ class Delays:
         for known in [known for known in self._standing if known[0] == queue]:
             self._standing.pop(known, None)
 
-    def names(self, queue: str) -> list[str]:
-        """The queues in which messages for queue wait, the shortest waits first, the way that messages go."""
+    def names(self, queue: str) -> dict[str, float]:
+        """The queues in which messages for queue wait, and for how many seconds; the shortest first, as messages go."""
         ladders = self._connection.registry.ladders(queue)
         steps = sorted((step, ladder.priority, ladder) for ladder in ladders for step in rungs(ladder))
-        return [rung(ladder, *step) for step, _, ladder in steps]
+        return {rung(ladder, level, digit): digit * UNITS[level] / 1000 for (level, digit), _, ladder in steps}
 
     def count(self, queue: str) -> int:
         """How many messages wait for queue. A ladder that is younger than a second may be overlooked."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -27,7 +27,7 @@ from kq_transports.amqp.message import DUE_HEADER, Arrival, Message, properties_
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.presence import HOLDER, Answer, Held, Question, chosen, expel, roll_call
 from kq_transports.amqp.publisher import Publisher
-from kq_transports.amqp.question import Side
+from kq_transports.amqp.question import Request, Side, ask_all
 from kq_transports.amqp.survey import TURN, Surveyor, got, heads, turn
 from kq_transports.amqp.transaction import Letter
 from kq_transports.amqp.values import packed_properties
@@ -39,6 +39,8 @@ from kq_transports.seen import Browsed, Swap
 MOST = 10_000
 #: So many are asked for at once.
 PAGE = 500
+#: Seconds; what waits no longer than this may come and expire between the count of a rung and the look at it.
+SHORT = 0.08
 #: Seconds between two tries to be the one who looks.
 PAUSE = 0.02
 
@@ -82,14 +84,28 @@ class Management(base.Management):
             return sorted(delayed, key=lambda each: each.due or 0)[offset : offset + limit]
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Browsed]:
-        """Those messages of queue that have one of ids, in any state."""
-        found = [
-            browsed(held.arrived, queue, "held", held.holder) for held in self._ask(Question(queue, MOST, ids)).messages
-        ]
+        """Those messages of queue that have one of ids, in any state.
+
+        Looked for the way that they go, and what moved on meanwhile, or was given back, once more.
+        """
+        found, missed = list[Browsed](), set(ids)
+        for look in (self._waiting, self._held, self._waiting):
+            if missed:
+                found += look(queue, missed)
+                missed -= {each.id for each in found}
+        return found
+
+    def _waiting(self, queue: str, ids: Collection[str]) -> list[Browsed]:
+        """Those of queue that are delayed or ready."""
         with self._peek(queue) as peek:
             delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
             ready = [browsed(each, queue) for each in peek.ready(queue, MOST)]
-        return found + [each for each in delayed + ready if each.id in set(ids)]
+        return [each for each in delayed + ready if each.id in ids]
+
+    def _held(self, queue: str, ids: Collection[str]) -> list[Browsed]:
+        """Those of queue that a connection holds."""
+        held = self._ask(Question(queue, MOST, list(ids))).messages
+        return [browsed(each.arrived, queue, "held", each.holder) for each in held]
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take ready or delayed messages out for good; returns the ids of those that were."""
@@ -238,17 +254,41 @@ class Peek(Side):
 
     def delayed(self, queue: str) -> list[Arrival]:
         """What waits for queue, the shortest waits first: a message that climbs meanwhile is met further up."""
-        delays = self._connection.delays
         self._connection.topology.find(queue)
-        counts, rungs, found = self._connection.topology.counts, delays.names(queue), list[Arrival]()
+        begin, counts, found = time.monotonic(), self._connection.topology.counts, list[Arrival]()
+        rungs = self._connection.delays.names(queue)
+        counted, missed = counts(rungs), set[str]()
         # A broker that was just started counts none in its quorum queues: try each of them once.
-        waiting = {rung: max(1, number) for rung, number in counts(rungs).items()}
+        waiting = {rung: max(1, number) for rung, number in counted.items()}
         while waiting and len(found) < MOST:
             for rung, number in waiting.items():
-                found += self._got(rung, min(number, MOST - len(found)))
+                wanted = max(0, min(number, MOST - len(found)))
+                got = list(self._got(rung, wanted))
+                found += got
+                if len(got) < wanted and (counted[rung] or rungs[rung] <= max(SHORT, time.monotonic() - begin)):
+                    missed.add(rung)
             # Again, until nothing is left that moved on to a rung we had passed.
-            waiting = {rung: number for rung, number in counts(rungs).items() if number}
+            counted = counts(rungs)
+            waiting = {rung: number for rung, number in counted.items() if number}
+        self._stir(missed)
         return found
+
+    def _stir(self, rungs: Collection[str]) -> None:
+        """Let the broker send on what has expired on rungs.
+
+        Of what it finds expired when somebody gets it, RabbitMQ (4.0.5) sends nothing on before something else happens
+        to its queue, as a subscription: in the millisecond in which a wait ends one get in six left a message behind.
+        """
+        if rungs:
+            begin: list[Request] = [
+                (spec.Basic.Consume, "BssbbbbF", (0, each, each, *(False,) * 4, {})) for each in rungs
+            ]
+            end: list[Request] = [(spec.Basic.Cancel, "sb", (each, False)) for each in rungs]
+            ask_all(self, begin, [spec.Basic.ConsumeOk])
+            ask_all(self, end, [spec.Basic.CancelOk])  # sent before the answers came it ends the channel
+
+    def _on_basic_deliver(self, *arguments: Any) -> None:
+        """What comes while rungs are stirred. It is back when this connection ends."""
 
     def all(self, queue: str) -> list[Arrival]:
         """What waits for queue, then what is ready in it."""
