@@ -150,6 +150,11 @@ def one_without(world: World) -> Callable[[], object]:
     return lambda: nothing.submit(TEXT)
 
 
+@at_work("the same, with a unique key")
+def one_unique(world: World) -> Callable[[], object]:
+    return lambda: nothing.options(unique=f"key {next(_numbers)}").submit(TEXT)
+
+
 @at_work("one that fails and is to be repeated")
 def one_retried(world: World) -> Callable[[], object]:
     return lambda: fail.submit(TEXT)
