@@ -150,8 +150,8 @@ class Publishes(Protocol):
         False when that does not wait. now: by the state store's clock. until: monotonic. Raises as publish does.
         """
 
-    def has(self, queue: str, id: str, until: float) -> bool:
-        """Whether queue has a message of that id, as far as can be seen."""
+    def has(self, queues: Sequence[str], id: str, until: float) -> bool:
+        """Whether one of queues, looked through in this order, has a message of that id, as far as can be seen."""
 
     def close(self) -> None:
         """End the connection."""
@@ -194,10 +194,10 @@ class Publisher:
                     return inspector.swap(queue, [swap])[0]
         return False
 
-    def has(self, queue: str, id: str, until: float) -> bool:
-        """Whether queue has a message of that id; where there is no broker yet there is none."""
+    def has(self, queues: Sequence[str], id: str, until: float) -> bool:
+        """See Publishes.has; where there is no broker yet there is none."""
         with closing(Inspector(self._broker, max(0.05, until - time.monotonic()))) as inspector:
-            return inspector.has(queue, id)
+            return any(inspector.has(queue, id) for queue in queues)
 
     def close(self) -> None:
         """End the connection. Publishing again opens another."""
@@ -565,9 +565,11 @@ class Inspector:
             return {queue: bool(arguments.get("x-single-active-consumer")) for queue, arguments in found}
 
     def probable(self, queue: str) -> Iterator[str]:
-        """queue, and then all other queues, for who looks for a job that may have gone to another."""
+        """queue, and then all other queues, for who looks for a job that waits and may have gone to another."""
         yield queue
-        yield from (name for name in self.queues() if name != queue and not name.startswith(("kq.", "amq.")))
+        for name in self.queues():
+            if name != queue and not name.startswith(("kq.", "amq.")) and not name.endswith(BURIED):
+                yield name
 
     def count(self, queue: str) -> engine.Counts:
         """How many messages of queue are ready, delayed and held; zeros when there is no such queue."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from kq.broker import Publishes
+from kq.broker import BURIED, PARKED, Publishes
 from kq.errors import BrokerUnreachable, NotUnique
 from kq.handle import Looks
 from kq.lock import REMEMBERED
@@ -56,7 +56,7 @@ class Claims:
             raise
 
     def _take(self, key: str, unique: Unique, envelope: Envelope) -> None:
-        mine, why = Claim(envelope.id, envelope.queue), ""
+        mine, why = Claim(envelope.id, envelope.queue, unique.holds == "gone"), ""
         while True:
             holder = self._ours[key].job if key in self._ours else self._claim(key, mine)
             if holder == mine.job and (key in self._ours or not unique.replaces):
@@ -116,7 +116,14 @@ class Claims:
         job, said = theirs.job.encode(), encode(theirs)
         # Hold the key for it first: whoever ends it while we look frees that.
         self._app.store.write([Write(unique, job, self._lasts, unless=(unique, job), must=(claim, said))])
-        stored = self._app.publisher.has(theirs.queue, theirs.job, self._until)
+        # It may be set aside while its type is paused, or buried, and be put back while we look.
+        queues = [
+            theirs.queue,
+            theirs.queue + PARKED,
+            *([theirs.queue + BURIED] if theirs.buried else []),
+            theirs.queue,
+        ]
+        stored = self._app.publisher.has(queues, theirs.job, self._until)
         # Without the claim it was a worker that took the job meanwhile, and has confirmed it or told its end.
         end = Write(unique, job if stored else None, alive=claim, must=(unique, job))
         self._app.store.write([end, Write(claim, None, must=(claim, said))])

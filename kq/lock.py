@@ -103,7 +103,7 @@ class Lock:
 
     @property
     def _said(self) -> bytes:
-        return encode(Claim(self.job, self.queue))
+        return encode(Claim(self.job, self.queue, self.holds == "gone"))
 
     def _unclaimed(self, alive: str | None = None) -> Write:
         claim = claim_key(self.key)

@@ -67,11 +67,15 @@ def digest(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()[:32]
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """The claim of a job that is being submitted on a unique key. queue: where it is published."""
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The claim of a job on a unique key while nobody knows whether it is there.
+
+    queue: where it is published. buried: it has the key also while it lies buried.
+    """
 
     job: str
     queue: str
+    buried: bool = False
 
 
 def job_key(job: str) -> str:

@@ -38,7 +38,7 @@ class Replace(msgspec.Struct, tag="replace"):
 
 
 class Has(msgspec.Struct, tag="has"):
-    queue: str
+    queues: list[str]
     id: str
     until: float
 
@@ -111,8 +111,8 @@ def _carry_out(app: App, mouths: list[Mouth], call: Call) -> Answer:
                 return Answer()
             case Replace(id, envelope, now, until):
                 return Answer(app.publisher.replace(id, envelope, now, until))
-            case Has(queue, id, until):
-                return Answer(app.publisher.has(queue, id, until))
+            case Has(queues, id, until):
+                return Answer(app.publisher.has(queues, id, until))
             case Get(keys):
                 return Answer(app.store.get(keys))
             case Put(writes):
@@ -160,8 +160,8 @@ class RelayedPublisher:
     def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
         return bool(self._ask(Replace(id, envelope, now, until)))
 
-    def has(self, queue: str, id: str, until: float) -> bool:
-        return bool(self._ask(Has(queue, id, until)))
+    def has(self, queues: Sequence[str], id: str, until: float) -> bool:
+        return bool(self._ask(Has(list(queues), id, until)))
 
     def _ask(self, call: Call) -> Any:
         answer = self._line.ask(call)

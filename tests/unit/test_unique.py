@@ -426,6 +426,7 @@ ACTS: dict[str, Callable[[App, Handle[Any]], object]] = {
     "bury": lambda app, first: Control(app).bury(first.id),
     "kick": lambda app, first: Control(app).kick(ids=[first.id]),
     "kick one that held its key": lambda app, first: Control(app).kick(ids=[first.id]),
+    "delete one that held its key": lambda app, first: Control(app).delete(first.id),
 }
 
 
@@ -439,10 +440,10 @@ def test_wherever_an_act_breaks_off_the_next_submit_gets_a_job_that_is_there(
     monkeypatch.setattr("kq.lock.IN_DOUBT", 0.05)
     for at in range(1, 30):
         app = new_app()
-        gone = act == "kick one that held its key"
+        gone = act.endswith("held its key")
         only = app.jobs["note"].options(unique=Unique("k", until="gone" if gone else "end"))
         first = only.submit("a")
-        if act.startswith("kick"):
+        if act.startswith("kick") or gone:
             with Control(app) as control:
                 control.bury(first.id)
         elif free and act in ("submit", "replace"):

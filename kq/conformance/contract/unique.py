@@ -20,7 +20,7 @@ from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, o
 from kq.control import Control
 from kq.errors import BrokerError, BrokerUnreachable, MessageError
 from kq.handle import Handle
-from kq.job import Job
+from kq.job import Job, State
 from kq.jobtype import JobType
 from kq.message import BODY_LIMIT, Envelope
 from kq.record import unique_key
@@ -141,6 +141,23 @@ class Unique(ContractWorld):
         assert handle is not None
         assert [envelope.id] == [handle.id] == [job.id for job in control.jobs(queue)]
         assert only.submit() == handle
+
+    @keeps("C11")
+    def test_a_job_whose_producer_died_keeps_its_key_while_its_type_is_paused(
+        self, app: App, control: Control, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        only = jobs.note.options(unique="x")
+        control.pause_type("note")
+        envelope = app.envelope(only.job("of a dead producer"))
+        claimed(app, "x", envelope)
+        app.publisher.publish([envelope], time.monotonic() + SUBMIT_TIMEOUT)
+        crew.worker()
+        eventually(lambda: control.jobs(queue, State.PAUSED), "it is set aside")
+        handle = eventually(lambda: submitted(only), "it is known what became of it")
+        assert handle is not None
+        assert [envelope.id] == [handle.id] == [job.id for job in control.jobs(queue)]
+        control.resume_type("note")
+        assert handle.result(10) == "of a dead producer"
 
 
 def claimed(app: App, key: str, envelope: Envelope) -> None:
