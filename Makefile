@@ -9,6 +9,8 @@ SEED := $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 endif
 # Figures are told at the end of a run; a long run says which tests are done.
 MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
+# The tests start a thousand workers; without bytecode each of them would compile kq anew, half a second of processor.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench peers transport-report reference simulate pythons clean
 
