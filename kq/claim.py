@@ -19,6 +19,7 @@ from kq.lock import REMEMBERED
 from kq.message import Envelope
 from kq.reading import text
 from kq.record import Claim, claim_key, decode_claim, encode, unique_key
+from kq.standing import Kind, order_key
 from kq.state.store import StoreUnreachable, Write
 from kq.unique import Unique
 
@@ -64,6 +65,8 @@ class Claims:
                 return
             if holder is None:
                 why = f"another submit with the unique key {key!r} has not ended, or its producer died"
+            elif self._is_revoked(holder, unique):
+                why = f"job {holder}, which has the unique key {key!r}, was revoked and has not ended"
             elif self._meets(holder, key, unique, envelope):
                 self.held[mine.job] = holder
                 return
@@ -73,6 +76,12 @@ class Claims:
             if time.monotonic() + LOOK > self._until:
                 raise BrokerUnreachable(f"{why}; stored: no", stored="no", fix="Submit it again in a few seconds.")
             time.sleep(LOOK)
+
+    def _is_revoked(self, holder: str, unique: Unique) -> bool:
+        """Whether the job that has the key will never begin: a worker had it when it was revoked."""
+        if unique.holds not in ("start", "turn") or unique.period is not None:
+            return False
+        return self._app.store.get([order_key(Kind.REVOKE, holder)]) != [None]
 
     def _meets(self, holder: str, key: str, unique: Unique, envelope: Envelope) -> bool:
         """Whether the job that has the key stands for this one from now on. Raises NotUnique."""

@@ -354,6 +354,25 @@ def test_nobody_takes_a_key_whose_lease_is_over() -> None:
     assert app.store.get([unique_key("k")]) == [None]
 
 
+@pytest.mark.parametrize("way", [("end", "replace"), ("end", "after"), ("start", "join")])
+def test_nobody_gets_the_handle_of_a_job_that_was_revoked_while_a_worker_had_it(way: tuple[Until, Conflict]) -> None:
+    app = new_app()
+    until, conflict = way
+    only = app.jobs["note"].options(unique=Unique("k", until=until, conflict=conflict))
+    first = only.submit("a")
+    arrived: list[Delivery] = []
+    worker = Session(app.broker, "w", 1e5, {"unique": 10}, arrived.append)
+    while not arrived:
+        worker.next(0.1)
+    assert first.revoke()  # an order, which the worker has not read yet
+    worker.close()
+    with pytest.raises(BrokerUnreachable, match=f"{first.id}, which has the unique key 'k', was revoked") as caught:
+        only.submit("b")
+    assert caught.value.stored == "no"
+    assert first.revoke()  # now it waits
+    assert only.submit("b") != first
+
+
 # Calls that fail on their way.
 
 
