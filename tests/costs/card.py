@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,6 +34,12 @@ class Cell:
         assert found, f"{text!r} is no cost"
         asks, work, size, *store = (int(each or 0) for each in found.groups())
         return cls(asks, work, size, (store[0], store[1]))
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], choose: Callable[[Iterable[int]], int]) -> Self:
+        """What choose chooses of each figure."""
+        asks, work, size = (choose(getattr(cell, name) for cell in cells) for name in ("asks", "work", "size"))
+        return cls(asks, work, size, (choose(cell.store[0] for cell in cells), choose(cell.store[1] for cell in cells)))
 
     def keeps(self, promised: Cell, *, at_most: bool = False) -> bool:
         """Whether this is what was promised; at_most: or less, but not so much that the promise is worth nothing."""

@@ -78,7 +78,8 @@ def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def measured(counted: Counted, prepare: Operation, world: World, most: bool) -> Cell:
     """What it costs when it was done before: connections are open and queues declared."""
     prepare(world)()
-    return (max if WRITE and most else min)(counted.cost(fresh(prepare, world)) for _ in range(TIMES))
+    cells = [counted.cost(fresh(prepare, world)) for _ in range(TIMES)]
+    return Cell.of(cells, max if WRITE and most else min)
 
 
 def fresh(prepare: Operation, world: World) -> Callable[[], object]:

@@ -483,8 +483,10 @@ class TestEnds:
                 errors.append(error)
 
         drainer = threading.Thread(target=drain)
+        drains = connection.connection
         drainer.start()
-        drainer.join(0.05)
+        while not drains.watched:  # before that, Kombu would open another one
+            drainer.join(0.01)
         connection.close()
         drainer.join(DEADLINE / 2)
         assert [str(error) for error in errors] == ["the connection is closed"]

@@ -126,7 +126,7 @@ class Alone(ContractWorld):
         eventually(lambda: len(pulses(diary, job)) > 3, "it runs")
         crew.program(queues=sole, pool=pool)
         frozen = time.time()
-        zombie.pause() if who == "all" else zombie.supervisor.suspend()
+        zombie.pause() if who == "all" else zombie.pause_supervisor()
         first, again = eventually(lambda: diary.starts(job.id)[1:] and diary.starts(job.id)[:2], "it runs elsewhere")
         zombie.resume()
         eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")

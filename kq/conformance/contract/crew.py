@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import psutil
 
 from kq.app import App
 from kq.conformance.contract.waiting import eventually
+from kq.state.store import StoreUnreachable, Write
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 
@@ -40,7 +42,16 @@ class Hand(Protocol):
 class Program:
     """`kq worker`, or another verb that goes on, as people run it."""
 
-    def __init__(self, where: str, folder: Path, environment: dict[str, str], arguments: Iterable[str]) -> None:
+    def __init__(
+        self,
+        where: str,
+        folder: Path,
+        environment: dict[str, str],
+        arguments: Iterable[str],
+        others_write: Callable[[], bool],
+    ) -> None:
+        """others_write: whether other processes may write into the state store now."""
+        self._others_write = others_write
         self.log = folder / f"worker-{uuid.uuid4().hex[:6]}.log"
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
@@ -87,8 +98,21 @@ class Program:
 
     def pause(self) -> None:
         """Stop the whole tree, as a machine that is suspended."""
-        for process in self.tree():
-            ended(process.suspend)
+        self._freeze(self.tree)
+
+    def pause_supervisor(self) -> None:
+        """Stop the supervisor alone."""
+        self._freeze(lambda: [self.supervisor])
+
+    def _freeze(self, processes: Callable[[], list[psutil.Process]]) -> None:
+        """Stop them at a moment at which they write into no file: that would stop all who share it."""
+        while True:
+            for process in processes():
+                ended(process.suspend)
+            if self._others_write():
+                return
+            for process in reversed(processes()):
+                ended(process.resume)
 
     def resume(self) -> None:
         """Undo pause(), executors first: what could end them in time wakes up after them."""
@@ -222,15 +246,23 @@ class Crew:
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
         environment = self._with_wrong_clock(ahead) if ahead else self._environment
         environment = {**environment, "KQ_URL": url} if url else environment
-        program = Program(self._where, self._folder, environment, ["worker", *words, *arguments])
+        program = Program(self._where, self._folder, environment, ["worker", *words, *arguments], self._others_write)
         self._hands.append(program)
         return program.ready() if ready else program
 
     def control(self) -> Program:
         """`kq control`, which may not have begun."""
-        program = Program(self._where, self._folder, self._environment, ["control"])
+        program = Program(self._where, self._folder, self._environment, ["control"], self._others_write)
         self._hands.append(program)
         return program
+
+    def _others_write(self) -> bool:
+        with closing(self._app.open_store(0.5)) as store:
+            try:
+                store.write([Write("crew", b"writes", 1.0)])
+            except StoreUnreachable:
+                return False
+        return True
 
     def _with_wrong_clock(self, ahead: float) -> dict[str, str]:
         """Our environment, but for the clock of every Python in it."""

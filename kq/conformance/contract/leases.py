@@ -211,7 +211,7 @@ class Fencing(ContractWorld):
         zombie = crew.program()
         job = jobs.nap.submit(self.lease / 4)
         eventually(lambda: diary.starts(job.id), "the job runs")
-        zombie.supervisor.suspend()
+        zombie.pause_supervisor()
         heir = crew.program()
         assert job.result(4 * self.lease) == executor_of(heir)
         assert len(diary.ends(job.id)) == 2  # the sleeping supervisor's executor was done in time, and nobody heard it
@@ -232,7 +232,7 @@ class Fencing(ContractWorld):
         workers = {executor_of(worker): worker for worker in (crew.program(pool=pool), crew.program(pool=pool))}
         job = jobs.pulse.submit(1.5 * self.lease)
         zombie = workers[eventually(lambda: diary.starts(job.id), "the job runs")[0].pid]
-        zombie.supervisor.suspend()
+        zombie.pause_supervisor()
         eventually(lambda: diary.starts(job.id)[1:], "the job runs elsewhere")
         first, again = diary.starts(job.id)
         last = max(pulse.at for pulse in diary.entries("pulse", [job.id]) if pulse.pid == first.pid)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from hashlib import blake2b
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from amqp import spec
 from kombu.transport import base
@@ -34,6 +34,8 @@ from kq_transports.amqp.values import packed_properties
 from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, Load, State, Unreachable
 from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
 from kq_transports.seen import Browsed, Swap
+
+T = TypeVar("T")
 
 #: So many messages of a queue are looked at, at most.
 MOST = 10_000
@@ -77,11 +79,11 @@ class Management(base.Management):
             self._link.topology.find(queue)
             found = self._ask(Question(queue, offset + limit)).messages
             return [browsed(held.arrived, queue, "held", held.holder) for held in found][offset : offset + limit]
-        with self._peek(queue) as peek:
-            if state == "ready":
-                return [browsed(each, queue) for each in peek.ready(queue, min(MOST, offset + limit))][offset:]
-            delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
-            return sorted(delayed, key=lambda each: each.due or 0)[offset : offset + limit]
+        if state == "ready":
+            ready = self._look(queue, lambda peek: peek.ready(queue, min(MOST, offset + limit)))
+            return [browsed(each, queue) for each in ready][offset:]
+        delayed = [browsed(each, queue, "delayed") for each in self._look(queue, lambda peek: peek.delayed(queue))]
+        return sorted(delayed, key=lambda each: each.due or 0)[offset : offset + limit]
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Browsed]:
         """Those messages of queue that have one of ids, in any state.
@@ -97,10 +99,9 @@ class Management(base.Management):
 
     def _waiting(self, queue: str, ids: Collection[str]) -> list[Browsed]:
         """Those of queue that are delayed or ready."""
-        with self._peek(queue) as peek:
-            delayed = [browsed(each, queue, "delayed") for each in peek.delayed(queue)]
-            ready = [browsed(each, queue) for each in peek.ready(queue, MOST)]
-        return [each for each in delayed + ready if each.id in ids]
+        delayed, ready = self._look(queue, lambda peek: (peek.delayed(queue), peek.ready(queue, MOST)))
+        seen = [browsed(each, queue, "delayed") for each in delayed] + [browsed(each, queue) for each in ready]
+        return [each for each in seen if each.id in ids]
 
     def _held(self, queue: str, ids: Collection[str]) -> list[Browsed]:
         """Those of queue that a connection holds."""
@@ -214,6 +215,16 @@ class Management(base.Management):
         with self._apart() as own:
             _take_turn(own, queue)
             yield Peek(own)
+
+    def _look(self, queue: str, see: Callable[[Peek], T]) -> T:
+        """What see sees; at a second look where a rung ended during the first: RabbitMQ (4.0.5) hangs up on that."""
+        try:
+            with self._peek(queue) as peek:
+                return see(peek)
+        except Unreachable:
+            self._link.look()  # raises when it is not only that line which broke
+        with self._peek(queue) as peek:
+            return see(peek)
 
     def _heads(self, queues: Sequence[str]) -> dict[str, Arrival]:
         """The first message of each of queues, but for those that somebody else looks at now."""
