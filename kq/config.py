@@ -134,6 +134,7 @@ class Config(msgspec.Struct, frozen=True):
 
     mail: the server for mailers that name none, or file:///folder, or log: for a dry run.
     submit_timeout: seconds that one submit may take in all.
+    protected: `kq monitor` only looks unless it is told otherwise; for what must not be changed by mistake.
     """
 
     url: str = DEFAULT
@@ -141,6 +142,7 @@ class Config(msgspec.Struct, frozen=True):
     app: str | None = None
     mail: str = MAIL
     submit_timeout: Seconds = Seconds(5)
+    protected: bool = False
     lease: Lease = Lease()
     worker: Worker = msgspec.field(default_factory=Worker)
     publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from kq.cli.frame import flags, verb
+from kq.cli.frame import flags, same_options, verb
 from kq.cli.target import settings
 from kq.cli.worker import reloading, start_logging
 from kq.errors import AppNotFound
@@ -28,13 +28,4 @@ def command() -> int:
     if loaded.config.app is None:
         raise AppNotFound("no application is named", fix="Write -A module:app; kq init writes a first one.")
     click.echo("kq dev: ctrl-C ends it when what runs is done, a second one at once", err=True)
-    return reloading([[*_same(), "-v", *program] for program in PROGRAMS], loaded.file)
-
-
-def _same() -> list[str]:
-    """The global options of this command line, for another one."""
-    said = flags()
-    pairs = {"--app": said.app, "--url": said.url, "--config": said.config}
-    switches = {"--json": said.json, "--no-color": said.no_color}
-    words = [word for name, value in pairs.items() if value for word in (name, value)]
-    return words + [name for name, given in switches.items() if given]
+    return reloading([[*same_options(), "-v", *program] for program in PROGRAMS], loaded.file)

@@ -201,6 +201,15 @@ def flags() -> Flags:
     return click.get_current_context().find_root().ensure_object(Flags)
 
 
+def same_options() -> tuple[str, ...]:
+    """The global options of this command line, for another one."""
+    said = flags()
+    pairs = {"--app": said.app, "--url": said.url, "--config": said.config}
+    switches = {"--json": said.json, "--no-color": said.no_color}
+    words = [word for name, value in pairs.items() if value for word in (name, value)]
+    return (*words, *(name for name, given in switches.items() if given))
+
+
 def warn(message: str, hint: str = "") -> None:
     """Tell on stderr what is no error, but may be one of the human's. hint: what was probably meant."""
     if flags().json:

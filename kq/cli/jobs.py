@@ -106,7 +106,7 @@ def show(id: str) -> None:
     if flags().json:
         print_json(as_data(job) | more_data(job) | {"doubts": [ledger.as_data(entry) for entry in doubts]})
         return
-    for name, text in [*_lines(job), *_questions(job, doubts)]:
+    for name, text in told(job, doubts):
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
 
 
@@ -160,6 +160,12 @@ def _note(job: JobInfo) -> str:
 def due_in(job: JobInfo) -> str:
     """When a delayed job becomes ready: "in 5m"."""
     return "" if job.due is None else f"in {format_duration(max(0.0, job.due - time.time()))}"
+
+
+def told(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str]]:
+    """All of a job, as names and texts. doubts: its side effects of which nobody knows whether they happened."""
+    yield from _lines(job)
+    yield from _questions(job, doubts)
 
 
 def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:

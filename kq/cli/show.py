@@ -12,9 +12,12 @@ import msgspec
 from kq.cli import SCHEMA
 from kq.cli.frame import flags
 from kq.cli.plain import cut, printable, printable_json
+from kq.units import format_duration
 
 #: Characters that a column is wide at most: one long name must not push all that follows off the screen.
 WIDEST = 60
+#: Stands for a number that nobody knows.
+NOTHING = "-"
 
 
 def print_json(data: object) -> None:
@@ -53,3 +56,15 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
 def width() -> int:
     """Columns of the terminal."""
     return shutil.get_terminal_size().columns
+
+
+def rate(number: float | None) -> str:
+    """Something a second: 1,204, 31, 2.1, 0.042."""
+    if number is None:
+        return NOTHING
+    return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
+
+
+def span(seconds: float | None) -> str:
+    """A duration: 6m12s, 0s."""
+    return NOTHING if seconds is None else format_duration(seconds) if seconds else "0s"

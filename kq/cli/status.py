@@ -11,7 +11,7 @@ from kq.cli.condition import FAIL_IF, Condition
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
 from kq.cli.plain import printable
-from kq.cli.show import print_json, print_table
+from kq.cli.show import NOTHING, print_json, print_table, rate, span
 from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.snapshot import FailureRow, Progress, QueueRow, Snapshot, WorkerRow
@@ -19,7 +19,6 @@ from kq.units import format_duration, format_size
 
 #: So many groups of failures are shown.
 FAILURES = 10
-NOTHING = "-"
 
 
 @verb("status")
@@ -82,11 +81,11 @@ def _totals(shot: Snapshot) -> str:
             f"delayed {all.delayed:,}",
             f"buried {all.buried:,}",
             f"workers {all.workers}/{all.known}",
-            f"in {_rate(all.came)}/s",
-            f"out {_rate(all.ended)}/s",
-            f"fail {_rate(all.failed)}/s",
-            f"oldest {_span(all.oldest)}",
-            f"p95 wait {_span(all.wait_p95)}",
+            f"in {rate(all.came)}/s",
+            f"out {rate(all.ended)}/s",
+            f"fail {rate(all.failed)}/s",
+            f"oldest {span(all.oldest)}",
+            f"p95 wait {span(all.wait_p95)}",
         ]
     )
 
@@ -97,8 +96,8 @@ def _queue_row(row: QueueRow) -> list[str]:
     return [
         row.name,
         *(NOTHING if count is None else f"{count:,}" for count in counts),
-        *map(_rate, rates),
-        *map(_span, (row.oldest, row.wait_p95, row.drain)),
+        *map(rate, rates),
+        *map(span, (row.oldest, row.wait_p95, row.drain)),
         str(row.workers),
         _state(row),
     ]
@@ -118,7 +117,7 @@ def _state(row: QueueRow) -> str:
 
 
 def _worker_row(row: WorkerRow) -> list[str]:
-    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}{_progress(job.progress)}" for job in row.running]
+    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}{progress_text(job.progress)}" for job in row.running]
     return [
         row.name,
         row.state,
@@ -134,7 +133,8 @@ def _worker_row(row: WorkerRow) -> list[str]:
     ]
 
 
-def _progress(said: Progress | None) -> str:
+def progress_text(said: Progress | None) -> str:
+    """How far a job says it is, with a space before it; "" when it said nothing."""
     if said is None:
         return ""
     done = f" {said.n:g}/{said.of:g}" if said.of else f" {said.n:g}"
@@ -157,13 +157,3 @@ def _notes(shot: Snapshot) -> Iterator[str]:
         yield f"paused{by}: jobs of type {order.what}{f' ({order.reason})' if order.reason else ''}"
     yield from filter(None, (shot.broker, shot.store))
     yield from shot.missing
-
-
-def _rate(number: float | None) -> str:
-    if number is None:
-        return NOTHING
-    return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
-
-
-def _span(seconds: float | None) -> str:
-    return NOTHING if seconds is None else format_duration(seconds) if seconds else "0s"

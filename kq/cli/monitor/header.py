@@ -1,0 +1,198 @@
+"""The lines above and below: where this is, how new the numbers are, the sums, what is missing, and the keys. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.segment import Segment
+
+from kq.cli.monitor.ink import (
+    ACCENT,
+    BAD,
+    BOLD,
+    CHOSEN,
+    DIM,
+    GOOD,
+    NOTHING,
+    PLAIN,
+    TITLE,
+    WARN,
+    WORST,
+    Line,
+    clipped,
+    fitted,
+    said,
+    width_of,
+)
+from kq.cli.monitor.keys import KEYS
+from kq.cli.monitor.panes import LONG, SOME_TIME, per_second, whole
+from kq.cli.monitor.scene import Scene
+from kq.cli.monitor.state import Typing, Ui
+from kq.units import format_duration
+
+#: So many notes are shown at most.
+NOTES = 3
+PROMPTS = {"filter": "/", "verb": ":kq ", "reason": "reason: ", "name": "type its name: "}
+
+
+def place(ui: Ui, scene: Scene, width: int) -> Line:
+    """Which broker, and how new the numbers are."""
+    left = [[Segment("kq monitor", TITLE)]]
+    left += [[said(scene.app, BOLD)]] if scene.app else []
+    left += [[said(scene.shot.url if scene.shot is not None else "")]]
+    right = [[Segment(time.strftime("%H:%M:%S UTC", time.gmtime(scene.now)), DIM)]]
+    right += [[Segment("READ-ONLY", WARN)]] if ui.read_only else []
+    return _spread([*left, [freshness(scene)]], right, width, keep=(0, len(left)))
+
+
+def freshness(scene: Scene) -> Segment:
+    """How the numbers are, in words: never an old number without a word."""
+    age = whole(scene.age)
+    match scene.freshness:
+        case "waiting":
+            return Segment("◌ first look", DIM)
+        case "live":
+            return Segment(f"● live {age}", GOOD)
+        case "stale":
+            return Segment(f"▲ stale {age}", WARN)
+        case "frozen":
+            return Segment(f"■ frozen {age}", WARN)
+        case "replay":
+            return Segment(f"▶ replay {scene.replay}{' frozen' if scene.frozen else ''}", ACCENT)
+    again = f", again in {whole(scene.retry)}" if scene.retry >= 1 else ", asking"
+    return Segment(f"✗ broker lost{again}" + (f", numbers {age} old" if scene.shot and scene.age >= 1 else ""), WORST)
+
+
+def sums(scene: Scene, width: int) -> Line:
+    """Everything together."""
+    if scene.shot is None:
+        return fitted([], width)
+    all, unknown = scene.shot.totals, bool(scene.shot.broker)
+
+    def count(name: str, number: int | None, style: object = BOLD) -> Line:
+        told = NOTHING if unknown or number is None else f"{number:,}"
+        return [Segment(f"{name} ", DIM), Segment(told, BOLD if not number or style is BOLD else style)]  # type: ignore[arg-type]
+
+    busy = all.slots and all.running >= all.slots
+    workers = [
+        Segment("workers ", DIM),
+        Segment(f"{all.workers}/{all.known}", WARN if all.workers < all.known else BOLD if all.workers else BAD),
+    ]
+    left = [
+        count("ready", all.ready),
+        [Segment("run ", DIM), Segment(f"{all.running}/{all.slots}", WARN if busy else BOLD)],
+        count("delayed", all.delayed),
+        count("retry", all.retrying, WARN),
+        count("buried", all.buried, BAD),
+        workers,
+    ]
+    wait = all.wait_p95
+    right = [
+        [Segment("in ", DIM), per_second(all.came), Segment("/s", DIM)],
+        [Segment("out ", DIM), per_second(all.ended), Segment("/s", DIM)],
+        [Segment("fail ", DIM), Segment(per_second(all.failed).text, BAD if all.failed else PLAIN), Segment("/s", DIM)],
+        [Segment("oldest ", DIM), _concern(all.oldest)],
+        [Segment("p95 wait ", DIM), _concern(wait)],
+    ]
+    return _spread(left, right, width, keep=(0, 4, 5))
+
+
+def _concern(seconds: float | None) -> Segment:
+    if seconds is None:
+        return Segment(NOTHING, DIM)
+    style = BAD if seconds >= LONG else WARN if seconds >= SOME_TIME else GOOD
+    return Segment(format_duration(seconds) if seconds >= 0.0005 else "0s", style)
+
+
+def _spread(left: Sequence[Line], right: Sequence[Line], width: int, keep: Sequence[int]) -> Line:
+    """Parts at both ends. Without room those of the right go first, but its last, then of the left but keep."""
+    left, right, kept = list(left), list(right), [left[index] for index in keep]
+    while _wide(left) + _wide(right) + 2 > width and len(right) > 1:
+        right.pop(0)
+    while _wide(left) + _wide(right) + 2 > width and (loose := [part for part in left if part not in kept]):
+        left.remove(loose[-1])
+    if _wide(left) + _wide(right) + 2 > width:
+        right = []
+    start, end = _joined(left), _joined(right)
+    room = max(0, width - width_of(end))
+    return fitted([*fitted(clipped(start, room), room), *end], width)
+
+
+def _wide(parts: Sequence[Line]) -> int:
+    return sum(map(width_of, parts)) + 2 * max(0, len(parts) - 1)
+
+
+def _joined(parts: Sequence[Line]) -> Line:
+    line: Line = []
+    for number, part in enumerate(parts):
+        line += [Segment("  ", PLAIN), *part] if number else part
+    return line
+
+
+def notes(scene: Scene, width: int) -> list[Line]:
+    """What must be known beside the numbers: what is wrong, and what nobody knows."""
+    found = list(_notes(scene))
+    lines = [fitted(clipped(line, width), width) for line in found[:NOTES]]
+    if len(found) > NOTES:
+        lines[-1] = fitted([Segment(f"▲ and {len(found) - NOTES + 1} more: kq status", WARN)], width)
+    return lines
+
+
+def _notes(scene: Scene) -> Iterator[Line]:
+    if scene.trouble:
+        yield [Segment("✗ ", BAD), said(scene.trouble, BAD)]
+    shot = scene.shot
+    if shot is None:
+        return
+    for trouble in filter(None, (shot.broker, shot.store)):
+        yield [Segment("✗ ", BAD), said(trouble, BAD)]
+    for met in scene.met:
+        yield [Segment("✗ it is so: ", BAD), said(met, WORST)]
+    if shot.doubtful:
+        yield [Segment(f"▲ {shot.doubtful} side effects in doubt: kq effects ls --stage doubt", WARN)]
+    for order in shot.paused:
+        why = f": {order.reason}" if order.reason else ""
+        yield [said(f"‖ type {order.what} paused{f' by {order.by}' if order.by else ''}{why}", WARN)]
+    for missing in shot.missing:
+        yield [Segment("· ", DIM), said(missing, DIM)]
+
+
+def bottom(ui: Ui, scene: Scene, width: int) -> Line:
+    """What is typed; else what became of the last act; else the keys."""
+    if ui.typing is not None:
+        return fitted(typed(ui.typing, width), width)
+    if ui.told is not None:
+        return fitted(clipped([said(ui.told.text, BAD if ui.told.bad else GOOD)], width), width)
+    line: Line = []
+    if ui.marks:
+        line += [Segment(f"{len(ui.marks)} marked  ", ACCENT)]
+    if ui.filter:
+        line += [said(f"/{ui.filter}  ", ACCENT)]
+    return fitted(clipped([*line, *_keys(ui, width - width_of(line))], width), width)
+
+
+def typed(typing: Typing, width: int) -> Line:
+    """The line that is being typed, its end in sight, and what Tab may make of it."""
+    line = [Segment(PROMPTS[typing.kind], ACCENT), said(typing.text, BOLD), Segment(" ", CHOSEN)]
+    if typing.offers:
+        line += [Segment("  ", PLAIN), said(" ".join(typing.offers), DIM)]
+    while width_of(line) > width and len(line) > 3:
+        line.pop()
+    if width_of(line) > width:
+        text = line[1].text[width_of(line) - width + 1 :]
+        line[1] = Segment("…" + text, BOLD)
+    return line
+
+
+def _keys(ui: Ui, width: int) -> Line:
+    shown = [key.short for key in KEYS if key.short and not (ui.read_only and key.changes)]
+    if ui.page is not None:
+        shown = ["Esc back", *(short for short in shown if not short.startswith("Tab"))]
+    while shown and sum(map(len, shown)) + 2 * (len(shown) - 1) > width:
+        shown.pop(-3 if len(shown) > 3 else -1)
+    line: Line = []
+    for number, short in enumerate(shown):
+        name, _, does = short.partition(" ")
+        line += [Segment("  " if number else "", PLAIN), Segment(name, ACCENT), Segment(f" {does}", DIM)]
+    return line

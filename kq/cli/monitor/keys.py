@@ -1,0 +1,106 @@
+"""Keys: what a terminal sends when one is pressed, what it is called, and what each is for. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+#: A text that was pasted is a key of its own, that begins so: pasting must not press.
+PASTE = "paste "
+
+_NAMES = {
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\t": "tab",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+    b"\x0c": "redraw",
+    b"\x15": "clear",
+    b"\x1b": "esc",
+    b"\x1b[A": "up",
+    b"\x1b[B": "down",
+    b"\x1b[C": "right",
+    b"\x1b[D": "left",
+    b"\x1b[H": "home",
+    b"\x1b[F": "end",
+    b"\x1b[1~": "home",
+    b"\x1b[4~": "end",
+    b"\x1b[5~": "page up",
+    b"\x1b[6~": "page down",
+    b"\x1b[Z": "back tab",
+}
+_PASTED = re.compile(rb"\x1b\[200~(.*?)\x1b\[201~", re.DOTALL)
+_BEGUN_PASTE = re.compile(rb"\x1b\[200~")
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[@-~])")
+_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
+#: Bytes that a character of UTF-8 has, by its first.
+_LENGTHS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
+
+
+def read(typed: bytes, *, whole: bool = False) -> tuple[list[str], bytes]:
+    """The keys in typed, and what is the beginning of one. whole: nothing more comes, so a lone escape is one."""
+    keys: list[str] = []
+    while typed:
+        key, length = _first(typed, whole)
+        if not length:
+            break
+        keys += [key] if key else []
+        typed = typed[length:]
+    return keys, typed
+
+
+def _first(typed: bytes, whole: bool) -> tuple[str, int]:
+    """The first key, "" for one without a name, and how many bytes it takes; 0 when there must come more."""
+    if found := _PASTED.match(typed):
+        return PASTE + found[1].decode("utf-8", "replace"), found.end()
+    if _BEGUN_PASTE.match(typed) and not whole:
+        return "", 0
+    if found := _SEQUENCE.match(typed):
+        return _NAMES.get(found[0].replace(b"\x1bO", b"\x1b["), ""), found.end()
+    if _BEGUN.match(typed) and not whole:
+        return "", 0
+    if name := _NAMES.get(typed[:1]):
+        return name, 1
+    length = next((length for least, length in _LENGTHS if typed[0] >= least), 1)
+    if len(typed) < length and not whole:
+        return "", 0
+    text = typed[:length].decode("utf-8", "ignore")
+    return (text if text.isprintable() else ""), length
+
+
+class Key(NamedTuple):
+    """keys: as the help names them. short: in the line at the bottom, "" for one that is not there. changes: a job,
+    a queue or a worker, so not when only looking is allowed.
+    """
+
+    keys: str
+    does: str
+    short: str = ""
+    changes: bool = False
+
+
+#: All of them, those first that the line at the bottom names as long as there is room.
+KEYS = (
+    Key("Tab 1 2 3", "go to the next pane; to queues, workers, failures", "Tab pane"),
+    Key("↑ ↓ j k", "move; also PgUp, PgDn, Home, End", "↑↓ move"),
+    Key("Enter 4", "open what is chosen: why a queue waits and its jobs, a worker, a job", "Enter open"),
+    Key("/", "show only some rows: queue:mail state:buried err:SMTP", "/ filter"),
+    Key("p", "pause the queue, or resume it", "p pause", True),
+    Key("K", "kick: put buried jobs back into their queue", "K kick", True),
+    Key("b", "bury: set jobs aside that wait", "b bury", True),
+    Key("x", "revoke: end jobs for good, also those that run", "x revoke", True),
+    Key("q", "quit", "q quit"),
+    Key("?", "help", "? help"),
+    Key("Esc", "back; else take away marks, then the filter"),
+    Key("s", "sort by the next column"),
+    Key("g", "failures one by one, or grouped by error"),
+    Key("Space", "mark: what follows is done to all that is marked"),
+    Key("R", "run a delayed job now", "", True),
+    Key("e", "edit a job in $EDITOR", "", True),
+    Key("D", "drain: let the worker finish what runs, and end", "", True),
+    Key(":", "type a command of kq; Tab completes"),
+    Key("y", "copy the id or name to the clipboard"),
+    Key("f", "freeze the picture, or go on"),
+    Key("+ -", "look more often, less often"),
+    Key("← →", "step through what is played again"),
+)

@@ -1,0 +1,211 @@
+"""What is seen instead of the board: what was opened, the help, and the question over all. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.segment import Segment
+
+from kq.cli.monitor import listing, panes
+from kq.cli.monitor.grid import Column, Marks, table
+from kq.cli.monitor.ink import ACCENT, BAD, BOLD, DIM, PLAIN, WARN, Line, clipped, fitted, said, wrapped
+from kq.cli.monitor.keys import KEYS
+from kq.cli.monitor.scene import JobRow, Page, Scene
+from kq.cli.monitor.state import Spot, Ui
+from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
+
+#: Cells of the names of facts.
+NAMES = 11
+
+
+def title(page: Page) -> Line:
+    """What a page is about."""
+    return [Segment(f"{page.kind if page.kind != 'group' else 'failures'} ", DIM), said(page.name, BOLD)]
+
+
+def page(ui: Ui, scene: Scene, page: Page, width: int, height: int) -> list[Line]:
+    """The lines of a page: its facts, which scroll, and below them its jobs."""
+    facts = facts_of(ui, scene, page, width)
+    if page.kind == "job":
+        return facts[min(ui.scroll, max(0, len(facts) - height)) :][:height]
+    rows = listing.jobs(ui, scene, page)
+    heading = [fitted([Segment(f"jobs {len(rows)}", DIM)], width)]
+    room = max(3, height - len(facts) - 2)
+    lines = window(panes.job_columns(ui, at(scene)), rows, ui, width, room, is_focus=True)
+    return [*facts[: max(2, height - room - 2)], fitted([], width), *heading, *lines][:height]
+
+
+def at(scene: Scene) -> float:
+    """The moment of the snapshot: ages are told from then, so that those of an old one do not seem to grow."""
+    return scene.now if scene.shot is None else scene.shot.at
+
+
+def window(
+    columns: Sequence[Column[listing.R]],
+    rows: Sequence[listing.R],
+    ui: Ui,
+    width: int,
+    height: int,
+    *,
+    is_focus: bool,
+    list: str = "jobs",
+) -> list[Line]:
+    """A table of height lines at most, with the chosen row in sight."""
+    spot = ui.spots.get(list, Spot())
+    chosen = listing.place(spot, rows)
+    first = first_row(chosen, len(rows), height - 1)
+    shown = rows[first : first + max(0, height - 1)]
+    marked = frozenset(number for number, row in enumerate(shown) if is_focus and listing.key_of(row) in ui.marks)
+    return table(columns, shown, width, Marks(chosen - first if is_focus and rows else None, marked))[:height]
+
+
+def first_row(chosen: int, count: int, room: int) -> int:
+    """Which row is the first of room that are seen, so that the chosen one is among them."""
+    return max(0, min(chosen - room // 2, count - room))
+
+
+def facts_of(ui: Ui, scene: Scene, page: Page, width: int) -> list[Line]:
+    """What there is to know of what was opened or chosen, a line each."""
+    lines: list[Line] = []
+    for name, text in _facts(scene, page):
+        for number, line in enumerate(wrapped(text, width - NAMES - 2)):
+            lead = Segment((name if not number else "").rjust(NAMES) + "  ", DIM)
+            lines.append(fitted(clipped([lead, *line], width), width))
+    return lines
+
+
+def _facts(scene: Scene, page: Page) -> Iterator[tuple[str, str]]:
+    shot, book = scene.shot, scene.page(page)
+    if book.trouble:
+        yield "trouble", book.trouble
+    if page.kind == "queue" and shot is not None:
+        yield from (told for row in shot.queues if row.name == page.name for told in _queue(row, shot))
+    if page.kind == "worker" and shot is not None:
+        yield from (told for row in shot.workers if row.name == page.name for told in _worker(row, shot))
+    if page.kind == "group" and shot is not None:
+        yield from (told for row in shot.failures if _is(row, page) for told in _group(row, shot))
+    yield from book.facts
+    if scene.book is None or scene.book.page != page:
+        yield "", "looking…"
+
+
+def _is(row: FailureRow, page: Page) -> bool:
+    return (row.queue, row.type, row.exception) == (page.queue, page.type, page.exception)
+
+
+def _queue(row: QueueRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
+    counts = [f"{row.ready:,} ready", f"{row.delayed:,} delayed", f"{row.running:,} running", f"{row.buried:,} buried"]
+    yield "jobs", ", ".join(counts) + (f", {row.parked:,} parked" if row.parked else "")
+    rates = [
+        f"{panes.per_second(number).text}/s {name}"
+        for name, number in (("in", row.came), ("out", row.ended), ("failed", row.failed))
+    ]
+    yield "rates", ", ".join(rates)
+    spans = {
+        "oldest": row.oldest,
+        "wait p50": row.wait_p50,
+        "p95": row.wait_p95,
+        "run p50": row.run_p50,
+        "run p95": row.run_p95,
+    }
+    yield "times", ", ".join(f"{name} {panes.span(seconds).text}" for name, seconds in spans.items())
+    if row.paused is not None:
+        yield (
+            "paused",
+            f"by {row.paused.by} at {_clock(row.paused.at)}" + (f": {row.paused.reason}" if row.paused.reason else ""),
+        )
+    serving = [worker.name for worker in shot.workers if row.name in worker.queues and worker.state != "dead"]
+    yield "workers", ", ".join(serving) or "none takes its jobs"
+    if row.singleton:
+        yield "singleton", "one job at a time" + (f", at {row.holder}" if row.holder else "; nobody has its seat")
+
+
+def _worker(row: WorkerRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
+    lease = f"{panes.tenths(row.lease_left)} of its lease of {panes.whole(row.lease)} left"
+    yield "state", f"{row.state}, beat {panes.tenths(row.beat_age)} ago, {lease}"
+    yield "process", f"{row.host} pid {row.pid}, started {_clock(row.started)}, {row.pool} pool"
+    usual = panes.usual_code(shot)
+    other = "" if row.code == usual else f"; most workers have {usual or 'unknown'}"
+    yield "code", (row.code or "unknown") + other
+    used = f"{panes.size(row.rss).text} memory, {panes.share(row.cpu).text} of a core"
+    yield "counts", f"{row.ok:,} ok, {row.failed:,} failed; {used}"
+    limits = {name: f" ({limit} at a time)" if limit < row.slots else "" for name, limit in row.queues.items()}
+    yield "queues", ", ".join(name + limit for name, limit in limits.items())
+    yield "executors", ", ".join(map(str, row.executors)) or "none"
+    for singleton in shot.singletons:
+        if singleton.holder == row.name:
+            yield "singleton", f"{singleton.queue}, {panes.span(singleton.lease_left).text} of its lease left"
+    if row.retired:
+        yield "retired", f"at {_clock(row.retired)}, as it was dead"
+
+
+def _group(row: FailureRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
+    yield "error", f"{row.exception}: {row.message}"
+    yield "where", row.place or "unknown"
+    buried = NOBODY if row.buried is None else f"{row.buried:,} buried"
+    yield "jobs", f"{row.type} in {row.queue}: {row.failed:,} attempts failed so, {buried}"
+    yield "latest", f"{panes.ago(row.last, shot.at).text} ago, {row.job}"
+
+
+NOBODY = "nobody counts what lies buried"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) if at else "unknown"
+
+
+def help_lines(ui: Ui, width: int) -> list[Line]:
+    """Every key."""
+    lines = [fitted([], width)]
+    for key in KEYS:
+        style = DIM if ui.read_only and key.changes else PLAIN
+        note = Segment("  (not while READ-ONLY)", WARN) if ui.read_only and key.changes else Segment("", PLAIN)
+        lines.append(
+            fitted(
+                clipped([Segment(key.keys.rjust(NAMES), ACCENT), Segment(f"  {key.does}", style), note], width), width
+            )
+        )
+    lines += [fitted([], width)]
+    lines.append(
+        fitted(clipped([Segment(f"  looks every {panes.whole(ui.every)}; any key goes back", DIM)], width), width)
+    )
+    return lines
+
+
+def question(ui: Ui, width: int) -> list[Line]:
+    """What is asked: the deed, the command line that does the same, and the keys that answer."""
+    asks = ui.asks
+    if asks is None:
+        return []
+    inner = max(20, min(90, width - 8))
+    keys = [
+        Segment("y", ACCENT),
+        Segment(" do it   ", DIM),
+        Segment("r", ACCENT),
+        Segment(" with a reason   ", DIM),
+        Segment("n", ACCENT),
+        Segment(" leave it", DIM),
+    ]
+    if asks.name:
+        keys = [Segment("its name is to be typed first", WARN)]
+    body = [*wrapped(f"{asks.deed}?", inner, BOLD), [], *wrapped(asks.told, inner, ACCENT), [], keys]
+    edge = Segment("│", BAD)
+    lines = [[Segment(f"╭{'─' * (inner + 2)}╮", BAD)]]
+    lines += [[edge, Segment(" ", PLAIN), *fitted(line, inner), Segment(" ", PLAIN), edge] for line in body]
+    return [*lines, [Segment(f"╰{'─' * (inner + 2)}╯", BAD)]]
+
+
+def chosen_page(ui: Ui, scene: Scene) -> Page | None:
+    """What Enter opens."""
+    row = listing.chosen(ui, scene)
+    match row:
+        case QueueRow():
+            return Page("queue", row.name)
+        case WorkerRow():
+            return Page("worker", row.name)
+        case FailureRow():
+            return Page("group", f"{row.type} {row.exception}", row.queue, row.type, row.exception)
+        case JobRow():
+            return Page("job", row.id, row.queue, row.type)
+    return None
