@@ -52,7 +52,7 @@ VERBS = {
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
     "status": "Show queues, workers and failures at one look.",
-    "monitor": "Watch queues, workers and failures.",
+    "monitor": "Watch queues, workers and failures, and act on them.",
     "events": "Show what happens, as it happens.",
     "logs": "Show what jobs and programs log, as they log it.",
     "queues": "List queues.",

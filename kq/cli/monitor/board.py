@@ -40,6 +40,8 @@ LEAST_WIDTH, LEAST_HEIGHT = 80, 24
 DETAIL_HEIGHT, TALL = 40, 36
 #: So many points a history has at most; a younger one is drawn at the right.
 POINTS = 60
+#: Cells before a chart, and for its latest value.
+LEAD, LAST = 7, 8
 #: The border and the headings of a pane.
 FRAME = 3
 
@@ -49,6 +51,10 @@ class Size(NamedTuple):
 
     width: int
     height: int
+
+
+#: What does not fit into so little is cut off.
+TINY = Size(32, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,12 @@ class Picture:
 
 def render(ui: Ui, scene: Scene, size: Size, *, ascii: bool = False) -> Picture:
     """The screen. ascii: of characters that every terminal has."""
-    lines = list(_lines(ui, scene, size))[: size.height]
-    lines += [fitted([], size.width)] * (size.height - len(lines))
+    drawn = Size(max(size.width, TINY.width), max(size.height, TINY.height))
+    lines = list(_lines(ui, scene, drawn))
     if ui.asks is not None and ui.typing is None:
-        lines = _over(lines, pages.question(ui, size.width), size)
+        lines = _over(lines, pages.question(ui, drawn.width), drawn)
+    if drawn != size:
+        lines = [fitted(line, size.width) for line in lines[: size.height]]
     return Picture(tuple(ascii_only(line) if ascii else line for line in lines))
 
 
@@ -76,10 +84,12 @@ def _lines(ui: Ui, scene: Scene, size: Size) -> Iterator[Line]:
     width = size.width
     yield header.place(ui, scene, width)
     yield header.sums(scene, width)
-    notes = [] if size.height < 10 else header.notes(scene, width)
+    notes = [] if ui.helping or (size.height < 10 and not scene.trouble) else header.notes(scene, width)
     yield from notes
     room = size.height - 3 - len(notes)
     body = list(_body(ui, scene, width, room))[:room]
+    if scene.freshness in ("stale", "lost"):
+        body = list(map(panes.restyled_dim, body))
     yield from body
     yield from [fitted([], width)] * (room - len(body))
     yield header.bottom(ui, scene, width)
@@ -87,7 +97,13 @@ def _lines(ui: Ui, scene: Scene, size: Size) -> Iterator[Line]:
 
 def _body(ui: Ui, scene: Scene, width: int, height: int) -> Iterator[Line]:
     if ui.helping:
-        yield from box([Segment("help", PLAIN)], pages.help_lines(ui, width - 4), width, height, is_focus=True)
+        yield from box(
+            [Segment("help", PLAIN)],
+            pages.scrolled(pages.help_lines(ui, width - 4), ui.scroll, height - 2),
+            width,
+            height,
+            is_focus=True,
+        )
     elif ui.page is not None:
         lines = pages.page(ui, scene, ui.page, width - 4, height - 2)
         yield from box(pages.title(ui.page), lines, width, height, is_focus=True)
@@ -216,13 +232,10 @@ def throughput(shot: Snapshot, width: int, height: int) -> Iterator[Line]:
         return
     series = _series(points)
     if height >= 4:
-        yield from (_drawn(each, width) for each in series)
-        yield _axis(POINTS * shot.history.step, _cells(width), width)
+        yield from (_drawn(each, width, LEAD) for each in series)
+        yield _axis(POINTS * shot.history.step, _cells(width - LEAD), width)
         return
-    line: Line = []
-    for number, each in enumerate(series):
-        line += [Segment("  " if number else "", PLAIN), *_drawn(each, (width - 4) // 3)]
-    yield line
+    yield [piece for each in series for piece in _drawn(each, width // 3, len(each.name) + 3)]
 
 
 class Series(NamedTuple):
@@ -247,22 +260,23 @@ def _series(points: Sequence[Point]) -> list[Series]:
     ]
 
 
-def _drawn(series: Series, width: int) -> Line:
-    cells = _cells(width)
+def _drawn(series: Series, width: int, lead: int) -> Line:
+    """lead: cells before the chart."""
+    cells = _cells(width - lead)
     wide = max(1, cells // POINTS)
     drawn = chart([value for value in series.values for _ in range(wide)], cells, series.style, series.most)
-    return fitted([Segment(f"  {series.name:<5}", DIM), drawn, Segment(f" {series.last}", PLAIN)], width)
+    return fitted([Segment(f"  {series.name}".ljust(lead), DIM), drawn, Segment(f" {series.last}", PLAIN)], width)
 
 
-def _cells(width: int) -> int:
-    """Cells of a chart: as many for each point, and no more than there are points where there is less room."""
-    room = max(0, width - 7 - 9)
+def _cells(room: int) -> int:
+    """Cells of a chart: as many for each point, or the latest points only."""
+    room = max(0, room - LAST)
     return room // POINTS * POINTS if room >= POINTS else room
 
 
 def _axis(seconds: float, cells: int, width: int) -> Line:
     start = f"-{seconds / 60:.0f} min"
-    return fitted([Segment(" " * 7 + start + " " * max(1, cells - len(start) - 3) + "now", DIM)], width)
+    return fitted([Segment(" " * LEAD + start + " " * max(1, cells - len(start) - 3) + "now", DIM)], width)
 
 
 def box(title: Line, lines: Iterable[Line], width: int, height: int, *, is_focus: bool) -> Iterator[Line]:

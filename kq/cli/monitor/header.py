@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 
 from kq.cli.monitor.ink import (
@@ -14,6 +15,7 @@ from kq.cli.monitor.ink import (
     CHOSEN,
     DIM,
     GOOD,
+    MORE,
     NOTHING,
     PLAIN,
     TITLE,
@@ -33,6 +35,8 @@ from kq.units import format_duration
 
 #: So many notes are shown at most.
 NOTES = 3
+#: Fewer cells of a URL say nothing.
+SHORTEST = 8
 PROMPTS = {"filter": "/", "verb": ":kq ", "reason": "reason: ", "name": "type its name: "}
 
 
@@ -40,10 +44,19 @@ def place(ui: Ui, scene: Scene, width: int) -> Line:
     """Which broker, and how new the numbers are."""
     left = [[Segment("kq monitor", TITLE)]]
     left += [[said(scene.app, BOLD)]] if scene.app else []
-    left += [[said(scene.shot.url if scene.shot is not None else "")]]
+    url = said(scene.shot.url if scene.shot is not None else "")
     right = [[Segment(time.strftime("%H:%M:%S UTC", time.gmtime(scene.now)), DIM)]]
     right += [[Segment("READ-ONLY", WARN)]] if ui.read_only else []
-    return _spread([*left, [freshness(scene)]], right, width, keep=(0, len(left)))
+    fresh = freshness(scene)
+    room = width - _wide([*left, [], [fresh], *right[1:]]) - 2
+    left += [[_tail(url, room)]] if url.text and room >= SHORTEST else []
+    return _spread([*left, [fresh]], right, width, keep=(0, len(left)))
+
+
+def _tail(text: Segment, width: int) -> Segment:
+    """The end of a text, which tells one broker from another."""
+    cells = cell_len(text.text)
+    return text if cells <= width else Segment(MORE + set_cell_size(text.text[::-1], width - 1)[::-1], text.style)
 
 
 def freshness(scene: Scene) -> Segment:
@@ -188,7 +201,8 @@ def typed(typing: Typing, width: int) -> Line:
 def _keys(ui: Ui, width: int) -> Line:
     shown = [key.short for key in KEYS if key.short and not (ui.read_only and key.changes)]
     if ui.page is not None:
-        shown = ["Esc back", *(short for short in shown if not short.startswith("Tab"))]
+        gone = ("Tab", "Enter") if ui.page.kind == "job" else ("Tab",)
+        shown = ["Esc back", *(short for short in shown if not short.startswith(gone))]
     while shown and sum(map(len, shown)) + 2 * (len(shown) - 1) > width:
         shown.pop(-3 if len(shown) > 3 else -1)
     line: Line = []

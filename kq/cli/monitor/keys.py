@@ -34,7 +34,7 @@ _BEGUN_PASTE = re.compile(rb"\x1b\[200~")
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[@-~])")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 #: Bytes that a character of UTF-8 has, by its first.
-_LENGTHS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
+_LENGTHS = ((0xF8, 1), (0xF0, 4), (0xE0, 3), (0xC0, 2))
 
 
 def read(typed: bytes, *, whole: bool = False) -> tuple[list[str], bytes]:
@@ -62,10 +62,13 @@ def _first(typed: bytes, whole: bool) -> tuple[str, int]:
     if name := _NAMES.get(typed[:1]):
         return name, 1
     length = next((length for least, length in _LENGTHS if typed[0] >= least), 1)
-    if len(typed) < length and not whole:
+    end = 1
+    while end < min(length, len(typed)) and 0x80 <= typed[end] < 0xC0:
+        end += 1
+    if end == len(typed) < length and not whole:
         return "", 0
-    text = typed[:length].decode("utf-8", "ignore")
-    return (text if text.isprintable() else ""), length
+    text = typed[:end].decode("utf-8", "ignore")
+    return (text if text.isprintable() else ""), end
 
 
 class Key(NamedTuple):

@@ -9,7 +9,7 @@ from rich.segment import Segment
 
 from kq.cli.monitor import listing, panes
 from kq.cli.monitor.grid import Column, Marks, table
-from kq.cli.monitor.ink import ACCENT, BAD, BOLD, DIM, PLAIN, WARN, Line, clipped, fitted, said, wrapped
+from kq.cli.monitor.ink import ACCENT, BOLD, DIM, PLAIN, WARN, Line, clipped, fitted, said, wrapped
 from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Spot, Ui
@@ -28,12 +28,17 @@ def page(ui: Ui, scene: Scene, page: Page, width: int, height: int) -> list[Line
     """The lines of a page: its facts, which scroll, and below them its jobs."""
     facts = facts_of(ui, scene, page, width)
     if page.kind == "job":
-        return facts[min(ui.scroll, max(0, len(facts) - height)) :][:height]
+        return scrolled(facts, ui.scroll, height)
     rows = listing.jobs(ui, scene, page)
     heading = [fitted([Segment(f"jobs {len(rows)}", DIM)], width)]
     room = max(3, height - len(facts) - 2)
     lines = window(panes.job_columns(ui, at(scene)), rows, ui, width, room, is_focus=True)
     return [*facts[: max(2, height - room - 2)], fitted([], width), *heading, *lines][:height]
+
+
+def scrolled(lines: Sequence[Line], scroll: int, height: int) -> list[Line]:
+    """So many of lines, from where somebody has scrolled to; the last ones when he went beyond."""
+    return list(lines[min(scroll, max(0, len(lines) - height)) :][:height])
 
 
 def at(scene: Scene) -> float:
@@ -87,7 +92,7 @@ def _facts(scene: Scene, page: Page) -> Iterator[tuple[str, str]]:
         yield from (told for row in shot.failures if _is(row, page) for told in _group(row, shot))
     yield from book.facts
     if scene.book is None or scene.book.page != page:
-        yield "", "looking…"
+        yield "", "there is no more in a recording" if scene.replay else "looking…"
 
 
 def _is(row: FailureRow, page: Page) -> bool:
@@ -157,7 +162,7 @@ def _clock(at: float) -> str:
 
 def help_lines(ui: Ui, width: int) -> list[Line]:
     """Every key."""
-    lines = [fitted([], width)]
+    lines: list[Line] = []
     for key in KEYS:
         style = DIM if ui.read_only and key.changes else PLAIN
         note = Segment("  (not while READ-ONLY)", WARN) if ui.read_only and key.changes else Segment("", PLAIN)
@@ -168,7 +173,7 @@ def help_lines(ui: Ui, width: int) -> list[Line]:
         )
     lines += [fitted([], width)]
     lines.append(
-        fitted(clipped([Segment(f"  looks every {panes.whole(ui.every)}; any key goes back", DIM)], width), width)
+        fitted(clipped([Segment(f"  looks every {panes.whole(ui.every)}; any other key goes back", DIM)], width), width)
     )
     return lines
 
@@ -178,7 +183,7 @@ def question(ui: Ui, width: int) -> list[Line]:
     asks = ui.asks
     if asks is None:
         return []
-    inner = max(20, min(90, width - 8))
+    inner = max(20, min(width - 8, max(40, len(asks.deed) + 1, len(asks.told))))
     keys = [
         Segment("y", ACCENT),
         Segment(" do it   ", DIM),
@@ -190,10 +195,10 @@ def question(ui: Ui, width: int) -> list[Line]:
     if asks.name:
         keys = [Segment("its name is to be typed first", WARN)]
     body = [*wrapped(f"{asks.deed}?", inner, BOLD), [], *wrapped(asks.told, inner, ACCENT), [], keys]
-    edge = Segment("│", BAD)
-    lines = [[Segment(f"╭{'─' * (inner + 2)}╮", BAD)]]
+    edge = Segment("│", WARN)
+    lines = [[Segment(f"╭{'─' * (inner + 2)}╮", WARN)]]
     lines += [[edge, Segment(" ", PLAIN), *fitted(line, inner), Segment(" ", PLAIN), edge] for line in body]
-    return [*lines, [Segment(f"╰{'─' * (inner + 2)}╯", BAD)]]
+    return [*lines, [Segment(f"╰{'─' * (inner + 2)}╯", WARN)]]
 
 
 def chosen_page(ui: Ui, scene: Scene) -> Page | None:

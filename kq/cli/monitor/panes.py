@@ -108,8 +108,8 @@ def job_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
         Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
         Column("STATE", 8, lambda row: [job_state(row, ui.done.get(row.id, ""))], 95),
         Column("AGE", 6, lambda row: [ago(row.at, at)], 70, right=True),
-        Column("DUE", 9, lambda row: [due(row, at)], 60, right=True),
-        Column("TRY", 3, lambda row: counted(row.attempt), 55, right=True),
+        Column("DUE", 9, lambda row: [due(row, at)], 44, right=True),
+        Column("TRY", 3, lambda row: counted(row.attempt) if row.attempt else [], 42, right=True),
         Column("ID", 28, lambda row: [said(row.id, DIM)], 45, 40),
         Column("NOTE", 16, lambda row: [said(row.note or row.worker)], 50, 200),
     ]

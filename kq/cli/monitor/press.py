@@ -46,8 +46,8 @@ def press(ui: Ui, key: str, scene: Scene) -> tuple[Ui, Act | None]:
         return ui, None
     if ui.asks is not None:
         return _answer(ui, ui.asks, key)
-    if ui.helping:
-        return replace(ui, helping=False), None
+    if ui.helping and key not in _MOVES:
+        return replace(ui, helping=False, scroll=0), None
     ui = replace(ui, told=None)
     if key in _MOVES:
         return _move(ui, _MOVES[key], scene), None
@@ -75,7 +75,7 @@ def _act(ui: Ui, key: str, scene: Scene) -> Act | None:
 
 
 def _move(ui: Ui, by: int, scene: Scene) -> Ui:
-    if ui.page is not None and ui.page.kind == "job":
+    if ui.helping or (ui.page is not None and ui.page.kind == "job"):
         return replace(ui, scroll=max(0, ui.scroll + by) if by < 10**9 else 10**6)
     found = listing.rows(ui, scene)
     if not found:
@@ -148,7 +148,7 @@ def _pace(by: int) -> _Simple:
 
 
 def _help(ui: Ui, scene: Scene) -> Ui:
-    return replace(ui, helping=True)
+    return replace(ui, helping=True, scroll=0)
 
 
 def _begin(typing: Typing) -> _Simple:

@@ -25,6 +25,8 @@ from kq.cli.monitor.terminal import Terminal
 FRAMES = 4.0
 #: The clock on the screen, and the age of the numbers, move at least so often.
 TICK = 1.0
+#: Seconds after which is read again what was opened, and what only the detail on the board is about.
+PAGE_EVERY, DETAIL_EVERY = 1.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,11 @@ class Session:
         return True
 
     def _draw(self) -> None:
-        self._source.every = self._ui.every
+        self._source.every, self._source.frozen = self._ui.every, self._ui.frozen
         scene = self._source.scene()
-        self._scene = self._held(scene) if self._ui.frozen else scene
+        self._scene = self._held(scene) if self._ui.frozen and not scene.replay else scene
         size = self._terminal.size()
-        self._source.want(_page(self._ui, self._scene, size))
+        self._source.want(*_wanted(self._ui, self._scene, size))
         self._terminal.paint(render(self._ui, self._scene, size, ascii=self._ascii))
         self._drawn = time.monotonic()
 
@@ -112,7 +114,7 @@ class Session:
             case Show():
                 with self._terminal.lent():
                     self._hands.openly(act.command)
-                self._source.want(None, soon=True)
+                self._source.hurry()
             case Copy():
                 self._terminal.copy(act.text)
                 told = f"copied {act.text}" if act.text else "there is nothing to copy"
@@ -143,15 +145,15 @@ class Session:
                 {**self._ui.done, **dict.fromkeys(act.jobs, act.done)} if said.good else self._ui.done
             )
             self._ui = replace(self._ui, told=Told(" ".join(said.text.split()), bad=not said.good), done=done)
-            self._source.want(_page(self._ui, self._scene, self._terminal.size()), soon=True)
+            self._source.hurry()
 
 
-def _page(ui: Ui, scene: Scene, size: Size) -> Page | None:
-    """What is to be read of: the page that was opened, or what the detail is about."""
+def _wanted(ui: Ui, scene: Scene, size: Size) -> tuple[Page | None, float]:
+    """What is to be read of, and how often: the page that was opened, or what the detail is about."""
     if ui.page is not None:
-        return ui.page
+        return ui.page, PAGE_EVERY
     has_detail = size.height >= DETAIL_HEIGHT and size.width >= LEAST_WIDTH and not ui.helping
-    return pages.chosen_page(ui, scene) if has_detail else None
+    return (pages.chosen_page(ui, scene) if has_detail else None), DETAIL_EVERY
 
 
 @contextmanager

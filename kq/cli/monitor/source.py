@@ -23,17 +23,16 @@ from kq.snapshot import Snapshot
 
 #: Seconds that an end waits for a look that is under way.
 PATIENCE = 1.0
-#: A page is read again with every look, but not more often than this many seconds.
-PAGE_EVERY = 1.0
 #: A pause in a recording is not waited for longer than this.
 LONGEST_PAUSE = 5.0
 
 
 class Source(ABC):
-    """Gives scenes. every: seconds between two looks; page: what is to be read of besides."""
+    """Gives scenes. every: seconds between two looks. frozen: nobody wants to see what comes by itself."""
 
     def __init__(self) -> None:
         self.every = 1.0
+        self.frozen = False
         self.changed: Callable[[], None] = lambda: None
 
     @abstractmethod
@@ -49,8 +48,12 @@ class Source(ABC):
         """What is known by now."""
 
     @abstractmethod
-    def want(self, page: Page | None, *, soon: bool = False) -> None:
-        """Read of page too, from now on. soon: look again at once."""
+    def want(self, page: Page | None, every: float) -> None:
+        """Read of page too from now on, every so many seconds, or more seldom."""
+
+    @abstractmethod
+    def hurry(self) -> None:
+        """Look again at once: something was changed."""
 
     def step(self, by: int) -> None:  # noqa: B027
         """Go so many snapshots on, where that means something."""
@@ -72,7 +75,7 @@ class Live(Source):
         self._seen = time.monotonic()
         self._next = 0.0
         self._page: Page | None = None
-        self._read = 0.0
+        self._read, self._page_every = 0.0, 0.0
         self._over, self._soon = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="kq-monitor-look", daemon=True)
 
@@ -84,12 +87,15 @@ class Live(Source):
         self._soon.set()
         self._thread.join(PATIENCE)
 
-    def want(self, page: Page | None, *, soon: bool = False) -> None:
+    def want(self, page: Page | None, every: float) -> None:
+        self._page_every = every
         if page != self._page:
             self._page, self._read = page, 0.0
-            soon = soon or page is not None
-        if soon:
             self._soon.set()
+
+    def hurry(self) -> None:
+        self._next = self._read = 0.0
+        self._soon.set()
 
     def scene(self) -> Scene:
         now = time.monotonic()
@@ -115,7 +121,7 @@ class Live(Source):
             self._take(control)
             self._next = began + self.every
         page = self._page
-        if page is not None and not self._over.is_set() and began - self._read >= PAGE_EVERY:
+        if page is not None and not self._over.is_set() and began - self._read >= self._page_every - 0.01:
             self._read = began
             self._scene = replace(self._scene, book=self._book(control, page))
 
@@ -152,7 +158,7 @@ class Replay(Source):
             raise BadArguments(f"{path} holds no snapshot", fix="kq monitor --record FILE writes one.")
         self._path, self._index = path, 0
         self._shot = self._decoded(0)
-        self._due = 0.0
+        self._due = float("inf")
 
     @property
     def latest(self) -> Snapshot:
@@ -165,17 +171,20 @@ class Replay(Source):
     def stop(self) -> None:
         """Nothing runs."""
 
-    def want(self, page: Page | None, *, soon: bool = False) -> None:
+    def want(self, page: Page | None, every: float) -> None:
         """There is nothing but snapshots."""
+
+    def hurry(self) -> None:
+        """Nothing changes."""
 
     def step(self, by: int) -> None:
         self._go(max(0, min(len(self._lines) - 1, self._index + by)))
 
     def scene(self) -> Scene:
-        if time.monotonic() >= self._due and self._index + 1 < len(self._lines):
+        if not self.frozen and time.monotonic() >= self._due and self._index + 1 < len(self._lines):
             self._go(self._index + 1)
         told = f"{self._index + 1}/{len(self._lines)}"
-        return Scene(now=self._shot.at, shot=self._shot, every=self.every, replay=told)
+        return Scene(now=self._shot.at, shot=self._shot, every=self.every, replay=told, frozen=self.frozen)
 
     def _go(self, index: int) -> None:
         self._index, self._shot = index, self._decoded(index)

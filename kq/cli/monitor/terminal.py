@@ -103,6 +103,7 @@ class Terminal:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # here it stands still until somebody lets it go on
         signal.signal(signal.SIGTSTP, self._stop)
+        self._take()  # the system stops no program that nobody could let go on
 
     def _go_on(self, number: int, frame: FrameType | None) -> None:
         # Also after SIGSTOP, which says nothing before: the shell has used the terminal meanwhile.

@@ -1,0 +1,164 @@
+"""The monitor's pictures: golden files of whole screens, and what holds of each picture whatever is on it.
+
+KQ_GOLDEN=write writes the files anew; look at them before they are committed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from kq.cli.monitor.board import Picture, Size, render
+from kq.cli.monitor.ink import width_of
+from kq.cli.monitor.scene import Page, Scene
+from kq.cli.monitor.state import Ask, Do, Spot, Told, Typing, Ui
+from kq.snapshot import DoubtRow, Paused, Snapshot
+from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
+KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
+LOST = replace(SCENE, trouble="KQ302 redis://cache-1:6379/0 does not answer: Connection refused", age=12.0, retry=4.0)
+GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError")
+
+SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
+    "80x24": (Ui(), SCENE, Size(80, 24)),
+    "100x30": (Ui(), SCENE, Size(100, 30)),
+    "160x45": (Ui(pane="failures"), replace(SCENE, book=replace(BILL_BOOK, page=replace(BILL))), Size(160, 45)),
+    "60x15": (Ui(), SCENE, Size(60, 15)),
+    "220x50": (Ui(pane="workers"), SCENE, Size(220, 50)),
+    "ascii": (Ui(marks=frozenset({"mail"})), SCENE, Size(100, 30)),
+    "read-only": (Ui(read_only=True, pane="failures", grouped=True), SCENE, Size(100, 30)),
+    "lost": (Ui(), LOST, Size(100, 30)),
+    "broker-lost": (Ui(), replace(SCENE, shot=msgspec.structs.replace(SHOT, broker="it is away")), Size(100, 30)),
+    "first-look": (Ui(), Scene(now=SCENE.now, app="shop"), Size(80, 24)),
+    "nothing-there": (Ui(), replace(SCENE, shot=Snapshot(at=SHOT.at, missing=("no control",))), Size(80, 24)),
+    "job": (Ui(opened=(BILL,)), replace(SCENE, book=BILL_BOOK), Size(100, 30)),
+    "queue": (Ui(opened=(DEFAULT,)), replace(SCENE, book=DEFAULT_BOOK), Size(100, 30)),
+    "worker": (Ui(opened=(Page("worker", "app-1-9f3c"),)), SCENE, Size(100, 30)),
+    "group": (Ui(opened=(GROUP,)), SCENE, Size(100, 30)),
+    "question": (Ui(asks=KICK, pane="failures"), SCENE, Size(80, 24)),
+    "help": (Ui(helping=True), SCENE, Size(100, 30)),
+}
+
+
+def text_of(picture: Picture) -> str:
+    """The picture, as rich prints it."""
+    width = width_of(picture.lines[0])
+    console = Console(file=io.StringIO(), record=True, width=width, color_system=None, legacy_windows=False)
+    console.print(picture, end="", soft_wrap=True)
+    return console.export_text(styles=False)
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen_looks_as_it_did(name: str) -> None:
+    ui, scene, size = SCREENS[name]
+    seen = text_of(render(ui, scene, size, ascii=name == "ascii"))
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("KQ_GOLDEN") == "write":
+        path.write_text(seen)
+    assert seen == path.read_text(), "KQ_GOLDEN=write writes it anew"
+    assert seen.isascii() or name != "ascii"
+
+
+#: A new line that looks like one of a table, colours, a title, a C1 escape, bidi overrides, wide and endless letters.
+EVIL = "a\n│ forged │\r\x1b[2J\x1b]0;owned\x07\x9b31m\u202eli\u2066\u2028\u061cz東京 [bold red]" + "ﷺ" * 50
+RAW = set("\n\r\x1b\x07\x9b\u202e\u2066\u2028\u061c")
+
+
+def evil(value: Any) -> Any:
+    """value with EVIL at the end of each text in it."""
+    match value:
+        case msgspec.Struct():
+            kept = {"state", "at", "schema"}
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+            return type(value)(**{name: one if name in kept else evil(one) for name, one in fields.items()})
+        case str():
+            return value + EVIL
+        case tuple():
+            return tuple(map(evil, value))
+        case dict():
+            return {evil(key): evil(one) for key, one in value.items()}
+        case _:
+            return value
+
+
+TROUBLED = msgspec.structs.replace(
+    SHOT, doubts=(DoubtRow(key="k", job="j"),), doubtful=1, paused=(Paused(what="shop.pay", at=1.0),), missing=("",)
+)
+STRANGE = [evil(SHOT), evil(msgspec.structs.replace(TROUBLED, broker="b", store="s"))]
+DOINGS = [
+    Ui(),
+    Ui(pane="failures", grouped=True),
+    Ui(helping=True),
+    Ui(asks=Ask(EVIL, Do((("jobs", "kick", EVIL),)))),
+    Ui(typing=Typing("filter", EVIL)),
+    Ui(typing=Typing("verb", "jobs ", offers=(EVIL,)), told=Told(EVIL)),
+    Ui(told=Told(EVIL, bad=True), filter="a"),
+    Ui(opened=(Page("queue", "default" + EVIL),)),
+    Ui(opened=(Page("worker", "app-1-9f3c" + EVIL),)),
+    Ui(opened=(BILL,)),
+]
+
+
+@pytest.mark.parametrize("ui", DOINGS)
+@pytest.mark.parametrize("ascii", [False, True])
+def test_text_of_strangers_moves_nothing_and_each_line_is_as_wide_as_the_screen(ui: Ui, ascii: bool) -> None:
+    book = replace(BILL_BOOK, facts=(("why", EVIL),), trouble=EVIL)
+    for shot in STRANGE:
+        for size in (Size(1, 1), Size(33, 9), Size(80, 24), Size(100, 31), Size(231, 60)):
+            scene = Scene(now=1.0, shot=shot, trouble=EVIL, app=EVIL, met=(EVIL,), book=book)
+            picture = render(ui, scene, size, ascii=ascii)
+            assert len(picture.lines) == size.height
+            for line in picture.lines:
+                assert width_of(line) == size.width
+                assert not RAW & {letter for piece in line for letter in piece.text}
+                assert not ascii or all(piece.text.isascii() for piece in line)
+
+
+def test_old_numbers_are_never_shown_without_a_word() -> None:
+    def head(scene: Scene) -> str:
+        return text_of(render(Ui(), scene, Size(80, 24))).splitlines()[0]
+
+    assert "● live 1s" in head(SCENE)
+    assert "▲ stale 12s" in head(replace(SCENE, age=12.0))
+    assert "✗ broker lost, again in 4s, numbers 12s old" in head(LOST)
+    assert "■ frozen 7s" in head(replace(SCENE, age=7.0, frozen=True))
+    assert "● live 12s" in head(replace(SCENE, age=12.0, every=10.0))
+
+
+def test_numbers_of_a_broker_that_does_not_answer_are_not_told_as_none() -> None:
+    lost = msgspec.structs.replace(
+        SHOT, broker="it is away", queues=tuple(msgspec.structs.replace(row, ready=0, buried=0) for row in SHOT.queues)
+    )
+    seen = text_of(render(Ui(), replace(SCENE, shot=lost), Size(100, 30)))
+    row = next(line for line in seen.splitlines() if "default " in line)
+    assert row.split()[2:6] == ["default", "—", "—", "—"] or row.split()[1:5] == ["default", "—", "—", "—"]
+    assert "ready —" in seen
+
+
+def test_the_chosen_row_is_in_sight_among_many() -> None:
+    many = tuple(msgspec.structs.replace(SHOT.queues[3], name=f"q{number:03}") for number in range(500))
+    scene = replace(SCENE, shot=msgspec.structs.replace(SHOT, queues=many))
+    seen = text_of(render(Ui(spots={"queues": Spot("q321", 321)}, sorts={"queues": "name"}), scene, Size(80, 24)))
+    assert "▸ q321" in seen
+    assert "queues 500" in seen
+
+
+def test_a_worker_with_other_code_and_a_singletons_seat_are_seen() -> None:
+    seen = text_of(render(Ui(), SCENE, Size(160, 45)))
+    assert "app-2-1d20 ≠1.3.9" in seen
+    assert "mail¹" in seen
+    assert "its jobs go to others in 6s" in seen
+
+
+def test_without_workers_or_control_the_screen_says_what_to_do() -> None:
+    seen = text_of(render(Ui(), replace(SCENE, shot=Snapshot(at=1.0, missing=("nobody makes rounds",))), Size(80, 24)))
+    assert "Start one: kq worker" in seen
+    assert "nobody makes rounds" in seen
