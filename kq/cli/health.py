@@ -11,7 +11,7 @@ from kq.cli.frame import Duration, flags, verb
 from kq.cli.plain import printable
 from kq.cli.show import print_json
 from kq.cli.target import settings
-from kq.errors import ConfigError
+from kq.errors import LOOK, ConfigError
 from kq.url import host_and_port
 
 
@@ -34,6 +34,8 @@ def command(address: str | None, live: bool, timeout: float) -> int:
         print_json({"address": where, "ok": status == 200, "said": said})
     else:
         click.echo(printable(f"{where}: {said}"), err=status != 200)
+        if status != 200:
+            click.echo(f"  {LOOK}", err=True)
     return DONE if status == 200 else UNAVAILABLE if status is None else NO
 
 

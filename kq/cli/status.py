@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
+from kq.advice import advice
 from kq.cli.condition import FAIL_IF, Condition
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
@@ -51,8 +52,7 @@ def show(shot: Snapshot) -> None:
     _section(["WORKER", "STATE", *_WORKER.split(), "QUEUES", "RUNS"], list(map(_worker_row, shot.workers)), _WORKER)
     rows = [_failure_row(row, shot.at) for row in shot.failures[:FAILURES]]
     _section(["FAILURE", "QUEUE", *_FAILURE.split(), "LATEST"], rows, _FAILURE)
-    for told in _notes(shot):
-        click.echo(printable(told))
+    _tell(shot)
 
 
 _QUEUE = "READY DELAYED RETRYING RUNNING BURIED IN/S OUT/S FAIL/S OLDEST WAIT95 DRAIN WORKERS"
@@ -64,6 +64,16 @@ def _section(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str)
     if rows:
         click.echo()
         print_table(headings, rows, right=right)
+
+
+def _tell(shot: Snapshot) -> None:
+    """What is wrong, each with the command to type next; and what could not be had."""
+    for each in advice(shot):
+        click.echo()
+        click.echo(click.style(printable(each.what), fg="yellow"))
+        click.echo(f"  {printable(each.command)}")
+    for told in shot.missing:
+        click.echo(f"\n{printable(told)}")
 
 
 def _head(shot: Snapshot) -> str:
@@ -145,15 +155,3 @@ def _failure_row(row: FailureRow, now: float) -> list[str]:
     buried = NOTHING if row.buried is None else f"{row.buried:,}"
     ago = format_duration(max(0.0, round(now - row.last, 1)))
     return [f"{row.type} {row.exception}", row.queue, f"{row.failed:,}", buried, ago, row.message]
-
-
-def _notes(shot: Snapshot) -> Iterator[str]:
-    if shot.missing or shot.paused or shot.doubtful:
-        yield ""
-    if shot.doubtful:
-        yield f"{shot.doubtful} side effects in doubt: kq effects ls --stage doubt"
-    for order in shot.paused:
-        by = f" by {order.by}" if order.by else ""
-        yield f"paused{by}: jobs of type {order.what}{f' ({order.reason})' if order.reason else ''}"
-    yield from filter(None, (shot.broker, shot.store))
-    yield from shot.missing

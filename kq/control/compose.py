@@ -120,11 +120,12 @@ def is_ours(queue: str) -> bool:
 
 def _earlier(facts: Facts, history: History) -> Earlier:
     """The oldest look of the last minute, be it our own or control's."""
-    first = next((point.at for point in history.total if facts.now - point.at <= MINUTE), facts.now)
-    if facts.earlier.at and facts.earlier.at <= first:
+    points = [point.at for point in history.total if facts.now - point.at <= MINUTE]
+    if not points or (facts.earlier.at and facts.earlier.at <= points[0]):
         return facts.earlier
-    jobs = {name: point.jobs for name, points in history.queues.items() for point in points if point.at == first}
-    return Earlier(first if jobs else 0.0, jobs)
+    first = points[0]
+    jobs = {name: point.jobs for name, told in history.queues.items() for point in told if point.at == first}
+    return Earlier(first, jobs)
 
 
 def _names(loads: Iterable[str]) -> set[str]:

@@ -1,9 +1,11 @@
-"""Why: one sentence, from facts, that says why a job or a queue is where it is."""
+"""Why: one sentence, from facts, that says why a job or a queue is where it is, and what to type next."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from shlex import quote
 
 from kq.broker import PARKED, Seen
 from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
@@ -49,14 +51,14 @@ class Reasons(View):
                 return self._why_delayed(job, seen, now)
             case State.PAUSED:
                 order = standing.types.get(job.type)
-                told = "is being resumed" if order is None else f"is {_paused(order, now)}"
+                told = "is being resumed" if order is None else f"is {_paused(order, now)}; {_resume(type=job.type)}"
                 return f"is parked: its type {job.type} {told}"
             case State.RESERVED:
                 return self._why_held(job, seen, standing)
             case State.RUNNING:
                 return self._why_running(job, standing)
             case State.BURIED:
-                return f"is buried, for a human to look at: {job.error or 'no reason is known'}"
+                return f"is buried, for a human to look at: {job.error or 'no reason is known'}{self._then(job)}"
             case State.COMPLETED:
                 return f"has ended: completed on {job.worker}" + (f" by {job.type}" if job.degraded_by else "")
             case _:
@@ -64,14 +66,15 @@ class Reasons(View):
 
     def _why_ready(self, job: JobInfo, standing: Standing, now: float) -> str:
         if order := standing.queues.get(job.queue):
-            return f"waits: its queue {job.queue} is {_paused(order, now)}"
+            return f"waits: its queue {job.queue} is {_paused(order, now)}; {_resume(job.queue)}"
         workers = _serving(self.workers(), job.queue)
         if not workers:
-            return f"waits: no live worker takes queue {job.queue}; start one: kq worker -Q {job.queue}"
+            return f"waits: no live worker takes queue {job.queue}{self._bereft(job.queue)}"
         if not any(job.type in worker.types for worker in workers):
-            return f"waits: its type {job.type} is unknown to all live workers of queue {job.queue}; they would bury it"
+            what = f"its type {job.type} is unknown to all live workers of queue {job.queue}; they would bury it"
+            return f"waits: {what}{_meant(job.type, workers)}; take it back: kq jobs revoke {quote(job.id)}"
         if order := standing.types.get(job.type):
-            return f"waits: its type {job.type} is {_paused(order, now)}"
+            return f"waits: its type {job.type} is {_paused(order, now)}; {_resume(type=job.type)}"
         return f"waits: {self._before(job)}; {self._busy(job.queue, workers)}"
 
     def _before(self, job: JobInfo) -> str:
@@ -80,6 +83,30 @@ class Reasons(View):
         if before is None:
             return f"more than {len(ids)} jobs are before it" if len(ids) == MOST else "it was just taken"
         return f"{_jobs(before)} before it" if before else "it is the next"
+
+    def _bereft(self, queue: str) -> str:
+        """Of a queue that no live worker takes: who was the last to do so, and what to type."""
+        gone = [beat for beat in self.heartbeat_check() if queue in beat.worker.queues]
+        last = min(gone, key=lambda beat: beat.age, default=None)
+        start = f"start one: kq worker -Q {quote(queue)}"
+        if last is None:
+            return f"; {start}"
+        name, beat = last.worker.name, f"its last beat was {format_duration(last.age)} ago"
+        if last.health is not Health.DEAD:
+            return f"; {name} ends; {start}"
+        seat = " and had its seat" if queue in last.worker.singletons else ""
+        return f"; {name}, which took it{seat}, is dead: {beat}; {start}"
+
+    def _then(self, job: JobInfo) -> str:
+        """What to type about a job that is buried."""
+        id = quote(job.id)
+        if f"kq jobs kick {job.id}" in job.error:  # a doubt says what its answers are
+            return ""
+        workers = _serving(self.workers(), job.queue)
+        if workers and not any(job.type in worker.types for worker in workers):
+            meant = _meant(job.type, workers) or ", nor does any other live worker of its queue"
+            return f"{meant}; once they know {job.type}: kq jobs kick {id}, or for good: kq jobs rm {id}"
+        return f"; look at it: kq jobs show {id}, run it again: kq jobs kick {id}"
 
     def _why_delayed(self, job: JobInfo, seen: Seen | None, now: float) -> str:
         until = f"until {_when(job.due, now)}" if job.due is not None else "for a time that is not known"
@@ -105,7 +132,9 @@ class Reasons(View):
         if beat is None:
             return f"is held by {holder or 'somebody'}, of whom nothing is known"
         if beat.health is Health.DEAD:
-            return f"is held by {holder}, which is dead: it goes to another when its lease is over"
+            start = f"; no live worker takes queue {job.queue}; start one: kq worker -Q {quote(job.queue)}"
+            then = "" if _serving(self.workers(), job.queue) else start
+            return f"is held by {holder}, which is dead: it goes to another when its lease is over{then}"
         then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
         return f"is held by worker {holder}, {_lease(beat)}, and has not started; {_slots([beat.worker])}{then}"
 
@@ -125,9 +154,9 @@ class Reasons(View):
         workers = _serving(self.workers(), queue.name)
         waiting = f"{_jobs(queue.ready)} ready"
         if order := standing.queues.get(queue.name):
-            return f"{_paused(order, now)}; {waiting}"
+            return f"{_paused(order, now)}; {waiting}; {_resume(queue.name)}"
         if not workers:
-            return f"no live worker takes it; {waiting}"
+            return f"no live worker takes it; {waiting}{self._bereft(queue.name)}"
         if queue.ready:
             return f"{waiting}; {self._first(queue, workers)}"
         return f"nothing is ready; {self._later(queue, now)}"
@@ -135,8 +164,9 @@ class Reasons(View):
     def _first(self, queue: QueueInfo, workers: Sequence[WorkerInfo]) -> str:
         first = next(iter(self._inspector.browse(queue.name, "ready", 1)), None)
         type = "" if first is None else str(first.headers.get("type") or "")
-        if type and not any(type in worker.types for worker in workers):
-            return f"the type {type} of the first is unknown to all live workers"
+        if first is not None and type and not any(type in worker.types for worker in workers):
+            told = f"the type {type} of the first is unknown to all live workers{_meant(type, workers)}"
+            return f"{told}; kq jobs why {quote(first.id)} says more"
         return self._busy(queue.name, workers)
 
     def _busy(self, queue: str, workers: Sequence[WorkerInfo]) -> str:
@@ -159,6 +189,16 @@ class Reasons(View):
         if parked:
             told.append(f"{_jobs(parked)} parked, as jobs of their type are paused")
         return ", ".join(told)
+
+
+def _meant(type: str, workers: Sequence[WorkerInfo]) -> str:
+    """Which job type of theirs may have been meant by one that they do not know."""
+    near = difflib.get_close_matches(type, sorted({name for worker in workers for name in worker.types}), n=1)
+    return f", who know {near[0]}" if near else ""
+
+
+def _resume(queue: str = "", *, type: str = "") -> str:
+    return f"let it go on: kq queues resume {f'--type {quote(type)}' if type else quote(queue)}"
 
 
 def _serving(workers: Sequence[WorkerInfo], queue: str) -> list[WorkerInfo]:

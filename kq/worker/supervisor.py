@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from kq import tally
+from kq import __version__, tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
@@ -462,9 +462,11 @@ class Supervisor:
             "name": self._name,
             "host": self._host,
             "code": self.pool.code,
+            "kq": __version__,
             "pid": os.getpid(),
             "started": self._started,
             "beat": now,
+            "clock": self._clock.now(),
             "lease": self.plan.lease,
             "pool": self.pool.kind,
             "slots": self.plan.slots,

@@ -26,4 +26,5 @@ def failed(about: str, error: Exception) -> Finding:
     """An error that ended a check."""
     told = describe(error)
     message = f"{told['message']} ({told['code']})" if told["code"] else told["message"]
-    return Finding("fail", about, message, "" if told["fix"] == LOOK else told["fix"])
+    more = f"kq explain {told['code']} says what may be the cause, and what to do."
+    return Finding("fail", about, message, more if told["fix"] == LOOK else told["fix"])

@@ -159,7 +159,8 @@ def clock(whose: str, ahead: float, about: str) -> Iterator[Finding]:
     """Whether two clocks agree. ahead: seconds."""
     if abs(ahead) > SKEW:
         fix = (
-            "Let both follow a time server. Leases and delays follow the broker's clock; times on screens may mislead."
+            "Let both follow a time server: timedatectl set-ntp true. Leases and delays follow the broker's clock, "
+            "but times on screens may mislead."
         )
         yield Finding("warn", about, f"{whose} differ by {format_duration(abs(ahead))}", fix)
 

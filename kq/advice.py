@@ -1,0 +1,117 @@
+"""What is wrong, of all that a snapshot shows, and what to type next; the worst first. Pure.
+
+One sentence and one command for each thing that a human has to do something about. What kq mends by itself is left out,
+and so is what nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from shlex import quote
+
+from kq.snapshot import QueueRow, Snapshot
+from kq.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """what: is wrong, in one sentence. command: to type next."""
+
+    what: str
+    command: str
+
+
+def advice(shot: Snapshot) -> list[Advice]:
+    """All that is to be said of shot."""
+    return [*_unreached(shot), *_queues(shot), *_paused_types(shot), *_workers(shot), *_set_aside(shot)]
+
+
+def _unreached(shot: Snapshot) -> Iterator[Advice]:
+    for what, why in (("broker", shot.broker), ("state store", shot.store)):
+        if why:
+            yield Advice(f"the {what} does not answer: {why}", "kq doctor")
+
+
+def _queues(shot: Snapshot) -> Iterator[Advice]:
+    order = ["unserved", "paused", "growing"]
+    for row in sorted((row for row in shot.queues if row.state in order), key=lambda row: order.index(row.state)):
+        match row.state:
+            case "unserved":
+                what = f"no live worker takes queue {row.name}{_last_of(row, shot)}"
+                yield Advice(f"{what}; {_jobs(row.ready)} ready", f"kq worker -Q {quote(row.name)}")
+            case "paused":
+                yield Advice(f"{_paused(row)}; {_jobs(row.ready)} ready", f"kq queues resume {quote(row.name)}")
+            case "growing":
+                yield Advice(_growing(row), f"kq worker -Q {quote(row.name)}")
+
+
+def _last_of(row: QueueRow, shot: Snapshot) -> str:
+    """Who took jobs of a queue that nobody takes any more."""
+    gone = [worker for worker in shot.workers if worker.state == "dead" and row.name in worker.queues]
+    last = min(gone, key=lambda worker: worker.beat_age, default=None)
+    if last is None:
+        return ""
+    seat = " and had its seat" if row.name in last.singletons else ""
+    return f", {last.name}, which took it{seat}, is dead"
+
+
+def _paused(row: QueueRow) -> str:
+    by = f" by {row.paused.by}" if row.paused is not None and row.paused.by else ""
+    reason = f" ({row.paused.reason})" if row.paused is not None and row.paused.reason else ""
+    return f"queue {row.name} is paused{by}{reason}"
+
+
+def _growing(row: QueueRow) -> str:
+    rates = f"{row.came or 0:.2g} jobs a second come and {row.ended or 0:.2g} go"
+    busy = "all busy" if row.running >= row.slots else f"{row.running} busy"
+    slots = f"its workers run {_many(row.slots, 'job')} at once, {busy}"
+    return f"queue {row.name} grows: {rates}, {_jobs(row.ready)} ready; {slots}"
+
+
+def _paused_types(shot: Snapshot) -> Iterator[Advice]:
+    for order in shot.paused:
+        by = f" by {order.by}" if order.by else ""
+        reason = f" ({order.reason})" if order.reason else ""
+        what = f"jobs of type {order.what} are paused{by}{reason}"
+        yield Advice(what, f"kq queues resume --type {quote(order.what)}")
+
+
+def _workers(shot: Snapshot) -> Iterator[Advice]:
+    live = Counter(name for worker in shot.workers if worker.state != "dead" for name in worker.queues)
+    for worker in shot.workers:
+        silent = f"it was last heard {format_duration(worker.beat_age)} ago (lease {format_duration(worker.lease)})"
+        if worker.state == "dead":
+            left = sorted(name for name in worker.queues if not live[name])
+            then = "what it had goes to others" if not left else f"nobody else takes {', '.join(left)}"
+            yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left))
+        elif worker.state == "late":
+            yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping")
+
+
+def _start(queues: list[str]) -> str:
+    return f"kq worker -Q {quote(','.join(queues))}" if queues else "kq workers ls"
+
+
+def _set_aside(shot: Snapshot) -> Iterator[Advice]:
+    if shot.doubtful:
+        what = "it" if shot.doubtful == 1 else "them"
+        told = f"of {_many(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
+        yield Advice(told, "kq effects ls --stage doubt")
+    for row in shot.queues:
+        if row.buried:
+            latest = next(
+                (f", the latest for {each.exception}" for each in shot.failures if each.queue == row.name), ""
+            )
+            lie = "lies" if row.buried == 1 else "lie"
+            what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
+            yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _jobs(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number:,} jobs are"

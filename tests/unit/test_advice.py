@@ -1,0 +1,71 @@
+"""What a snapshot says is wrong, and what to type: one piece of advice for each thing, the worst first."""
+
+from __future__ import annotations
+
+import shlex
+
+from kq.advice import Advice, advice
+from kq.snapshot import FailureRow, Paused, QueueRow, Snapshot, WorkerRow
+from tests.docs.test_pages import parse
+
+
+def worker(name: str, *queues: str, state: str = "alive", **more: object) -> WorkerRow:
+    facts = {"beat_age": 1.0, "lease": 15.0, "lease_left": 14.0, "queues": dict.fromkeys(queues, 1), **more}
+    return WorkerRow(name=name, state=state, **facts)  # type: ignore[arg-type]
+
+
+def told(**parts: object) -> list[Advice]:
+    found = advice(Snapshot(at=0.0, **parts))  # type: ignore[arg-type]
+    for each in found:
+        parse(each.command)
+    return found
+
+
+def test_who_is_well_needs_no_advice() -> None:
+    row = QueueRow(name="mail", ready=3, state="busy", workers=1)
+    assert told(queues=(row,), workers=(worker("w1", "mail"),)) == []
+
+
+def test_what_is_worst_stands_first() -> None:
+    queues = (
+        QueueRow(name="a", ready=7, buried=2, state="growing", came=3.0, ended=1.0, slots=2, running=2),
+        QueueRow(name="b", ready=2, state="paused", paused=Paused(what="b", at=0.0, by="ann@web", reason="no paper")),
+        QueueRow(name="c", ready=1, state="unserved"),
+    )
+    commands = [each.command for each in told(queues=queues, broker="gone", doubtful=1)]
+    assert commands == [
+        "kq doctor",
+        "kq worker -Q c",
+        "kq queues resume b",
+        "kq worker -Q a",
+        "kq effects ls --stage doubt",
+        "kq jobs ls --queue a --group",
+    ]
+
+
+def test_a_dead_worker_matters_most_to_queues_that_nobody_else_takes() -> None:
+    dead = worker("w1", "mail", "images", state="dead", beat_age=40.0)
+    (alone,) = told(workers=(dead, worker("w2", "mail")))
+    assert alone.what == "worker w1 is dead: it was last heard 40s ago (lease 15s); nobody else takes images"
+    assert alone.command == "kq worker -Q images"
+    (covered,) = told(workers=(dead, worker("w2", "mail", "images")))
+    assert covered.what.endswith("what it had goes to others")
+
+
+def test_a_late_worker_is_to_be_asked() -> None:
+    assert [each.command for each in told(workers=(worker("w1", state="late", beat_age=9.0),))] == ["kq workers ping"]
+
+
+def test_buried_jobs_are_told_with_what_the_latest_failed_of() -> None:
+    failures = (
+        FailureRow(type="send", queue="mail", exception="OSError", last=2.0),
+        FailureRow(type="send", queue="mail", exception="KeyError", last=1.0),
+    )
+    (only,) = told(queues=(QueueRow(name="mail", buried=1),), failures=failures)
+    assert only.what == "1 job of queue mail lies buried, the latest for OSError"
+
+
+def test_names_of_strangers_are_quoted_where_they_are_to_be_typed() -> None:
+    evil = "x; rm -rf ~"
+    for each in told(queues=(QueueRow(name=evil, ready=1, buried=1, state="unserved"),)):
+        assert evil in shlex.split(each.command)
