@@ -47,7 +47,7 @@ format: .venv/.dev  ## put the code in shape
 
 contract: .venv/.dev  ## prove the contract on each broker: writes docs/contract.md (minutes)
 	@scripts/servers.sh
-	@KQ_CONTRACT_PAGE=docs/contract.md $(PYTEST) -q -n $(JOBS) tests/conformance $(ARGS)
+	@KQ_THOROUGH=1 KQ_CONTRACT_PAGE=docs/contract.md $(PYTEST) -q -n $(JOBS) tests/conformance $(ARGS)
 
 backlog: .venv/.dev  ## what a job costs with 1 000 000 jobs waiting, on each broker (minutes)
 	@scripts/servers.sh
@@ -75,7 +75,7 @@ outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE
 faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults.md (half an hour); SEED=… repeats one
 	@scripts/servers.sh
 	@echo "the seed is $(SEED)"
-	@KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_CUTS=100 \
+	@KQ_THOROUGH=1 KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_CUTS=100 \
 	  KQ_LEASES=100 KQ_HUGE=64 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md (25 minutes)

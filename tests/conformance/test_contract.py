@@ -129,10 +129,10 @@ class TestConsumerTimeoutOfRabbit(OnRabbit):
         self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
         crew.worker()
-        job = jobs.nap.submit(8.0)
+        job = jobs.nap.submit(5.0)
         assert job.result(20)
         assert len(diary.starts(job.id)) == 1
-        measured("1 start in 8 s under a consumer timeout of 2 s")
+        measured("1 start in 5 s under a consumer timeout of 2 s")
         measured.account()
 
 

@@ -11,7 +11,11 @@ import signal
 import sys
 import time
 
-import kq
+import kq_transports.amqp.transport
+import kq_transports.redis
+import kq_transports.sqlite  # noqa: F401 - all that a program imports is imported here, once
+from kq.app import App
+from kq.control import Control
 from kq.errors import NotRepaired
 
 
@@ -32,9 +36,9 @@ def main() -> None:
 
 def live(seconds: float, act: str, queue: str, ids: list[str]) -> float:
     """Do act to each of ids; returns how long it took."""
-    app = kq.App("repair")
-    with kq.Control(app) as control:
-        control.jobs(queue)  # everything is open and imported
+    app = App("repair")
+    with Control(app) as control:
+        control.jobs(queue)  # everything is open
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         began = time.monotonic()
@@ -43,7 +47,7 @@ def live(seconds: float, act: str, queue: str, ids: list[str]) -> float:
         return time.monotonic() - began
 
 
-def do(control: kq.Control, queue: str, act: str, id: str) -> None:
+def do(control: Control, queue: str, act: str, id: str) -> None:
     """One act; somebody else may have been faster."""
     try:
         if act == "kick":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -12,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as some
 
 from kq.app import App
 from kq.broker import BURIED, Inspector
@@ -40,9 +39,9 @@ class OneCopy(ContractWorld):
         """How often each job is there. What a program held when it was killed comes back soon."""
         return Counter(seen.id for place in (queue, queue + BURIED) for seen in inspector.browse(place, "ready", 1000))
 
-    def is_once(self, inspector: Inspector, queue: str, ids: Sequence[str]) -> None:
-        eventually(lambda: len(self.copies(inspector, queue)) >= len(ids), "all are there", 10)
-        assert self.copies(inspector, queue) == Counter(ids)
+    def is_once(self, inspector: Inspector, queue: str, ids: Sequence[str], whence: str = "") -> None:
+        eventually(lambda: len(self.copies(inspector, queue)) >= len(ids), f"all are there, {whence}", 10)
+        assert self.copies(inspector, queue) == Counter(ids), whence
 
 
 class Killed(OneCopy):
@@ -54,31 +53,20 @@ class Killed(OneCopy):
     def test_two_acts_at_once_and_a_kill_leave_one_copy(
         self, app: App, control: Control, inspector: Inspector, jobs: Jobs, queue: str
     ) -> None:
-        killed = Counter[bool]()
-
-        @settings(
-            max_examples=self.examples,
-            phases=[Phase.generate],  # moments can't be had again, so there is nothing to shrink
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(act=some.sampled_from(ACTS), other=some.sampled_from(["", *ACTS]), part=some.floats(0.01, 1))
-        def example(act: str, other: str, part: float) -> None:
-            ids = self.jobs_of(control, app, jobs)
-            tell(victim, part * lasts, act, queue, ids)
-            if other:
-                tell(survivor, 0, other, queue, ids)
-                assert answer(survivor) is not None
-            killed[answer(victim) is None] += 1
-            self.is_once(inspector, queue, ids)
-            for place in (queue, queue + BURIED):
-                inspector.remove(place, ids)
-
+        seed = random.randrange(10_000)
+        chance, killed, all = random.Random(seed), Counter[bool](), list[str]()
         with hand() as victim, hand() as survivor:
             lasts = self.measured_act(victim, queue, self.jobs_of(control, app, jobs), inspector)
-            example()
-        assert killed[True], "all kills came too late"
+            for _ in range(self.examples):
+                ids = self.jobs_of(control, app, jobs)
+                all += ids
+                tell(victim, chance.uniform(0.01, 1) * lasts, chance.choice(ACTS), queue, ids)
+                if other := chance.choice(["", *ACTS]):
+                    tell(survivor, 0, other, queue, ids)
+                    assert answer(survivor) is not None
+                killed[answer(victim) is None] += 1
+        self.is_once(inspector, queue, all, f"seed {seed}")
+        assert killed[True], f"all kills came too late, seed {seed}"
 
     def measured_act(
         self, victim: subprocess.Popen[str], queue: str, ids: Sequence[str], inspector: Inspector

@@ -23,8 +23,8 @@ from tests.costs.jobs import answer, app
 from tests.costs.operations import AT_WORK, OPERATIONS, Operation, World, worker
 from tests.servers import RabbitServer
 
-#: So often each is done: a busy machine may wake a worker more often, and now and then the app asks whether anybody
-#: listens to events. The card has the most where a worker has a part in it.
+#: So often each is done, or until it costs what the card says: a busy machine may wake a worker more often, and now and
+#: then the app asks whether anybody listens to events. The card has the most where a worker has a part in it.
 TIMES = 3
 WRITE = os.environ.get("KQ_COSTS") == "write"
 
@@ -75,11 +75,16 @@ def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         app.close()
 
 
-def measured(counted: Counted, prepare: Operation, world: World, most: bool) -> Cell:
-    """What it costs when it was done before: connections are open and queues declared."""
+def otherwise(counted: Counted, prepare: Operation, world: World, promised: Cell, at_work: bool) -> Cell | None:
+    """What it costs, where that is not what was promised. It was done before: connections are open, queues declared."""
     prepare(world)()
-    cells = [counted.cost(fresh(prepare, world)) for _ in range(TIMES)]
-    return Cell.of(cells, max if WRITE and most else min)
+    cells = list[Cell]()
+    while len(cells) < TIMES:
+        cells.append(counted.cost(fresh(prepare, world)))
+        cell = Cell.of(cells, max if WRITE and at_work else min)
+        if not WRITE and cell.keeps(promised, at_most=at_work):
+            break
+    return None if cell.keeps(promised, at_most=at_work) else cell
 
 
 def fresh(prepare: Operation, world: World) -> Callable[[], object]:
@@ -93,25 +98,22 @@ def fresh(prepare: Operation, world: World) -> Callable[[], object]:
 
 def test_each_operation_costs_what_the_card_says(counted: Counted) -> None:
     with kq.Control(app) as control:
-        world = World(control)
-        compare(counted, {name: measured(counted, prepare, world, False) for name, prepare in OPERATIONS.items()})
+        compare(counted, World(control), OPERATIONS)
 
 
 def test_jobs_cost_no_more_than_the_card_says(counted: Counted) -> None:
     with kq.Control(app) as control, worker():
         answer.submit("").result(timeout=30)
-        world = World(control)
-        compare(counted, {name: measured(counted, prepare, world, True) for name, prepare in AT_WORK.items()})
+        compare(counted, World(control), AT_WORK)
 
 
-def compare(counted: Counted, cells: Mapping[str, Cell]) -> None:
-    """Compare cells with the card, or make it say that where it is wrong."""
-    card = Card()
-    wrong = {
-        name: cell
-        for name, cell in cells.items()
-        if not cell.keeps(card.cell(counted.name, name), at_most=name in AT_WORK)
-    }
+def compare(counted: Counted, world: World, operations: Mapping[str, Operation]) -> None:
+    """Compare what operations cost with the card, or make it say that where it is wrong."""
+    card, wrong = Card(), dict[str, Cell]()
+    for name, prepare in operations.items():
+        cell = otherwise(counted, prepare, world, card.cell(counted.name, name), name in AT_WORK)
+        if cell is not None:
+            wrong[name] = cell
     if WRITE:
         card.write(counted.name, wrong)
         return

@@ -19,7 +19,7 @@ from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import SOLE, Jobs
 from kq.conformance.contract.outages import OnAWire, Wire
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, requires
+from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, in_pools, requires
 from kq.control import Control
 from kq.handle import Handle
 from kq.job import State
@@ -32,7 +32,7 @@ class Alone(ContractWorld):
     """C12, on a broker that stays well."""
 
     @keeps("C12")
-    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    @in_pools("process", "thread", "async")
     def test_one_job_at_a_time_runs_on_three_workers_with_three_slots_each_in_order(
         self, app: App, jobs: Jobs, crew: Crew, sole: str, diary: Diary, measured: Figures, pool: PoolKind
     ) -> None:
@@ -125,8 +125,8 @@ class Alone(ContractWorld):
         job = jobs.sole.submit(0.1, gate=gate.path)
         eventually(lambda: len(pulses(diary, job)) > 3, "it runs")
         crew.program(queues=sole, pool=pool)
-        frozen = time.time()
         zombie.pause() if who == "all" else zombie.pause_supervisor()
+        frozen = time.time()
         first, again = eventually(lambda: diary.starts(job.id)[1:] and diary.starts(job.id)[:2], "it runs elsewhere")
         zombie.resume()
         eventually(lambda: "the lease" in zombie.said(), "the zombie learns it")

@@ -202,14 +202,13 @@ class Conflicts(ContractWorld):
         free(app, "cat")
 
     @keeps("C11")
-    @pytest.mark.parametrize("conflict", ["join", "after"])
-    def test_a_job_that_can_not_be_read_has_no_key_any_more(
-        self, app: App, jobs: Jobs, crew: Crew, conflict: Conflict
-    ) -> None:
+    def test_a_job_that_can_not_be_read_has_no_key_any_more(self, app: App, jobs: Jobs, crew: Crew) -> None:
         crew.worker()
-        only = jobs.note.options(unique=Unique("x", conflict=conflict))
-        assert isinstance(outcome(app.submit(replace(only.job(), type="nobody.knows"))), JobBuried)
-        free(app, "x")
+        conflicts: tuple[Conflict, ...] = ("join", "after")
+        for conflict in conflicts:
+            only = jobs.note.options(unique=Unique("x", conflict=conflict))
+            assert isinstance(outcome(app.submit(replace(only.job(), type="nobody.knows"))), JobBuried)
+            free(app, "x")
 
     @keeps("C11")
     def test_a_staged_job_takes_its_key_when_it_is_taken_and_joins_who_has_it(

@@ -110,7 +110,7 @@ class Counts(ContractWorld):
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:
         requires(app, "shared")
-        deaths = 4
+        deaths = 3  # of a job that is to blame for them all it would be buried
         blocking = jobs.hold.options(priority=8).submit(gate.path)
         innocent = jobs.note.options(priority=1).submit("innocent")
         for number in range(deaths):
@@ -148,34 +148,25 @@ class Retries(ContractWorld):
     """C8: by policy, with the same id and the whole history."""
 
     @keeps("C8")
-    @pytest.mark.parametrize(
-        ("kind", "waits"),
-        [("perform_fixed", [0.2, 0.2]), ("perform_list", [0.3, 0.1]), ("perform_growing", [0.1, 0.3])],
-        ids=["fixed", "list", "exponential"],
-    )
     def test_retries_wait_as_the_policy_says_and_then_the_job_is_buried(
-        self,
-        control: Control,
-        jobs: Jobs,
-        crew: Crew,
-        diary: Diary,
-        measured: Figures,
-        kind: str,
-        waits: list[float],
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
         crew.worker()
-        job = getattr(jobs, kind).submit(["raise RuntimeError"])
-        found = buried(control, job.queue, job)
-        starts = diary.starts(job.id)
-        waited = [after.at - before.at for before, after in pairwise(starts)]
-        assert len(waited) == len(waits)
-        assert all(wait <= real for wait, real in zip(waits, waited, strict=True))
-        assert found.id == job.id
-        assert [each.number for each in found.history] == [1, 2, 3]
-        assert [each.error for each in found.history] == ["RuntimeError: as asked"] * 3
-        assert all(each.worker and each.started <= each.ended for each in found.history)
-        late = max(real - wait for wait, real in zip(waits, waited, strict=True))
-        measured(f"late by at most {ms(late)}")
+        policies = {"fixed": (0.2, 0.2), "list": (0.3, 0.1), "growing": (0.1, 0.3)}
+        submitted = {kind: getattr(jobs, f"perform_{kind}").submit(["raise RuntimeError"]) for kind in policies}
+        late = []
+        for kind, waits in policies.items():
+            job = submitted[kind]
+            found = buried(control, job.queue, job)
+            waited = [after.at - before.at for before, after in pairwise(diary.starts(job.id))]
+            assert len(waited) == len(waits), kind
+            late += [real - wait for wait, real in zip(waits, waited, strict=True)]
+            assert min(late) >= 0, kind
+            assert found.id == job.id
+            assert [each.number for each in found.history] == [1, 2, 3]
+            assert [each.error for each in found.history] == ["RuntimeError: as asked"] * 3
+            assert all(each.worker and each.started <= each.ended for each in found.history)
+        measured(f"late by at most {ms(max(late))}")
 
     @keeps("C8")
     def test_the_polynomial_waits_fifteen_seconds_before_the_first_of_its_retries(

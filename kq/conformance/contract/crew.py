@@ -257,11 +257,11 @@ class Crew:
         return program
 
     def _others_write(self) -> bool:
-        with closing(self._app.open_store(0.5)) as store:
-            try:
+        try:
+            with closing(self._app.open_store(0.5)) as store:
                 store.write([Write("crew", b"writes", 1.0)])
-            except StoreUnreachable:
-                return False
+        except StoreUnreachable:
+            return False
         return True
 
     def _with_wrong_clock(self, ahead: float) -> dict[str, str]:

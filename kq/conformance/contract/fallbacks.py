@@ -17,7 +17,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, buried, requires
+from kq.conformance.contract.world import ContractWorld, buried, in_pools, requires
 from kq.control import Control
 from kq.errors import JobBuried
 from kq.handle import Handle
@@ -26,7 +26,9 @@ from kq.record import place_key
 from kq.worker.pool import PoolKind
 
 #: Kills and jobs of the lottery.
-KILLS, JOBS = 5, 60
+KILLS, JOBS = 3, 60
+#: A job that never ends: in C, where it must be killed, and where it can be interrupted.
+HANGS = ("spin", "nap 20")
 
 
 class Fallbacks(ContractWorld):
@@ -53,7 +55,7 @@ class Fallbacks(ContractWorld):
         ]
 
     @keeps("C8")
-    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    @in_pools("process", "thread", "async")
     def test_a_hang_in_c_code_is_answered_within_the_timeout_and_a_second(
         self, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures, pool: PoolKind
     ) -> None:
@@ -156,44 +158,42 @@ class Fallbacks(ContractWorld):
         )
 
     @keeps("C13")
-    @pytest.mark.parametrize("breaks", ["spin", "nap 20"])
     def test_a_side_effect_in_doubt_is_not_done_by_a_fallback_but_asked_about(
-        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, breaks: str
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
-        crew.worker()
-        word = uuid.uuid4().hex
-        job = jobs.post.submit(word, breaks)
-        found = buried(control, job.queue, job)
-        assert "nobody knows whether the effect" in found.error
-        assert (found.type, found.degraded_by) == ("post", 0)
-        assert not diary.starts(job.id)
-        (entry,) = control.effects(f"post:{word}")
-        assert (entry.stage, entry.job) == ("doubt", job.id)
-        control.answer(job.id, "done", "by hand")
-        assert (job.result(10), job.degraded_by()) == ("by hand", 0)
+        crew.worker(concurrency=2)
+        words = [uuid.uuid4().hex for _ in HANGS]
+        for word, job in zip(words, [jobs.post.submit(*each) for each in zip(words, HANGS, strict=True)], strict=True):
+            found = buried(control, job.queue, job)
+            assert "nobody knows whether the effect" in found.error
+            assert (found.type, found.degraded_by) == ("post", 0)
+            assert not diary.starts(job.id)
+            (entry,) = control.effects(f"post:{word}")
+            assert (entry.stage, entry.job) == ("doubt", job.id)
+            control.answer(job.id, "done", "by hand")
+            assert (job.result(10), job.degraded_by()) == ("by hand", 0)
 
     @keeps("C13")
-    @pytest.mark.parametrize("breaks", ["spin", "nap 20"])
     def test_where_its_type_says_so_a_fallback_answers_and_the_side_effect_stays_in_doubt(
-        self, control: Control, jobs: Jobs, crew: Crew, breaks: str
+        self, control: Control, jobs: Jobs, crew: Crew
     ) -> None:
-        crew.worker()
-        word = uuid.uuid4().hex
-        job = jobs.post_or_paper.submit(word, breaks)
-        assert (job.result(10), job.degraded_by()) == (f"paper for {word}", 1)
-        (entry,) = control.effects(f"post_or_paper:{word}")
-        assert (entry.stage, entry.job) == ("doubt", job.id)
+        crew.worker(concurrency=2)
+        words = [uuid.uuid4().hex for _ in HANGS]
+        handles = [jobs.post_or_paper.submit(*each) for each in zip(words, HANGS, strict=True)]
+        for word, job in zip(words, handles, strict=True):
+            assert (job.result(10), job.degraded_by()) == (f"paper for {word}", 1)
+            (entry,) = control.effects(f"post_or_paper:{word}")
+            assert (entry.stage, entry.job) == ("doubt", job.id)
 
     @keeps("C13")
-    @pytest.mark.parametrize(("world", "times"), [("happened", 1), ("", 2)])
-    def test_a_check_of_the_world_answers_before_a_fallback_does(
-        self, jobs: Jobs, crew: Crew, diary: Diary, world: str, times: int
-    ) -> None:
-        crew.worker()
-        job = jobs.post_checked.submit(uuid.uuid4().hex, "spin", world)
-        job.result(10)
-        assert job.degraded_by() == 0
-        assert len(diary.entries("acted", [job.id])) == times
+    def test_a_check_of_the_world_answers_before_a_fallback_does(self, jobs: Jobs, crew: Crew, diary: Diary) -> None:
+        crew.worker(concurrency=2)
+        times = {"happened": 1, "": 2}
+        handles = {world: jobs.post_checked.submit(uuid.uuid4().hex, "spin", world) for world in times}
+        for world, job in handles.items():
+            job.result(10)
+            assert job.degraded_by() == 0
+            assert len(diary.entries("acted", [job.id])) == times[world]
 
     @keeps("C13")
     def test_a_side_effect_that_a_fallback_answered_for_is_in_doubt_and_not_done(

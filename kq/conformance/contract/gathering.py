@@ -17,7 +17,7 @@ from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.storing import mismatched
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome, requires
+from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome, requires
 from kq.control import Control
 from kq.errors import JobBuried, JobRevoked
 from kq.job import Counters, State
@@ -36,7 +36,7 @@ class Gathered(ContractWorld):
     """C16: staged jobs."""
 
     @keeps("C16")
-    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    @in_pools("process", "thread", "async")
     def test_what_a_job_staged_starts_when_it_has_completed(
         self, jobs: Jobs, crew: Crew, diary: Diary, pool: PoolKind
     ) -> None:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
+from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome
 from kq.control import Control
 from kq.errors import JobBuried
 from kq.event import Event
@@ -187,14 +185,14 @@ class Telling(ContractWorld):
         assert (progress.n, progress.of, progress.text) == (3, 10, "page 3")
         assert (event.n, event.of, event.message) == (3, 10, "page 3")
 
-    @pytest.mark.parametrize("pool", ["process", "async"])
+    @in_pools("process", "async")
     def test_a_job_that_asks_for_more_time_in_time_gets_it(self, jobs: Jobs, crew: Crew, pool: str) -> None:
         crew.worker(pool=pool, concurrency=2)  # type: ignore[arg-type]
         long, short = jobs.take_longer.submit(1.6, more=30), jobs.take_longer.submit(5, more=0.2)
         assert isinstance(long.result(20), int)
         assert isinstance(outcome(short), JobBuried)
 
-    @pytest.mark.parametrize("pool", ["process", "thread"])
+    @in_pools("process", "thread")
     def test_what_a_job_logs_stays_with_it(
         self, app: App, jobs: Jobs, crew: Crew, control: Control, queue: str, gate: Gate, pool: str
     ) -> None:

@@ -75,7 +75,7 @@ class Priority(ContractWorld):
             high.result(10)
             (start,) = diary.starts(high.id)
             before.append(sum(stored < other.at < start.at for other in diary.starts()))
-        low[-1].result(20)
+        assert not diary.starts(low[-1].id), "there was no backlog any more"
         usual = percentile(before, 0.5)
         measured(f"{usual:g} of {len(low)} started first (median, at most {max(before)}), on 2 slots")
         assert usual <= 2  # a busy machine may let a few more start before the worker has its turn
@@ -110,7 +110,7 @@ class Delay(ContractWorld):
         crew.worker()
         due = {}
         for _ in range(200):
-            delay = chance.uniform(0.001, 3.0)
+            delay = chance.uniform(0.001, 2.0)
             asked = time.time()
             due[jobs.note.options(delay=delay).submit().id] = asked + delay
         starts = eventually(lambda: len(diary.starts()) == len(due) and diary.starts(), "all have run")

@@ -12,7 +12,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, elapsed, outcome, requires
+from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, outcome, requires
 from kq.control import Control
 from kq.errors import JobRevoked
 from kq.job import State
@@ -71,7 +71,7 @@ class Revoke(ContractWorld):
         measured(f"after {ms(taken)}")
 
     @keeps("C10")
-    @pytest.mark.parametrize("pool", ["thread", "async"])
+    @in_pools("thread", "async")
     def test_who_runs_beside_a_revoked_job_is_not_disturbed(
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, pool: str
     ) -> None:

@@ -27,7 +27,7 @@ from kq.handle import Handle
 from kq.job import State
 
 #: Seconds that a long outage takes: twice a lease. `make outages` asks for half a minute under the usual lease.
-OUTAGE = float(os.environ.get("KQ_OUTAGE") or 6)
+OUTAGE = float(os.environ.get("KQ_OUTAGE") or 4)
 #: How often the network resets every connection; 150 times with `make outages`.
 RESETS = int(os.environ.get("KQ_RESETS") or 20)
 #: How often something is cut off that does not go on before it has noticed.

@@ -201,6 +201,7 @@ class Supervision(ContractWorld):
         assert job.id in caplog.text
         rounds.tick()
         assert caplog.text.count("overdue: ") == 1
+        assert job.revoke(interrupt=True)
         outcome(job, 10)
         rounds.close()
 

@@ -26,7 +26,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, requires
+from kq.conformance.contract.world import ContractWorld, Gate, in_pools, requires
 from kq.control import Control
 from kq.errors import BrokerError
 from kq.job import Job, State
@@ -150,7 +150,7 @@ class Kept(ContractWorld):
         assert [job.args for job in control.jobs(queue, limit=ALL)].count(["child"]) == 10
 
     @keeps("C1")
-    @pytest.mark.parametrize("pool", ["process", "thread", "async"])
+    @in_pools("process", "thread", "async")
     def test_a_job_may_submit_jobs(self, jobs: Jobs, crew: Crew, diary: Diary, pool: str) -> None:
         crew.worker(pool=pool)  # type: ignore[arg-type]
         child = jobs.breed.submit("child").result(10)

@@ -45,18 +45,17 @@ class Unique(ContractWorld):
         first.result(10)
 
     @keeps("C11")
-    @pytest.mark.parametrize("acts", [["return"], ["bad"], ["signal 9"], ["raise RuntimeError", "return"]])
-    def test_the_key_is_free_when_the_job_has_ended_however_it_did(
-        self, app: App, jobs: Jobs, crew: Crew, acts: list[str]
-    ) -> None:
+    def test_the_key_is_free_when_the_job_has_ended_however_it_did(self, app: App, jobs: Jobs, crew: Crew) -> None:
         crew.worker()
         only = jobs.perform.options(unique="cat")
-        first = only.submit(acts)
-        outcome(first)
-        eventually(lambda: app.store.get([unique_key("cat")]) == [None], "the key is free")
-        second = only.submit(["return"])
-        assert second != first
-        assert second.result(10) == 1
+        for acts in (["return"], ["bad"], ["signal 9"], ["raise RuntimeError", "return"]):
+            first = only.submit(acts)
+            outcome(first)
+            eventually(lambda: app.store.get([unique_key("cat")]) == [None], f"the key is free after {acts}")
+            second = only.submit(["return"])
+            assert second != first
+            assert second.result(10) == 1
+            eventually(lambda: app.store.get([unique_key("cat")]) == [None], "the key is free again")
 
     @keeps("C11")
     def test_a_job_that_is_revoked_frees_its_key(self, jobs: Jobs) -> None:

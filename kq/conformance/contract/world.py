@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,6 +22,9 @@ from kq.control import Control, JobInfo
 from kq.errors import JobError
 from kq.handle import Handle
 from kq.job import State
+from kq.worker.pool import PoolKind
+
+T = TypeVar("T", bound=Callable[..., object])
 
 LEASE = 2.0  # seconds: short, so that tests of what follows its end are
 SUBMIT_TIMEOUT = 2.0  # seconds, likewise
@@ -33,6 +36,16 @@ class ContractWorld:
     lease = LEASE
     #: What workers import.
     application = WHERE
+    #: What runs jobs has nothing to do with the broker. Tests that vary it run in each pool where this is None; else in
+    #: this one, or in the first of theirs: for a suite beside others of which one has them all.
+    pool: PoolKind | None = None
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Let tests run in the pools that they are told of by in_pools()."""
+        pools: tuple[PoolKind, ...] = getattr(metafunc.function, "kq_pools", ())
+        if pools:
+            chosen = self.pool if self.pool in pools else pools[0]
+            metafunc.parametrize("pool", [chosen] if self.pool else pools)
 
     @pytest.fixture
     def broker_url(self, tmp_path: Path) -> str:
@@ -139,6 +152,16 @@ class Gate:
 
     def open(self) -> None:
         self._path.touch()
+
+
+def in_pools(*pools: PoolKind) -> Callable[[T], T]:
+    """Run a test, whose argument `pool` it is, in these pools, or in one of them: as its suite says."""
+
+    def mark(test: T) -> T:
+        test.kq_pools = pools  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 def requires(app: App, trait: str) -> None:
