@@ -10,17 +10,27 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from shlex import quote
+from typing import Literal, TypeAlias
 
 from kq.snapshot import QueueRow, Snapshot
 from kq.units import format_duration
 
+#: What there is more to be seen of. buried: of the queue that is named.
+Kind: TypeAlias = Literal["", "queue", "type", "worker", "effects", "buried"]
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """what: is wrong, in one sentence. command: to type next."""
+    """what: is wrong, in one sentence. command: to type next. kind, name: what it is about.
+
+    grave: jobs do not run that should, or nobody knows what happened.
+    """
 
     what: str
     command: str
+    kind: Kind = ""
+    name: str = ""
+    grave: bool = False
 
 
 def advice(shot: Snapshot) -> list[Advice]:
@@ -31,7 +41,7 @@ def advice(shot: Snapshot) -> list[Advice]:
 def _unreached(shot: Snapshot) -> Iterator[Advice]:
     for what, why in (("broker", shot.broker), ("state store", shot.store)):
         if why:
-            yield Advice(f"the {what} does not answer: {why}", "kq doctor")
+            yield Advice(f"the {what} does not answer: {why}", "kq doctor", grave=True)
 
 
 def _queues(shot: Snapshot) -> Iterator[Advice]:
@@ -40,11 +50,13 @@ def _queues(shot: Snapshot) -> Iterator[Advice]:
         match row.state:
             case "unserved":
                 what = f"no live worker takes queue {row.name}{_last_of(row, shot)}"
-                yield Advice(f"{what}; {_jobs(row.ready)} ready", f"kq worker -Q {quote(row.name)}")
+                command = f"kq worker -Q {quote(row.name)}"
+                yield Advice(f"{what}; {_jobs(row.ready)} ready", command, "queue", row.name, grave=True)
             case "paused":
-                yield Advice(f"{_paused(row)}; {_jobs(row.ready)} ready", f"kq queues resume {quote(row.name)}")
+                command = f"kq queues resume {quote(row.name)}"
+                yield Advice(f"{_paused(row)}; {_jobs(row.ready)} ready", command, "queue", row.name)
             case "growing":
-                yield Advice(_growing(row), f"kq worker -Q {quote(row.name)}")
+                yield Advice(_growing(row), f"kq worker -Q {quote(row.name)}", "queue", row.name, grave=True)
 
 
 def _last_of(row: QueueRow, shot: Snapshot) -> str:
@@ -75,7 +87,7 @@ def _paused_types(shot: Snapshot) -> Iterator[Advice]:
         by = f" by {order.by}" if order.by else ""
         reason = f" ({order.reason})" if order.reason else ""
         what = f"jobs of type {order.what} are paused{by}{reason}"
-        yield Advice(what, f"kq queues resume --type {quote(order.what)}")
+        yield Advice(what, f"kq queues resume --type {quote(order.what)}", "type", order.what)
 
 
 def _workers(shot: Snapshot) -> Iterator[Advice]:
@@ -85,9 +97,9 @@ def _workers(shot: Snapshot) -> Iterator[Advice]:
         if worker.state == "dead":
             left = sorted(name for name in worker.queues if not live[name])
             then = "what it had goes to others" if not left else f"nobody else takes {', '.join(left)}"
-            yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left))
+            yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left), "worker", worker.name)
         elif worker.state == "late":
-            yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping")
+            yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping", "worker", worker.name)
 
 
 def _start(queues: list[str]) -> str:
@@ -98,7 +110,7 @@ def _set_aside(shot: Snapshot) -> Iterator[Advice]:
     if shot.doubtful:
         what = "it" if shot.doubtful == 1 else "them"
         told = f"of {_many(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
-        yield Advice(told, "kq effects ls --stage doubt")
+        yield Advice(told, "kq effects ls --stage doubt", "effects", grave=True)
     for row in shot.queues:
         if row.buried:
             latest = next(
@@ -106,7 +118,7 @@ def _set_aside(shot: Snapshot) -> Iterator[Advice]:
             )
             lie = "lies" if row.buried == 1 else "lie"
             what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
-            yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group")
+            yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group", "buried", row.name)
 
 
 def _many(number: int, what: str) -> str:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kq import configfile
+from kq.credential import Credential, understood
 from kq.errors import ConfigError
 from kq.mailurl import ADDRESS, MAIL, parse_mail_url
 from kq.units import format_duration, format_size, parse_duration, parse_size
@@ -49,6 +50,14 @@ class Queues(dict[str, int]):
 
 class Addresses(tuple[str, ...]):
     """Mail addresses; in config a list of them, or text like `ops@example.org, ann@example.org`."""
+
+
+class Names(tuple[str, ...]):
+    """Names of hosts, addresses, or arguments; in config a list of them, or text like `a,b`."""
+
+
+class Credentials(dict[str, Credential]):
+    """Who may do what, by name. In config a mapping of names to `ROLE HASH`, or text like `ann=edit scrypt$…,bo=…`."""
 
 
 class Webhook(str):
@@ -129,12 +138,33 @@ class Alerts(msgspec.Struct, frozen=True):
         return bool(self.mail or self.webhook or self.command)
 
 
+class Web(msgspec.Struct, frozen=True):
+    """The web page, `kq web`.
+
+    listen: HOST:PORT. users: who may sign in, `NAME: ROLE HASH`; kq web --hash-password makes a hash. tokens: the same
+    for programs that use the API; kq web --new-token makes one. hosts: the names by which browsers reach it, where that
+    is not this host's own address. proxies: addresses of proxies whose X-Forwarded-For and -Proto are believed.
+    certificate, key: files (PEM); with them it speaks HTTPS. hide: names of arguments whose values are not shown,
+    beside those that kq knows; * stands for anything.
+    """
+
+    listen: str = "127.0.0.1:8520"
+    users: Credentials = msgspec.field(default_factory=Credentials)
+    tokens: Credentials = msgspec.field(default_factory=Credentials)
+    hosts: Names = Names()
+    proxies: Names = Names()
+    certificate: str | None = None
+    key: str | None = None
+    hide: Names = Names()
+
+
 class Config(msgspec.Struct, frozen=True):
     """Every setting. url: the broker. state: where results are kept, the broker itself where it can. app: module:name.
 
     mail: the server for mailers that name none, or file:///folder, or log: for a dry run.
     submit_timeout: seconds that one submit may take in all.
-    protected: `kq monitor` only looks unless it is told otherwise; for what must not be changed by mistake.
+    protected: `kq monitor` and `kq web` only look, the monitor unless it is told otherwise; for what must not be
+    changed by mistake.
     """
 
     url: str = DEFAULT
@@ -148,6 +178,7 @@ class Config(msgspec.Struct, frozen=True):
     publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()
     results: Results = Results()
     alerts: Alerts = Alerts()
+    web: Web = msgspec.field(default_factory=Web)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +244,10 @@ def shown(value: object) -> str:
             return format_duration(value)
         case Size():
             return format_size(value)
-        case Addresses():
-            return ", ".join(value)
+        case Addresses() | Names():
+            return ", ".join(value) or "-"
+        case Credentials():
+            return ", ".join(f"{name}: {each.role} ***" for name, each in value.items()) or "-"
         case Webhook():
             return f"{urlsplit(value).scheme}://{urlsplit(value).hostname}/***"
         case Queues():
@@ -387,9 +420,9 @@ def _wrong(one: Given, hint: Any, error: Exception) -> ConfigError:
     value = redact(repr(one.value))
     if get_origin(hint) is Literal:
         return ConfigError(f"{one.key} in {one.origin} is {value}", fix=f"Write one of {', '.join(get_args(hint))}.")
-    return ConfigError(
-        f"{one.key} in {one.origin}: {redact(str(error))}", fix="" if "; write" in str(error) else f"It is {value}."
-    )
+    # Where a hash belongs somebody may have written a password.
+    told = "; write" in str(error) or hint is Credentials
+    return ConfigError(f"{one.key} in {one.origin}: {redact(str(error))}", fix="" if told else f"It is {value}.")
 
 
 def _read(kind: type, value: object) -> object:
@@ -400,6 +433,10 @@ def _read(kind: type, value: object) -> object:
         return _read_addresses(value)
     if kind is Webhook:
         return _read_webhook(value)
+    if kind is Names:
+        return _read_names(value)
+    if kind is Credentials:
+        return _read_credentials(value)
     if isinstance(value, str | int | float):
         if kind is Seconds:
             return Seconds(parse_duration(value))
@@ -422,6 +459,33 @@ def _read_webhook(value: object) -> Webhook:
     if split.scheme not in ("http", "https") or not split.hostname:
         raise ValueError("it is no URL to post to; write https://example.org/…")
     return Webhook(value)
+
+
+def _read_names(value: object) -> Names:
+    each = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [""]
+    names = Names(str(name).strip() for name in each)
+    if not all(names):
+        raise ValueError(f"{value!r} names nothing; write a, or [a, b]")
+    return names
+
+
+def _read_credentials(value: object) -> Credentials:
+    """They are no secrets in the open, but not for logs either: no error repeats a hash."""
+    if isinstance(value, str):
+        pairs = [pair.partition("=")[::2] for pair in value.split(",")]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        pairs = []
+    found = Credentials()
+    for name, text in pairs:
+        try:
+            found[str(name).strip()] = understood(str(text))
+        except ValueError as error:
+            raise ValueError(f"what is said of {str(name).strip()!r} can't be used: {error}") from None
+    if not all(found) or not found:
+        raise ValueError("it names nobody; write {ann: edit scrypt$…}")
+    return found
 
 
 def _read_queues(value: object) -> Queues:

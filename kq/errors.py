@@ -181,10 +181,28 @@ class WorkerUnfit(KqError):
     exit_code: ClassVar[int] = 74
 
 
+class BadArguments(KqError):
+    """The arguments do not fit the job type."""
+
+    code = "KQ202"
+
+
+class NotFound(KqError):
+    """There is no such job, queue, worker or effect."""
+
+    code = "KQ502"
+
+
 class NotRepaired(KqError):
     """Nothing was done to the job: it is not there, has changed meanwhile, or is held, and the message says which."""
 
     code = "KQ503"
+
+
+class Forbidden(KqError):
+    """Somebody asked the web page for what he may not do, or nobody knows who he is."""
+
+    code = "KQ602"
 
 
 class Steering(KqError):

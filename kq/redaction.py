@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from kq.url import redact
@@ -31,25 +32,57 @@ _TOKEN = re.compile(
 _SAID = re.compile(rf"\b([\w\-]*(?:{_WORDS}))([\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&)]+\3", re.IGNORECASE)
 
 
-def is_secret(name: str) -> bool:
-    """Whether what is called like this is not to be shown: password, api_key, X-Auth-Token."""
+def is_secret(name: str, also: Sequence[str] = ()) -> bool:
+    """Whether what is called like this is not to be shown: password, api_key, X-Auth-Token.
+
+    also: more names, in any case of letters; * stands for anything.
+    """
+    if any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in also):
+        return True
     return _NAME.search(re.sub(r"([a-z])([A-Z])", r"\1_\2", name)) is not None
 
 
-def redacted(value: Any, name: str = "") -> Any:
-    """value, which JSON can carry, with what looks like a secret hidden and long texts cut. name: what it is called."""
-    if name and is_secret(name):
+def redacted(value: Any, name: str = "", also: Sequence[str] = (), longest: int | None = TEXT) -> Any:
+    """value, which JSON can carry, with what looks like a secret hidden and long texts cut.
+
+    name: what it is called. also: as for is_secret(). longest: characters that a text keeps; None: all.
+    """
+    if name and is_secret(name, also):
         return HIDDEN
     match value:
         case str():
             text = redacted_text(value)
-            return text if len(text) <= TEXT else f"{text[:TEXT]}… ({len(text):,} characters)"
+            return text if longest is None or len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
         case dict():
-            return {key: redacted(each, str(key)) for key, each in value.items()}
+            return {key: redacted(each, str(key), also, longest) for key, each in value.items()}
         case list() | tuple():
-            return [redacted(each) for each in value]
+            return [redacted(each, "", also, longest) for each in value]
         case _:
             return value
+
+
+def restored(edited: Any, shown: Any, whole: Any) -> Any:
+    """What somebody made of shown, with what was hidden from him as it is in whole, where he left it.
+
+    shown: whole, redacted. Raises ValueError where something hidden was moved or changed in part: nobody knows what is
+    meant.
+    """
+    if _json(edited) == _json(shown):
+        return whole
+    match edited, shown, whole:
+        case dict(), dict(), dict():
+            return {key: restored(each, shown.get(key), whole.get(key)) for key, each in edited.items()}
+        case list(), list(), list():
+            return [
+                restored(each, *((shown[place], whole[place]) if place < len(whole) else (None, None)))
+                for place, each in enumerate(edited)
+            ]
+        case ((dict() | list()), _, _):
+            return restored(edited, type(edited)(), type(edited)())
+        case str(), _, _ if HIDDEN in edited:
+            raise ValueError(f"{HIDDEN} stands where it did not: leave a value with it as it is, or write another")
+        case _:
+            return edited
 
 
 def redacted_text(text: str) -> str:

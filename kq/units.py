@@ -86,6 +86,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours // 24}d{hours % 24:02d}h"
 
 
+def format_rate(number: float) -> str:
+    """Something a second, for people: 1,204, 31, 2.1, 0.042."""
+    return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
+
+
 def format_size(size: int) -> str:
     """Bytes for people: 512 B, 1.5 KiB, 128 MiB."""
     amount = float(size)

@@ -21,6 +21,7 @@ import msgspec
 from kombu.utils.imports import symbol_by_name
 
 import kq
+import kq.web
 from kq import config
 from kq.cli.explain import read
 from kq.cli.failing import MEANING, exit_code_of
@@ -37,6 +38,7 @@ from kq.control import (
     RunningJob,
     WorkerInfo,
 )
+from kq.control.schema import WRITTEN
 from kq.errors import KqError, Steering, all_errors
 from kq.failure import FailureClass
 from kq.job import MOVES, Settings, State
@@ -52,6 +54,7 @@ from kq_transports.engine import Traits
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "reference.md"
 ERRORS = DOCS / "errors.md"
+CLI = DOCS / "schema" / WRITTEN.name
 SNAPSHOT = DOCS / "schema" / f"snapshot-{SCHEMA}.json"
 
 #: The public names by what they are for; those of kq.errors have a table of their own.
@@ -68,6 +71,8 @@ RETURNED = (
     kq.mail.mailer,
     kq.mail.Attachment,
     kq.logging.Handler,
+    kq.web.asgi_app,
+    kq.web.User,
     Settings,
     CurrentJob,
     Once,
@@ -281,7 +286,7 @@ it from the same source.
 | KQ3xx | the broker |
 | KQ4xx | workers and leases |
 | KQ5xx | control and the state store |
-| KQ6xx | what kq refuses to destroy |
+| KQ6xx | what kq refuses |
 """
 
 
@@ -419,5 +424,6 @@ def snapshot() -> str:
 
 if __name__ == "__main__":
     SNAPSHOT.write_text(snapshot())
+    CLI.write_text(WRITTEN.read_text())
     PAGE.write_text(page())
     ERRORS.write_text(errors_page())

@@ -43,6 +43,15 @@ def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) ->
     assert f"{INFO}/licenses/LICENSE" in wheel.namelist()
 
 
+def test_the_web_page_comes_whole_and_with_the_licence_of_what_is_not_ours(wheel: zipfile.ZipFile) -> None:
+    for folder in ("static", "templates"):
+        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kq" / "web" / folder).iterdir()}
+        assert len(files) > 3
+        assert files <= set(wheel.namelist())
+    assert f"{INFO}/licenses/kq/web/static/htmx.LICENSE.txt" in wheel.namelist()
+    assert Parser().parsestr(wheel.read(f"{INFO}/METADATA").decode())["License-Expression"] == "MIT AND 0BSD"
+
+
 def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     metadata = Parser().parsestr(wheel.read(f"{INFO}/METADATA").decode())
     assert (metadata["Name"], metadata["Version"], metadata["Requires-Python"]) == ("kq-jobs", kq.__version__, ">=3.11")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 
 import click
 
@@ -13,12 +15,14 @@ from kq.errors import AppNotFound
 
 #: The programs, as command lines of kq. Each obeys the descriptor that `--orders` names (kq.worker.program.Processes).
 #: The worker makes control's rounds too.
-PROGRAMS: Sequence[Sequence[str]] = (("worker", "--grace", "5s"),)
+PROGRAMS: Sequence[Sequence[str]] = (("worker", "--grace", "5s"), ("web",))
+#: What only the extra `web` brings.
+NEEDED = ("starlette", "jinja2", "uvicorn")
 
 
 @verb("dev")
 def command() -> int:
-    """Run a worker that makes control's rounds too, and let it begin anew whenever code or config is saved.
+    """Run a worker that makes control's rounds too, and the web page, anew whenever code or config is saved.
 
     New code that does not import is told, and the old goes on. Ctrl-C once: finish what runs, within 5 s; twice: at
     once. How the worker runs is said in kq.yaml.
@@ -28,4 +32,13 @@ def command() -> int:
     if loaded.config.app is None:
         raise AppNotFound("no application is named", fix="Write -A module:app; kq init writes a first one.")
     click.echo("kq dev: ctrl-C ends it when what runs is done, a second one at once", err=True)
-    return reloading([[*same_options(), "-v", *program] for program in PROGRAMS], loaded.file)
+    return reloading([[*same_options(), "-v", *program] for program in _programs()], loaded.file)
+
+
+def _programs() -> Sequence[Sequence[str]]:
+    """Those that can run here."""
+    with suppress(ModuleNotFoundError):
+        if all(find_spec(name) for name in NEEDED):
+            return PROGRAMS
+    click.echo("kq dev: the web page needs  pip install 'kq-jobs[web]'", err=True)
+    return [program for program in PROGRAMS if program[0] != "web"]

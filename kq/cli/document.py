@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from kq.cli.failing import BadArguments
-from kq.cli.plain import printable
 from kq.control import JobInfo
+from kq.errors import BadArguments
+from kq.plain import printable
 from kq.units import parse_duration
 
 #: What of a job may be edited.

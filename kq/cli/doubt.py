@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kq.cli.failing import NotFound
 from kq.cli.frame import warn
 from kq.cli.near import did_you_mean
 from kq.control import Control
+from kq.errors import NotFound
 
 
 def must_know_queue(control: Control, queue: str) -> None:

@@ -8,16 +8,15 @@ import click
 
 from kq.cli import offer
 from kq.cli.frame import flags, noun
-from kq.cli.jobs import as_data as job_data
 from kq.cli.jobs import call_of, due_in
-from kq.cli.ledger import as_data, when
-from kq.cli.plain import printable
 from kq.cli.repair import reason as why
-from kq.cli.show import print_json, print_table
+from kq.cli.show import print_json, print_table, when
 from kq.cli.target import looking
 from kq.cli.watch import watching
+from kq.control import schema
 from kq.errors import NotRepaired
 from kq.ledger import Stage
+from kq.plain import printable
 
 
 @noun("effects")
@@ -40,7 +39,7 @@ def ls(prefix: str, stage: str | None, job_type: str, search: str, limit: int) -
     with looking() as control:
         entries = control.effects(prefix, stage=cast("Stage | None", stage), type=job_type, text=search, limit=limit)
     if flags().json:
-        print_json([as_data(entry) for entry in entries])
+        print_json(list(map(schema.effect, entries)))
         return
     rows = [[each.key, each.stage, each.job, when(each.since), each.note] for each in entries]
     print_table(["KEY", "STAGE", "JOB", "SINCE", "NOTE"], rows, none="There are no effects.")
@@ -54,7 +53,7 @@ def held(queue: str | None = None) -> None:
     with looking() as control:
         jobs = control.held(queue)
     if flags().json:
-        print_json([job_data(job) | {"due": job.due} for job in jobs])
+        print_json(list(map(schema.held_job, jobs)))
         return
     rows = [[job.id, call_of(job), job.queue, due_in(job), job.parent] for job in jobs]
     print_table(["ID", "JOB", "QUEUE", "DUE", "STAGED BY"], rows, none="Nothing is held.")
@@ -70,9 +69,9 @@ def show(key: str) -> None:
     if entry is None:
         raise NotRepaired(f"the ledger has no effect {key!r}", fix="kq effects ls lists them.")
     if flags().json:
-        print_json(as_data(entry))
+        print_json(schema.effect(entry))
         return
-    for name, value in as_data(entry).items():
+    for name, value in schema.effect(entry).items():
         text = when(value) if name == "since" else value
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(str(text))}")
 
@@ -85,6 +84,6 @@ def lift(key: str, reason: str) -> None:
     with looking() as control:
         entry = control.lift_effect(key, reason=reason)
     if flags().json:
-        print_json(as_data(entry))
+        print_json(schema.effect(entry))
         return
     click.echo(f"lifted {printable(key)}: it happens again when its job is submitted or kicked")

@@ -14,9 +14,9 @@ import click
 from kq.cli import offer
 from kq.cli.failing import report
 from kq.cli.frame import Duration, flags, verb, wants_color
-from kq.cli.plain import printable, printable_json
 from kq.cli.target import looking
 from kq.event import Event, encode
+from kq.plain import printable, printable_json
 from kq.standing import Hearing
 from kq.units import format_duration
 

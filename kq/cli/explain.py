@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from kq.cli.failing import NotFound
 from kq.cli.frame import flags, verb
 from kq.cli.near import did_you_mean
 from kq.cli.show import print_json, print_table, width
+from kq.errors import NotFound
 
 PAGES = Path(__file__).with_name("errors.md")
 _HEAD = re.compile(r"^# (KQ\d{3}) (\w+): (.+)$", re.MULTILINE)

@@ -11,19 +11,21 @@ import traceback
 import click
 
 from kq.cli import SCHEMA
-from kq.cli.plain import printable
 from kq.errors import (
     LOOK,
+    BadArguments,
     BrokerError,
     ConfigError,
     JobError,
     KqError,
     LeaseLost,
     MessageError,
+    NotFound,
     NotRepaired,
     ResultTimeout,
     WorkerUnfit,
 )
+from kq.plain import printable
 
 DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
 
@@ -53,18 +55,6 @@ class Late(KqError):
     """Something that kq waited for did not come about in time."""
 
     code = "KQ504"
-
-
-class BadArguments(KqError):
-    """The arguments do not fit the job type."""
-
-    code = "KQ202"
-
-
-class NotFound(KqError):
-    """There is no such job."""
-
-    code = "KQ502"
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -19,7 +19,7 @@ from kq import __version__
 from kq.cli import SCHEMA
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.cli.near import did_you_mean
-from kq.cli.plain import printable
+from kq.plain import printable
 from kq.units import parse_duration
 
 
@@ -49,6 +49,7 @@ VERBS = {
     "worker": "Execute jobs.",
     "dev": "Run all that is needed while code is written; new code as it is saved.",
     "control": "Retire dead workers, tell of overdue jobs.",
+    "web": "Serve the web page and its API.",
     "submit": "Submit a job.",
     "jobs": "List jobs, and look at one.",
     "status": "Show queues, workers and failures at one look.",

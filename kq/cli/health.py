@@ -8,10 +8,10 @@ import click
 
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import Duration, flags, verb
-from kq.cli.plain import printable
 from kq.cli.show import print_json
 from kq.cli.target import settings
 from kq.errors import LOOK, ConfigError
+from kq.plain import printable
 from kq.url import host_and_port
 
 

@@ -7,19 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 
 import click
-import msgspec
 
-from kq.cli import ledger, offer, orders, repair
+from kq.cli import offer, orders, repair
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
-from kq.cli.plain import printable
-from kq.cli.show import print_json, print_table
+from kq.cli.show import print_json, print_table, when
 from kq.cli.target import looking
 from kq.cli.watch import watching
-from kq.control import MOST, Entry, Failure, JobInfo
+from kq.control import MOST, Entry, JobInfo, schema
 from kq.job import State
 from kq.message import Attempt
+from kq.plain import printable
 from kq.units import format_duration
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
@@ -58,7 +57,7 @@ def ls(
         if not jobs:
             doubt_queue(control, queue)
     if flags().json:
-        print_json([as_data(job) for job in jobs])
+        print_json(list(map(schema.job, jobs)))
         return
     rows = [[job.id, job.type, job.queue, job.state.value, str(job.attempt), _note(job)] for job in jobs]
     print_table(["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"], rows, right="ATTEMPT", none="There are no jobs.")
@@ -66,15 +65,9 @@ def ls(
 
 def _print_groups(jobs: Sequence[JobInfo]) -> None:
     """Buried jobs by what they failed of, the most frequent first."""
-    groups: dict[Failure, list[JobInfo]] = {}
-    for job in jobs:
-        groups.setdefault(job.failure, []).append(job)
-    found = []
-    for failure, of_it in sorted(groups.items(), key=lambda each: (-len(each[1]), each[0])):
-        newest = max(of_it, key=lambda job: job.buried or 0.0)
-        found.append((failure, len(of_it), newest))
+    found = schema.grouped(jobs)
     if flags().json:
-        print_json([_group_data(*each) for each in found])
+        print_json([schema.group(*each) for each in found])
         return
     now = time.time()
     rows = [
@@ -82,11 +75,6 @@ def _print_groups(jobs: Sequence[JobInfo]) -> None:
         for failure, count, newest in found
     ]
     print_table(["TYPE", "EXCEPTION", "WHERE", "JOBS", "NEWEST", "ID"], rows, right="JOBS", none="Nothing is buried.")
-
-
-def _group_data(failure: Failure, count: int, newest: JobInfo) -> dict[str, object]:
-    group = {"type": failure.type, "exception": failure.exception, "place": failure.place}
-    return {**group, "count": count, "newest": newest.buried, "newest_id": newest.id, "error": newest.error}
 
 
 def _ago(job: JobInfo, now: float) -> str:
@@ -104,7 +92,7 @@ def show(id: str) -> None:
     if job is None:
         raise orders.unknown_job(id)
     if flags().json:
-        print_json(as_data(job) | more_data(job) | {"doubts": [ledger.as_data(entry) for entry in doubts]})
+        print_json(schema.whole_job(job, doubts))
         return
     for name, text in told(job, doubts):
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
@@ -112,40 +100,6 @@ def show(id: str) -> None:
 
 for more in (orders.why_job, orders.revoke, *repair.VERBS):
     command.add_command(more)
-
-
-def as_data(job: JobInfo) -> dict[str, object]:
-    """The form that scripts rely on."""
-    return {
-        "id": job.id,
-        "type": job.type,
-        "queue": job.queue,
-        "state": job.state.value,
-        "attempt": job.attempt,
-        "error": job.error or None,
-        "parent": job.parent or None,
-    }
-
-
-def more_data(job: JobInfo) -> dict[str, object]:
-    """What `show` adds to it."""
-    return {
-        "args": job.args,
-        "kwargs": job.kwargs,
-        "history": [msgspec.to_builtins(attempt) for attempt in job.history],
-        "priority": job.priority,
-        "due": job.due,
-        "result": job.result,
-        "worker": job.worker or None,
-        "degraded_by": job.degraded_by,
-        "types": list(job.types),
-        "traceback": job.traceback or None,
-        "log": job.log or None,
-        "submitted": job.submitted,
-        "buried": job.buried,
-        "headers": job.headers,
-        "body": job.body or None,
-    }
 
 
 def _note(job: JobInfo) -> str:
@@ -204,7 +158,7 @@ def _questions(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str
     """What is not known, and how it is answered."""
     for entry in doubts:
         yield "in doubt", f"did the effect {entry.key} happen? Nobody knows."
-        yield " ", f"It was begun at {ledger.when(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
+        yield " ", f"It was begun at {when(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
         yield " ", f"{entry.note}."
     if doubts:
         yield " ", f"It happened: kq jobs kick {job.id} --done. It did not: kq jobs kick {job.id} --repeat"

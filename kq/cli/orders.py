@@ -9,13 +9,13 @@ import click
 
 from kq.cli import offer
 from kq.cli.doubt import doubt_queue, doubt_type, must_know_queue
-from kq.cli.failing import NotFound
 from kq.cli.frame import flags, verb
-from kq.cli.plain import printable
 from kq.cli.show import print_json
 from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import Control
+from kq.errors import NotFound
+from kq.plain import printable
 
 REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
 

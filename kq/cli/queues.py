@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from kq.cli import offer, orders
 from kq.cli.ask import YES, sure
 from kq.cli.doubt import must_know_queue
 from kq.cli.frame import flags, noun
-from kq.cli.plain import printable
 from kq.cli.repair import reason
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
 from kq.cli.watch import watching
-from kq.control import QueueInfo
+from kq.control import QueueInfo, schema
+from kq.plain import printable
 
 
 @noun("queues")
@@ -29,7 +28,7 @@ def ls() -> None:
     with looking() as control:
         queues = control.queues()
     if flags().json:
-        print_json([as_data(queue) for queue in queues])
+        print_json(list(map(schema.queue, queues)))
         return
     rows = [[q.name, *map(str, (q.ready, q.delayed, q.held, q.buried, q.workers)), _note(q)] for q in queues]
     headings = ["QUEUE", "READY", "DELAYED", "RUNNING", "BURIED", "WORKERS", "NOTE"]
@@ -80,18 +79,3 @@ def rm(queue: str, reason: str) -> None:
 
 for ordered in (orders.pause, orders.resume, orders.why_queue):
     command.add_command(ordered)
-
-
-def as_data(queue: QueueInfo) -> dict[str, object]:
-    """The form that scripts rely on."""
-    return {
-        "name": queue.name,
-        "ready": queue.ready,
-        "delayed": queue.delayed,
-        "running": queue.held,
-        "buried": queue.buried,
-        "workers": queue.workers,
-        "parked": queue.parked,
-        "singleton": queue.singleton,
-        "paused": None if queue.paused is None else msgspec.to_builtins(queue.paused),
-    }

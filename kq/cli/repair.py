@@ -17,16 +17,16 @@ from kq.cli import document, offer
 from kq.cli.ask import YES, confirm, sure
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
-from kq.cli.failing import DONE, LATE, NO, BadArguments
+from kq.cli.failing import DONE, LATE, NO
 from kq.cli.frame import Duration, flags, verb, warn
 from kq.cli.orders import unknown_job
-from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, looking, settings
 from kq.cli.watch import watching
 from kq.control import REPAIRABLE, Answer, Control, JobInfo, Repaired, Where
-from kq.errors import NotRepaired
+from kq.errors import BadArguments, NotRepaired
 from kq.job import State
+from kq.plain import printable
 from kq.units import format_duration
 
 reason = click.option(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 
 import click
 import msgspec
 
 from kq.cli import SCHEMA
 from kq.cli.frame import flags
-from kq.cli.plain import cut, printable, printable_json
-from kq.units import format_duration
+from kq.plain import cut, printable, printable_json
+from kq.units import format_duration, format_rate
 
 #: Characters that a column is wide at most: one long name must not push all that follows off the screen.
 WIDEST = 60
@@ -53,6 +54,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
         click.echo(click.style(text, bold=True) if number == 0 else text)
 
 
+def when(instant: float) -> str:
+    """An instant for people, by the clock on their wall."""
+    return datetime.fromtimestamp(instant).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def width() -> int:
     """Columns of the terminal."""
     return shutil.get_terminal_size().columns
@@ -60,9 +66,7 @@ def width() -> int:
 
 def rate(number: float | None) -> str:
     """Something a second: 1,204, 31, 2.1, 0.042."""
-    if number is None:
-        return NOTHING
-    return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
+    return NOTHING if number is None else format_rate(number)
 
 
 def span(seconds: float | None) -> str:

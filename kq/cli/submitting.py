@@ -9,13 +9,13 @@ from typing import Any, get_type_hints
 import click
 
 from kq.app import App
-from kq.cli.failing import BadArguments
 from kq.cli.frame import flags
 from kq.cli.near import did_you_mean
 from kq.cli.show import print_json
 from kq.cli.submit import Line
 from kq.cli.target import any_app, settings
 from kq.clock import new_id
+from kq.errors import BadArguments
 from kq.job import Job, Settings
 from kq.jobtype import JobType
 

@@ -16,8 +16,8 @@ import click
 
 from kq.cli.failing import describe, report
 from kq.cli.frame import Duration, flags, wants_color
-from kq.cli.plain import cut, printable
 from kq.errors import BrokerError
+from kq.plain import cut, printable
 from kq.units import format_duration
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -17,10 +17,10 @@ from kq.app import App
 from kq.cli.changes import watch
 from kq.cli.frame import Duration, flags, verb
 from kq.cli.near import did_you_mean
-from kq.cli.plain import LONGEST, cut, printable, printable_json
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
 from kq.errors import ConfigError
+from kq.plain import LONGEST, cut, printable, printable_json
 from kq.worker import Processes, Worker
 from kq.worker.program import CONCURRENCY
 

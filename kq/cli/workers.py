@@ -7,7 +7,8 @@ from kq.cli.frame import flags, noun
 from kq.cli.show import print_json, print_table
 from kq.cli.target import looking
 from kq.cli.watch import watching
-from kq.control import Health, Heartbeat
+from kq.control import Heartbeat, schema
+from kq.control.compose import lease_left
 from kq.units import format_duration
 
 
@@ -26,7 +27,7 @@ def ls() -> None:
         if not beats:
             control.round_trip()  # nobody is there: perhaps because there is no broker
     if flags().json:
-        print_json([as_data(beat) for beat in beats])
+        print_json(list(map(schema.worker, beats)))
         return
     headings = ["WORKER", "HEALTH", "BEAT", "LEASE", "BUSY", "QUEUES", "RUNS"]
     none = "No worker was seen in the last hour. Start one: kq worker"
@@ -35,32 +36,6 @@ def ls() -> None:
 
 for ordered in (orders.retire, orders.ping):
     command.add_command(ordered)
-
-
-def as_data(beat: Heartbeat) -> dict[str, object]:
-    """The form that scripts rely on. Durations in seconds."""
-    worker = beat.worker
-    return {
-        "name": worker.name,
-        "health": beat.health.value,
-        "beat_age": round(beat.age, 3),
-        "lease": worker.lease,
-        "lease_left": round(lease_left(beat), 3),
-        "host": worker.host,
-        "pid": worker.pid,
-        "pool": worker.pool,
-        "slots": worker.slots,
-        "queues": worker.queues,
-        "singletons": worker.singletons,
-        "stopping": worker.stopping,
-        "retired": worker.retired or None,
-        "running": [{"id": job.id, "type": job.type, "queue": job.queue, "since": job.since} for job in worker.running],
-    }
-
-
-def lease_left(beat: Heartbeat) -> float:
-    """Seconds until the worker's jobs go to others, unless it beats before."""
-    return 0.0 if beat.health is Health.DEAD else max(0.0, beat.worker.lease - beat.age)
 
 
 def _row(beat: Heartbeat) -> list[str]:

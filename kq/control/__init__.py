@@ -50,6 +50,10 @@ class Control(Effects, Gauged, Reasons, Shots, Hears):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def apart(self) -> Control:
+        """The same with connections of its own, for another thread."""
+        return Control(self._app.apart() if self._inspector.traits.shared else self._app)
+
     def close(self) -> None:
         """End the connection to the broker."""
         self._inspector.close()

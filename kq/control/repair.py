@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -22,13 +22,16 @@ from kq.control.audit import Act
 from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.view import MOST, View
 from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
-from kq.job import ENDED, HIGHEST, LOWEST, State
+from kq.handle import Handle
+from kq.job import ENDED, HIGHEST, LOWEST, Job, State
 from kq.lock import Lock
 from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
 from kq.policy import YEAR
 from kq.record import Record, decode_record, encode, job_key, place_key
 from kq.standing import caller
 from kq.state.store import Write
+
+R = TypeVar("R")
 
 #: The states in which a job may be changed.
 REPAIRABLE = frozenset({State.READY, State.DELAYED, State.RETRYING, State.PAUSED, State.BURIED})
@@ -156,6 +159,15 @@ class Repair(View):
             if name in self._app.jobs:
                 self._app.jobs[name].signature.check(args, kwargs)
         return known is not None
+
+    def submit(self, job: Job[R], *, reason: str = "", by: str = "") -> Handle[R]:
+        """Submit a job as a human does: with a line in the audit. Raises what App.submit() does."""
+        queue = job.settings.over(self._app.defaults).queue or ""
+        act = Act(time.time(), by or caller(), "submitted", job.id, job.type, queue, one_line(reason))
+        self._app.store.write([audit.line(act)])
+        handle = self._app.submit(job)
+        audit.log.info("%s", act)
+        return handle
 
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
         """Set a job aside that waits or is delayed. Raises NotRepaired when nothing was done."""

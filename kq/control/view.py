@@ -34,6 +34,11 @@ class View:
         self._app = app
         self._inspector: Inspector = app.inspector()
 
+    @property
+    def app(self) -> App:
+        """Whose jobs and workers these are."""
+        return self._app
+
     # Workers.
 
     def heartbeat_check(self) -> list[Heartbeat]:

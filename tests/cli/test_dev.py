@@ -37,7 +37,10 @@ def sleep(seconds: float) -> None:
 @pytest.fixture
 def shop(place: Place) -> Place:
     place.write("jobs.py", JOBS.format(value=1))
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nworker: {pool: thread, concurrency: 1}\n")
+    place.write(
+        "kq.yaml",
+        "url: sqlite:///kq.db\napp: jobs:app\nworker: {pool: thread, concurrency: 1}\nweb: {listen: 127.0.0.1:0}\n",
+    )
     return place
 
 
@@ -122,6 +125,30 @@ def test_what_could_not_start_is_started_when_it_was_mended(shop: Place) -> None
         dev.until(READY)
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.ends() == 0
+
+
+def test_the_page_runs_beside_the_worker(shop: Place) -> None:
+    with running(shop, "dev") as dev:
+        dev.until("ready: http://127.0.0.1:")
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.ends() == 0
+    with running(shop, "dev", PYTHONPATH=hiding(shop, "starlette")) as dev:
+        dev.until("the web page needs  pip install 'kq-jobs[web]'")
+        dev.until(READY)
+
+
+def hiding(shop: Place, module: str) -> str:
+    """A Python path on which a module is not to be found."""
+    shop.write(
+        "hidden/sitecustomize.py",
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            raise ModuleNotFoundError(name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n",
+    )
+    return os.pathsep.join([str(shop.folder / "hidden"), Place.environment()["PYTHONPATH"]])
 
 
 def test_ctrl_c_once_lets_what_runs_finish(shop: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kq.cli.explain import find, read
-from kq.cli.failing import NotFound
+from kq.errors import NotFound
 from tests.cli.conftest import Place
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from kq.app import App
 from kq.broker import declare_missing
-from kq.cli.plain import LONGEST, printable, printable_json
 from kq.cli.worker import JSONLines, Lines
+from kq.plain import LONGEST, printable, printable_json
 from tests.cli.conftest import Place, worker
 
 #: A new line that looks like one of the log's, colours, a title, a bell, a C1 escape, bidi overrides, another line end.

@@ -18,6 +18,7 @@ import pytest
 import kq
 from kq import config
 from kq.cli.frame import VERBS, Root
+from kq.control.schema import WRITTEN
 from kq.errors import all_errors
 from scripts import reference
 from tests.docs.pages import ALL, ROOT, Page
@@ -160,7 +161,7 @@ def test_every_page_and_example_is_in_the_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["kq", "kq/worker", "kq/control", "transports/kq_transports", "transports/kq_transports/amqp"]
+    "package", ["kq", "kq/worker", "kq/control", "kq/web", "transports/kq_transports", "transports/kq_transports/amqp"]
 )
 def test_the_map_names_every_module(package: str) -> None:
     words = set(re.findall(r"\w+", Page(ROOT / "docs" / "architecture.md").text))
@@ -171,6 +172,7 @@ def test_the_map_names_every_module(package: str) -> None:
 def test_the_reference_is_what_the_code_says() -> None:
     assert REFERENCE.text == reference.page(), "run `make reference`"
     assert reference.SNAPSHOT.read_text() == reference.snapshot(), "run `make reference`"
+    assert reference.CLI.read_text() == WRITTEN.read_text(), "run `make reference`"
 
 
 def test_the_errors_are_what_kq_explain_says() -> None:

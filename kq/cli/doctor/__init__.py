@@ -15,11 +15,11 @@ from kq.cli.doctor import alerts, application, crew, host, server
 from kq.cli.doctor.finding import LEVELS, Finding, failed
 from kq.cli.failing import NO
 from kq.cli.frame import flags, verb
-from kq.cli.plain import printable
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.config import Loaded
 from kq.errors import ConfigError, KqError
+from kq.plain import printable
 
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -20,7 +20,6 @@ from rich.color import ColorSystem
 
 from kq.cli import status
 from kq.cli.condition import FAIL_IF, Condition
-from kq.cli.failing import BadArguments
 from kq.cli.frame import Duration, flags, run, same_options, verb, wants_color
 from kq.cli.monitor.session import Hands, Said, Session, nothing_else_writes
 from kq.cli.monitor.source import Live, Replay, Source
@@ -29,6 +28,7 @@ from kq.cli.monitor.terminal import Terminal
 from kq.cli.target import looking, settings
 from kq.cli.watch import EVERY, look_again
 from kq.control import Control
+from kq.errors import BadArguments
 from kq.snapshot import Snapshot
 
 #: Seconds between two looks of the screen when nobody says.

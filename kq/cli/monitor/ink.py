@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from kq.cli.plain import printable
+from kq.plain import printable
 
 #: Pieces beside each other.
 Line: TypeAlias = list[Segment]

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kq import snapshot
-from kq.cli.failing import BadArguments, describe
+from kq.cli.failing import describe
 from kq.cli.monitor.book import read_page
 from kq.cli.monitor.scene import Book, Page, Scene
 from kq.control import Control
+from kq.errors import BadArguments
 from kq.snapshot import Snapshot
 
 #: Seconds that an end waits for a look that is under way.

@@ -1,0 +1,116 @@
+"""The API: what may be seen and done, as JSON, by programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response, StreamingResponse
+
+from kq import __version__, metrics
+from kq.control.schema import SCHEMA
+from kq.errors import BadArguments, Forbidden
+from kq.event import encode
+from kq.plain import printable_json
+from kq.standing import Hearing
+from kq.web.acts import Act, Deed
+from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
+from kq.web.errors import described, status_of
+from kq.web.fields import from_form, from_json
+from kq.web.looks import Look
+from kq.web.openapi import HEARD, document
+
+#: Seconds that one may listen to events by one request.
+LONGEST = 300.0
+
+
+async def look(asked: Asked, at: Look) -> Response:
+    """What may be seen."""
+    said = from_form(at.fields, asked.query())
+    name = asked.name if "{name}" in at.path else ""
+    seen = await asked.desk.look(lambda control: at.see(control, asked.veil, name, said))
+    return told(asked.veil.data(seen))
+
+
+async def act(asked: Asked, at: Act) -> Response:
+    """What may be done."""
+    must_be_sealed(asked, asked.request.headers.get(SEAL_HEADER, ""))
+    said = from_json(at.fields, await _body(asked))
+    return told(asked.veil.data(await done(asked, at, said)))
+
+
+async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:
+    """What became of an act."""
+    name = asked.name if "{name}" in at.path else ""
+    return await asked.desk.change(lambda control: at.do(Deed(control, asked.veil, name, said, asked.by)))
+
+
+async def me(asked: Asked) -> Response:
+    """Who asks."""
+    return told({"name": asked.user.name, "role": asked.user.role, "seal": asked.seal})
+
+
+async def described_api(asked: Asked) -> Response:
+    """The description."""
+    return Response(json.dumps(document(root_of(asked.request)), indent=1), media_type="application/json")
+
+
+async def numbers(asked: Asked) -> Response:
+    """For Prometheus."""
+    shot = await asked.desk.snapshot()
+    text = metrics.text([metrics.of_build(__version__, shot.transport), *metrics.of_all(shot)])
+    return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+async def heard(asked: Asked, what: Hearing) -> Response:
+    """Events as they happen, for some time."""
+    said = from_form(HEARD, asked.query())
+    if said["seconds"] > LONGEST:
+        raise BadArguments(f"seconds can be {LONGEST:g} at most", fix="Ask again when it is over.")
+    if asked.desk.deaf:
+        full = Forbidden("as many listen already as may", fix="Try again later, or listen with kq events -f.")
+        return wrong(full, 429)
+    return StreamingResponse(_lines(asked, what, said), media_type="application/x-ndjson")
+
+
+async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIterator[bytes]:
+    events = asked.desk.events(what, said["job"], said["queue"], said["type"], said["seconds"])
+    async with aclosing(events):
+        async for event in events:
+            line = printable_json(json.dumps(asked.veil.data(json.loads(encode(event))), ensure_ascii=False))
+            yield line.encode() + b"\n"
+
+
+async def _body(asked: Asked) -> Any:
+    kind = asked.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BadArguments(f"a change is sent as application/json, not as {kind[:80] or 'nothing'}")
+    try:
+        body = await asked.request.body()
+    except ClientDisconnect:
+        raise BadArguments("the body is too large") from None
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadArguments(f"the body is no JSON: {error}") from error
+
+
+def told(data: Any, status: int = 200) -> Response:
+    """data as the command line prints it; an object says first by which schema."""
+    if isinstance(data, dict):
+        data = {"schema": SCHEMA, **data}
+    text = printable_json(msgspec.json.encode(data).decode())
+    return Response(text, status, media_type="application/json")
+
+
+def wrong(error: Exception, status: int | None = None) -> Response:
+    """An error, as the command line prints it."""
+    status = status or status_of(error)
+    answer = told({"error": described(error)}, status)
+    if status == 401:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="kq"'
+    return answer

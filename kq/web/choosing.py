@@ -1,0 +1,79 @@
+"""Which jobs are meant: by id, or by what is said of them.
+
+Text is searched in what may be seen of a job: who can't see a secret can't find it out by searching either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kq.control import MOST, Control, JobInfo, Where
+from kq.job import State
+from kq.web.fields import Field, Said
+from kq.web.veil import Veil
+
+LISTED = tuple(
+    state.value
+    for state in (
+        State.READY,
+        State.DELAYED,
+        State.RETRYING,
+        State.RESERVED,
+        State.RUNNING,
+        State.PAUSED,
+        State.BURIED,
+    )
+)
+#: The fields that choose jobs.
+CHOICE = (
+    Field("queue", "text", "Only jobs of this queue."),
+    Field("type", "text", "Only of this type: its name, its last part, or a pattern with *.", ""),
+    Field("error", "text", "Only ended by this exception, named likewise.", ""),
+    Field("place", "text", "Only failed at this place: file and function.", ""),
+    Field("search", "text", "Only with this text in what is shown of id, arguments and error.", ""),
+    Field("older", "duration", "Only buried, or submitted, longer ago.", 0.0),
+)
+
+
+def where(said: Said) -> Where:
+    """What is said, but for the text and the place."""
+    return Where(said["type"], said["error"], "", said["older"])
+
+
+def listed(control: Control, veil: Veil, said: Said, state: State | str | None, limit: int) -> list[JobInfo]:
+    """Jobs in their order, at most limit of each queue."""
+    if not (said["search"] or said["place"]):
+        return control.jobs(said["queue"], state, limit, where(said))
+    found = control.jobs(said["queue"], state, MOST, where(said))
+    counts: dict[str, int] = {}
+    fits = []
+    for job in _fitting(control, veil, said, found):
+        counts[job.queue] = counts.get(job.queue, 0) + 1
+        if counts[job.queue] <= limit:
+            fits.append(job)
+    return fits
+
+
+def buried(control: Control, veil: Veil, said: Said, ids: Sequence[str], limit: int | None) -> list[JobInfo]:
+    """The buried jobs that are meant, at most limit."""
+    if not (said["search"] or said["place"]):
+        return control.buried(said["queue"], ids=ids, where=where(said), limit=limit)
+    found = control.buried(said["queue"], ids=ids, where=where(said))
+    return list(_fitting(control, veil, said, found))[:limit]
+
+
+def _fitting(control: Control, veil: Veil, said: Said, jobs: Iterable[JobInfo]) -> Iterable[JobInfo]:
+    text, place = said["search"].casefold(), said["place"]
+    for job in jobs:
+        if place and job.failure.place != place:
+            continue
+        if not text or text in _seen(control, veil, job).casefold():
+            yield job
+
+
+def _seen(control: Control, veil: Veil, job: JobInfo) -> str:
+    shown: list[Any] = list(veil.arguments(control, job))
+    error = veil.data({"error": job.error})["error"]
+    return "\n".join([job.id, error, json.dumps(shown, ensure_ascii=False)])

@@ -1,0 +1,138 @@
+"""What every request passes before anything else: may its host be asked so, is it small, did our own page send it?
+
+And what every answer says to the browser: run, load and frame nothing that is not ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: Bytes that a request's body has at most: a job's own limit, and room for how a form writes it.
+BODY = 4 * 2**20
+SAFE = frozenset({"GET", "HEAD"})
+#: For probes, by whatever name they ask: it tells nothing.
+LIVE = "/livez"
+
+#: No inline script or style, nothing from elsewhere, no page of others round ours.
+POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: browsers would call the origin of our own forms null.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+class Guard:
+    """An ASGI application in front of another.
+
+    hosts: the names by which it may be asked, beside this host's own (DNS rebinding); None: whoever mounted it looks
+    after that.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = None if hosts is None else frozenset(map(str.lower, hosts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if wrong := self._wrong(scope, headers):
+            await PlainTextResponse(f"{wrong}\n", 403)(scope, receive, _covered(scope, send))
+        elif int(length if (length := headers.get("content-length", "0")).isdecimal() else BODY + 1) > BODY:
+            await PlainTextResponse(f"the request is larger than {BODY:,} bytes\n", 413)(
+                scope, receive, _covered(scope, send)
+            )
+        else:
+            await self._app(scope, _limited(receive), _covered(scope, send))
+
+    def _wrong(self, scope: Scope, headers: Headers) -> str:
+        host = headers.get("host", "")
+        if self._hosts is not None and not _is_live(scope) and not self._is_ours(scope, host):
+            return f"this page is not called {_name_of(host)[:100]!r}; kq web knows its names from web.hosts"
+        return "" if scope["method"] in SAFE else foreign(headers, host)
+
+    def _is_ours(self, scope: Scope, host: str) -> bool:
+        assert self._hosts is not None
+        name, server = _name_of(host), scope.get("server")
+        if name == "localhost" or name in self._hosts or (server is not None and name == str(server[0]).lower()):
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+def foreign(headers: Headers, host: str) -> str:
+    """Why a change is none that a page of ours asked for; "" when nothing speaks against it.
+
+    Browsers say where a request comes from; what is no browser says nothing, and needs a seal or a token all the same.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site not in (None, "same-origin"):
+        return "a page from elsewhere asked for this change"
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        return "a page from elsewhere asked for this change"
+    return ""
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_live(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) == LIVE
+
+
+def _limited(receive: Receive) -> Receive:
+    """receive, which fails when more comes than was allowed, whatever the header said."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > BODY:
+            return {"type": "http.disconnect"}
+        return message
+
+    return limited
+
+
+def _covered(scope: Scope, send: Send) -> Send:
+    """send, with what every answer says."""
+
+    async def covered(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return covered

@@ -1,0 +1,298 @@
+"""The page as an ASGI application: who asks, whether he may, and who answers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from kq.control import Control
+from kq.credential import Role
+from kq.errors import Forbidden, KqError
+from kq.standing import caller
+from kq.web import api, pages
+from kq.web.acts import ACTS, Act
+from kq.web.asked import SEAL, Asked, form_of, keep_visit, local, must_be_sealed, new_visit, root_of, visit_of
+from kq.web.desk import Desk
+from kq.web.drawing import draw
+from kq.web.errors import described, status_of
+from kq.web.fields import from_form
+from kq.web.guard import LIVE, SAFE, Guard
+from kq.web.identity import Authorize, User
+from kq.web.looks import LOOKS
+from kq.web.notices import notice_of
+from kq.web.openapi import API
+from kq.web.sessions import Doorkeeper, Seals, Sessions, Throttle
+from kq.web.veil import Veil
+
+log = logging.getLogger("kq.web")
+
+Answer: TypeAlias = Callable[[Asked], Awaitable[Response]]
+
+STATIC = Path(__file__).with_name("static")
+NOTICE = "kq_notice"
+#: Characters that a name, and a password, has at most where somebody signs in.
+LONG = 1024
+
+
+class Site:
+    """The page. Close it, where whoever mounts it does not run its lifespan.
+
+    authorize: who makes a request; without it doorkeeper is asked, and without him everybody may do everything. most:
+    the role that nobody goes beyond.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        *,
+        authorize: Authorize | None = None,
+        doorkeeper: Doorkeeper | None = None,
+        hosts: Collection[str] | None = None,
+        hide: Sequence[str] = (),
+        secret: bytes | None = None,
+        most: Role = "edit",
+    ) -> None:
+        self._most = most
+        self._desk, self._veil, self._seals = Desk(control), Veil(hide), Seals(secret)
+        self._authorize, self._doorkeeper = authorize, doorkeeper
+        self._sessions, self._throttle = Sessions(), Throttle()
+        self.routes = list(self._routes())
+        self._app = Guard(Starlette(routes=self.routes, lifespan=self._lifespan), hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def close(self) -> None:
+        """End the connections that were made for it."""
+        self._desk.close()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await run_in_threadpool(self.close)
+
+    # The ways.
+
+    def _routes(self) -> list[BaseRoute]:
+        """All that may be asked for; each way but three is for who may."""
+        return [
+            Route(LIVE, _live),
+            Route("/login", self._sign_in_page, methods=["GET"]),
+            Route("/login", self._sign_in, methods=["POST"]),
+            Mount("/static", _Files(directory=STATIC)),
+            self._way("POST", "/logout", "view", self._sign_out),
+            *self._api(),
+            *(self._way("POST", each.path, each.role, partial(self._act, at=each)) for each in ACTS),
+            self._way("GET", "/find", "view", _find),
+            *(self._way("GET", path, "view", partial(self._page, see=see)) for path, see in pages.PAGES.items()),
+        ]
+
+    def _api(self) -> list[BaseRoute]:
+        fixed: dict[str, Answer] = {
+            "/me": api.me,
+            "/openapi.json": api.described_api,
+            "/metrics": api.numbers,
+            "/events": partial(api.heard, what="events"),
+            "/logs": partial(api.heard, what="logs"),
+        }
+        return [
+            *(self._way("GET", API + path, "view", answer) for path, answer in fixed.items()),
+            *(self._way("GET", API + look.path, "view", partial(api.look, at=look)) for look in LOOKS),
+            *(self._way("POST", API + act.path, act.role, partial(api.act, at=act)) for act in ACTS),
+        ]
+
+    def _way(self, method: str, path: str, role: Role, answer: Answer) -> Route:
+        """A way for those who may do what takes this role."""
+        wrong = self._wrong_api if path.startswith(API) else self._wrong_page
+
+        async def endpoint(request: Request) -> Response:
+            user = await self._user(request)
+            if user is None:
+                return self._stranger(request)
+            if user.may(self._most):
+                user = replace(user, role=self._most)
+            visit = visit_of(request) or new_visit()
+            asked = Asked(request, user, visit, self._desk, self._veil, self._seals, self._doorkeeper is not None)
+            try:
+                if not user.may(role):
+                    raise Forbidden(f"{user.name} may {user.role}, and this takes the role {role}")
+                response = await answer(asked)
+            except Exception as error:
+                if status_of(error) == 500:
+                    log.exception("%s %s failed", method, request.url.path)
+                response = wrong(asked, error)
+            if visit != visit_of(request) and user.known_by != "token":
+                keep_visit(request, response, visit)
+            return response
+
+        route = Route(path.replace("{name}", "{name:path}"), endpoint, methods=[method], name=f"{method} {path}")
+        route.role = role  # type: ignore[attr-defined]
+        return route
+
+    # Who asks.
+
+    async def _user(self, request: Request) -> User | None:
+        if self._authorize is not None:
+            said = self._authorize(request)
+            return await said if inspect.isawaitable(said) else said
+        if self._doorkeeper is None:
+            return User(caller(), "edit", "nothing")
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self._doorkeeper.by_token(token.strip()[:LONG])
+        return self._sessions.user(visit_of(request))
+
+    def _stranger(self, request: Request) -> Response:
+        """What somebody hears whom nobody knows."""
+        path = request.url.path.removeprefix(root_of(request))
+        if path.startswith(API):
+            return api.wrong(Forbidden("nobody knows who asks", fix="Send a token: Authorization: Bearer …"), 401)
+        if self._doorkeeper is None:
+            return PlainTextResponse("you may not look at this page\n", 403)
+        if "hx-request" in request.headers or request.method not in SAFE:
+            return PlainTextResponse("sign in first\n", 401)
+        back = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
+        return RedirectResponse(f"{root_of(request)}/login?back={back}", 303)
+
+    # Signing in.
+
+    async def _sign_in_page(self, request: Request) -> Response:
+        return self._door(request, "", 200)
+
+    def _door(self, request: Request, wrong: str, status: int, name: str = "", wait: float = 0.0) -> Response:
+        if self._doorkeeper is None:
+            return PlainTextResponse("nobody signs in here\n", 404)
+        visit = visit_of(request) or new_visit()
+        back = local(unquote(request.query_params.get("back", "")))
+        values = {"root": root_of(request), "seal": self._seals.seal(visit), "back": back, "wrong": wrong, "name": name}
+        response = HTMLResponse(draw("login.html", False, {**values, "title": "Sign in"}), status)
+        if wait:
+            response.headers["Retry-After"] = str(int(wait) + 1)
+        keep_visit(request, response, visit)
+        return response
+
+    async def _sign_in(self, request: Request) -> Response:
+        if self._doorkeeper is None:
+            return PlainTextResponse("nobody signs in here\n", 404)
+        try:
+            form = await form_of(request)
+        except KqError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        said = {name: values[-1][:LONG] for name, values in form.items()}
+        name, address = said.get("name", ""), request.client.host if request.client else ""
+        if not self._seals.fits(visit_of(request), said.get(SEAL, "")):
+            return self._door(request, "This form was too old. Try again.", 403, name)
+        if wait := self._throttle.wait(address, name):
+            return self._door(request, f"Too many tries. Wait {wait:.0f} s.", 429, name, wait)
+        # Counted before it is known, so that many tries at once are counted too.
+        self._throttle.failed(address, name)
+        user = await run_in_threadpool(self._doorkeeper.by_password, name, said.get("password", ""))
+        if user is None:
+            log.warning("sign-in failed: %s from %s", name[:100], address)
+            return self._door(request, "Name or password is wrong.", 401, name)
+        self._throttle.succeeded(address, name)
+        log.info("sign-in: %s (%s) from %s", user.name, user.role, address)
+        self._sessions.end(visit_of(request))
+        response = RedirectResponse(local(said.get("back", "")) or f"{root_of(request)}/", 303)
+        keep_visit(request, response, self._sessions.begin(user))
+        return response
+
+    async def _sign_out(self, asked: Asked) -> Response:
+        form = await form_of(asked.request)
+        must_be_sealed(asked, form.get(SEAL, [""])[-1])
+        self._sessions.end(asked.visit)
+        response = RedirectResponse(asked.at("login" if asked.signs_in else ""), 303)
+        keep_visit(asked.request, response, new_visit())
+        return response
+
+    # Pages.
+
+    async def _page(self, asked: Asked, see: pages.See) -> Response:
+        page = await see(asked)
+        fragment = "hx-request" in asked.request.headers
+        notice = {} if fragment else _notice(asked.request)
+        values = {**page.values, "title": page.title, "tab": page.tab, "still": page.still, "notice": notice}
+        response = HTMLResponse(draw(page.template, fragment, {**self._common(asked), **values}))
+        if notice:
+            response.delete_cookie(NOTICE, path=root_of(asked.request) or "/", httponly=True, samesite="strict")
+        return response
+
+    def _common(self, asked: Asked) -> dict[str, Any]:
+        return {"asked": asked, "user": asked.user, "at": asked.at, "root": root_of(asked.request), "seal": asked.seal}
+
+    async def _act(self, asked: Asked, at: Act) -> Response:
+        form = await form_of(asked.request)
+        must_be_sealed(asked, form.pop(SEAL, [""])[-1])
+        back = local(form.pop("back", [""])[-1]) or _back(asked, at)
+        done = asked.veil.data(await api.done(asked, at, from_form(at.fields, form)))
+        response = RedirectResponse(back, 303)
+        notice = json.dumps(notice_of(at, done))
+        path = root_of(asked.request) or "/"
+        response.set_cookie(NOTICE, quote(notice[:2000]), max_age=30, path=path, httponly=True, samesite="strict")
+        return response
+
+    def _wrong_page(self, asked: Asked, error: Exception) -> Response:
+        told, status = described(error), status_of(error)
+        if "hx-request" in asked.request.headers:
+            return PlainTextResponse(told["message"], status)
+        values = {"told": asked.veil.data(told), "status": status, "title": "It can't be done", "tab": "", "notice": {}}
+        again = status == 503 and asked.request.method in SAFE
+        return HTMLResponse(draw("error.html", False, {**self._common(asked), **values, "again": again}), status)
+
+    @staticmethod
+    def _wrong_api(asked: Asked, error: Exception) -> Response:
+        return api.wrong(error)
+
+
+class _Files(StaticFiles):
+    """The page's own files; their addresses have kq's version in them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=86400"
+        return response
+
+
+async def _find(asked: Asked) -> Response:
+    """To the page of a job whose id somebody wrote into a form."""
+    return RedirectResponse(asked.at("jobs", "".join(asked.query().get("id", [""])).strip()), 303)
+
+
+async def _live(request: Request) -> Response:
+    """For probes: this program goes round. Whether the broker answers is another question."""
+    return PlainTextResponse("ok\n")
+
+
+def _back(asked: Asked, at: Act) -> str:
+    """Where to go after an act that does not say: to what it was done to, or among its like."""
+    noun = at.path.split("/")[1]
+    if "{name}" in at.path and noun in ("queues", "jobs"):
+        return asked.at(noun, asked.name)
+    return asked.at("" if noun == "types" else noun)
+
+
+def _notice(request: Request) -> dict[str, str]:
+    """What is to be said once, after an act."""
+    try:
+        said = json.loads(unquote(request.cookies.get(NOTICE, "")))
+    except ValueError:
+        return {}
+    return {str(name): str(text) for name, text in said.items()} if isinstance(said, dict) else {}

@@ -1,0 +1,44 @@
+// What the pages do beyond links and forms, all of which work without this.
+"use strict";
+
+// A page that nobody sees is not asked for, nor one in which somebody ticks, types or has opened something: what comes
+// would be put over it.
+function busy() {
+  const live = document.getElementById("live");
+  return (
+    document.hidden ||
+    live.querySelector("details[open], input:checked") !== null ||
+    (document.activeElement !== null && live.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"))
+  );
+}
+
+function stale(why) {
+  const told = document.getElementById("stale");
+  if (why && told.hidden) {
+    told.textContent = why + " What is shown is of " + new Date().toLocaleTimeString() + ".";
+  }
+  told.hidden = !why;
+}
+
+document.addEventListener("htmx:before:request", (event) => {
+  if (busy()) event.preventDefault();
+});
+
+document.addEventListener("htmx:before:response", (event) => {
+  const status = event.detail.ctx.response.status;
+  if (status === 401) {
+    location.reload();
+  } else if (status === 404) {
+    stale("It is not there any more.");
+  } else {
+    stale(status >= 400 ? "The page gets no answer from the broker." : "");
+  }
+  if (status >= 400 || busy()) event.preventDefault();
+});
+
+document.addEventListener("htmx:error", () => stale("The page gets no answer from its server."));
+
+document.addEventListener("visibilitychange", () => {
+  const live = document.getElementById("live");
+  if (!document.hidden && live.hasAttribute("hx-get")) live.dispatchEvent(new Event("poll"));
+});

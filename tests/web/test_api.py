@@ -1,0 +1,190 @@
+"""The API says what the command line prints, and its description says what it does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+
+import kq
+from kq.cli.frame import VERBS, Root
+from kq.control import Control
+from kq.web.acts import ACTS
+from kq.web.looks import LOOKS
+from kq.web.openapi import component, document, operations
+from kq.web.site import Site
+from scripts import reference
+from tests.web.conftest import Browser
+
+#: Verbs about this host, this terminal or one worker, which are nothing to ask a server for.
+LOCAL = {
+    "bench",
+    "completion",
+    "control",
+    "demo",
+    "dev",
+    "doctor",
+    "explain",
+    "health",
+    "init",
+    "monitor",
+    "web",
+    "worker",
+}
+DOCUMENT = document()
+
+
+def fits(form: str, value: Any) -> None:
+    """Raise unless value is as the description says of a form."""
+    schema = {"$ref": f"#/components/schemas/{component(form)}", "components": DOCUMENT["components"]}
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+@pytest.fixture
+def browser(guarded: Site, browse: Callable[..., Browser]) -> Browser:
+    return browse(guarded)
+
+
+def test_all_that_the_command_line_can_the_api_can(control: Control) -> None:
+    root = click.Context(Root(), info_name="kq")
+    groups = [click.Context(root.command.get_command(root, verb), root, verb) for verb in VERBS]  # type: ignore[attr-defined]
+    verbs = {leaf.command_path.removeprefix("kq ") for group in groups for leaf in reference.leaves(group)}
+    told = {look.form for look in LOOKS} | {act.form for act in ACTS} | {"events", "logs", "metrics"}
+    assert sorted(verbs - LOCAL - told) == []
+    assert sorted(LOCAL - verbs) == []
+
+
+def test_the_description_names_every_way_and_nothing_else(guarded: Site) -> None:
+    paths = {
+        (route.path.removeprefix("/api/v1").replace(":path", ""), next(iter(route.methods - {"HEAD"})).lower())  # type: ignore[attr-defined]
+        for route in guarded.routes
+        if getattr(route, "path", "").startswith("/api/v1/")
+    }
+    described = {(path, method) for path, method, _ in operations(DOCUMENT["paths"])}
+    assert described == paths - {("/openapi.json", "get")}
+
+
+def test_the_description_is_whole(browser: Browser) -> None:
+    told = browser.api("/openapi.json").json()
+    assert told["openapi"] == "3.1.0"
+    text = json.dumps(told)
+    names = re.findall(r'"#/components/schemas/([^"]+)"', text)
+    assert set(names) <= set(told["components"]["schemas"])
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in told["components"]["schemas"])
+    ids = [way["operationId"] for _, _, way in operations(told["paths"])]
+    assert len(ids) == len(set(ids))
+    for schema in told["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for path, method, way in operations(told["paths"]):
+        assert ("{name}" in path) == any(each["in"] == "path" for each in way.get("parameters", [])), (path, method)
+        assert way["responses"]["200"]
+
+
+def test_what_is_seen_is_as_the_description_says(browser: Browser, app: kq.App, control: Control) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+    buried = app.jobs["login"].submit("bo", "pw").id
+    control.bury(buried)
+    control.pause("images")
+    for look in LOOKS:
+        name = {"jobs": id, "queues": "doors", "effects": "nobody"}.get(look.path.split("/")[1], "")
+        answer = browser.api(look.path.replace("{name}", name))
+        if look.form == "effects show":
+            assert answer.status_code == 404
+            fits("error", answer.json())
+            continue
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        fits(look.form, answer.json())
+    assert [group["count"] for group in browser.api("/failures").json()] == [1]
+    assert [job["id"] for job in browser.api("/jobs?state=ready&queue=doors").json()] == [id]
+    assert "why" in browser.api(f"/jobs/{id}/why").json()
+
+
+def test_what_is_done_is_as_the_description_says(browser: Browser, app: kq.App, control: Control) -> None:
+    def done(path: str, form: str, **body: Any) -> Any:
+        answer = browser.api(path, body)
+        assert answer.status_code == 200, answer.text
+        fits(form, answer.json())
+        return answer.json()
+
+    id = done("/jobs", "submit", type="login", args=["ann", "pw"], kwargs={"note": "x"})["id"]
+    other = done("/jobs", "submit", type="login", args=["bo", "pw"], queue="gates", delay="5m")["id"]
+    assert done(f"/jobs/{id}/edit", "jobs edit", args=["anna", "***"])["changed"] == ["args.0"]
+    done(f"/jobs/{id}/bury", "jobs bury", reason="x")
+    assert done("/jobs/kick", "jobs kick", all=True, dry_run=True)["would_kick"] == [id]
+    assert done(f"/jobs/{id}/kick", "jobs kick")["kicked"] == [id]
+    done("/jobs/bury", "jobs bury", ids=[id, "nobody"])
+    done(f"/jobs/{id}/complete", "jobs complete", result={"a": 1})
+    done("/queues/gates/pause", "queues pause", reason="x")
+    done("/queues/gates/resume", "queues resume")
+    done("/types/login/pause", "queues pause")
+    done("/types/login/resume", "queues resume")
+    done(f"/jobs/{other}/revoke", "jobs revoke", interrupt=True)
+    done("/jobs/revoke", "jobs revoke all", ids=["nobody"])
+    done("/jobs/rm", "jobs rm", ids=["nobody"])
+    done("/queues/gates/purge", "queues purge")
+    done("/queues/gates/rm", "queues rm")
+    done("/workers/ping", "workers ping")
+    assert {act.by for act in control.audit()} == {"editor"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/queues/doors/pause", [], 422, "KQ202"),
+        ("/queues/doors/pause", {"reason": 5}, 422, "KQ202"),
+        ("/queues/doors/pause", {"polish": True}, 422, "KQ202"),
+        ("/queues/nobody/pause", {}, 404, "KQ502"),
+        ("/jobs/nobody/kick", {"answer": "maybe"}, 422, "KQ202"),
+        ("/jobs/nobody/rm", {}, 409, "KQ503"),
+        ("/jobs/nobody/edit", {}, 404, "KQ502"),
+        ("/jobs/kick", {"limit": 0, "all": True}, 422, "KQ202"),
+        ("/jobs/kick", {"older": "soon"}, 422, "KQ202"),
+        ("/jobs", {"type": "login", "args": ["a", "b"], "priority": True}, 422, "KQ202"),
+        ("/jobs", {"args": []}, 422, "KQ202"),
+        ("/effects/nobody/lift", {}, 409, "KQ503"),
+        ("/workers/nobody/retire", {}, 404, "KQ502"),
+    ],
+)
+def test_what_can_not_be_done_is_told_as_the_command_line_tells_it(
+    browser: Browser, path: str, body: Any, status: int, code: str
+) -> None:
+    answer = browser.api(path, body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+    fits("error", answer.json())
+
+
+def test_a_change_is_json(browser: Browser) -> None:
+    token = {"authorization": "Bearer edit-token"}
+    for content, kind in ((b"{", "application/json"), (b"{}", "text/plain"), (b"\xff", "application/json"), (b"", "")):
+        headers = {**token, **({"content-type": kind} if kind else {})}
+        answer = browser.client.post("/api/v1/queues/doors/pause", content=content, headers=headers)
+        assert answer.status_code == 422, answer.text
+    deep = b'{"reason": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    answer = browser.client.post(
+        "/api/v1/queues/doors/pause", content=deep, headers={**token, "content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
+def test_what_is_not_there_is_404_and_other_methods_405(browser: Browser) -> None:
+    assert browser.api("/nothing").status_code == 404
+    assert browser.client.delete("/api/v1/status").status_code == 405
+
+
+def test_numbers_are_told_to_prometheus(browser: Browser, app: kq.App) -> None:
+    app.jobs["login"].submit("ann", "pw")
+    answer = browser.api("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert 'kq_queue_jobs{queue="doors",state="ready"} 1' in answer.text
+
+
+def test_events_are_told_as_they_happen_for_some_time(browser: Browser, app: kq.App) -> None:
+    answer = browser.api("/events?seconds=0")
+    assert (answer.status_code, answer.text) == (200, "")
+    assert browser.api("/events?seconds=1h").status_code == 422

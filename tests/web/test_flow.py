@@ -1,0 +1,107 @@
+"""What the page is for, from end to end, on each broker: find what is wrong, put it right, see that it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import ContractWorld, buried
+from kq.control import Control
+from kq.web.site import Site
+from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
+from tests.web.conftest import Browser, words
+
+
+class Flow(ContractWorld):
+    @pytest.fixture
+    def browser(self, control: Control, browse: Callable[..., Browser]) -> Browser:
+        return browse(Site(control, hosts=()))
+
+    def test_what_failed_is_mended_and_put_back_and_what_is_in_doubt_is_answered(
+        self, browser: Browser, control: Control, jobs: Jobs, crew: Crew, queue: str, diary: Diary
+    ) -> None:
+        job = jobs.perform.submit(["bad"])
+        assert f"no live worker takes queue {queue}; 1 job is ready" in words(browser.get("/"))
+        crew.worker()
+        buried(control, queue, job)
+        page = browser.get("/buried").text
+        assert f"/jobs/{job.id}" in page
+        assert "BadJob" in page
+        said = browser.told(f"/jobs/{job.id}/edit", args='[["return"]]', reason="mended")
+        assert "edited args.0" in said
+        assert f"kicked {job.id}" in browser.told(f"/jobs/{job.id}/kick")
+        job.result(20)
+        done = words(browser.get(f"/jobs/{job.id}"))
+        assert "completed" in done
+        assert re.search("attempt 1: raised .* edited by .* mended .* kicked by", done), done
+        assert [start.word for start in diary.starts(job.id)] == ["bad", "return"]
+        self.answer_a_doubt(browser, control, jobs, queue)
+
+    def answer_a_doubt(self, browser: Browser, control: Control, jobs: Jobs, queue: str) -> None:
+        deed = jobs.deed.submit("raise OSError", "k")
+        buried(control, queue, deed)
+        (entry,) = browser.api("/effects?stage=doubt", token="").json()
+        assert entry["job"] == deed.id
+        assert "of 1 side effect nobody knows whether it happened" in words(browser.get("/"))
+        assert "Did it happen?" in words(browser.get("/effects"))
+        browser.told(f"/jobs/{deed.id}/kick", answer="done", outcome='"250 ok"', back="/effects")
+        deed.result(20)
+        assert browser.api("/effects?stage=doubt", token="").json() == []
+        assert "said that it happened" in words(browser.get("/audit"))
+
+    def test_a_queue_is_paused_and_its_worker_retired(
+        self, browser: Browser, control: Control, jobs: Jobs, crew: Crew, queue: str
+    ) -> None:
+        crew.worker()
+        jobs.note.submit().result(20)
+        (worker,) = control.workers()
+        assert "1 of 1 workers have heard" in browser.told(f"/queues/{queue}/pause", reason="later")
+        waiting = jobs.note.submit()
+        assert "later" in words(browser.get(f"/queues/{queue}"))
+        assert "paused by" in browser.api(f"/jobs/{waiting.id}/why", token="").json()["why"]
+        browser.told(f"/queues/{queue}/resume")
+        waiting.result(20)
+        assert worker.name in words(browser.get("/workers"))
+        assert f"retired {worker.name}" in browser.told(f"/workers/{worker.name}/retire")
+        eventually(lambda: not control.workers(), "the worker has ended")
+
+
+class TestOnMemory(OnMemory, Flow):
+    pass
+
+
+class TestOnSqlite(OnSqlite, Flow):
+    def test_events_are_heard_by_programs(self, browser: Browser, jobs: Jobs, crew: Crew, queue: str) -> None:
+        crew.worker()
+        over = threading.Event()
+
+        def feed() -> None:
+            while not over.is_set():
+                jobs.note.submit().result(20)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        try:
+            answer = browser.api(f"/events?queue={queue}&seconds=1.5", token="")
+        finally:
+            over.set()
+            feeder.join()
+        heard = [json.loads(line) for line in answer.text.splitlines()]
+        assert {"started", "completed"} <= {event["event"] for event in heard}
+        assert {event["queue"] for event in heard} == {queue}
+
+
+class TestOnRedis(OnRedis, Flow):
+    pass
+
+
+class TestOnRabbit(OnRabbit, Flow):
+    pass

@@ -1,0 +1,185 @@
+"""What the pages show, to whom, and what they hide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+import kq
+from kq.control import Control
+from kq.web import asgi_app
+from kq.web.pages import PAGES
+from kq.web.site import Site
+from tests.web.conftest import Browser, by_header, words
+
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[2J"
+SECRET = "s3cret-pw"
+
+
+@pytest.fixture
+def jobs(app: kq.App, control: Control) -> dict[str, str]:
+    """One job of each kind, by what became of it; ids."""
+    login, resize = app.jobs["login"], app.jobs["resize"]
+    ids = {
+        "ready": login.submit("ann", SECRET, note=HOSTILE, api_key=SECRET).id,
+        "delayed": resize.options(delay=600).submit("late.png").id,
+        "buried": login.submit("bo", SECRET, api_key=SECRET).id,
+    }
+    control.bury(ids["buried"], f"password={SECRET} {HOSTILE}", by="ops")
+    control.pause("images", reason=HOSTILE, by="ops")
+    return ids
+
+
+def test_the_overview_says_first_what_needs_a_look(open_page: Browser, jobs: dict[str, str]) -> None:
+    said = words(open_page.get("/"))
+    worst, paused, buried = (
+        said.index("no live worker takes queue doors; 1 job is ready kq worker -Q doors"),
+        said.index("queue images is paused by ops"),
+        said.index("1 job of queue doors lies buried"),
+    )
+    assert worst < paused < buried < said.index("oldest ready")
+
+
+def test_a_queue_says_why_its_jobs_wait(open_page: Browser, jobs: dict[str, str]) -> None:
+    said = words(open_page.get("/queues/doors"))
+    assert "queue doors: no live worker takes it; 1 job is ready" in said
+    assert "paused by ops" in words(open_page.get("/queues/images"))
+
+
+def test_jobs_are_filtered(open_page: Browser, jobs: dict[str, str]) -> None:
+    def shown(query: str) -> set[str]:
+        text = open_page.get(f"/jobs?{query}").text
+        return {kind for kind, id in jobs.items() if f"/jobs/{id}" in text}
+
+    assert shown("") == {"ready", "delayed", "buried"}
+    assert shown("state=buried") == {"buried"}
+    assert shown("queue=images") == {"delayed"}
+    assert shown("type=log*") == {"ready", "buried"}
+    assert shown("search=LATE.png") == {"delayed"}
+    assert shown("older=1h") == set()
+    assert shown("limit=1&queue=doors&state=ready") == {"ready"}
+
+
+def test_a_secret_is_not_found_by_searching_for_it(open_page: Browser, jobs: dict[str, str]) -> None:
+    for text in (SECRET, SECRET[:3]):
+        assert jobs["ready"] not in open_page.get(f"/jobs?search={text}").text
+        assert open_page.api(f"/jobs?search={text}", token="").json() == []
+        assert open_page.api(f"/failures?search={text}", token="").json() == []
+        assert f"/jobs/{jobs['buried']}" not in open_page.get(f"/buried?search={text}").text
+
+
+def test_no_page_shows_a_secret_or_lets_text_of_strangers_be_more_than_text(
+    open_page: Browser, jobs: dict[str, str]
+) -> None:
+    for path in [*(each.replace("{name}", "doors") for each in PAGES), *(f"/jobs/{id}" for id in jobs.values())]:
+        text = open_page.get(path).text
+        assert SECRET not in text, path
+        assert not re.search("<script>alert|\u202e|\x1b", text), path
+    shown = open_page.get(f"/jobs/{jobs['ready']}").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in shown
+    for path in (f"/jobs/{jobs['ready']}", f"/jobs/{jobs['buried']}", "/jobs", "/audit", "/failures", "/status"):
+        text = open_page.api(path, token="").text
+        assert SECRET not in text, path
+        assert "\u202e" not in text, path
+
+
+def test_a_job_shows_its_history_and_what_may_be_done(open_page: Browser, jobs: dict[str, str]) -> None:
+    said = words(open_page.get(f"/jobs/{jobs['buried']}"))
+    assert "login buried" in said
+    assert "buried by ops" in said
+    assert '"bo", "***"' in said
+    assert [word for word in ("Kick", "Edit", "Complete", "Delete", "Revoke") if word in said] == [
+        "Kick",
+        "Edit",
+        "Complete",
+        "Delete",
+    ]
+    assert "due" in words(open_page.get(f"/jobs/{jobs['delayed']}"))
+
+
+def test_names_that_were_named_are_hidden_too(
+    control: Control, browse: Callable[..., Browser], jobs: dict[str, str]
+) -> None:
+    browser = browse(Site(control, hosts=(), hide=["pa*", "note"]))
+    delayed = browser.get(f"/jobs/{jobs['delayed']}").text
+    assert "late.png" not in delayed
+    assert "alert" not in browser.get(f"/jobs/{jobs['ready']}").text
+    assert browser.api(f"/jobs/{jobs['delayed']}", token="").json()["args"] == ["***"]
+    assert browser.api("/jobs?search=late", token="").json() == []
+
+
+def test_who_may_only_look_is_offered_nothing_else(
+    control: Control, browse: Callable[..., Browser], jobs: dict[str, str]
+) -> None:
+    browser = browse(asgi_app(control, authorize=by_header))
+
+    def offered(role: str, path: str) -> set[str]:
+        text = browser.client.get(path, headers={"x-role": role}).text
+        return set(re.findall(r'(?:form)?action="[^"]*/([a-z]+)"', text)) - {"jobs", "find", "effects"}
+
+    for path in (
+        "/",
+        "/queues/doors",
+        "/jobs?state=buried",
+        "/buried",
+        "/workers",
+        "/effects",
+        f"/jobs/{jobs['buried']}",
+    ):
+        assert offered("view", path) == set(), path
+    assert offered("operate", "/queues/doors") == {"pause", "kick"}
+    assert offered("edit", "/queues/doors") == {"pause", "kick", "purge"}
+    assert offered("operate", f"/jobs/{jobs['buried']}") == {"kick"}
+    assert offered("edit", f"/jobs/{jobs['buried']}") == {"kick", "edit", "complete", "rm"}
+
+
+def test_where_the_settings_protect_it_all_may_only_look(
+    control: Control, browse: Callable[..., Browser], jobs: dict[str, str]
+) -> None:
+    browser = browse(Site(control, hosts=(), most="view"))
+    assert "action=" not in browser.get("/queues/doors").text
+    assert browser.post("/queues/doors/pause", browser.api("/me", token="").json()["seal"]).status_code == 403
+
+
+def test_what_lives_comes_alone_when_the_page_asks_again(open_page: Browser, jobs: dict[str, str]) -> None:
+    whole = open_page.get("/queues").text
+    part = open_page.get("/queues", headers={"hx-request": "true"}).text
+    assert "<html" not in part
+    assert "/queues/doors" in part
+    assert 'hx-get="/queues" hx-trigger="every 2s, poll"' in whole
+
+
+def test_what_is_not_there_is_said(open_page: Browser) -> None:
+    for path, told in (("/queues/nobody", "no queue"), ("/jobs/nobody", "no job"), ("/jobs?limit=0", "limit can")):
+        answer = open_page.get(path)
+        assert answer.status_code in (404, 422)
+        assert told in answer.text
+    assert open_page.get("/find?id=%20a/b%20").headers["location"] == "/jobs/a%2Fb"
+
+
+def test_a_queue_may_be_called_as_it_likes(open_page: Browser, app: kq.App, control: Control) -> None:
+    for name in ("a/b", "a b", "ä?x=1&y#z", "pause", "x/pause", '"><b>'):
+        app.submit(kq.Job(name, "resize", ("x",), settings=app.jobs["resize"].options(queue=name).settings))
+    listed = open_page.get("/queues").text
+    links = re.findall(r'<th scope="row"><a href="(/queues/[^"]+)"', listed)
+    assert len(links) == 8
+    for link in links:
+        assert open_page.get(link).status_code == 200, link
+        assert open_page.post(f"{link}/pause").status_code == 303, link
+    assert all(queue.paused for queue in control.queues())
+
+
+def test_a_broker_that_does_not_answer_is_said_and_asked_again(browse: Callable[..., Browser]) -> None:
+    app = kq.App("shop", "redis://127.0.0.1:1/0", submit_timeout=0.2)
+    with Control(app) as control:
+        browser = browse(Site(control, hosts=()))
+        answer = browser.get("/")
+        assert answer.status_code == 503
+        assert '<meta http-equiv="refresh" content="5">' in answer.text
+        assert browser.get("/", headers={"hx-request": "true"}).status_code == 503
+        told = browser.api("/status", token="")
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "KQ302")
+        assert browser.get("/livez").status_code == 200
+    app.close()
