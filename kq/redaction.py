@@ -25,9 +25,11 @@ _NAME = re.compile(
     rf"(?:^|[_\-.\s])(?:{_WORDS}|ssn|card(?:_?number)?)(?:$|[_\-.\s\d])|(?:password|secret|token|apikey)$",
     re.IGNORECASE,
 )
-#: JSON web tokens, and long runs of hex or base64 that hold both letters and digits.
+#: JSON web tokens, and long runs of hex or base64 that hold both letters and digits; and what looks like one and is
+#: none, as a traceback names it: the path of a file.
 _TOKEN = re.compile(
-    r"\beyJ[\w\-]+\.[\w\-.]+|(?<![\w/+\-])(?=[\w/+\-]*\d)(?=[\w/+\-]*[A-Za-z])[A-Za-z0-9_/+\-]{32,}={0,2}"
+    r"(?P<file>File \"[^\"\n]+\", line )|\beyJ[\w\-]+\.[\w\-.]+"
+    r"|(?<![\w/+\-])(?=[\w/+\-]*\d)(?=[\w/+\-]*[A-Za-z])[A-Za-z0-9_/+\-]{32,}={0,2}"
 )
 _SAID = re.compile(rf"\b([\w\-]*(?:{_WORDS}))([\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&)]+\3", re.IGNORECASE)
 
@@ -87,7 +89,7 @@ def restored(edited: Any, shown: Any, whole: Any) -> Any:
 
 def redacted_text(text: str) -> str:
     """text, such as an error's, without passwords in URLs, tokens, and what follows password=."""
-    return _TOKEN.sub(HIDDEN, _SAID.sub(rf"\1\2{HIDDEN}", redact(text)))
+    return _TOKEN.sub(lambda found: found["file"] or HIDDEN, _SAID.sub(rf"\1\2{HIDDEN}", redact(text)))
 
 
 def shown_call(type: str, names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from kq.cli.monitor import has_unicode
 from kq.conformance.contract.waiting import eventually
 from kq.standing import caller
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
-from tests.cli.conftest import Place
+from tests.cli.conftest import Place, worker
 from tests.cli.screen import Screen, at_a_screen, resize
 from tests.conftest import available
 from tests.servers import RedisServer
@@ -118,6 +118,50 @@ def shop(place: Place) -> Place:
     return place
 
 
+def test_jobs_of_a_queue_are_buried_kicked_run_now_and_revoked(shop: Place) -> None:
+    assert shop.kq("submit", "later", "--delay", "1h").code == 0
+    with monitor(shop) as screen:
+        screen.see("● live", "default")
+        screen.press("\r")
+        screen.see("▸ work", "later", "in 59m")
+        screen.press("by")
+        screen.wait(lambda seen: "1 buried" in seen and "0 ready" in seen, "it is buried")
+        screen.press("/state:buried\r")
+        screen.see("▸ work")
+        screen.press("Kr" + "it may go on\ry")
+        screen.see("kicked 1", "1 ready")
+        screen.press("\x1b/later\r")
+        screen.see("▸ later")
+        screen.press("Ry")
+        screen.see("2 ready", "0 delayed")
+        screen.press("xy")
+        screen.see("1 ready", "Revoked")
+        screen.press("qq")
+    with Control(App("shop", url=f"sqlite:///{shop.folder}/kq.db")) as control:
+        acts = [(act.act, act.reason) for act in control.audit()]
+    assert [act for act, _ in acts] == ["revoked", "edited", "kicked", "buried"]
+    assert acts[2] == ("kicked", "it may go on")
+
+
+def test_what_failed_last_is_opened_and_kicked_and_a_worker_retired(shop: Place) -> None:
+    shop.write("jobs.py", "import kq\napp = kq.App('shop')\n@app.job\ndef work(n: int) -> None: raise ValueError(n)\n")
+    shop.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nlease: {length: 3s}\n")
+    assert shop.kq("submit", "jobs.work", "7", "-A", "jobs:app").code == 0
+    with worker(shop, "--pool", "thread", "-c", "1") as process, monitor(shop, "--every", "1s") as screen:
+        screen.see("● live", "ValueError: 7")
+        screen.press("3\r")
+        screen.see("is buried", "jobs.work(7)", "jobs.py", "raise ValueError(n)")
+        screen.press("K")
+        screen.see("Kick jobs.work")
+        screen.press("y")
+        screen.see("kicked 1")
+        screen.press("2D")
+        screen.see("kq workers retire")
+        screen.press("y")
+        screen.see("Retired")
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_the_terminal_is_as_it_was_when_the_monitor_is_told_to_end(shop: Place, number: int, code: int) -> None:
     with monitor(shop) as screen:
@@ -131,7 +175,7 @@ def test_the_terminal_is_as_it_was_when_the_monitor_is_told_to_end(shop: Place, 
 def test_the_terminal_is_as_it_was_when_the_monitor_fails_and_the_reason_is_told(place: Place) -> None:
     shots = [msgspec.structs.replace(SHOT, at=SHOT.at + number) for number in (0, 999)]
     recorded = place.write("shots", "\n".join([*(snapshot.encode(shot).decode() for shot in shots), "nonsense"]))
-    with monitor(place, "--replay", str(recorded), "--every", "0.5s") as screen:
+    with monitor(place, "--replay", str(recorded), "--every", "1s") as screen:
         screen.see("replay 1/3")
         screen.press("\x1b[C")
         assert screen.end() == 65
@@ -166,7 +210,7 @@ def test_a_broker_that_goes_away_is_told_and_comes_back(place: Place) -> None:
     with available(RedisServer) as server:
         place.write("kq.yaml", f"url: {server.url}\nsubmit_timeout: 1s\n")
         assert place.kq("submit", "work", "1").code == 0
-        with monitor(place, "--every", "0.5s") as screen:
+        with monitor(place, "--every", "1s") as screen:
             screen.see("● live", "ready 1")
             server.kill()
             screen.see("✗ broker lost", "KQ3")
@@ -208,7 +252,7 @@ def test_a_job_is_edited_in_an_editor(shop: Place) -> None:
 
 
 def test_what_is_recorded_is_played_again(shop: Place) -> None:
-    with monitor(shop, "--record", "shots", "--every", "0.5s") as screen:
+    with monitor(shop, "--record", "shots", "--every", "1s") as screen:
         screen.see("● live", "ready 1")
         eventually(lambda: (shop.folder / "shots").read_bytes().count(b"\n") > 2, "three looks are written")
         screen.press("q")

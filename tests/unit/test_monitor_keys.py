@@ -132,6 +132,7 @@ def test_a_key_asks_for_the_command_line_that_does_the_same(
     ("pressing", "told"),
     [
         (["K"], "nothing lies buried in imports"),
+        (["g", "K"], "nothing of shop.send_email lies buried"),
         (["3", "K"], "K kicks jobs that are buried; R runs one now that is delayed; this is retrying"),
         (["3", "j", "b"], "b buries jobs that wait or are delayed; this is buried"),
         (
@@ -279,6 +280,17 @@ def test_pages_open_and_close_one_above_the_other() -> None:
     assert pressed("j", "j", "k", ui=ui, scene=ON_BILL)[0].scroll == 1
 
 
+def test_a_page_has_a_filter_of_its_own_and_the_board_keeps_its() -> None:
+    ui, _ = pressed("/", *"grow", "enter", "enter", scene=ON_DEFAULT)
+    assert (ui.page, ui.filter) == (DEFAULT, "")
+    ui, _ = pressed("/", *"bill", "enter", ui=ui, scene=ON_DEFAULT)
+    assert [job.type for job in listing.jobs(ui, ON_DEFAULT, DEFAULT)] == ["shop.bill"]
+    assert pressed("esc", ui=ui)[0].page == DEFAULT
+    for keys_back in (["esc", "esc"], ["1"], ["tab"], ["g"]):
+        back, _ = pressed(*keys_back, ui=ui)
+        assert (back.page, back.filter) == (None, "grow")
+
+
 @pytest.mark.parametrize(
     ("key", "act"), [("q", Quit()), ("redraw", Redraw()), ("y", Copy("imports")), ("left", None), ("z", None)]
 )
@@ -295,8 +307,8 @@ def test_what_is_pasted_presses_nothing() -> None:
 
 
 def test_looking_and_freezing() -> None:
-    assert pressed("-")[0].every == 2.0
-    assert pressed("+", "+")[0].every == 0.5
+    assert pressed("-", "-")[0].every == 5.0
+    assert pressed("-", "+", "+")[0].every == 1.0
     assert pressed("f")[0].frozen
     assert pressed("?")[0].helping
     assert not pressed("?", "K")[0].helping

@@ -18,19 +18,20 @@ from rich.console import Console
 from kq.cli.monitor.board import Picture, Size, render
 from kq.cli.monitor.ink import width_of
 from kq.cli.monitor.scene import Page, Scene
-from kq.cli.monitor.state import Ask, Do, Spot, Told, Typing, Ui
+from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
 from kq.snapshot import DoubtRow, Paused, Snapshot
 from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
 KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
+ON_BILL = replace(SCENE, book=BILL_BOOK)
 LOST = replace(SCENE, trouble="KQ302 redis://cache-1:6379/0 does not answer: Connection refused", age=12.0, retry=4.0)
 GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError")
 
 SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
     "80x24": (Ui(), SCENE, Size(80, 24)),
     "100x30": (Ui(), SCENE, Size(100, 30)),
-    "160x45": (Ui(pane="failures"), replace(SCENE, book=replace(BILL_BOOK, page=replace(BILL))), Size(160, 45)),
+    "160x45": (Ui(pane="failures", spots={"failures": Spot(BILL.name)}), ON_BILL, Size(160, 45)),
     "60x15": (Ui(), SCENE, Size(60, 15)),
     "220x50": (Ui(pane="workers"), SCENE, Size(220, 50)),
     "ascii": (Ui(marks=frozenset({"mail"})), SCENE, Size(100, 30)),
@@ -39,10 +40,10 @@ SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
     "broker-lost": (Ui(), replace(SCENE, shot=msgspec.structs.replace(SHOT, broker="it is away")), Size(100, 30)),
     "first-look": (Ui(), Scene(now=SCENE.now, app="shop"), Size(80, 24)),
     "nothing-there": (Ui(), replace(SCENE, shot=Snapshot(at=SHOT.at, missing=("no control",))), Size(80, 24)),
-    "job": (Ui(opened=(BILL,)), replace(SCENE, book=BILL_BOOK), Size(100, 30)),
-    "queue": (Ui(opened=(DEFAULT,)), replace(SCENE, book=DEFAULT_BOOK), Size(100, 30)),
-    "worker": (Ui(opened=(Page("worker", "app-1-9f3c"),)), SCENE, Size(100, 30)),
-    "group": (Ui(opened=(GROUP,)), SCENE, Size(100, 30)),
+    "job": (Ui(opened=(BILL,), outer=("",)), ON_BILL, Size(100, 30)),
+    "queue": (Ui(opened=(DEFAULT,), outer=("",)), replace(SCENE, book=DEFAULT_BOOK), Size(100, 30)),
+    "worker": (Ui(opened=(Page("worker", "app-1-9f3c"),), outer=("",)), SCENE, Size(100, 30)),
+    "group": (Ui(opened=(GROUP,), outer=("",)), SCENE, Size(100, 30)),
     "question": (Ui(asks=KICK, pane="failures"), SCENE, Size(80, 24)),
     "help": (Ui(helping=True), SCENE, Size(100, 30)),
 }
@@ -101,9 +102,9 @@ DOINGS = [
     Ui(typing=Typing("filter", EVIL)),
     Ui(typing=Typing("verb", "jobs ", offers=(EVIL,)), told=Told(EVIL)),
     Ui(told=Told(EVIL, bad=True), filter="a"),
-    Ui(opened=(Page("queue", "default" + EVIL),)),
-    Ui(opened=(Page("worker", "app-1-9f3c" + EVIL),)),
-    Ui(opened=(BILL,)),
+    Ui(opened=(Page("queue", "default" + EVIL),), outer=("",)),
+    Ui(opened=(Page("worker", "app-1-9f3c" + EVIL),), outer=("",)),
+    Ui(opened=(BILL,), outer=("",)),
 ]
 
 
@@ -155,10 +156,29 @@ def test_a_worker_with_other_code_and_a_singletons_seat_are_seen() -> None:
     seen = text_of(render(Ui(), SCENE, Size(160, 45)))
     assert "app-2-1d20 ≠1.3.9" in seen
     assert "mail¹" in seen
-    assert "its jobs go to others in 6s" in seen
+    assert "→ reclaimed in 6s" in seen
 
 
 def test_without_workers_or_control_the_screen_says_what_to_do() -> None:
     seen = text_of(render(Ui(), replace(SCENE, shot=Snapshot(at=1.0, missing=("nobody makes rounds",))), Size(80, 24)))
     assert "Start one: kq worker" in seen
     assert "nobody makes rounds" in seen
+
+
+def test_what_was_done_to_a_job_from_here_is_seen_until_it_fails_again() -> None:
+    def fate(done_at: float) -> str:
+        ui = Ui(done={"019e6f2b01": Done("kicked", done_at)})
+        seen = text_of(render(ui, SCENE, Size(100, 30)))
+        return next(line for line in seen.splitlines() if "shop.bill" in line)
+
+    assert "kicked" in fate(SHOT.at)
+    assert "buried" in fate(SHOT.at - 20)
+
+
+def test_a_long_reason_why_nothing_was_done_is_told_whole() -> None:
+    told = Told(
+        "KQ503 nothing was done to job 019e6f2b01: it is not there any more, has changed, or a worker has it " * 2,
+        bad=True,
+    )
+    seen = text_of(render(Ui(told=told), SCENE, Size(100, 30)))
+    assert "".join(seen.split()).endswith("".join(told.text.split()))

@@ -74,3 +74,9 @@ def test_a_call_names_its_positional_arguments_to_hide_them() -> None:
 def test_what_is_long_is_cut() -> None:
     assert len(shown_call("f", (), ["é" * 5000], {})) < 300
     assert len(shown_call("f", (), ["x y"] * 5000, {})) <= 2001
+
+
+def test_the_paths_of_a_traceback_are_shown() -> None:
+    frame = '  File "/srv/app-releases-2026/shop-4711/lib/python3.13/site-packages/shop/billing.py", line 88, in bill'
+    assert redacted_text(frame) == frame
+    assert redacted_text(f"{frame}: {'a1' * 20}").endswith(HIDDEN)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import click
 from rich.color import ColorSystem
@@ -95,7 +96,7 @@ def _watch(
         )
         stack.enter_context(nothing_else_writes())
         terminal = stack.enter_context(Terminal(sys.stdin.fileno(), sys.stdout.fileno(), color))
-        hands = Hands(partial(_quietly, same_options()), partial(_openly, same_options()))
+        hands = Hands(partial(_quietly, same_options()), partial(_openly, same_options(), sys.stdin))
         Session(terminal, source, hands, ui, ascii=ascii or not has_unicode(os.environ)).run()
 
 
@@ -131,11 +132,11 @@ def _quietly(options: Words, words: Words) -> Said:
     return Said(printed.getvalue(), good=code == 0)
 
 
-def _openly(options: Words, words: Words) -> None:
+def _openly(options: Words, keyboard: TextIO, words: Words) -> None:
     """Carry out a command line of kq on the terminal, and let people read what it says."""
     subprocess.run([sys.executable, "-m", "kq", *options, *words], check=False)
     click.echo("\nEnter goes back to the monitor. ", nl=False)
-    sys.stdin.readline()
+    keyboard.readline()
 
 
 def has_unicode(environ: Mapping[str, str]) -> bool:

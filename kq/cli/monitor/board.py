@@ -27,6 +27,7 @@ from kq.cli.monitor.ink import (
     ascii_only,
     chart,
     clipped,
+    faded,
     fitted,
     width_of,
 )
@@ -83,16 +84,19 @@ def render(ui: Ui, scene: Scene, size: Size, *, ascii: bool = False) -> Picture:
 def _lines(ui: Ui, scene: Scene, size: Size) -> Iterator[Line]:
     width = size.width
     yield header.place(ui, scene, width)
-    yield header.sums(scene, width)
+    is_old = scene.freshness in ("stale", "lost")
+    sums = header.sums(scene, width)
+    yield faded(sums) if is_old else sums
     notes = [] if ui.helping or (size.height < 10 and not scene.trouble) else header.notes(scene, width)
     yield from notes
-    room = size.height - 3 - len(notes)
+    bottom = header.bottom(ui, width)
+    room = size.height - 2 - len(bottom) - len(notes)
     body = list(_body(ui, scene, width, room))[:room]
-    if scene.freshness in ("stale", "lost"):
-        body = list(map(panes.restyled_dim, body))
+    if is_old:
+        body = list(map(faded, body))
     yield from body
     yield from [fitted([], width)] * (room - len(body))
-    yield header.bottom(ui, scene, width)
+    yield from bottom
 
 
 def _body(ui: Ui, scene: Scene, width: int, height: int) -> Iterator[Line]:
@@ -115,7 +119,7 @@ def _over(lines: list[Line], window: list[Line], size: Size) -> list[Line]:
     """lines with a window over their middle; what is around it steps back."""
     top = max(0, (size.height - len(window)) // 2)
     left = max(0, (size.width - width_of(window[0])) // 2)
-    lines = [panes.restyled_dim(line) for line in lines]
+    lines = [faded(line) for line in lines]
     for number, row in enumerate(window[: size.height - top]):
         under = list(Segment.divide(lines[top + number], [left, left + width_of(row), size.width]))
         lines[top + number] = fitted([*under[0], *row, *under[2]], size.width)
@@ -205,7 +209,7 @@ def _no_failures(ui: Ui, shot: Snapshot) -> str:
     if ui.filter:
         return "No failure fits the filter."
     if shot.totals.buried:
-        return f"None of the last hour. {shot.totals.buried:,} jobs lie buried: g groups them, a queue lists them."
+        return f"None of the last hour; {shot.totals.buried:,} buried: g shows for what, Enter on a queue shows which."
     return "None of the last hour."
 
 

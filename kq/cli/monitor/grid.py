@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from rich.segment import Segment
 
-from kq.cli.monitor.ink import ACCENT, CHOSEN, DIM, PLAIN, Line, fitted, restyled, width_of
+from kq.cli.monitor.ink import ACCENT, CHOSEN, DIM, PLAIN, Line, fitted, width_of
 
 R = TypeVar("R")
 #: Cells between two columns, and before the first: for the mark of the chosen row.
@@ -19,7 +19,7 @@ GAP, MARGIN = 2, 2
 class Column(Generic[R]):
     """width: cells that it takes at least; most: that it takes at most, while there is room. right: for numbers.
 
-    weight: the columns with the least are left out first where there is no room.
+    weight: the columns with the least are left out first where there is no room; the one with the most names the row.
     """
 
     heading: str
@@ -45,13 +45,13 @@ def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int, marks: Ma
     widths = _widths(shown, cells, width - MARGIN)
     heads = [[Segment(column.heading, DIM)] for column in shown]
     lines = [_line([Segment(" " * MARGIN, PLAIN)], heads, shown, widths, width)]
+    name = max(range(len(shown)), key=lambda number: shown[number].weight)
     for number, row in enumerate(cells):
         is_chosen, is_marked = number == marks.chosen, number in marks.marked
-        mark = Segment(("▸" if is_chosen else "·" if is_marked else " ") + ("*" if is_marked else " "), ACCENT)
-        line = _line([mark], row, shown, widths, width)
+        mark = Segment(("▸" if is_chosen else " ") + ("*" if is_marked else " "), ACCENT)
         if is_chosen:
-            line = [line[0], *restyled(line[1 : 2 + (widths[0] > 0)], CHOSEN), *line[2 + (widths[0] > 0) :]]
-        lines.append(line)
+            row[name] = [Segment(piece.text, CHOSEN) for piece in fitted(row[name], widths[name])]
+        lines.append(_line([mark], row, shown, widths, width))
     return lines
 
 

@@ -26,6 +26,7 @@ from kq.cli.monitor.ink import (
     fitted,
     said,
     width_of,
+    wrapped,
 )
 from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.panes import LONG, SOME_TIME, per_second, whole
@@ -35,6 +36,8 @@ from kq.units import format_duration
 
 #: So many notes are shown at most.
 NOTES = 3
+#: So many lines of what became of an act.
+TOLD = 3
 #: Fewer cells of a URL say nothing.
 SHORTEST = 8
 PROMPTS = {"filter": "/", "verb": ":kq ", "reason": "reason: ", "name": "type its name: "}
@@ -171,18 +174,19 @@ def _notes(scene: Scene) -> Iterator[Line]:
         yield [Segment("· ", DIM), said(missing, DIM)]
 
 
-def bottom(ui: Ui, scene: Scene, width: int) -> Line:
+def bottom(ui: Ui, width: int) -> list[Line]:
     """What is typed; else what became of the last act; else the keys."""
     if ui.typing is not None:
-        return fitted(typed(ui.typing, width), width)
+        return [fitted(typed(ui.typing, width), width)]
     if ui.told is not None:
-        return fitted(clipped([said(ui.told.text, BAD if ui.told.bad else GOOD)], width), width)
+        lines = wrapped(ui.told.text, width, BAD if ui.told.bad else GOOD)
+        return [fitted(line, width) for line in lines[:TOLD]]
     line: Line = []
     if ui.marks:
         line += [Segment(f"{len(ui.marks)} marked  ", ACCENT)]
     if ui.filter:
         line += [said(f"/{ui.filter}  ", ACCENT)]
-    return fitted(clipped([*line, *_keys(ui, width - width_of(line))], width), width)
+    return [fitted(clipped([*line, *_keys(ui, width - width_of(line))], width), width)]
 
 
 def typed(typing: Typing, width: int) -> Line:

@@ -75,9 +75,9 @@ def fitted(line: Iterable[Segment], width: int, *, right: bool = False) -> Line:
     return [gap, *line] if right else [*line, gap]
 
 
-def restyled(line: Iterable[Segment], style: Style) -> Line:
-    """The line with style over its own."""
-    return [Segment(piece.text, (piece.style or PLAIN) + style) for piece in line]
+def faded(line: Iterable[Segment]) -> Line:
+    """The line, as of what was, or is behind something."""
+    return [Segment(piece.text, DIM) for piece in line]
 
 
 def chart(values: Sequence[float | None], width: int, style: Style, most: float = 0.0) -> Segment:

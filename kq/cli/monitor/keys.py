@@ -94,7 +94,7 @@ KEYS = (
     Key("x", "revoke: end jobs for good, also those that run", "x revoke", True),
     Key("q", "quit", "q quit"),
     Key("?", "help", "? help"),
-    Key("Esc", "back; else take away marks, then the filter"),
+    Key("Esc", "take away marks, then the filter; else back"),
     Key("s", "sort by the next column"),
     Key("g", "failures one by one, or grouped by error"),
     Key("Space", "mark: what follows is done to all that is marked"),

@@ -15,6 +15,11 @@ from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Spot, Ui
 from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
 
+#: What the marks say.
+LEGEND = (
+    "● alive  ▲ late: it missed a beat  ✗ dead: its jobs go to others  ◌ ends",
+    "¹ alone runs the queue's jobs, one at a time  ≠ has other code than most",
+)
 #: Cells of the names of facts.
 NAMES = 11
 
@@ -32,7 +37,7 @@ def page(ui: Ui, scene: Scene, page: Page, width: int, height: int) -> list[Line
     rows = listing.jobs(ui, scene, page)
     heading = [fitted([Segment(f"jobs {len(rows)}", DIM)], width)]
     room = max(3, height - len(facts) - 2)
-    lines = window(panes.job_columns(ui, at(scene)), rows, ui, width, room, is_focus=True)
+    lines = window(panes.job_columns(at(scene)), rows, ui, width, room, is_focus=True)
     return [*facts[: max(2, height - room - 2)], fitted([], width), *heading, *lines][:height]
 
 
@@ -172,6 +177,8 @@ def help_lines(ui: Ui, width: int) -> list[Line]:
             )
         )
     lines += [fitted([], width)]
+    for legend in LEGEND:
+        lines.append(fitted(clipped([Segment(" " * (NAMES + 2) + legend, DIM)], width), width))
     lines.append(
         fitted(clipped([Segment(f"  looks every {panes.whole(ui.every)}; any other key goes back", DIM)], width), width)
     )

@@ -21,6 +21,7 @@ from kq.cli.monitor.ink import (
     WORST,
     Line,
     chart,
+    faded,
     portion,
     said,
     slots,
@@ -67,11 +68,11 @@ def worker_columns(shot: Snapshot) -> list[Column[WorkerRow]]:
         Column("BEAT", 6, lambda row: [beat(row)], 95, right=True),
         Column("BUSY", 8, lambda row: slots(len(row.running), row.slots), 90, 14),
         Column("OK", 7, lambda row: counted(row.ok), 50, right=True),
-        Column("FAIL", 5, lambda row: counted(row.failed, WARN), 50, right=True),
+        Column("FAIL", 5, lambda row: counted(row.failed, WARN), 51, right=True),
         Column("RSS", 7, lambda row: [size(row.rss)], 45, right=True),
         Column("CPU", 5, lambda row: [share(row.cpu)], 45, right=True),
         Column("QUEUES", 8, worker_queues, 52, 24),
-        Column("RUNS", 22, runs, 80, 90),
+        Column("RUNS", 30, runs, 80, 90),
         Column("AGE", 6, lambda row: [longest(row)], 55, right=True),
     ]
 
@@ -84,7 +85,7 @@ def failure_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
         Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
         Column("TRY", 3, lambda row: counted(row.attempt), 70, right=True),
         Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40),
-        Column("NEXT", 10, lambda row: [fate(row, at, ui.done.get(row.id, ""))], 90),
+        Column("NEXT", 10, lambda row: [fate(row, at, ui.done_to(row.id, row.at))], 90),
         Column("ERROR", 18, lambda row: [said(row.note)], 85, 200),
     ]
 
@@ -98,15 +99,15 @@ def group_columns(at: float) -> list[Column[FailureRow]]:
         Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
         Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
         Column("WHERE", 16, lambda row: [said(row.place, DIM)], 30, 40),
-        Column("ERROR", 18, lambda row: error(row), 85, 200),
+        Column("ERROR", 30, error, 85, 200),
     ]
 
 
-def job_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
+def job_columns(at: float) -> list[Column[JobRow]]:
     """What is told of a job of a page."""
     return [
         Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
-        Column("STATE", 8, lambda row: [job_state(row, ui.done.get(row.id, ""))], 95),
+        Column("STATE", 8, lambda row: [job_state(row)], 95),
         Column("AGE", 6, lambda row: [ago(row.at, at)], 70, right=True),
         Column("DUE", 9, lambda row: [due(row, at)], 44, right=True),
         Column("TRY", 3, lambda row: counted(row.attempt) if row.attempt else [], 42, right=True),
@@ -238,17 +239,12 @@ def runs(row: WorkerRow) -> Line:
     if len(row.running) > 1:
         line.append(Segment(f" +{len(row.running) - 1}", DIM))
     if row.state == "late":
-        line.append(Segment(f"{' ' if line else ''}→ its jobs go to others in {whole(row.lease_left)}", WARN))
+        line.append(Segment(f"{' ' if line else ''}→ reclaimed in {whole(row.lease_left)}", WARN))
     if row.state == "dead":
-        return [*restyled_dim(line), Segment(f"{' ' if line else ''}→ its jobs went to others", DIM)]
+        return [*faded(line), Segment(f"{' ' if line else ''}→ reclaimed", DIM)]
     if row.state == "stopping":
         line.append(Segment(" ends when this is done" if line else "ends", DIM))
     return line
-
-
-def restyled_dim(line: Line) -> Line:
-    """The line, as of what was."""
-    return [Segment(piece.text, DIM) for piece in line]
 
 
 def _oldest(row: WorkerRow) -> RunningRow | None:
@@ -312,9 +308,9 @@ def error(row: FailureRow) -> Line:
 STATES = {"buried": BAD, "running": GOOD, "retrying": WARN, "paused": WARN}
 
 
-def job_state(row: JobRow, done: str) -> Segment:
-    """Where it is. done: what was done to it from here."""
-    return Segment(done, ACCENT) if done else said(row.state, STATES.get(row.state, PLAIN))
+def job_state(row: JobRow) -> Segment:
+    """Where it is."""
+    return said(row.state, STATES.get(row.state, PLAIN))
 
 
 def due(row: JobRow, now: float) -> Segment:

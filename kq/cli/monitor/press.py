@@ -90,7 +90,12 @@ def _put(ui: Ui, spot: Spot) -> Ui:
 
 
 def _pane(ui: Ui, index: int) -> Ui:
-    return replace(ui, pane=PANES[index % len(PANES)], opened=(), marks=frozenset(), scroll=0)
+    return replace(_closed(ui), pane=PANES[index % len(PANES)], marks=frozenset())
+
+
+def _closed(ui: Ui) -> Ui:
+    """The board again, with its filter."""
+    return replace(ui, opened=(), outer=(), filter=ui.outer[0], scroll=0) if ui.opened else ui
 
 
 def _tab(by: int) -> _Simple:
@@ -105,16 +110,17 @@ def _open(ui: Ui, scene: Scene) -> Ui:
     page = pages.chosen_page(ui, scene)
     if page is None or (ui.page is not None and ui.page.kind == "job"):
         return ui
-    opened = replace(ui, opened=(*ui.opened, page), marks=frozenset(), scroll=0)
+    outer = (*ui.outer, ui.filter)
+    opened = replace(ui, opened=(*ui.opened, page), outer=outer, filter="", marks=frozenset(), scroll=0)
     return opened if page.kind == "job" else _put(opened, Spot())
 
 
 def _back(ui: Ui, scene: Scene) -> Ui:
     if ui.marks:
         return replace(ui, marks=frozenset())
-    if ui.opened:
-        return replace(ui, opened=ui.opened[:-1], scroll=0)
-    return replace(ui, filter="")
+    if ui.filter or not ui.opened:
+        return replace(ui, filter="")
+    return replace(ui, opened=ui.opened[:-1], outer=ui.outer[:-1], filter=ui.outer[-1], scroll=0)
 
 
 def _mark(ui: Ui, scene: Scene) -> Ui:
@@ -131,7 +137,7 @@ def _sort(ui: Ui, scene: Scene) -> Ui:
 
 
 def _group(ui: Ui, scene: Scene) -> Ui:
-    return replace(ui, grouped=not ui.grouped, pane="failures", opened=(), marks=frozenset())
+    return replace(_closed(ui), grouped=not ui.grouped, pane="failures", marks=frozenset())
 
 
 def _freeze(ui: Ui, scene: Scene) -> Ui:

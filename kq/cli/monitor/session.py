@@ -18,7 +18,7 @@ from kq.cli.monitor.board import DETAIL_HEIGHT, LEAST_WIDTH, Size, render
 from kq.cli.monitor.press import press
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.source import Source
-from kq.cli.monitor.state import Act, Copy, Do, Quit, Redraw, Show, Step, Told, Ui, Words
+from kq.cli.monitor.state import Act, Copy, Do, Done, Quit, Redraw, Show, Step, Told, Ui, Words
 from kq.cli.monitor.terminal import Terminal
 
 #: At most so many pictures a second are drawn of what comes by itself; a key draws at once.
@@ -141,10 +141,10 @@ class Session:
         """What became of acts."""
         while not self._said.empty():
             act, said = self._said.get()
-            done = MappingProxyType(
-                {**self._ui.done, **dict.fromkeys(act.jobs, act.done)} if said.good else self._ui.done
-            )
-            self._ui = replace(self._ui, told=Told(" ".join(said.text.split()), bad=not said.good), done=done)
+            at = self._scene.shot.at if self._scene.shot is not None else 0.0
+            new = dict.fromkeys(act.jobs, Done(act.done, at)) if said.good else {}
+            told = Told(" ".join(said.text.split()), bad=not said.good)
+            self._ui = replace(self._ui, told=told, done=MappingProxyType({**self._ui.done, **new}))
             self._source.hurry()
 
 

@@ -46,7 +46,7 @@ class Source(ABC):
 
     @abstractmethod
     def scene(self) -> Scene:
-        """What is known by now."""
+        """What is known by now. Raises what makes it impossible to look at all."""
 
     @abstractmethod
     def want(self, page: Page | None, every: float) -> None:
@@ -77,6 +77,7 @@ class Live(Source):
         self._next = 0.0
         self._page: Page | None = None
         self._read, self._page_every = 0.0, 0.0
+        self._broken: Exception | None = None
         self._over, self._soon = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="kq-monitor-look", daemon=True)
 
@@ -99,6 +100,8 @@ class Live(Source):
         self._soon.set()
 
     def scene(self) -> Scene:
+        if self._broken is not None:
+            raise self._broken
         now = time.monotonic()
         age = now - self._seen if self._scene.shot is not None else 0.0
         retry = max(0.0, self._next - now)
@@ -112,8 +115,8 @@ class Live(Source):
                     self.changed()
                     self._soon.wait(max(0.05, self._next - time.monotonic()))
                     self._soon.clear()
-        except Exception as error:  # what is wrong is seen on the screen, and nowhere else
-            self._failed(error)
+        except Exception as error:  # with settings or the application: the screen is no place for it
+            self._broken = error
             self.changed()
 
     def _look(self, control: Control) -> None:

@@ -26,7 +26,7 @@ SORTS: Mapping[List, tuple[str, ...]] = {
     "jobs": ("order", "age", "job"),
 }
 #: The pauses between two looks that + and - choose from, in seconds.
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """What was done to a job from here. at: of the snapshot that was seen then."""
+
+    word: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What became of something. bad: it is not as it was wanted."""
 
@@ -115,7 +123,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ui:
-    """spots: the chosen row by list. sorts: by what a list is sorted. opened: pages, the one that is seen last.
+    """spots: the chosen row by list. sorts: by what a list is sorted. opened: pages, the one that is seen last;
+    outer: for each the filter of what it was opened from.
 
     scroll: lines that are above what is seen of a page. done: what was done to jobs from here, by id, as a snapshot
     does not tell at once. verbs: those of the command line, with what may follow each, for completion.
@@ -128,6 +137,7 @@ class Ui:
     filter: str = ""
     grouped: bool = False
     opened: tuple[Page, ...] = ()
+    outer: tuple[str, ...] = ()
     scroll: int = 0
     helping: bool = False
     typing: Typing | None = None
@@ -136,8 +146,13 @@ class Ui:
     frozen: bool = False
     every: float = 1.0
     read_only: bool = False
-    done: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    done: Mapping[str, Done] = field(default_factory=lambda: MappingProxyType({}))
     verbs: Mapping[Words, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def done_to(self, id: str, at: float | None) -> str:
+        """What was done to a job from here, unless something has happened to it since; "" for nothing."""
+        done = self.done.get(id)
+        return "" if done is None or (at is not None and at > done.at) else done.word
 
     @property
     def page(self) -> Page | None:

@@ -57,6 +57,8 @@ def _kick(ui: Ui, scene: Scene) -> Ask | str:
                 if not row.buried:
                     return f"nothing lies buried in {row.name}"
                 many.append((f"all {row.buried:,} buried jobs of {row.name}", ("--queue", row.name)))
+            case FailureRow(buried=0):
+                return f"nothing of {row.type} lies buried for that"
             case FailureRow():
                 words = ("--queue", row.queue, "--type", row.type, "--error", row.exception)
                 many.append((f"the buried jobs of {row.type} that failed of {row.exception}", words))
