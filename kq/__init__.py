@@ -12,6 +12,8 @@ TYPE_CHECKING = False  # typing's own would cost 8 ms; type checkers know it by 
 if TYPE_CHECKING:
     from kq import logging as logging
     from kq import mail as mail
+    from kq import otel as otel
+    from kq import sentry as sentry
     from kq.app import App
     from kq.broker import PublishPolicy
     from kq.context import current_job
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from kq.handle import Handle
     from kq.job import Job, State
     from kq.jobtype import JobType
+    from kq.observer import Execution, Observer
     from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
     from kq.unique import Unique, by_arguments
     from kq.worker import Worker
@@ -66,6 +69,7 @@ _HOME = {
     "Delays": "kq.policy",
     "ExecutorDied": "kq.errors",
     "EffectBusy": "kq.errors",
+    "Execution": "kq.observer",
     "Exponential": "kq.policy",
     "FAILURES": "kq.failure",
     "Fixed": "kq.policy",
@@ -80,6 +84,7 @@ _HOME = {
     "KqError": "kq.errors",
     "MessageError": "kq.errors",
     "Never": "kq.policy",
+    "Observer": "kq.observer",
     "NotRepaired": "kq.errors",
     "NotDone": "kq.errors",
     "NotUnique": "kq.errors",
@@ -113,6 +118,7 @@ __all__ = [
     "Control",
     "Delays",
     "EffectBusy",
+    "Execution",
     "ExecutorDied",
     "Exponential",
     "Fixed",
@@ -130,6 +136,7 @@ __all__ = [
     "NotDone",
     "NotRepaired",
     "NotUnique",
+    "Observer",
     "Polynomial",
     "PublishPolicy",
     "ResultExpired",
@@ -149,7 +156,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module on first use (PEP 562)."""
-    if name in ("mail", "logging"):
+    if name in ("mail", "logging", "otel", "sentry"):
         return import_module(f"kq.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'kq' has no attribute {name!r}")

@@ -32,6 +32,7 @@ from kq.job import FALLBACKS, Job, Settings
 from kq.jobtype import AsyncJobType, JobType
 from kq.ledger import KEEP
 from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
+from kq.observer import Observer, Observers
 from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
 from kq.policy import YEAR, RetryPolicy
@@ -116,6 +117,7 @@ class App:
         self.jobs: dict[str, JobType[..., Any]] = {}
         #: The queues of which one job runs at a time.
         self.singletons: set[str] = set()
+        self.observers = Observers()
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self._url = url
         self._state = state
@@ -398,6 +400,10 @@ class App:
                 "let all say it, or name another queue="
             )
 
+    def observe(self, observer: Observer) -> None:
+        """Let observer be told of what is submitted and of what runs. Say it where the app is defined."""
+        self.observers.add(observer)
+
     # Submitting.
 
     @overload
@@ -467,6 +473,12 @@ class App:
             return [Handle(job.id, self._queue(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
         made = [self._made_unique(job) for job in jobs]
+        if not (made and self.observers):
+            return self._store(made, until)
+        with self.observers.submitting([envelope for _, envelope in made]):
+            return self._store([(unique, self._carrying(envelope)) for unique, envelope in made], until)
+
+    def _store(self, made: Sequence[tuple[Unique | None, Envelope]], until: float) -> list[Handle[Any]]:
         envelopes = [envelope for _, envelope in made]
         claims = Claims(self, [(unique, envelope) for unique, envelope in made if unique is not None], until)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
@@ -484,7 +496,13 @@ class App:
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
-        return self._made_unique(job)[1]
+        return self._carrying(self._made_unique(job)[1])
+
+    def _carrying(self, envelope: Envelope) -> Envelope:
+        """envelope, with what observers send along."""
+        if not self.observers:
+            return envelope
+        return replace(envelope, headers={**self.observers.carried(), **envelope.headers})
 
     def _made_unique(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
         """What was said of its unique key, which is text now, and its message."""

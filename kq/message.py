@@ -312,7 +312,7 @@ def replacing(headers: Mapping[str, Any], envelope: Envelope, now: float) -> Env
         unique_at_most=bound or new.unique_at_most,
     )
     delay = envelope.delay if bound is None else min(envelope.delay, max(0.0, bound - now))
-    return replace(envelope, id=old.id, headers=encode_head(head), delay=delay)
+    return replace(envelope, id=old.id, headers=again(envelope.headers, head), delay=delay)
 
 
 def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:
@@ -321,6 +321,16 @@ def again(headers: Mapping[str, Any], head: Head) -> dict[str, Any]:
     What begins with x- belongs to one delivery and ends with it.
     """
     return {**_strange(headers), **encode_head(head)}
+
+
+def may_travel(name: str, text: object) -> bool:
+    """Whether an application may send this header along with a job: it is text, and neither kq's nor the broker's."""
+    return isinstance(text, str) and name not in _OURS and not name.startswith("x-")
+
+
+def travelling(headers: Mapping[str, Any]) -> dict[str, str]:
+    """What an application sent along with a job."""
+    return {name: text for name, text in headers.items() if may_travel(name, text)}
 
 
 def set_aside(headers: Mapping[str, Any], *, error: str, buried: float, queue: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 from kq.failure import FAILURES, Failure, FailureClass
@@ -211,6 +211,16 @@ class Rules:
     max_lost: int = 3
     max_infra: int = 15
     fallback: bool = False
+
+    def but(self, retry_policy: RetryPolicy | None, fallback: bool | None) -> Rules:
+        """These rules, where a job's message does not say otherwise."""
+        if retry_policy is None and fallback is None:
+            return self
+        return replace(
+            self,
+            retry_policy=retry_policy or self.retry_policy,
+            fallback=self.fallback if fallback is None else fallback,
+        )
 
     @property
     def starts_once(self) -> bool:

@@ -102,6 +102,12 @@ class Address:
         )
 
     @property
+    def server(self) -> tuple[str | None, int | None]:
+        """The host and the port of the first server, as far as the URL names them."""
+        first = _parts(self.url)[0]
+        return first.hostname, first.port
+
+    @property
     def redacted(self) -> str:
         """The URL without secrets, for people."""
         return redact(self.url)

@@ -62,10 +62,11 @@ GROUPS = {
     "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.unique", "kq.handle", "kq.context"),
     "Failures and retries": ("kq.failure", "kq.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
+    "Looking on": ("kq.observer",),
     "Settings in code": ("kq.broker",),
 }
 #: Classes whose objects only kq makes.
-MADE = {kq.JobType, kq.Handle}
+MADE = {kq.JobType, kq.Handle, kq.Execution}
 #: What public functions return, and is not public by a name of its own.
 RETURNED = (
     kq.mail.mailer,
@@ -73,6 +74,8 @@ RETURNED = (
     kq.logging.Handler,
     kq.web.asgi_app,
     kq.web.User,
+    kq.otel.trace,
+    kq.sentry.report,
     Settings,
     CurrentJob,
     Once,
@@ -100,7 +103,17 @@ RETURNED = (
 )
 #: Methods that one layer of kq offers to the next; they may change.
 INTERNAL: dict[Any, set[str]] = {
-    kq.App: {"broker", "connect", "envelope", "inspector", "publisher", "publishing", "store", "submit_jobs"},
+    kq.App: {
+        "broker",
+        "connect",
+        "envelope",
+        "inspector",
+        "observers",
+        "publisher",
+        "publishing",
+        "store",
+        "submit_jobs",
+    },
     kq.Unique: {"holds", "replaces"},
 }
 WIDTH = 100

@@ -30,9 +30,13 @@ from kq.app import App
 from kq.context import CurrentJob, Footing, running
 from kq.errors import MessageError, Retry, SoftTimeout
 from kq.failure import names_of
+from kq.job import Counters
 from kq.jobtype import JobType
 from kq.logging import Handler
 from kq.message import Envelope, decode_body, encode_result
+from kq.observer import UNWATCHED, Execution, Watching
+from kq.outcome import Rules
+from kq.policy import from_data
 from kq.record import RESULT_LIMIT
 from kq.worker.kin import adopt_orphans, living_children, reap_until
 from kq.worker.lapse import Sight
@@ -84,6 +88,7 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, sigh
     )
     keep_log(page, Handler(app))
     stages[pool](app, sock, page, claims, Footing(app, lapse=lambda: sight.moment))
+    app.observers.close()
 
 
 def keep_log(page: Page, teller: Handler) -> None:
@@ -144,13 +149,24 @@ def prepare(app: App, run: Run) -> tuple[JobType[..., Any], Any, dict[str, Any]]
         raise MessageError(str(error)) from None
 
 
-def told(
-    run: Run, began: float, error: BaseException | None, value: Any = None, staged: Staged = (), log: str = ""
-) -> bytes:
-    """What to send of an execution that returned value, and staged jobs, or raised error, and logged log. Never raises,
-    for it is asked only once.
+def result_of(run: Run, value: Any, error: BaseException | None) -> tuple[bytes, BaseException | None]:
+    """What an execution that returned value, or raised error, came to: a result as JSON, or an error.
 
-    Much of it is the job's own code again: what its result does when it is encoded, what its error says of itself.
+    Never raises: much of it is the job's own code again, what its result does when it is encoded.
+    """
+    if error is not None:
+        return b"", error
+    try:
+        return _encoded(run, value), None
+    except BaseException as wrong:
+        return b"", wrong
+
+
+def told(
+    run: Run, began: float, error: BaseException | None, value: bytes = b"", staged: Staged = (), log: str = ""
+) -> bytes:
+    """What to send of an execution that came to value, and staged jobs, or raised error, and logged log. Never raises,
+    for it is asked only once, and what its error says of itself is the job's own code again.
     """
     try:
         return frame(ended(run, began, error, value, staged, log))
@@ -159,13 +175,10 @@ def told(
         return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
 
 
-def ended(run: Run, began: float, error: BaseException | None, value: Any, staged: Staged, log: str) -> Ended:
+def ended(run: Run, began: float, error: BaseException | None, value: bytes, staged: Staged, log: str) -> Ended:
     took = time.monotonic() - began
     if error is None:
-        try:
-            return Ended(run.seq, DONE, _encoded(run, value), took=took, staged=staged, log=log)
-        except Exception as wrong:
-            error = wrong
+        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log)
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
@@ -221,6 +234,17 @@ def _current(run: Run, began: float, footing: Footing, slate: Slate) -> CurrentJ
     return CurrentJob(run.id, run.type, run.queue, run.attempt, until, footing, run.degraded_by, slate)
 
 
+def _watched(app: App, run: Run, job: CurrentJob) -> Watching:
+    """job from now on, by those who observe app."""
+    seen, known = run.circumstances, app.jobs.get(run.type)
+    if seen is None:
+        return UNWATCHED
+    policy = None if seen.retry_policy is None else from_data(seen.retry_policy)
+    rules = (Rules() if known is None else known.rules).but(policy, seen.fallback)
+    counters = Counters(seen.failed, seen.lost, seen.infra)
+    return app.observers.running(Execution(job, seen.headers, len(run.body), seen.priority, rules, counters))
+
+
 def _may_begin(run: Run, claims: Claims) -> bool:
     """Whether the supervisor has not taken this job back."""
     try:
@@ -259,6 +283,7 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing
         began = time.monotonic()
         job = _current(run, began, footing, page.slates[0])
         token = running.set(job)
+        watching = _watched(app, run, job)
         error: BaseException | None = None
         value: Any = None
         try:
@@ -271,9 +296,11 @@ def _serially(app: App, sock: socket.socket, page: Page, claims: Claims, footing
             error = raised
         finally:
             current = 0
-        running.reset(token)
         _end_if_forked(me, error)
-        return told(run, began, error, value, job.end(), job.log)
+        encoded, error = result_of(run, value, error)
+        watching.end(error)
+        running.reset(token)
+        return told(run, began, error, encoded, job.end(), job.log)
 
     while (data := read_frame(sock)) is not None:
         order = _decode_order(data)
@@ -416,6 +443,7 @@ def _in_thread(
     began, me = time.monotonic(), os.getpid()
     job = _current(run, began, footing, slate)
     token = running.set(job)
+    watching = _watched(app, run, job)
     error: BaseException | None = None
     value: Any = None
 
@@ -433,9 +461,10 @@ def _in_thread(
     except BaseException as raised:
         error = raised
     _end_if_forked(me, error)
-    interrupted = aim.end(run.seq)
+    encoded, error = result_of(run, value, _meant(error, aim.end(run.seq)))
+    watching.end(error)
     running.reset(token)
-    return told(run, began, _meant(error, interrupted), value, job.end(), job.log)
+    return told(run, began, error, encoded, job.end(), job.log)
 
 
 def _meant(error: BaseException | None, interrupted: bool) -> BaseException | None:
@@ -524,6 +553,7 @@ class _Stage:
         began = time.monotonic()
         job = _current(run, began, self._footing, self._page.slates[slot])
         running.set(job)
+        watching = _watched(self._app, run, job)
         error: BaseException | None = None
         value: Any = None
         try:
@@ -533,8 +563,9 @@ class _Stage:
         except BaseException as raised:
             error = raised
         _end_if_forked(self._me, error)
-        interrupted = self._aim.end(run.seq)
-        self._ended(slot, told(run, began, _meant(error, interrupted), value, job.end(), job.log))
+        encoded, error = result_of(run, value, _meant(error, self._aim.end(run.seq)))
+        watching.end(error)
+        self._ended(slot, told(run, began, error, encoded, job.end(), job.log))
 
     # Plain functions.
 

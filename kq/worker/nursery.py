@@ -69,7 +69,7 @@ def main() -> None:
         sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
     be_deaf()  # whatever the application did about signals
-    sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app))))
+    sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app), observed=bool(app.observers))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
         _Nursery(app, sock, Lapse(int(lapse)), int(parent)).serve()
 

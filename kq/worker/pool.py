@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -27,7 +28,7 @@ from kq.errors import KqError
 from kq.failure import Failure
 from kq.fallback import next_of, stages_of
 from kq.job import Counters
-from kq.message import Head, Stage
+from kq.message import Head, Stage, travelling
 from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, Rules, TimedOut, Unusable
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
@@ -39,6 +40,7 @@ from kq.worker.wire import (
     INTERRUPTED,
     RETRY,
     UNUSABLE,
+    Circumstances,
     Claims,
     Ended,
     Entry,
@@ -68,6 +70,8 @@ BATCH_SECONDS = 0.005
 BATCH_LIMIT = 32
 #: Seconds that a nursery has to end with all its children; it is killed after that.
 NURSERY_ENDS_WITHIN = 6.0
+#: Seconds that idle executors have at the end to send what observers of the app have gathered.
+LAST_WORDS = 3.0
 #: Seconds between two looks at how much memory executors hold while they run jobs.
 WEIGH = 0.25
 #: The part of max_rss from which on an executor is replaced when its jobs have ended.
@@ -146,12 +150,14 @@ class Task:
     @property
     def rules(self) -> Rules:
         """What is said about its failures, by its type and by its message."""
-        rules, policy = self.kind.rules, self.head.policy
-        if policy is not None:
-            rules = replace(rules, retry_policy=policy)
-        if self.head.fallback is not None or self.head.degraded_by:
-            rules = replace(rules, fallback=self.next is not None)
-        return rules
+        return self.kind.rules.but(self.head.policy, self.falls_back)
+
+    @property
+    def falls_back(self) -> bool | None:
+        """Whether something runs instead of it, where its message says that and not its type."""
+        if self.head.fallback is None and not self.head.degraded_by:
+            return None
+        return self.next is not None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -245,8 +251,8 @@ class Pool:
         self.singletons: set[str] = set()
         #: The name under which the supervisor holds its lease.
         self.worker = ""
-        #: The version of the application.
-        self.code = ""
+        #: The version of the application, and whether anybody observes it.
+        self.code, self.observed = "", False
         self._nursery: subprocess.Popen[bytes] | None = None
         self._report: socket.socket | None = None
         self._imported = False
@@ -286,7 +292,7 @@ class Pool:
             raise KqError(hello.error)
         self._imported = True
         self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
-        self.code = hello.code
+        self.code, self.observed = hello.code, hello.observed
         self.queues = sorted({entry.queue for entry in hello.entries})
         self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
         self._fill()
@@ -505,6 +511,7 @@ class Pool:
                     attempt,
                     task.timeout,
                     head.degraded_by,
+                    _circumstances(task) if self.observed else None,
                 )
             )
         self._begin(executor)
@@ -650,6 +657,8 @@ class Pool:
 
     def close(self) -> None:
         """End all executors and the nursery. Tasks that still run are lost to this pool: settle them before."""
+        if self.observed:
+            self._let_leave()
         for executor in self.executors.values():
             executor.leaving = True
             self._kill(executor)
@@ -666,6 +675,16 @@ class Pool:
                 self._nursery.kill()
                 self._nursery.wait()
             self._nursery = None
+
+    def _let_leave(self) -> None:
+        """Give executors that are idle time to send what their observers have: they end when nobody speaks to them."""
+        idle = [executor.pid for executor in self.executors.values() if executor.pid and not executor.tasks]
+        for executor in self.executors.values():
+            if not executor.tasks:
+                executor.sock.close()
+        until = self._clock.monotonic() + LAST_WORDS
+        while any(map(_is_there, idle)) and self._clock.monotonic() < until:
+            time.sleep(0.01)
 
     def tasks(self) -> list[tuple[Executor, Task]]:
         """All tasks that executors have."""
@@ -696,6 +715,28 @@ def start_nursery(where: str, url: str, state: str, lapse: Lapse) -> tuple[subpr
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
         ours.sendall(frame(Welcome(url, state)))
     return nursery, ours
+
+
+def _circumstances(task: Task) -> Circumstances:
+    head, counters = task.head, task.counters
+    return Circumstances(
+        travelling(task.delivery.headers),
+        task.delivery.priority,
+        counters.failed,
+        counters.lost,
+        counters.infra,
+        head.retry_policy,
+        task.falls_back,
+    )
+
+
+def _is_there(pid: int) -> bool:
+    """Whether that child of the nursery has not ended, or nobody has noticed."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def outcome_of(ended: Ended, task: Task) -> Outcome:

@@ -30,8 +30,26 @@ LOG_SIZE = 4096
 PIPE_SIZE = 65536
 
 
+class Circumstances(msgspec.Struct, array_like=True, gc=False):
+    """What observers of an app want to know of a job. headers: what the application sent along with it.
+
+    failed, lost, infra: its counters. retry_policy, fallback: what its message says of them; None where it does not.
+    """
+
+    headers: dict[str, str]
+    priority: int
+    failed: int
+    lost: int
+    infra: int
+    retry_policy: dict[str, Any] | None
+    fallback: bool | None
+
+
 class Run(msgspec.Struct, array_like=True, gc=False):
-    """To an executor: run this job. seq: counts the jobs given to this executor, from 1. timeout: seconds."""
+    """To an executor: run this job. seq: counts the jobs given to this executor, from 1. timeout: seconds.
+
+    circumstances: None where nobody observes the app.
+    """
 
     seq: int
     id: str
@@ -41,6 +59,7 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     attempt: int
     timeout: float
     degraded_by: int = 0
+    circumstances: Circumstances | None = None
 
 
 class Order(msgspec.Struct, array_like=True):
@@ -99,11 +118,12 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """From the nursery: the application is imported, or why not. code: its version."""
+    """From the nursery: the application is imported, or why not. code: its version. observed: somebody observes it."""
 
     entries: list[Entry] = []
     error: str = ""
     code: str = ""
+    observed: bool = False
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
