@@ -215,7 +215,7 @@ def methods(value: Any) -> str:
         documented = function or member
         if name in known or name in INTERNAL.get(value, ()) or not inspect.isfunction(documented):
             continue
-        call = f".{name}" if function else calls(member).replace(name, f".{name}").replace("\n", "`, `")
+        call = f".{name}" if function else calls(member).replace(f"{name}(", f".{name}(").replace("\n", "`, `")
         text += f"* `{call}`\n" + indent(prose(documented).rstrip(), "  ") + "\n"
     return text + "\n"
 
