@@ -16,7 +16,7 @@ from kq.ledger import Entry, Ledger
 from kq.once import told
 from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
 from kq.state.store import Store
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 log = logging.getLogger("kq.worker")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.units import format_duration
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 _jobs = logging.getLogger("kq.jobs")
 _worker = logging.getLogger("kq.worker")

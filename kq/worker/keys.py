@@ -9,8 +9,8 @@ from kq.errors import LeaseLost
 from kq.reading import text
 from kq.record import claim_key, lease_key, unique_key
 from kq.state.store import Store
-from kq.worker.pool import Task
 from kq.worker.scribe import lock_of
+from kq.worker.task import Task
 
 #: Who waits for its turn looks again after a part of the time that it has waited, at least and at most so many seconds.
 PART, SOON, LATEST = 0.1, 0.05, 5.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
 from kq.record import Late, decode_record, digest, encode, job_key, late_key
 from kq.state.store import Store, Write
-from kq.worker.pool import Task
 from kq.worker.scribe import Scribe
+from kq.worker.task import Task
 
 #: So many are remembered until the worker is heard again.
 LIMIT = 1000

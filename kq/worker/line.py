@@ -6,7 +6,7 @@ import bisect
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 
 class Line:

@@ -9,7 +9,7 @@ from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Expire, FallBack, Retry, Revoke, Verdict
 from kq.tally import MINUTE, Failed, Group, Tally, Work
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 #: So many groups of failures, and so many of the latest failures, are remembered.
 GROUPS, LATEST = 50, 20

@@ -10,7 +10,7 @@ from kq.elsewhere import Place, failed_here, of_type, wait_for_another
 from kq.reading import reader
 from kq.record import lease_key, worker_key
 from kq.state.store import Store
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 
 class _Peer(msgspec.Struct):

@@ -10,8 +10,8 @@ from kq.event import Event
 from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
-from kq.worker.pool import Task
 from kq.worker.slate import Written
+from kq.worker.task import Task
 
 
 def started(task: Task, worker: str, at: float) -> Event:

@@ -14,26 +14,23 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from kq.broker import Delivery
 from kq.clock import Clock
 from kq.context import STAGED_SIZE
 from kq.errors import KqError
 from kq.failure import Failure
-from kq.fallback import next_of, stages_of
-from kq.job import Counters
-from kq.message import Head, Stage, travelling
-from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, Rules, TimedOut, Unusable
-from kq.policy import from_data
+from kq.message import travelling
+from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
 from kq.record import RESULT_LIMIT
 from kq.units import format_size
 from kq.worker.lapse import Lapse
+from kq.worker.task import Kind, Task, kind_of
 from kq.worker.usage import rss
 from kq.worker.wire import (
     DONE,
@@ -43,7 +40,6 @@ from kq.worker.wire import (
     Circumstances,
     Claims,
     Ended,
-    Entry,
     Exited,
     Frames,
     Hello,
@@ -63,8 +59,6 @@ _decode_hello = msgspec.msgpack.Decoder(Hello).decode
 _decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
 _decode_ended = msgspec.msgpack.Decoder(Ended).decode
 
-#: Seconds between the interruption of a job that ran past its timeout and the kill.
-GRACE_AFTER_INTERRUPT = 0.7
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.005
 BATCH_LIMIT = 32
@@ -78,101 +72,6 @@ WEIGH = 0.25
 RIPE = 0.8
 #: Bytes of the longest frame that an executor sends: a result with what was staged, or an error with its traceback.
 FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
-
-
-@dataclass(slots=True)
-class Kind:
-    """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean.
-
-    fallback: what runs instead of it, in order. parameters: the names of those that need no name.
-    """
-
-    name: str
-    rules: Rules
-    timeout: float
-    keep: float
-    fallback: tuple[Stage, ...] = ()
-    parameters: tuple[str, ...] = ()
-    seconds: float | None = None
-
-    def took(self, seconds: float) -> None:
-        self.seconds = seconds if self.seconds is None else self.seconds + 0.1 * (seconds - self.seconds)
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A delivery on its way through this worker. arrival: counts the deliveries to it, in their order."""
-
-    delivery: Delivery
-    head: Head
-    kind: Kind
-    counters: Counters
-    arrival: int = 0
-    since: float = 0.0  # when it came, monotonic
-    holder: str = ""  # who speaks for it, as recorded; "" when that is not
-    starts: int = 0  # how many starts of it were counted that nobody has told the end of
-    counted: bool = False  # the one that it is going to have is among them
-    keyed: bool = False  # its unique key was taken, or it has none to take
-    seq: int = 0
-    started: float = 0.0  # monotonic; 0: not started
-    began: float = 0.0  # the same as an instant, for its history
-    ran: float | None = None  # seconds from its start to its end, when it has ended
-    extra: float = 0.0  # seconds by which it has extended its timeout
-    said: float = 0.0  # when it said how far it is, as far as that was told
-    log: str = ""  # its last lines, when it has ended
-    interrupted: bool = False
-    killed: bool = False
-    cut: float = float("inf")  # when it was ordered to end; monotonic
-    recalled: bool = False  # stopped because its worker ends
-    told: bool = False  # its end is logged and counted
-    abandoned: bool = False  # it belongs to another worker by now
-
-    @property
-    def suspect(self) -> bool:
-        """Whether its starts are counted beforehand: it may be killing its workers, or must not start twice."""
-        return self.delivery.redelivered or self.kind.rules.starts_once
-
-    @property
-    def poison(self) -> bool:
-        """Whether executors or workers died under it, or seem to have: then it runs alone (promise C7)."""
-        return self.counters.lost > 0 or self.starts > self.counted
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """What may run instead of what the job was submitted as, in order."""
-        return stages_of(self.head, self.kind.fallback)
-
-    @property
-    def next(self) -> Stage | None:
-        """What runs instead of it when it gives up."""
-        return next_of(self.head, self.kind.fallback)
-
-    @property
-    def rules(self) -> Rules:
-        """What is said about its failures, by its type and by its message."""
-        return self.kind.rules.but(self.head.policy, self.falls_back)
-
-    @property
-    def falls_back(self) -> bool | None:
-        """Whether something runs instead of it, where its message says that and not its type."""
-        if self.head.fallback is None and not self.head.degraded_by:
-            return None
-        return self.next is not None
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in line."""
-        return -self.delivery.priority, self.arrival
-
-    @property
-    def timeout(self) -> float:
-        return self.head.timeout or self.kind.timeout
-
-    @property
-    def due(self) -> float:
-        """When to interrupt it, or to kill it if it was interrupted; monotonic."""
-        end = min(self.started + self.timeout + self.extra, self.cut)
-        return end + (GRACE_AFTER_INTERRUPT if self.interrupted else 0.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -291,7 +190,7 @@ class Pool:
         if hello.error:
             raise KqError(hello.error)
         self._imported = True
-        self.kinds = {entry.name: _kind(entry, self.kinds.get(entry.name)) for entry in hello.entries}
+        self.kinds = {entry.name: kind_of(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code, self.observed = hello.code, hello.observed
         self.queues = sorted({entry.queue for entry in hello.entries})
         self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
@@ -762,17 +661,3 @@ def how_it_ended(status: int | None) -> str:
         number = os.WTERMSIG(status)
         return f"signal {number} ({signal.Signals(number).name})"
     return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def _kind(entry: Entry, before: Kind | None) -> Kind:
-    rules = Rules(
-        None if entry.retry_policy is None else from_data(entry.retry_policy),
-        entry.failures,  # type: ignore[arg-type]
-        entry.on_timeout,  # type: ignore[arg-type]
-        entry.on_lost,  # type: ignore[arg-type]
-        entry.max_lost,
-        entry.max_infra,
-        bool(entry.fallback),
-    )
-    seconds = before.seconds if before else None
-    return Kind(entry.name, rules, entry.timeout, entry.keep, entry.fallback, entry.parameters, seconds)

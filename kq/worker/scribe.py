@@ -31,8 +31,8 @@ from kq.outcome import (
 )
 from kq.record import Record, Start, encode, job_key, lease_key, place_key
 from kq.state.store import Write
-from kq.worker.pool import Task
 from kq.worker.starts import START_KEEP, key_of
+from kq.worker.task import Task
 
 #: Seconds during which a second copy of a message is recognised, where the broker can't.
 COPY_KEEP = 3600.0

@@ -13,7 +13,7 @@ from kq.job import ENDED, Counters
 from kq.message import Envelope
 from kq.record import Record, Start, decode_record, decode_start, encode, job_key, start_key
 from kq.state.store import Store, Write
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 #: Seconds that start records are kept when nobody removes them.
 START_KEEP = 7 * 86400.0

@@ -65,11 +65,12 @@ from kq.worker.late import LateWords
 from kq.worker.line import Line
 from kq.worker.meter import Meter
 from kq.worker.neighbours import Neighbours
-from kq.worker.pool import Executor, Kind, Pool, Task
+from kq.worker.pool import Executor, Pool
 from kq.worker.scribe import Scribe
 from kq.worker.slate import NOTHING, Written
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
+from kq.worker.task import Kind, Task
 from kq.worker.troubles import Troubles
 from kq.worker.usage import Usage
 

@@ -14,7 +14,7 @@ from kq.record import lease_key
 from kq.redaction import redacted_text, shown_call
 from kq.state.store import Write
 from kq.trouble import AGAIN, Count, Trouble, case_write, count_write, trouble_of
-from kq.worker.pool import Task
+from kq.worker.task import Task
 
 #: A worker tells apart so many groups; further ones are one.
 GROUPS = 200

@@ -13,7 +13,7 @@ from kq.message import Head
 from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Rules, Verdict
 from kq.tally import MINUTE, Tally, Work, quantile
 from kq.worker.meter import GROUPS, LATEST, Meter
-from kq.worker.pool import Kind, Task
+from kq.worker.task import Kind, Task
 
 FAILURE = Failure(("ValueError",), "row 7", '  File "/srv/shop/bill.py", line 3, in total\n')
 OTHER = Failure(("KeyError",), "'x'", '  File "/srv/shop/bill.py", line 9, in total\n')

@@ -46,9 +46,9 @@ from kq.policy import Fixed, Never
 from kq.record import decode_record, encode, job_key, lease_key
 from kq.state.memory import MemoryStore
 from kq.state.store import Write
-from kq.worker.pool import Kind, Task
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts
+from kq.worker.task import Kind, Task
 
 HISTORIES = int(os.environ.get("KQ_HISTORIES") or 10_000)
 STEPS = 40

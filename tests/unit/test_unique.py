@@ -30,8 +30,8 @@ from kq.record import lease_key, turn_key, unique_key
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.unique import Conflict, Unique, Until, by_arguments
 from kq.worker.keys import Keys, pause
-from kq.worker.pool import Kind, Task
 from kq.worker.scribe import Scribe
+from kq.worker.task import Kind, Task
 
 _names = itertools.count()
 

@@ -16,8 +16,8 @@ from kq.outcome import Complete, GiveBack, Retry, Rules, Verdict
 from kq.record import Record, decode_late, encode, job_key, late_key
 from kq.state import Store, Write, open_store
 from kq.worker.late import LateWords
-from kq.worker.pool import Kind, Task
 from kq.worker.scribe import Scribe
+from kq.worker.task import Kind, Task
 
 ZOMBIE = Scribe("web1-10-aaaaaaaa", "web1", True, "7")
 FAILED = Retry(0, Counters(failed=1), Failure(("OSError",), "gone"), "raised")

@@ -8,8 +8,8 @@ from kq.message import Head
 from kq.outcome import Complete, Rules
 from kq.record import job_key, lease_key, unique_key
 from kq.state import Write, open_store
-from kq.worker.pool import Kind, Task
 from kq.worker.scribe import Scribe
+from kq.worker.task import Kind, Task
 
 
 def test_a_zombie_neither_records_an_end_nor_frees_the_unique_key_of_a_job_that_runs_elsewhere() -> None:

@@ -13,9 +13,9 @@ from kq.message import Head
 from kq.outcome import Bury, Died, Rules, verdict_after
 from kq.record import Start, encode, lease_key
 from kq.state import Store, Write, open_store
-from kq.worker.pool import Kind, Task
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts, key_of
+from kq.worker.task import Kind, Task
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from kq.message import Envelope, decode_head
 from kq.outcome import Complete, Rules
 from kq.record import lease_key
 from kq.state.store import Write
-from kq.worker.pool import Kind, PoolKind, Task
+from kq.worker.pool import PoolKind
 from kq.worker.scribe import Scribe
+from kq.worker.task import Kind, Task
 
 #: Kills of the lottery.
 KILLS = int(os.environ.get("KQ_STAGED_KILLS") or 3)
