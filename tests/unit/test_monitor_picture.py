@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from kq.cli.monitor.board import Picture, Size, render
-from kq.cli.monitor.ink import width_of
+from kq.cli.monitor.ink import width_of, wrapped
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
 from kq.snapshot import DoubtRow, Paused, Snapshot
@@ -157,6 +157,22 @@ def test_a_worker_with_other_code_and_a_singletons_seat_are_seen() -> None:
     assert "app-2-1d20 ≠1.3.9" in seen
     assert "mail¹" in seen
     assert "→ reclaimed in 6s" in seen
+
+
+def test_a_narrow_screen_tells_what_becomes_of_jobs_and_as_much_of_an_error_as_it_can() -> None:
+    narrow = text_of(render(Ui(), SCENE, Size(80, 24)))
+    assert "→ reclaimed in 6s" in narrow
+    usual = text_of(render(Ui(), SCENE, Size(120, 35)))
+    assert "ValueError: invoice 1042 has no customer" in usual
+    assert "019e6f2b01" not in usual
+    assert "019e6f2b01" in text_of(render(Ui(), SCENE, Size(160, 45)))
+
+
+def test_a_long_line_is_broken_where_a_word_or_a_part_of_a_path_ends() -> None:
+    path = f'File "/srv/{"a" * 40}/{"b" * 40}/jobs.py", line 4'
+    lines = ["".join(piece.text for piece in line) for line in wrapped(path, 100)]
+    assert lines == [path[: path.index("jobs.py")], 'jobs.py", line 4']
+    assert [len(line[0].text) for line in wrapped("x" * 250, 100)] == [100, 100, 50]
 
 
 def test_without_workers_or_control_the_screen_says_what_to_do() -> None:

@@ -19,6 +19,8 @@ GAP, MARGIN = 2, 2
 class Column(Generic[R]):
     """width: cells that it takes at least; most: that it takes at most, while there is room. right: for numbers.
 
+    wide: cells that the table has at least where it is shown, so that others have their room first.
+
     weight: the columns with the least are left out first where there is no room; the one with the most names the row.
     """
 
@@ -28,6 +30,7 @@ class Column(Generic[R]):
     weight: int = 0
     most: int = 0
     right: bool = False
+    wide: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int, marks: Ma
 
 
 def _that_fit(columns: Sequence[Column[R]], width: int) -> list[Column[R]]:
-    shown = list(columns)
+    shown = [column for column in columns if column.wide <= width]
     while len(shown) > 1 and sum(column.width + GAP for column in shown) - GAP > width:
         # The last of the lightest goes.
         shown.remove(min(reversed(shown), key=lambda column: column.weight))

@@ -205,7 +205,7 @@ def typed(typing: Typing, width: int) -> Line:
 def _keys(ui: Ui, width: int) -> Line:
     shown = [key.short for key in KEYS if key.short and not (ui.read_only and key.changes)]
     if ui.page is not None:
-        gone = ("Tab", "Enter") if ui.page.kind == "job" else ("Tab",)
+        gone = ("Tab", "Enter", "s ", "g ", "Space") if ui.page.kind == "job" else ("Tab", "g ")
         shown = ["Esc back", *(short for short in shown if not short.startswith(gone))]
     while shown and sum(map(len, shown)) + 2 * (len(shown) - 1) > width:
         shown.pop(-3 if len(shown) > 3 else -1)

@@ -109,13 +109,13 @@ def portion(done: float, width: int) -> Segment:
 
 
 def wrapped(text: str, width: int, style: Style = PLAIN) -> list[Line]:
-    """Somebody's text, its lines broken where they are longer than width."""
+    """Somebody's text, its lines broken where they are longer than width: after a space, or a slash of a path."""
     found: list[Line] = []
     for line in map(printable, text.splitlines() or [""]):
         while cell_len(line) > width > 1:
             head = line[:width] if line.isascii() else set_cell_size(line, width).rstrip()
-            space = head.rfind(" ")
-            head = head[: space + 1] if space > len(head) // 2 else head
+            last = next((at for at in (head.rfind(" "), head.rfind("/")) if at > len(head) // 2), len(head) - 1)
+            head = head[: last + 1]
             found.append([Segment(head, style)])
             line = line[len(head) :]
         found.append([Segment(line, style)])

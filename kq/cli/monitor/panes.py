@@ -34,6 +34,8 @@ from kq.units import format_duration, format_size
 #: Seconds that a job may have been ready before it is worth a look, and before it is a matter of concern.
 SOME_TIME, LONG = 5.0, 60.0
 WAIT_CHART = 16
+#: Ids are long: they are shown where texts have room beside them.
+ROOMY = 130
 
 
 def queue_columns(shot: Snapshot) -> list[Column[QueueRow]]:
@@ -84,7 +86,7 @@ def failure_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
         Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
         Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
         Column("TRY", 3, lambda row: counted(row.attempt), 70, right=True),
-        Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40),
+        Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40, wide=ROOMY),
         Column("NEXT", 10, lambda row: [fate(row, at, ui.done_to(row.id, row.at))], 90),
         Column("ERROR", 18, lambda row: [said(row.note)], 85, 200),
     ]
@@ -111,7 +113,7 @@ def job_columns(at: float) -> list[Column[JobRow]]:
         Column("AGE", 6, lambda row: [ago(row.at, at)], 70, right=True),
         Column("DUE", 9, lambda row: [due(row, at)], 44, right=True),
         Column("TRY", 3, lambda row: counted(row.attempt) if row.attempt else [], 42, right=True),
-        Column("ID", 28, lambda row: [said(row.id, DIM)], 45, 40),
+        Column("ID", 28, lambda row: [said(row.id, DIM)], 45, 40, wide=ROOMY),
         Column("NOTE", 16, lambda row: [said(row.note or row.worker)], 50, 200),
     ]
 
@@ -233,17 +235,18 @@ def worker_queues(row: WorkerRow) -> Line:
 
 
 def runs(row: WorkerRow) -> Line:
-    """The job that has run longest, how far it is, and how many others there are; and what becomes of them."""
+    """The job that has run longest, how far it is, and how many others there are; before it what becomes of them."""
     job = _oldest(row)
     line = [] if job is None else [said(job.type), *progress(job)]
     if len(row.running) > 1:
         line.append(Segment(f" +{len(row.running) - 1}", DIM))
-    if row.state == "late":
-        line.append(Segment(f"{' ' if line else ''}→ reclaimed in {whole(row.lease_left)}", WARN))
-    if row.state == "dead":
-        return [*faded(line), Segment(f"{' ' if line else ''}→ reclaimed", DIM)]
-    if row.state == "stopping":
-        line.append(Segment(" ends when this is done" if line else "ends", DIM))
+    match row.state:
+        case "late":
+            return [Segment(f"→ reclaimed in {whole(row.lease_left)}  ", WARN), *line]
+        case "dead":
+            return [Segment("→ reclaimed  ", DIM), *faded(line)]
+        case "stopping":
+            return [Segment("ends after  " if line else "ends", DIM), *line]
     return line
 
 
