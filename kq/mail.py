@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email import policy as forms
+from email.header import Header
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
 from email.utils import formatdate
@@ -94,24 +95,31 @@ class Mail:
 
     def _text(self, sender: str, recipient: str, utf8: bool) -> bytes:
         """Headers and text; nobody sees the bcc. utf8: addresses may be other than ASCII, else those are left out."""
-        message = EmailMessage(forms.default.clone(cte_type="7bit"))  # not every server takes eight
-        message["From"] = mailbox(sender)
+        headers = {"From": _people([sender])}
         shown = {"To": self.to, "Cc": self.cc, "Reply-To": [self.reply_to] if self.reply_to else []}
         for name, addresses in shown.items():
-            mailboxes = [mailbox(each) for each in addresses]
-            legible = [each for each in mailboxes if utf8 or each.addr_spec.isascii()]
+            legible = [each for each in addresses if utf8 or mailbox(each).addr_spec.isascii()]
             if legible:
-                message[name] = legible
-        message["Subject"] = self.subject
-        message["Date"] = formatdate(SYSTEM.now())
-        message["Message-ID"] = self.message_id(sender, recipient)
+                headers[name] = _people(legible)
+        headers["Subject"] = _encoded(self.subject)
+        headers["Date"] = formatdate(SYSTEM.now())
+        headers["Message-ID"] = self.message_id(sender, recipient)
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        return "".join(lines).encode() + self._parts()
+
+    def _parts(self) -> bytes:
+        """What follows the headers that people see: those of MIME, and the text."""
+        message = EmailMessage(forms.default.clone(cte_type="7bit"))  # not every server takes eight
         message.set_content(self.body)
         if self.html is not None:
             message.add_alternative(self.html, subtype="html")
         for each in self.attachments:
             main, _, sub = each.type.partition("/")
-            message.add_attachment(each.data, maintype=main, subtype=sub, filename=each.name)
-        return message.as_bytes(policy=forms.SMTPUTF8 if utf8 else forms.SMTP)
+            message.add_attachment(each.data, maintype=main, subtype=sub)
+            *_, part = message.iter_attachments()
+            # With a charset, or the email package would read "=?" in it as the beginning of an encoded word.
+            part.set_param("filename", each.name, "Content-Disposition", charset="utf-8")
+        return message.as_bytes(policy=forms.SMTP)
 
     def message_id(self, sender: str, recipient: str) -> str:
         """The same for the same content: who got the mail already recognises it."""
@@ -236,6 +244,29 @@ def mailbox(address: str) -> Mailbox:
     name, _, bare = address.removesuffix(">").rpartition("<")
     local, _, domain = bare.strip().rpartition("@")
     return Mailbox(name.strip().strip('"'), local, domain)
+
+
+def _people(addresses: Sequence[str]) -> str:
+    """Addresses, which fit ADDRESS, as a header has them: one in a line."""
+    return ",\r\n ".join(_person(mailbox(each)) for each in addresses)
+
+
+def _person(person: Mailbox) -> str:
+    name = f'"{person.display_name}"' if _is_plain(person.display_name) else _encoded(person.display_name)
+    return f"{name} <{person.addr_spec}>" if person.display_name else person.addr_spec
+
+
+def _encoded(text: str) -> str:
+    """One line of text as a header has it (RFC 2047).
+
+    Not by the email package's header objects (Python 3.11): what looks like an encoded word they decode, and write what
+    is in it as it is, be it a line's end and one more header. Here it is encoded, and stays the text that it is.
+    """
+    return Header(text, "us-ascii" if _is_plain(text) else "utf-8").encode(linesep="\r\n")
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "=?" not in text
 
 
 def _told(effect: Once, job: CurrentJob) -> str:

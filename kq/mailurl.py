@@ -18,7 +18,8 @@ from kq.url import redact
 
 #: Characters that no line of text may have, as a pattern's class: a line break in a header would be another header.
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-_BARE = rf'[^\s{CONTROLS}<>@,;:"()\[\]\\]+@\w[\w.-]*'
+# "=?" begins an encoded word (RFC 2047), which has no place in an address, and which some programs decode there.
+_BARE = rf'(?:(?!=\?)[^\s{CONTROLS}<>@,;:"()\[\]\\])+@\w[\w.-]*'
 _NAME = rf'(?:"[^{CONTROLS}"\\<>]*"|[^{CONTROLS}<>@,;:"\\]*?)'
 #: One address, with or without a name before it: name@example.org, Name <name@example.org>.
 ADDRESS = rf"\A(?:{_NAME} *<{_BARE}>|{_BARE})\Z"

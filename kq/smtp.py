@@ -160,8 +160,8 @@ class Server:
             nonlocal ended
             smtp.send(END)
             reply = smtp.getreply()
-            ended = reply[0] != -1
-            return _agreed(reply, 250)
+            ended = 200 <= reply[0] < 600
+            return _agreed(reply, *range(200, 300))
 
         try:
             yield send
@@ -242,13 +242,17 @@ def _on_the_wire(data: bytes) -> bytes:
 
 
 def _agreed(reply: tuple[int, bytes], *wanted: int) -> str:
-    """The server's words. Raises MailRefused (5xx) or MailDelayed for another answer than what was wanted."""
+    """The server's words. Raises MailRefused (5xx) or MailDelayed (4xx) for another answer than what was wanted.
+
+    SMTPException for what is no answer: one that broke off ("25"), or that has no place here. It says neither yes nor
+    no.
+    """
     code, words = reply[0], " ".join(reply[1].decode("utf-8", "replace").split())
     if code in wanted:
         return f"{code} {words}"
-    if code == -1:
-        raise smtplib.SMTPServerDisconnected("the server hung up")
-    raise MailRefused(f"{code} {words}") if 500 <= code < 600 else MailDelayed(f"{code} {words}")
+    if 400 <= code < 600:
+        raise MailRefused(f"{code} {words}") if code >= 500 else MailDelayed(f"{code} {words}")
+    raise smtplib.SMTPException(f"this is no answer: {f'{code} {words}'!r}" if code != -1 else "the server hung up")
 
 
 def _delayed(error: Exception) -> MailDelayed:

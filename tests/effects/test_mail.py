@@ -160,6 +160,26 @@ def test_a_server_that_hangs_up_after_the_text_leaves_a_doubt(
     assert len(server.accepted) == 1
 
 
+@pytest.mark.parametrize("reply", ["2", "25", "4", "55", "354 go on", "999 what", "what"])
+def test_an_answer_to_the_text_that_broke_off_or_is_none_leaves_a_doubt(
+    app: App, server: MailServer, attempt: Callable[..., Any], reply: str
+) -> None:
+    post = mail.mailer(app, server.url, sender=SENDER)
+    server.replies["."] = reply
+    for _ in range(2):
+        with attempt(), pytest.raises(InDoubt):
+            post("ann@example.org", "hello", "text")
+    assert len(server.accepted) == 1
+
+
+def test_each_way_to_say_yes_to_the_text_is_one(app: App, server: MailServer, attempt: Callable[..., Any]) -> None:
+    post = mail.mailer(app, server.url, sender=SENDER)
+    server.replies["."] = "251 it goes on from here"
+    with attempt():
+        assert post("ann@example.org", "hello", "text") == {"ann@example.org": "sent"}
+    assert len(server.accepted) == 1
+
+
 def test_nobody_there_is_no_doubt(app: App, server: MailServer, attempt: Callable[..., Any]) -> None:
     post = mail.mailer(app, "smtp://127.0.0.1:1", sender=SENDER)
     with attempt(), pytest.raises(MailDelayed, match="did not take it now"):
@@ -405,7 +425,8 @@ KNOWN = {"from", "to", "cc", "reply-to", "subject", "date", "message-id", "mime-
     "content-disposition",
     "x-recipient",
 }
-
+#: A second header, as an encoded word.
+SLIPPED = "=?utf-8?q?hi=0D=0AX-Eve=3A_here?="
 
 TAME = WILD.map(lambda text: re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", text))
 
@@ -420,6 +441,12 @@ TAME = WILD.map(lambda text: re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", tex
 @example(to=["Ann\n <ann@example.org>"], subject="x", name="a", body="")
 @example(to=["ann@example.org\n"], subject="x\n", name="a\n", body="\n")
 @example(to=["=?utf-8?q?=0ABcc:eve?= <ann@example.org>"], subject="=?utf-8?q?=0AX:_y?=", name="a", body="")
+@example(
+    to=[f'"{SLIPPED}" <ann@example.org>', f"{SLIPPED} <ann@example.org>", "=?utf-8?q?=0D=0A?=@example.org"],
+    subject=f"{'a ' * 100}{SLIPPED}",
+    name=SLIPPED,
+    body="",
+)
 @example(to=["\u2028x <ann@example.org>"], subject="a\x85b: c", name="a", body="")
 def test_no_header_can_be_slipped_in(to: list[str], subject: str, name: str, body: str) -> None:
     app = App("fuzz", "memory://fuzz")
@@ -441,6 +468,8 @@ def test_no_header_can_be_slipped_in(to: list[str], subject: str, name: str, bod
             shown = {each.addr_spec.encode("utf-8", "surrogateescape").decode() for each in message["To"].addresses}
             assert shown <= meant
             assert message["Subject"].split() == subject.split()
+            assert max(map(len, data.split(b"\r\n"))) < 999
+            assert data.count(b"\n") == data.count(b"\r\n")
 
 
 def test_a_folder_takes_mails_during_development(app: App, tmp_path: Path) -> None:

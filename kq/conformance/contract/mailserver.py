@@ -185,14 +185,14 @@ class _Conversation:
                 self._server.moment("text", self._recipient)
         self._server.moment("end", self._recipient)
         reply = self._server.replies.get(".")
-        if reply and not reply.startswith("2"):
+        if reply and len(reply) > 3 and reply[0] in "45":
             self._say(reply)
             return True
         self._server.accepted.append(Accepted(self._sender, self._recipient, b"".join(lines)))
         self._server.moment("accepted", self._recipient)
         if reply == "":
             return False
-        self._say("250 taken")
+        self._say(reply or "250 taken")
         self._server.moment("replied", self._recipient)
         return True
 
