@@ -108,7 +108,7 @@ def _start(queues: list[str]) -> str:
 
 def _set_aside(shot: Snapshot) -> Iterator[Advice]:
     if shot.doubtful:
-        what = "it" if shot.doubtful == 1 else "them"
+        what = "it" if shot.doubtful == 1 else "they"
         told = f"of {_many(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
         yield Advice(told, "kq effects ls --stage doubt", "effects", grave=True)
     for row in shot.queues:

@@ -15,88 +15,90 @@ SPAN = 600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Axis:
+    """Where the values of a chart stand. places: 0.0 ten minutes ago, 1.0 now. gap: so far apart nobody knows what was
+    between."""
+
+    places: Sequence[float]
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart. kind: names its colour in kq.css. values: None where nobody knows."""
+    """A line of a chart. kind: names its colour in kq.css. values: a value for each place, None where nobody knows."""
 
     name: str
     kind: str
     values: Sequence[float | None]
 
 
-def spark(values: Sequence[float | None], label: str) -> Markup:
+def spark(axis: Axis, values: Sequence[float | None], label: str) -> Markup:
     """A small chart for a cell of a table; nothing when there is too little to see."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")
     top = max(known) or 1.0
-    line = _path(values, top, 80.0, 18.0)
+    line = _path(axis, values, top, 80.0, 18.0)
     return Markup(
         '<svg class="spark" viewBox="0 0 80 20" width="80" height="20" role="img" aria-label="{}">'
         '<path class="line" d="{}"/></svg>'
     ).format(label, line)
 
 
-def chart(title: str, lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
+def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
     """A chart of the last ten minutes. unit: writes a value for people."""
     known = [value for line in lines for value in line.values if value is not None]
     top = _round_up(max(known, default=0.0))
     width, height = 320.0, 96.0
     said = ", ".join(f"{line.name} {unit(last)}" for line in lines if (last := _last(line.values)) is not None)
     parts = [
-        Markup('<figure class="chart"><figcaption>{}{}</figcaption>').format(title, _legend(lines)),
+        Markup('<figure class="chart"><figcaption>{}{}</figcaption>').format(title, _legend(lines, unit)),
+        Markup('<div class="plot"><span>{}</span>').format(unit(top) if known else "nothing is known yet"),
         Markup(
             '<svg viewBox="0 0 320 112" role="img" aria-label="{}" preserveAspectRatio="none">'
             '<line class="grid" x1="0" x2="320" y1="8" y2="8"/><line class="grid" x1="0" x2="320" y1="56" y2="56"/>'
             '<line class="axis" x1="0" x2="320" y1="104" y2="104"/><g transform="translate(0 8)">'
         ).format(f"{title}: {said or 'nothing is known'}"),
     ]
-    if len(known) > 1:
-        parts += [
-            Markup('<path class="line {}" d="{}"/>').format(line.kind, _path(line.values, top, width, height))
-            for line in lines
-        ]
-    parts.append(Markup("</g></svg>"))
-    parts.append(
-        Markup('<div class="scale"><span>10 min ago</span><span>{}</span><span>now</span></div>').format(
-            f"top {unit(top)}" if known else "nothing is known yet"
-        )
-    )
-    parts.append(Markup("</figure>"))
+    parts += [
+        Markup('<path class="line {}" d="{}"/>').format(line.kind, _path(axis, line.values, top, width, height))
+        for line in lines
+    ]
+    parts.append(Markup("</g></svg></div>"))
+    parts.append(Markup('<div class="scale"><span>10 min ago</span><span>now</span></div></figure>'))
     return Markup("").join(parts)
 
 
-def aligned(history: History, points: Sequence[Point], now: float) -> list[Point | None]:
-    """points by the steps of the last ten minutes, None where there is none: what is old is at the left."""
-    step = history.step or 10.0
-    count = int(SPAN / step)
-    slots: list[Point | None] = [None] * count
-    for point in points:
-        place = count - 1 - round((now - point.at) / step)
-        if 0 <= place < count:
-            slots[place] = point
-    return slots
+def axis(history: History, points: Sequence[Point], now: float) -> Axis:
+    """Where the points of the last ten minutes stand."""
+    return Axis([1 - (now - point.at) / SPAN for point in points], 2.5 * (history.step or 10.0) / SPAN)
 
 
-def _legend(lines: Sequence[Line]) -> Markup:
-    if len(lines) < 2:
-        return Markup("")
-    return Markup("").join(Markup('<span class="key {}">{}</span>').format(line.kind, line.name) for line in lines)
+def _legend(lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
+    """The lines' names, and where they are now."""
+    keys = []
+    for line in lines:
+        last = _last(line.values)
+        said = "–" if last is None else unit(last)
+        keys.append(Markup('<span class="key {}">{} <b>{}</b></span>').format(line.kind, line.name, said))
+    return Markup("").join(keys)
 
 
 def _last(values: Sequence[float | None]) -> float | None:
-    return next((value for value in reversed(values) if value is not None), None)
+    """How it is now."""
+    return values[-1] if values else None
 
 
-def _path(values: Sequence[float | None], top: float, width: float, height: float) -> str:
+def _path(axis: Axis, values: Sequence[float | None], top: float, width: float, height: float) -> str:
     """The line through values, with gaps where nobody knows."""
-    step = width / max(1, len(values) - 1)
-    words, pen = list[str](), "M"
-    for place, value in enumerate(values):
+    words, before = list[str](), -axis.gap
+    for place, value in zip(axis.places, values, strict=True):
         if value is None:
-            pen = "M"
+            before = -axis.gap
             continue
-        words.append(f"{pen}{place * step:.1f} {height - height * min(value / top, 1.0):.1f}")
-        pen = "L"
+        at = f"{place * width:.1f} {height - height * min(value / top, 1.0):.1f}"
+        words.append(f"L{at}" if place - before < axis.gap else f"M{at}h2")  # h2: one alone is to be seen too
+        before = place
     return " ".join(words)
 
 

@@ -11,20 +11,35 @@ from markupsafe import Markup
 
 from kq.advice import advice
 from kq.control import MOST, REPAIRABLE, Control, schema
-from kq.errors import NotFound
+from kq.errors import InDoubt, NotFound
 from kq.job import ENDED, State
-from kq.snapshot import Point, Snapshot
+from kq.snapshot import FailedRow, Point, QueueRow, Snapshot
 from kq.web.acts import unknown_job
 from kq.web.asked import Asked
-from kq.web.charts import Line, aligned, chart, spark
+from kq.web.charts import SPAN, Line, axis, chart, spark
 from kq.web.choosing import CHOICE, LISTED, listed
 from kq.web.drawing import count, rate, span
-from kq.web.fields import Field, from_form
+from kq.web.fields import Field, Said, from_form
 from kq.web.looks import EFFECTS, JOBS, found_effects
 from kq.web.openapi import document
 
-#: So many jobs of a queue are shown on its page.
-SHOWN = 50
+#: So many jobs of a queue are shown on its page, and queues on the overview.
+SHOWN, SHOWN_QUEUES = 50, 20
+#: So many jobs that failed last are shown on the overview.
+RECENT = 10
+#: By what queues are sorted, the usual first; as in the monitor.
+SORTS: Mapping[str, Callable[[QueueRow], tuple[float, str]]] = {
+    "oldest": lambda row: (-(row.oldest or 0.0), row.name),
+    "ready": lambda row: (-row.ready, row.name),
+    "wait": lambda row: (-(row.wait_p95 or 0.0), row.name),
+    "in": lambda row: (-(row.came or 0.0), row.name),
+    "buried": lambda row: (-row.buried, row.name),
+    "name": lambda row: (0.0, row.name),
+}
+QUEUES = (
+    Field("search", "text", "Only those with this text in their names.", ""),
+    Field("sort", "text", "By what they are sorted.", "oldest", choices=tuple(SORTS)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,8 @@ async def overview(asked: Asked) -> Page:
     values = {
         "shot": shot,
         "advice": advice(shot),
+        "recent": _recent(shot)[:RECENT],
+        **_queue_rows(shot, from_form(QUEUES, {}), SHOWN_QUEUES),
         "charts": _charts(shot, shot.history.total),
         "sparks": _sparks(shot),
     }
@@ -53,8 +70,17 @@ async def overview(asked: Asked) -> Page:
 
 
 async def queues(asked: Asked) -> Page:
-    shot = await asked.desk.snapshot()
-    return Page("queues.html", "Queues", {"shot": shot, "sparks": _sparks(shot)}, "queues")
+    shot, said = await asked.desk.snapshot(), from_form(QUEUES, asked.query())
+    return Page(
+        "queues.html", "Queues", {"shot": shot, "sparks": _sparks(shot), **_queue_rows(shot, said, None)}, "queues"
+    )
+
+
+def _queue_rows(shot: Snapshot, said: Said, most: int | None) -> dict[str, Any]:
+    """The queues that are meant, and how they were chosen."""
+    text = said["search"].casefold()
+    rows = sorted((row for row in shot.queues if text in row.name.casefold()), key=SORTS[said["sort"]])
+    return {"rows": rows[:most], **said}
 
 
 async def queue(asked: Asked) -> Page:
@@ -82,7 +108,7 @@ async def jobs(asked: Asked) -> Page:
     values = {
         "jobs": _briefly(asked, found),
         "said": said,
-        "query": urlencode({name: value for name, values in asked.query().items() for value in values if value}),
+        "query": _query(asked),
         "states": LISTED,
         "queues": queues,
         "types": types,
@@ -112,8 +138,9 @@ async def job(asked: Asked) -> Page:
             "running": next((row for row in _running(control) if row["id"] == id), None),
         }
 
-    values = await asked.desk.look(look)
-    return Page("job.html", f"Job {id}", values, "jobs", still=values["ended"])
+    values, shot = await asked.desk.look(look), await asked.desk.snapshot()
+    paused = any(order.what == values["job"]["type"] for order in shot.paused)
+    return Page("job.html", f"Job {id}", {**values, "type_paused": paused}, "jobs", still=values["ended"])
 
 
 async def failures(asked: Asked) -> Page:
@@ -121,10 +148,14 @@ async def failures(asked: Asked) -> Page:
 
     def look(control: Control) -> tuple[list[dict[str, Any]], float]:
         groups = schema.grouped(listed(control, asked.veil, said, State.BURIED, MOST))
-        return [schema.group(*each) | {"queue": each[2].queue} for each in groups], control.app.store.now()
+        return [
+            schema.group(*each) | {"queue": each[2].queue, "in_doubt": each[0].exception == InDoubt.__name__}
+            for each in groups
+        ], control.app.store.now()
 
     groups, now = await asked.desk.look(look)
-    return Page("buried.html", "Buried", {"groups": asked.veil.data(groups), "now": now, "said": said}, "buried")
+    values = {"groups": asked.veil.data(groups), "now": now, "texts": _texts(asked, CHOICE), "query": _query(asked)}
+    return Page("buried.html", "Buried", values, "buried")
 
 
 async def workers(asked: Asked) -> Page:
@@ -185,38 +216,55 @@ PAGES: Mapping[str, See] = {
 
 def _charts(shot: Snapshot, points: Sequence[Point]) -> list[Markup]:
     """What happened in the last ten minutes."""
-    slots = aligned(shot.history, points, shot.at)
+    points = _latest(shot, points)
+    at = axis(shot.history, points, shot.at)
     rates = [
-        Line("in", "in", [None if point is None else point.came for point in slots]),
-        Line("out", "out", [None if point is None else point.ended for point in slots]),
-        Line("failed", "bad", [None if point is None else point.failed for point in slots]),
+        Line("in", "in", [point.came for point in points]),
+        Line("out", "out", [point.ended for point in points]),
+        Line("failed", "bad", [point.failed for point in points]),
     ]
-    waits = Line("wait", "wait", [None if point is None else point.wait_p95 for point in slots])
-    there = Line("jobs", "in", _there(slots))
+    waits = Line("wait", "wait", [point.wait_p95 for point in points])
+    there = Line("jobs", "in", [point.jobs for point in points])
     return [
-        chart("Jobs a second", rates, rate),
-        chart("Jobs there", [there], lambda number: count(round(number))),
-        chart("Wait, p95", [waits], span),
+        chart("Jobs a second", at, rates, rate),
+        chart("Jobs there", at, [there], lambda number: count(round(number))),
+        chart("Wait, p95", at, [waits], span),
     ]
+
+
+def _recent(shot: Snapshot) -> list[FailedRow]:
+    """The jobs that failed last, each with its latest attempt."""
+    latest: dict[str, FailedRow] = {}
+    for row in shot.recent:
+        latest.setdefault(row.id, row)
+    return list(latest.values())
 
 
 def _sparks(shot: Snapshot) -> dict[str, Markup]:
     """How many jobs each queue had, as small charts."""
-    points, sparks = shot.history.queues, dict[str, Markup]()
+    sparks = dict[str, Markup]()
     for row in shot.queues:
-        values = _there(aligned(shot.history, points.get(row.name, ()), shot.at))
-        sparks[row.name] = spark(values, f"jobs in {row.name} in the last ten minutes")
+        points = _latest(shot, shot.history.queues.get(row.name, ()))
+        at, label = axis(shot.history, points, shot.at), f"jobs in {row.name} in the last ten minutes"
+        sparks[row.name] = spark(at, [point.jobs for point in points], label)
     return sparks
 
 
-def _there(slots: Sequence[Point | None]) -> list[float | None]:
-    return [None if point is None else point.jobs for point in slots]
+def _latest(shot: Snapshot, points: Sequence[Point]) -> list[Point]:
+    """Those that a chart shows."""
+    return [point for point in points if shot.at - SPAN <= point.at <= shot.at]
 
 
 def _texts(asked: Asked, fields: Sequence[Field]) -> dict[str, str]:
     """What somebody wrote into a filter, as he wrote it."""
     query = asked.query()
     return {field.name: query.get(field.name, [""])[-1] for field in fields}
+
+
+def _query(asked: Asked) -> str:
+    """What the address says, to come back to it."""
+    said = urlencode({name: value for name, values in asked.query().items() for value in values if value})
+    return f"?{said}" if said else ""
 
 
 def _briefly(asked: Asked, found: Any) -> list[dict[str, Any]]:

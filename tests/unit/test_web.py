@@ -9,24 +9,25 @@ import pytest
 from kq.errors import BadArguments
 from kq.redaction import redacted, restored
 from kq.snapshot import History, Point
-from kq.web.charts import Line, aligned, chart, spark
+from kq.web.charts import Axis, Line, axis, chart, spark
 from kq.web.fields import Field, from_form, from_json
 
 
 def test_a_chart_has_its_points_where_they_belong_and_gaps_where_nobody_knows() -> None:
-    history = History(step=10.0)
-    points = [Point(at=700.0, jobs=4), Point(at=990.0, jobs=8), Point(at=1000.0, jobs=2), Point(at=10.0, jobs=9)]
-    slots = aligned(history, points, 1003.0)
-    assert len(slots) == 60
-    assert [number for number, point in enumerate(slots) if point] == [29, 58, 59]
-    text = str(chart("<Jobs>", [Line("a", "in", [None, 1.0, 2.0, None, 4.0])], lambda value: f"{value:g}"))
-    assert "M80.0 77.2 L160.0 57.6 M320.0 19.2" in text or "M80.0 76.8 L160.0 57.6 M320.0 19.2" in text
+    points = [Point(at=at) for at in (400.0, 700.0, 980.0, 991.0, 1000.0)]
+    at = axis(History(step=10.0), points, 1000.0)
+    assert at.places == [0.0, 0.5, pytest.approx(0.967, abs=0.001), 0.985, 1.0]
+    lines = [Line("a", "in", [None, 1.0, 2.0, 3.0, 4.0])]
+    text = str(chart("<Jobs>", at, lines, lambda value: f"{value:g}"))
+    assert 'd="M160.0 76.8h2 M309.3 57.6h2 L315.2 38.4 L320.0 19.2"' in text
     assert "&lt;Jobs&gt;: a 4" in text
-    assert "top 5" in text
+    assert "<span>5</span>" in text
     assert "style" not in text
-    assert "nothing is known yet" in chart("x", [Line("a", "in", [None])], str)
-    assert spark([None, 1.0], "x") == ""
-    assert "<path" in spark([0.0, 0.0], "x")
+    one = axis(History(), [Point(at=0.0)], 0.0)
+    assert "nothing is known yet" in chart("x", one, [Line("a", "in", [None])], str)
+    assert "nothing is known yet" in chart("x", Axis([], 0.1), [Line("a", "in", [])], str)
+    assert spark(one, [1.0], "x") == ""
+    assert "<path" in spark(Axis([0.9, 1.0], 0.2), [0.0, 0.0], "x")
 
 
 FIELDS = (

@@ -10,7 +10,7 @@ import pytest
 import kq
 from kq.control import Control
 from kq.job import State
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, words
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_a_type_is_paused_and_resumed(open_page: Browser, control: Control) -> N
     open_page.told("/types/login/pause", reason="later")
     assert "jobs of type login are paused" in open_page.get("/").text
     assert "resumed type login" in open_page.told("/types/login/resume")
+
+
+def test_a_type_is_paused_from_one_of_its_jobs(open_page: Browser, buried: list[str]) -> None:
+    page = f"/jobs/{buried[0]}"
+    assert "Pause type" in words(open_page.get(page))
+    open_page.told("/types/login/pause", back=page)
+    assert "Resume type" in words(open_page.get(page))
+
+
+def test_a_delayed_job_is_run_now(open_page: Browser, app: kq.App) -> None:
+    handle = app.jobs["resize"].options(delay=600).submit("late.png")
+    assert "edited delay" in open_page.told(f"/jobs/{handle.id}/edit", delay="0", unchecked="true")
+    assert handle.state() is State.READY
 
 
 def test_one_buried_job_is_edited_and_kicked_and_secrets_stay_as_they_are(
@@ -115,6 +128,21 @@ def test_a_group_is_kicked_by_what_it_failed_of(open_page: Browser, control: Con
     assert f"kicked {buried[1]}" in open_page.told("/jobs/kick", **group, limit="1", back="/buried")
     assert f"kicked {buried[2]}" in open_page.told("/jobs/kick", **group, back="/buried")
     assert f"kicked {buried[0]}" in open_page.told("/jobs/kick", search="ONE", back="/buried")
+
+
+def test_of_a_group_only_what_the_page_shows_is_kicked(
+    open_page: Browser, app: kq.App, control: Control, buried: list[str]
+) -> None:
+    elsewhere = app.jobs["login"].options(queue="gates").submit("di", "x" * 8).id
+    control.bury(elsewhere, "other", by="ops")
+    page = open_page.get("/buried?queue=gates").text
+    assert page.count('<article class="group">') == 1
+    kick_all, kick_one = re.findall(r'action="/jobs/kick">(.*?)</form>', page, re.DOTALL)
+    for form in (kick_all, kick_one):
+        said = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+        assert (said["queue"], said["back"]) == ("gates", "/buried?queue=gates")
+    group = {"type": "login", "error": "buried by ops: other", "place": "", "queue": "gates"}
+    assert f"kicked {elsewhere}" in open_page.told("/jobs/kick", **group, back="/buried?queue=gates")
 
 
 def test_it_must_be_said_which(open_page: Browser, control: Control, buried: list[str]) -> None:

@@ -48,6 +48,20 @@ def test_a_queue_says_why_its_jobs_wait(open_page: Browser, jobs: dict[str, str]
     assert "paused by ops" in words(open_page.get("/queues/images"))
 
 
+def test_queues_are_sorted_and_searched(open_page: Browser, app: kq.App, jobs: dict[str, str]) -> None:
+    def shown(query: str) -> list[str]:
+        return re.findall(r'<th scope="row"><a href="/queues/(\w+)"', open_page.get(f"/queues{query}").text)
+
+    app.jobs["resize"].options(queue="attic").submit("x.png")
+    assert shown("") == ["doors", "attic", "images"]  # the oldest first
+    assert shown("?sort=name") == ["attic", "doors", "images"]
+    assert shown("?sort=buried")[0] == "doors"
+    assert shown("?search=MAG") == ["images"]
+    assert shown("?search=nothing") == []
+    assert '?sort=ready&amp;search=a%26b"' in open_page.get("/queues?search=a%26b").text
+    assert open_page.get("/queues?sort=colour").status_code == 422
+
+
 def test_jobs_are_filtered(open_page: Browser, jobs: dict[str, str]) -> None:
     def shown(query: str) -> set[str]:
         text = open_page.get(f"/jobs?{query}").text
@@ -96,7 +110,9 @@ def test_a_job_shows_its_history_and_what_may_be_done(open_page: Browser, jobs: 
         "Complete",
         "Delete",
     ]
-    assert "due" in words(open_page.get(f"/jobs/{jobs['delayed']}"))
+    delayed = words(open_page.get(f"/jobs/{jobs['delayed']}"))
+    assert "due" in delayed
+    assert "Run now" in delayed
 
 
 def test_names_that_were_named_are_hidden_too(
@@ -117,7 +133,13 @@ def test_who_may_only_look_is_offered_nothing_else(
 
     def offered(role: str, path: str) -> set[str]:
         text = browser.client.get(path, headers={"x-role": role}).text
-        return set(re.findall(r'(?:form)?action="[^"]*/([a-z]+)"', text)) - {"jobs", "find", "effects"}
+        return set(re.findall(r'(?:form)?action="[^"]*/([a-z]+)"', text)) - {
+            "jobs",
+            "find",
+            "effects",
+            "buried",
+            "queues",
+        }
 
     for path in (
         "/",
@@ -131,8 +153,8 @@ def test_who_may_only_look_is_offered_nothing_else(
         assert offered("view", path) == set(), path
     assert offered("operate", "/queues/doors") == {"pause", "kick"}
     assert offered("edit", "/queues/doors") == {"pause", "kick", "purge"}
-    assert offered("operate", f"/jobs/{jobs['buried']}") == {"kick"}
-    assert offered("edit", f"/jobs/{jobs['buried']}") == {"kick", "edit", "complete", "rm"}
+    assert offered("operate", f"/jobs/{jobs['buried']}") == {"kick", "pause"}
+    assert offered("edit", f"/jobs/{jobs['buried']}") == {"kick", "edit", "complete", "rm", "pause"}
 
 
 def test_where_the_settings_protect_it_all_may_only_look(

@@ -42,3 +42,17 @@ document.addEventListener("visibilitychange", () => {
   const live = document.getElementById("live");
   if (!document.hidden && live.hasAttribute("hx-get")) live.dispatchEvent(new Event("poll"));
 });
+
+// One tick for all that are shown; without this script it is not there.
+function offerAll() {
+  const all = document.getElementById("all");
+  if (all) all.hidden = false;
+}
+
+document.addEventListener("change", (event) => {
+  const boxes = document.querySelectorAll("input[name=ids]");
+  if (event.target.id === "all") for (const box of boxes) box.checked = event.target.checked;
+});
+
+document.addEventListener("DOMContentLoaded", offerAll);
+document.addEventListener("htmx:after:swap", offerAll);
