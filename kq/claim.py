@@ -9,7 +9,7 @@ ready to start confirms it too.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kq.broker import BURIED, PARKED, Publishes
@@ -48,6 +48,9 @@ class Claims:
         #: For each job whose key another one has, the id of that one; of its own, when it takes the place of itself.
         self.held: dict[str, str] = {}
         try:
+            first = {str(unique.key): _claim(unique, envelope) for unique, envelope in reversed(wanted)}
+            #: Who has which key, as far as that was asked for all of them at once and nobody has made use of it.
+            self._known = self._ask(first) if first else {}
             for unique, envelope in wanted:
                 self._take(str(unique.key), unique, envelope)
         except StoreUnreachable as error:
@@ -57,9 +60,9 @@ class Claims:
             raise
 
     def _take(self, key: str, unique: Unique, envelope: Envelope) -> None:
-        mine, why = Claim(envelope.id, envelope.queue, unique.holds == "gone"), ""
+        mine, why = _claim(unique, envelope), ""
         while True:
-            holder = self._ours[key].job if key in self._ours else self._claim(key, mine)
+            holder = self._holder(key, mine)
             if holder == mine.job and (key in self._ours or not unique.replaces):
                 self._ours[key] = mine
                 return
@@ -91,24 +94,43 @@ class Claims:
             return True
         return self._app.publisher.replace(holder, envelope, self._app.store.now(), self._until)
 
-    def _claim(self, key: str, mine: Claim) -> str | None:
+    def _holder(self, key: str, mine: Claim) -> str | None:
         """Who has key now; None when that is not decided yet."""
-        unique, claim = unique_key(key), claim_key(key)
-        job, said, lasts = mine.job.encode(), encode(mine), self._lasts
-        free, alone = (unique, None), (claim, said)
-        renewed, taken, _ = self._app.store.write(
-            [
+        if key in self._ours:
+            return self._ours[key].job
+        return self._known.pop(key) if key in self._known else self._ask({key: mine})[key]
+
+    def _ask(self, wanted: Mapping[str, Claim]) -> dict[str, str | None]:
+        """Claim keys that nobody has, and say who has each, in one or two round trips; more where a producer died."""
+        writes, lasts = list[Write](), self._lasts
+        for key, mine in wanted.items():
+            unique, claim, job, said = unique_key(key), claim_key(key), mine.job.encode(), encode(mine)
+            free, alone = (unique, None), (claim, said)
+            writes += [
                 Write(unique, job, lasts, must=alone),  # an earlier submit of this job has claimed it
                 Write(claim, said, REMEMBERED, unless=alone, must=free),
                 Write(unique, job, lasts, unless=alone, must=free),
             ]
-        )
-        if taken:
-            self._taken.add(key)
-        if taken or renewed:
-            self._ours[key] = mine
-            return mine.job
-        holder, claimed = self._app.store.get([unique, claim])
+        made = iter(self._app.store.write(writes))
+        others = list[str]()
+        for key, (renewed, taken, _) in zip(wanted, zip(made, made, made, strict=True), strict=True):
+            if taken:
+                self._taken.add(key)
+            if taken or renewed:
+                self._ours[key] = wanted[key]
+            else:
+                others.append(key)
+        found: dict[str, str | None] = {key: mine.job for key, mine in self._ours.items() if key in wanted}
+        return found | self._found(others)
+
+    def _found(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """Who has keys that others have claimed."""
+        asked = [name for key in keys for name in (unique_key(key), claim_key(key))]
+        values = iter(self._app.store.get(asked) if asked else [])
+        pairs = zip(values, values, strict=True)
+        return {key: self._decided(key, holder, claimed) for key, (holder, claimed) in zip(keys, pairs, strict=True)}
+
+    def _decided(self, key: str, holder: bytes | None, claimed: bytes | None) -> str | None:
         theirs = decode_claim(claimed)
         if theirs is None or (holder is not None and holder != theirs.job.encode()):
             return None if holder is None else text(holder)
@@ -162,3 +184,7 @@ class Claims:
                 self._app.store.write(writes)
         except StoreUnreachable:
             return
+
+
+def _claim(unique: Unique, envelope: Envelope) -> Claim:
+    return Claim(envelope.id, envelope.queue, unique.holds == "gone")

@@ -123,6 +123,20 @@ class StoreSuite:
         made = store.write([Write("a", b"1"), Write("a", b"2", must=("a", b"1")), Write("a", b"3", must=("a", b"1"))])
         assert made == [True, True, False]
 
+    def test_conditions_are_of_any_bytes(self, store: Store) -> None:
+        value, other = bytes(range(256)) * 1000, bytes(range(255, -1, -1))
+        store.write([Write("a", value)])
+        assert store.write([Write("a", other, must=("a", other))]) == [False]
+        assert store.write([Write("a", b"", unless=("a", value)), Write("a", other, must=("a", b""))]) == [True, True]
+        assert store.get(["a"]) == [other]
+
+    def test_many_writes_are_one(self, store: Store) -> None:
+        claims = [Write(f"unique:{n}", b"%d" % n, 60, must=(f"unique:{n}", None)) for n in range(2000)]
+        assert store.write(claims) == [True] * 2000
+        held = [Write(f"unique:{n}", b"", must=(f"unique:{n}", b"%d" % (n % 1000))) for n in range(2000)]
+        assert store.write(held) == [True] * 1000 + [False] * 1000
+        assert store.get(["unique:0", "unique:999", "unique:1000"]) == [b"", b"", b"1000"]
+
     def test_counting_by_many_at_once_loses_nothing(self, store: Store, other: Store) -> None:
         def add_one(connection: Store) -> None:
             while True:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from math import ceil
+
+import msgspec
 
 from kq.state.store import Gathered, Store, StoreUnreachable, Write
 from kq_transports.engine import EngineError
@@ -49,11 +50,10 @@ class RedisStore(Store):
             return values
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
-        words = [word for write in writes for word in _told(write)]
-        if not words:
+        if not writes:
             return []
         with self._link() as link:
-            return [bool(made) for made in link.run(_WRITE, *words)]
+            return [bool(made) for made in link.run(_WRITE, _told(writes))]
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         with self._link() as link:
@@ -128,24 +128,29 @@ class RedisStore(Store):
             self._idle.append(link)
 
 
-def _told(write: Write) -> Iterator[str | bytes | int]:
-    """One write in the words of the script, which explains them."""
-    words: list[tuple[str, tuple[str | bytes | int, ...]]] = []
-    if write.alive is not None:
-        words.append(("a", (write.alive,)))
-    if write.unless is not None:
-        words.append(("u", write.unless))
-    if write.must is not None:
-        key, value = write.must
-        words.append(("n", (key,)) if value is None else ("e", (key, value)))
-    if write.value is not None:
-        words.append(("v", (write.value,)))
-        if write.keep is not None:
-            words.append(("k", (max(1, ceil(write.keep * 1000)),)))
-    yield "".join(flag for flag, _ in words)
-    yield write.key
-    for _, more in words:
-        yield from more
+def _told(writes: Sequence[Write]) -> bytes:
+    """Writes in the words of the script, which explains them: one argument, for many cost more than what they say."""
+    return _pack(
+        [
+            (
+                write.key,
+                _text(write.value),
+                write.keep,
+                write.alive,
+                None if write.unless is None else (write.unless[0], _text(write.unless[1])),
+                None if write.must is None else (write.must[0], _text(write.must[1])),
+            )
+            for write in writes
+        ]
+    )
+
+
+def _text(value: bytes | None) -> msgspec.Raw | None:
+    """Any bytes as what MessagePack calls text, for a Redis can't read what it calls binary."""
+    return None if value is None else msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
+
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 def _keys(link: Link, prefix: str) -> set[str]:

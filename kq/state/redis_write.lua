@@ -4,18 +4,15 @@
 --   kq:family:<family>   zset    keys that begin with "<family>:" -> when they expire (ms), for scan()
 --
 -- Who waits for a key is subscribed to the channel of its name, so a write of it is published there.
--- ARGV: socket, then for each write: flags, key, and what the flags announce in the order
---   a  key that must be there                     u  key, value that it must have if it is there
---   e  key, value that it must have               n  key that must not be there
---   v  value to store (without it, delete)        k  for how long (ms)
+-- ARGV: socket, and as MessagePack for each write
+--   1  its key
+--   2  the value to store (none: delete)
+--   3  for how long (seconds; none: for ever)
+--   4  a key that must be there (none: any or none, as below)
+--   5  a key, and the value that it must have if it is there
+--   6  a key, and the value that it must have (none: it must not be there)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local position = 1
-
-local function following()
-  position = position + 1
-  return ARGV[position]
-end
 
 local function name(key)
   return 'kq:state:' .. key
@@ -29,7 +26,7 @@ local function forget_expired(family)
   end
 end
 
-local function store(key, value, keep)
+local function store(key, value, seconds)
   local family = 'kq:family:' .. string.match(key, '^[^:]*')
   if not value then
     redis.call('DEL', name(key))
@@ -37,47 +34,40 @@ local function store(key, value, keep)
     return
   end
   forget_expired(family)
-  redis.call('ZADD', family, keep and now + keep or '+inf', key)
-  if keep then
-    redis.call('SET', name(key), value, 'PX', keep)
+  if seconds then
+    local keep = math.max(1, math.ceil(seconds * 1000))
+    redis.call('ZADD', family, now + keep, key)
+    redis.call('SET', name(key), value, 'PX', string.format('%.0f', keep))
   else
+    redis.call('ZADD', family, '+inf', key)
     redis.call('SET', name(key), value)
   end
   redis.call('PUBLISH', name(key), '')
 end
 
-local function holds(flag, key)
-  local found = redis.call('GET', name(key))
-  if flag == 'a' then
-    return found
-  elseif flag == 'n' then
-    return not found
-  end
-  local expected = following()
-  return found == expected or flag == 'u' and not found
+local function found(key)
+  return redis.call('GET', name(key)) or nil
 end
 
-local function write()
-  local made, value, keep = 1, nil, nil
-  local flags, key = following(), following()
-  for flag in string.gmatch(flags, '.') do
-    local word = following()
-    if flag == 'v' then
-      value = word
-    elseif flag == 'k' then
-      keep = word
-    elseif not holds(flag, word) then
-      made = 0
+local function holds(alive, unless, must)
+  if alive and not found(alive) then
+    return false
+  end
+  if unless then
+    local value = found(unless[1])
+    if value and value ~= unless[2] then
+      return false
     end
   end
-  if made == 1 then
-    store(key, value, keep)
-  end
-  return made
+  return not must or found(must[1]) == must[2]
 end
 
 local reply = {}
-while position < #ARGV do
-  table.insert(reply, write())
+for i, write in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local made = holds(write[4], write[5], write[6])
+  if made then
+    store(write[1], write[2], write[3])
+  end
+  reply[i] = made and 1 or 0
 end
 return reply

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from kq.clock import SYSTEM
@@ -28,6 +28,7 @@ _SCHEMA = Schema("state", 1, _TABLES)
 
 _GET_MANY = """SELECT key, value FROM state_fact
     WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
+_DELETE = "DELETE FROM state_fact WHERE key IN (SELECT value FROM json_each(?))"
 _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
 _SCAN = """SELECT key, value FROM state_fact
     WHERE key >= ? AND key < ? AND (ends IS NULL OR ends > ?) ORDER BY key LIMIT ?"""
@@ -69,7 +70,7 @@ class SqliteStore(Store):
             now = database.clock.awake()
             database.clock.note(connection)
             connection.execute(_FORGET, (now,))
-            made = [_apply(connection, write, now) for write in writes]
+            made = _carry_out(connection, writes, now)
             # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
             _wake(database, connection, [write.key for write in writes if write.value is not None])
             return made
@@ -163,24 +164,47 @@ def _value(connection: sqlite3.Connection, key: str, now: float) -> bytes | None
     return None if row is None else row[0]
 
 
-def _apply(connection: sqlite3.Connection, write: Write, now: float) -> bool:
-    """Carry out one write; False when its conditions refuse it."""
-    if _refuses(connection, write, now):
-        return False
-    if write.value is None:
-        connection.execute("DELETE FROM state_fact WHERE key = ?", (write.key,))
-    else:
-        ends = None if write.keep is None else now + write.keep
-        connection.execute(_PUT, (write.key, write.value, ends))
-    return True
+def _carry_out(connection: sqlite3.Connection, writes: Sequence[Write], now: float) -> list[bool]:
+    """Carry out writes in their order; False for each that its conditions refuse."""
+    known = _known(connection, writes, now)
+    made, last = list[bool](), dict[str, Write]()
+    for write in writes:
+        made.append(not _refuses(known, write))
+        if made[-1]:
+            last[write.key] = write
+            known[write.key] = write.value
+    _store(connection, last.values(), now)
+    return made
 
 
-def _refuses(connection: sqlite3.Connection, write: Write, now: float) -> bool:
-    if write.alive is not None and _value(connection, write.alive, now) is None:
+def _known(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> dict[str, bytes | None]:
+    """The facts of which writes make conditions, as far as they are there."""
+    asked = {write.alive for write in writes if write.alive is not None}
+    for write in writes:
+        asked.update(condition[0] for condition in (write.unless, write.must) if condition is not None)
+    return dict(connection.execute(_GET_MANY, (json.dumps([*asked]), now)).fetchall()) if asked else {}
+
+
+def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:
+    if write.alive is not None and known.get(write.alive) is None:
         return True
-    if write.unless is not None and _value(connection, write.unless[0], now) not in (None, write.unless[1]):
+    if write.unless is not None and known.get(write.unless[0]) not in (None, write.unless[1]):
         return True
-    return write.must is not None and _value(connection, write.must[0], now) != write.must[1]
+    return write.must is not None and known.get(write.must[0]) != write.must[1]
+
+
+def _store(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> None:
+    """Carry out writes, whose conditions hold, of different keys."""
+    stored, gone = list[tuple[str, bytes, float | None]](), list[str]()
+    for write in writes:
+        if write.value is None:
+            gone.append(write.key)
+        else:
+            stored.append((write.key, write.value, None if write.keep is None else now + write.keep))
+    if stored:
+        connection.executemany(_PUT, stored)
+    if gone:
+        connection.execute(_DELETE, (json.dumps(gone),))
 
 
 def _wake(database: Database, connection: sqlite3.Connection, keys: list[str]) -> None:

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 
 class StoreUnreachable(ConnectionError):
     """The store did not answer in time; the write may have been done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, array_like=True):
     """One conditional write, atomic by itself.
 
     value: None deletes the key.
