@@ -59,7 +59,7 @@ class Ears:
 
     def _watch_pool(self) -> None:
         for executor in self._pool.unsent():
-            self._pool.flush(executor)
+            executor.flush()
         if self._version == self._pool.version:
             return
         self._version = self._pool.version

@@ -233,7 +233,7 @@ class Worker:
         """Begin anew when the new code imports, which a process of its own finds out while this one works on."""
 
         def find_out() -> None:
-            wrong = self.supervisor.pool.trial()
+            wrong = self.supervisor.pool.cradle.trial()
             if wrong:
                 log.error("the worker stays with the code that it has: %s", wrong)
             else:

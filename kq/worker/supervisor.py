@@ -14,7 +14,7 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,6 +57,7 @@ from kq.state.store import Store, StoreUnreachable, Write
 from kq.tally import Tally
 from kq.units import format_duration
 from kq.worker import journal, news
+from kq.worker.child import Executor
 from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
 from kq.worker.guard import Guard
@@ -65,9 +66,8 @@ from kq.worker.late import LateWords
 from kq.worker.line import Line
 from kq.worker.meter import Meter
 from kq.worker.neighbours import Neighbours
-from kq.worker.pool import Executor, Pool
+from kq.worker.pool import Pool
 from kq.worker.scribe import Scribe
-from kq.worker.slate import NOTHING, Written
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
 from kq.worker.task import Kind, Task
@@ -252,13 +252,15 @@ class Supervisor:
         for executor, task in self.pool.tasks():
             state = f"running for {now - task.started:.1f} s" if task.started else "waiting"
             log.warning("executor %s: %s %s %s", executor.pid, task.head.type, task.head.id, state)
-        self.pool.dump()
+        for executor in self.pool.executors.values():
+            executor.dump()
 
     def kill_stuck(self) -> None:
         """Kill the executor whose job has run longest."""
         started = [(executor, task) for executor, task in self.pool.tasks() if task.started]
         if started:
-            self.pool.kill(*min(started, key=lambda each: each[1].started))
+            executor, task = min(started, key=lambda each: each[1].started)
+            executor.kill(task)
 
     # The loop.
 
@@ -317,8 +319,8 @@ class Supervisor:
             self._hindered(error)
         self._wind_down(now)
         self._dispatch()
-        if now >= self.pool.next_due:
-            self.pool.enforce()
+        if now >= self.pool.limits.next_due:
+            self.pool.limits.enforce()
         if self._herald is not None and now >= self._next_glance:
             self._glance(now)
         if self._news:
@@ -331,11 +333,11 @@ class Supervisor:
     def _latest(self) -> float:
         """When a job is to be interrupted or killed, or all of them because the lease ends."""
         lease = float("inf") if self._session is None else self._session.safe_until - self._margin
-        return min(lease, self.pool.next_due)
+        return min(lease, self.pool.limits.next_due)
 
     def _act_in_time(self, now: float) -> None:
         """The guard's part, while the loop waits for an answer: no job outlives its limit or our lease."""
-        self.pool.enforce()
+        self.pool.limits.enforce()
         session = self._session
         if session is not None and now >= session.safe_until - self._margin:
             self._given_up = session
@@ -346,7 +348,7 @@ class Supervisor:
     def _until(self) -> float:
         """Seconds to wait at most."""
         now = self._clock.monotonic()
-        moments: list[float] = [self.pool.next_due]
+        moments: list[float] = [self.pool.limits.next_due]
         if self.on_pulse is not None:
             moments.append(self._next_pulse)
         if self._session is None:
@@ -486,7 +488,7 @@ class Supervisor:
     def _running(self) -> list[dict[str, Any]]:
         """What runs here, as others see it."""
         now, found = self._clock.monotonic(), list[dict[str, Any]]()
-        for executor, task, written in self._written():
+        for executor, task, written in self.pool.written():
             task.extra = written.more
             said = {"n": written.n, "of": written.of, "text": written.text, "at": written.at + self._behind}
             found.append(
@@ -503,18 +505,10 @@ class Supervisor:
             )
         return found
 
-    def _written(self) -> Iterator[tuple[Executor, Task, Written]]:
-        """Each job that runs, and what it has written on its slate."""
-        for executor in list(self.pool.executors.values()):
-            written = executor.page.written() if executor.tasks else {}
-            yield from (
-                (executor, each, written.get(each.seq, NOTHING)) for each in executor.tasks.values() if each.started
-            )
-
     def _glance(self, now: float) -> None:
         """Tell who listens how far jobs are."""
         self._next_glance = now + GLANCE
-        for _, task, written in self._written():
+        for _, task, written in self.pool.written():
             if written.at > task.said:
                 task.said = written.at
                 self._news.append(news.progress(task, written, self._name, written.at + self._behind))
@@ -541,7 +535,7 @@ class Supervisor:
         for _, task in self.pool.tasks():
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
-                self.pool.cut_short(task)
+                self.pool.limits.cut_short(task)
 
     def _open_mouth(self) -> None:
         """Tell events from now on if somebody listens, else no more."""

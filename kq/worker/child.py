@@ -1,0 +1,275 @@
+"""One executor as its supervisor sees it: what it was given, what it says, and how it is made to end.
+
+It is a child process that may die at any time, by itself or because it is killed; no wait for it, and no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+
+from kq.context import STAGED_SIZE
+from kq.failure import Failure
+from kq.message import travelling
+from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
+from kq.record import RESULT_LIMIT
+from kq.worker.slate import NOTHING, Written
+from kq.worker.task import Task
+from kq.worker.wire import (
+    DONE,
+    INTERRUPTED,
+    RETRY,
+    UNUSABLE,
+    Circumstances,
+    Claims,
+    Ended,
+    Frames,
+    Order,
+    Page,
+    Run,
+    frame,
+)
+
+_decode_ended = msgspec.msgpack.Decoder(Ended).decode
+
+#: Bytes of the longest frame that an executor sends: a result with what was staged, or an error with its traceback.
+FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """One child process. signalled: a signal interrupts its job; else it is told which of them to interrupt.
+
+    tasks: by seq, all that it was given; active: how many of them have a slot; queued: those that have none yet.
+    """
+
+    number: int
+    sock: socket.socket
+    page: Page
+    claims: Claims
+    slots: int
+    signalled: bool
+    pid: int = 0
+    seq: int = 0
+    finished: int = 0
+    tasks: dict[int, Task] = field(default_factory=dict)
+    active: int = 0
+    queued: deque[Task] = field(default_factory=deque)
+    frames: Frames = field(default_factory=partial(Frames, FRAME_LIMIT))
+    unsent: bytearray = field(default_factory=bytearray)
+    leaving: bool = False
+    gone: bool = False  # its socket closed
+    status: int | None = None  # its exit was reported
+    culprit: Task | None = None  # for whose sake it was killed
+    log: str = ""  # its last lines, when it has died
+    doomed: bool = False  # to be killed as soon as its birth is reported
+    excess: str = ""  # how much memory it held, when it was killed for that
+    on_readable: Callable[[], object] = field(default=lambda: None)
+
+    @property
+    def open(self) -> bool:
+        """Whether it can start one more task."""
+        return len(self.tasks) < self.slots and not self.leaving and not self.gone
+
+    # What it is given.
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Note that it is to run tasks, in this order; send() says so."""
+        for task in tasks:
+            self.seq += 1
+            task.seq = self.seq
+            self.tasks[task.seq] = task
+            self.queued.append(task)
+
+    def run(self, tasks: Sequence[Task], worker: str, *, observed: bool) -> None:
+        """Let it run tasks, which it was given. worker: whose they are; observed: by somebody who asks for more."""
+        runs = [_run(task, observed=observed) for task in tasks]
+        self.claims.offer(run.seq for run in runs)
+        self.send(Order(runs, worker=worker))
+
+    def begins(self, now: float, instant: float) -> Iterator[Task]:
+        """Those tasks that have a slot now, which begin. now, instant: the same moment, monotonic and as an instant."""
+        while self.queued and self.active < self.slots:
+            task = self.queued.popleft()
+            task.started, task.began = now, instant
+            self.active += 1
+            yield task
+
+    def take_back(self) -> list[Task]:
+        """What it was given and has not begun, and now will not."""
+        tasks = [self.tasks.pop(seq) for seq in sorted(self.claims.take_back())]
+        self.active -= sum(task.started > 0 for task in tasks)
+        self.queued = deque(task for task in self.queued if task.seq in self.tasks)
+        return tasks
+
+    def send(self, order: Order) -> None:
+        data = frame(order)
+        if not self.unsent:
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # it died: reading its socket tells
+            data = data[sent:]
+        self.unsent += data
+
+    def flush(self) -> None:
+        """Send what its socket had no room for."""
+        try:
+            del self.unsent[: self.sock.send(self.unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.unsent.clear()
+
+    # What it says.
+
+    def hear(self) -> list[Ended] | None:
+        """What it tells of ends; None when it says nothing now. Raises EOFError when it never will again."""
+        try:
+            data = self.sock.recv(1 << 18)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        try:
+            return [_decode_ended(each) for each in self.frames.feed(data)]
+        except (msgspec.DecodeError, ValueError) as error:
+            # A job wrote into its executor's socket: nothing that comes from there can be trusted any more.
+            raise EOFError from error
+
+    def ended(self, ended: Ended) -> Task | None:
+        """The task that ended tells of, which it has no more; None when it was taken away before."""
+        task = self.tasks.pop(ended.seq, None)
+        if task is not None:
+            self.finished += 1
+            self.active -= 1
+            task.kind.took(ended.took)
+            task.log = ended.log
+        return task
+
+    def written(self) -> Iterator[tuple[Task, Written]]:
+        """Each job that runs there, and what it has written on its slate."""
+        written = self.page.written() if self.tasks else {}
+        return ((task, written.get(task.seq, NOTHING)) for task in self.tasks.values() if task.started)
+
+    # How it ends.
+
+    def interrupt(self, task: Task) -> None:
+        """Let one of its tasks end: softly; the second time by killing it."""
+        if not self.pid:
+            return  # its birth was not reported yet
+        if task.interrupted:
+            task.killed = True
+            self.kill(task)
+            return
+        task.interrupted = True
+        if self.signalled:
+            self.page.interrupt = task.seq
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR1)
+        else:
+            self.send(Order(interrupt=task.seq))
+
+    def kill(self, culprit: Task | None = None) -> None:
+        """End it at once, and all that its jobs started. culprit: for whose sake; the others are not blamed for it."""
+        self.culprit = self.culprit or culprit
+        self.doomed = True
+        if self.pid and self.status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def dump(self) -> None:
+        """Let it print the stacks of its threads to stderr."""
+        if self.pid and self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR2)
+
+    def bury(self) -> dict[Task, Outcome]:
+        """Let go of what it had, now that it has ended; returns what became of its tasks."""
+        started, self.log = self.page.marked(), self.page.log()
+        self.close()
+        if self.pid:  # else its birth was not told, and 0 would be our own group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # what its jobs left behind
+        return {task: self._outcome(task, started) for task in self.tasks.values()}
+
+    def _outcome(self, task: Task, started: set[int]) -> Outcome:
+        """What its death means for one of its tasks. started: the seqs of those that had begun."""
+        if task.interrupted:
+            return TimedOut(task.timeout, killed=True, log=self.log)
+        innocent = self.culprit is not None and task is not self.culprit and not task.kind.rules.starts_once
+        if innocent or task.seq not in started:
+            return GivenBack()
+        if self.excess:
+            return OutOfMemory(self.excess, self.log)
+        return Died(how_it_ended(self.status), self.log)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.page.close()
+        self.claims.close()
+
+
+def outcome_of(ended: Ended, task: Task) -> Outcome:
+    """What an executor's report means."""
+    if ended.kind == DONE:
+        return Done(ended.value, ended.staged)
+    failure = Failure(ended.names, ended.message, ended.traceback)
+    match ended.kind:
+        case kind if kind == UNUSABLE:
+            return Unusable(ended.message)
+        case kind if kind == RETRY:
+            return Asked(failure, ended.delay)
+        case kind if kind == INTERRUPTED and task.interrupted:
+            return TimedOut(task.timeout, killed=False, failure=failure)
+    return Raised(failure)
+
+
+def how_it_ended(status: int | None) -> str:
+    """An exit status in words: "signal 9 (SIGKILL)" or "exit code 3"."""
+    if status is None:
+        return "unknown cause"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"signal {number} ({signal.Signals(number).name})"
+    return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def _run(task: Task, *, observed: bool) -> Run:
+    delivery, head = task.delivery, task.head
+    return Run(
+        task.seq,
+        head.id,
+        head.type,
+        delivery.queue,
+        delivery.body,
+        task.counters.attempts + 1,
+        task.timeout,
+        head.degraded_by,
+        _circumstances(task) if observed else None,
+    )
+
+
+def _circumstances(task: Task) -> Circumstances:
+    head, counters = task.head, task.counters
+    return Circumstances(
+        travelling(task.delivery.headers),
+        task.delivery.priority,
+        counters.failed,
+        counters.lost,
+        counters.infra,
+        head.retry_policy,
+        task.falls_back,
+    )

@@ -1,0 +1,133 @@
+"""The nursery as its supervisor sees it: started, asked for executors, heard, and started again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from kq.errors import KqError
+from kq.worker.lapse import Lapse
+from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Welcome, frame, read_frame
+
+_decode_hello = msgspec.msgpack.Decoder(Hello).decode
+_decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
+
+#: Seconds that a nursery has to end with all its children; it is killed after that.
+ENDS_WITHIN = 6.0
+
+
+class Cradle:
+    """Has a nursery that imports the application at where, and forks. url, state: where that connects to."""
+
+    def __init__(self, where: str, url: str, state: str, lapse: Lapse) -> None:
+        self._where, self._url, self._state = where, url, state
+        self._lapse = lapse
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._frames = Frames()
+        #: Whether it has said Hello, and may be asked for executors.
+        self.imported = False
+
+    @property
+    def descriptor(self) -> int | None:
+        """What to watch for reading; None when there is no nursery."""
+        return None if self._sock is None else self._sock.fileno()
+
+    def start(self) -> None:
+        """Start the nursery. Until go_on(), hear() waits for it to say something."""
+        self._nursery, self._sock = self._start()
+        self._frames = Frames()
+        self.imported = False
+
+    def go_on(self) -> None:
+        """From now on hear() does not wait."""
+        assert self._sock is not None
+        self._sock.setblocking(False)
+
+    def hear(self) -> list[Hello | Spawned | Exited]:
+        """What it says. Raises EOFError when it died."""
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(1 << 16)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        return [_decode_report(each) for each in self._frames.feed(data)]
+
+    def ask(self, spawn: Spawn, descriptors: Sequence[int]) -> bool:
+        """Ask for an executor; False when it died."""
+        assert self._sock is not None
+        try:
+            socket.send_fds(self._sock, [frame(spawn)], descriptors)
+        except OSError:
+            return False
+        return True
+
+    def revive(self) -> None:
+        """It died, and the kernel killed its children: begin anew. Raises KqError if it died of the import."""
+        assert self._sock is not None
+        assert self._nursery is not None
+        self._sock.close()
+        status = self._nursery.wait()
+        if not self.imported:
+            raise KqError(f"the process that imports {self._where} ended with status {status}")
+        self.start()
+        self.go_on()
+
+    def trial(self) -> str:
+        """Why the application, as it is now, does not import, in one line; "" when it does. Takes as long as that."""
+        nursery, sock = self._start()
+        with sock:
+            data = read_frame(sock)
+        nursery.kill()
+        status = nursery.wait()
+        if data is None:
+            return f"the process that imports {self._where} ended with status {status}"
+        error = _decode_hello(data).error.splitlines()
+        return f"{error[0]} {error[-1]}" if len(error) > 1 else "".join(error)
+
+    def close(self) -> None:
+        """Let it end, with all its children and what their jobs left behind."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._nursery is not None:
+            try:
+                self._nursery.wait(ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._nursery.kill()
+                self._nursery.wait()
+            self._nursery = None
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """A process that imports the application, and the socket on which it speaks."""
+        ours, theirs = socket.socketpair()
+        nursery = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "kq.worker.nursery",
+                str(theirs.fileno()),
+                str(self._lapse.descriptor),
+                self._where,
+                str(os.getpid()),
+            ],
+            pass_fds=[theirs.fileno(), self._lapse.descriptor],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+            start_new_session=True,
+        )
+        theirs.close()
+        # Neither as arguments, which every user of the host can read, nor in the environment, which all that jobs start
+        # inherits: a URL may hold a password.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
+            ours.sendall(frame(Welcome(self._url, self._state)))
+        return nursery, ours
