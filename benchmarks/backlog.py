@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.cost import cost
 from benchmarks.jobs import last, nothing
-from benchmarks.measure import cost, measures
+from benchmarks.measure import measures
 from benchmarks.place import TEXT, Place, drained, fill
 from benchmarks.submits import one_by_one
 

@@ -6,8 +6,9 @@ import multiprocessing
 from collections.abc import Iterator
 
 import kq
+from benchmarks.cost import cost
 from benchmarks.jobs import app, burn, nap, nap_async, spin
-from benchmarks.measure import cost, measures
+from benchmarks.measure import measures
 from benchmarks.place import CONCURRENCY, Place, Running, drained
 
 NAPS, SLOTS = 2_000, 50

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.cost import cost
 from benchmarks.jobs import answer, app, nothing, nothing_async
-from benchmarks.measure import cost, measures
+from benchmarks.measure import measures
 from benchmarks.place import BULK, CONCURRENCY, TEXT, WAIT, Place, drained, fill
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from benchmarks.cost import percentile
 from benchmarks.jobs import app, started, timed
-from benchmarks.measure import measures, percentile
+from benchmarks.measure import measures
 from benchmarks.place import BULK, WAIT, Place, drained
 
 STARTS = 200

@@ -16,8 +16,8 @@ from typing import Any
 
 import kq
 from benchmarks.by_hand import Loop, MemoryLoop, RabbitLoop, RedisLoop, SQLiteLoop
+from benchmarks.cost import Cost, cpu_of, tree
 from benchmarks.jobs import MARKS, app, last, marks, nothing, started
-from benchmarks.measure import Cost, cpu_of, tree
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 from tests.servers import RabbitServer, RedisServer

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from benchmarks.cost import percentile, tree
 from benchmarks.jobs import app, started, timed
-from benchmarks.measure import percentile, tree
 from benchmarks.place import BROKERS, Place, Running, drained, opened
 
 #: Jobs by which the top rate is found; submits in a second, and lines of the table.

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from benchmarks.cost import cpu_of, pss_of, tree
 from benchmarks.jobs import process, started
-from benchmarks.measure import cpu_of, measures, pss_of, tree
+from benchmarks.measure import measures
 from benchmarks.place import WAIT, Place
 
 IDLE = 5.0

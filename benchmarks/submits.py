@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import redis
 
+from benchmarks.cost import cost
 from benchmarks.jobs import nothing
-from benchmarks.measure import cost, measures
+from benchmarks.measure import measures
 from benchmarks.place import TEXT, Place, fill
 
 ONE_BY_ONE = 500

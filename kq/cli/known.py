@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from kq.app import App
 from kq.cli.frame import flags
-from kq.cli.offer import MOST
 from kq.cli.target import any_app, settings
 from kq.control import Control, JobInfo
 from kq.job import State
 
+#: So many are offered at most.
+MOST = 50
 #: Seconds that the broker may take to answer: somebody waits with a finger on the tab key.
 PATIENCE = 1.0
 

@@ -13,9 +13,6 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-#: So many are offered at most.
-MOST = 50
-
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -26,10 +23,12 @@ def offering(kind: str) -> Completer:
         quiet = io.StringIO()
         try:
             with context.scope(cleanup=False), redirect_stdout(quiet), redirect_stderr(quiet):
-                found = dict(getattr(import_module("kq.cli.known"), kind)())
+                known = import_module("kq.cli.known")
+                found = dict(getattr(known, kind)())
         except Exception:  # whatever is wrong, a shell that completes is not the place to tell
             return []
-        return [CompletionItem(name, help=about) for name, about in found.items() if name.startswith(begun)][:MOST]
+        fitting = [CompletionItem(name, help=about) for name, about in found.items() if name.startswith(begun)]
+        return fitting[: known.MOST]
 
     return complete
 

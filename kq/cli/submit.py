@@ -7,28 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from kq.cli import offer
 from kq.cli.frame import Duration, verb
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What a command line asks for. wait: for the result, for timeout seconds."""
-
-    type_name: str
-    arguments: tuple[str, ...]
-    kwargs: dict[str, Any]
-    queue: str | None
-    priority: int | None
-    delay: float | None
-    unique: str | None
-    wait: bool
-    timeout: float | None
 
 
 @verb("submit")
@@ -47,11 +31,11 @@ def command(kwargs: str | None, **given: Any) -> None:
     TYPE is a job type's name; its last part will do where that is clear. Each of ARGS is JSON where it
     can be (5, true, [1, 2]) and else text; for a parameter that is annotated as str it is always text.
     """
-    line = Line(kwargs=_object(kwargs), **given)
+    named = _object(kwargs)
     # Here and not above: a line that is wrong, --help and completion cost no more than click.
-    from kq.cli.submitting import submit
+    from kq.cli.submitting import Line, submit
 
-    submit(line)
+    submit(Line(kwargs=named, **given))
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import click
@@ -12,12 +13,26 @@ from kq.app import App
 from kq.cli.frame import flags
 from kq.cli.near import did_you_mean
 from kq.cli.show import print_json
-from kq.cli.submit import Line
 from kq.cli.target import any_app, settings
 from kq.clock import new_id
 from kq.errors import BadArguments
 from kq.job import Job, Settings
 from kq.jobtype import JobType
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a command line asks for. wait: for the result, for timeout seconds."""
+
+    type_name: str
+    arguments: tuple[str, ...]
+    kwargs: dict[str, Any]
+    queue: str | None
+    priority: int | None
+    delay: float | None
+    unique: str | None
+    wait: bool
+    timeout: float | None
 
 
 def submit(line: Line) -> None:
