@@ -1,0 +1,157 @@
+"""Jobs as coroutines of one event loop, at most as many at a time as the page has slots: `--pool async`."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from typing import Any
+
+from kq.worker.execution import Execution
+from kq.worker.threads import Aim, execute
+from kq.worker.wire import Frames, Order, Run
+from kq.worker.workbench import Workbench
+
+
+def run_in_loop(bench: Workbench) -> None:
+    """Run what is ordered until the supervisor says leave or is gone."""
+    asyncio.run(_Loop(bench).run())
+
+
+class _Loop:
+    """Runs jobs as tasks of the event loop that it is in. Plain functions run in threads."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._sock = bench.sock
+        self._free = list(range(bench.page.slots))
+        self._told: list[int] = []  # slots whose jobs are over, but nobody heard of it yet
+        self._waiting: deque[Run] = deque()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by slot: the loop alone would let them be collected
+        self._plain: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
+        self._in_threads = 0  # jobs there
+        self._threads = 0
+        self._back: deque[tuple[int, bytes]] = deque()  # what has ended there: its slot, and what to tell
+        self._called = False  # whether the loop knows that something is back
+        self._aim = Aim()
+        self._out = bytearray()
+        self._flushing = False
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._sock.setblocking(False)
+        frames = Frames()
+
+        def readable() -> None:
+            try:
+                data = self._sock.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                loop.remove_reader(self._sock.fileno())
+                self._over.set()
+            for each in frames.feed(data):
+                self._obey(self._bench.understood(each))
+
+        loop.add_reader(self._sock.fileno(), readable)
+        await self._over.wait()
+        self._bench.leave()
+        self._flush()
+
+    def _obey(self, order: Order) -> None:
+        self._waiting += order.run
+        self._start()
+        if order.interrupt:
+            self._aim.interrupt(order.interrupt)
+        if order.leave:
+            self._over.set()
+
+    def _start(self) -> None:
+        while self._free and self._waiting:
+            run = self._waiting.popleft()
+            if not self._bench.may_begin(run):
+                continue
+            slot = self._free.pop()
+            self._bench.page.mark(slot, run.seq)
+            job_type = self._bench.app.jobs.get(run.type)
+            if job_type is not None and job_type.asynchronous:
+                self._tasks[slot] = self._loop.create_task(self._execute(run, slot))
+            else:
+                self._send_away(run, slot)
+
+    async def _execute(self, run: Run, slot: int) -> None:
+        execution = Execution(self._bench, run, slot)
+        error: BaseException | None = None
+        value: Any = None
+        try:
+            job_type, args, kwargs = execution.prepare()
+            self._aim.begin(run.seq, self._tasks[slot].cancel)
+            value = await job_type.function(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+        execution.end_if_forked(error)
+        self._ended(slot, execution.end(value, self._aim.end(run.seq, error)))
+
+    # Plain functions.
+
+    def _send_away(self, run: Run, slot: int) -> None:
+        """Let a thread run it; there are as many as ever were busy at a time."""
+        self._in_threads += 1
+        if self._in_threads > self._threads:
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"kq-{self._threads}", daemon=True).start()
+        self._plain.put((run, slot))
+
+    def _work(self) -> None:
+        loops: list[asyncio.AbstractEventLoop] = []
+        while True:
+            run, slot = self._plain.get()
+            self._back.append((slot, execute(self._bench, self._aim, loops, slot, run)))
+            # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
+            if not self._called:
+                self._called = True
+                self._loop.call_soon_threadsafe(self._take_back)
+
+    def _take_back(self) -> None:
+        self._called = False  # before looking: what comes later calls again
+        while self._back:
+            self._in_threads -= 1
+            self._ended(*self._back.popleft())
+
+    # Ends.
+
+    def _ended(self, slot: int, data: bytes) -> None:
+        """Tell of the end of the job in slot, together with others of this round of the loop."""
+        self._told.append(slot)
+        self._out += data
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        """Send what has gathered in this round of the loop, in one system call; then their slots are free."""
+        try:
+            sent = self._sock.send(self._out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._over.set()
+            return
+        del self._out[:sent]
+        if self._out:
+            self._loop.add_writer(self._sock.fileno(), self._send)
+            return
+        self._loop.remove_writer(self._sock.fileno())
+        self._flushing = False
+        self._free += self._told
+        self._told.clear()
+        self._start()
+
+    def _flush(self) -> None:
+        if self._out:
+            self._sock.setblocking(True)
+            self._sock.sendall(self._out)

@@ -1,0 +1,202 @@
+"""One execution of one job, the same in every pool: what it is called with, and what is told of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from kq.app import App
+from kq.context import CurrentJob, running
+from kq.errors import MessageError, Retry, SoftTimeout
+from kq.failure import names_of
+from kq.job import Counters
+from kq.jobtype import JobType
+from kq.message import Envelope, decode_body, encode_result
+from kq.observer import UNWATCHED, Watching
+from kq.observer import Execution as Observed
+from kq.outcome import Rules
+from kq.policy import from_data
+from kq.record import RESULT_LIMIT
+from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Run, frame
+from kq.worker.workbench import Workbench
+
+Staged: TypeAlias = tuple[Envelope, ...]
+
+#: A traceback longer than this is cut in the middle; so is a message.
+TRACEBACK_LIMIT = 16_000
+MESSAGE_LIMIT = 2_000
+
+_OURS = os.path.dirname(__file__) + os.sep
+
+
+class Execution:
+    """A job from now on, in this context, until its end() is told. slot: where it writes on the page."""
+
+    def __init__(self, bench: Workbench, run: Run, slot: int) -> None:
+        self._app, self._run = bench.app, run
+        self._process = bench.footing.process
+        self._began = time.monotonic()
+        until = self._began + run.timeout
+        slate = bench.page.slates[slot]
+        self._job = CurrentJob(run.id, run.type, run.queue, run.attempt, until, bench.footing, run.degraded_by, slate)
+        self._token = running.set(self._job)
+        self._watching = _watched(bench.app, run, self._job)
+
+    def prepare(self) -> tuple[JobType[..., Any], Any, dict[str, Any]]:
+        """The job's type and the arguments to call it with. Raises MessageError when it can't be run as it is."""
+        run = self._run
+        job_type = self._app.jobs.get(run.type)
+        if job_type is None:
+            raise MessageError(f"this worker does not know the job type {run.type!r}")
+        args, kwargs = decode_body(run.body)
+        try:
+            return job_type, *job_type.signature.convert(args, kwargs)
+        except TypeError as error:
+            raise MessageError(str(error)) from None
+
+    def end_if_forked(self, error: BaseException | None) -> None:
+        """End a process that the job forked and that came back from the job: it is no executor."""
+        if os.getpid() == self._process:
+            return
+        code = error.code if isinstance(error, SystemExit) else error
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+    def end(self, value: Any, error: BaseException | None) -> bytes:
+        """It returned value, or raised error: no more the current job. Returns what to send of that."""
+        encoded, error = _result(self._run, value, error)
+        self._watching.end(error)
+        running.reset(self._token)
+        return _told(self._run, self._began, error, encoded, self._job.end(), self._job.log)
+
+
+def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
+    """execute(run), also when the interruption comes in the last moment, outside its try."""
+    try:
+        return execute(run)
+    except SoftTimeout as error:
+        return _told(run, time.monotonic(), error)
+
+
+def run_here(
+    coroutine: Coroutine[Any, Any, Any],
+    loops: list[asyncio.AbstractEventLoop],
+    started: Callable[[asyncio.AbstractEventLoop, asyncio.Task[Any]], None] = lambda loop, task: None,
+) -> Any:
+    """Run a coroutine to its end in this thread's event loop, which is kept for the next one.
+
+    started: is told of the loop and of the coroutine's task.
+    """
+    if not loops:
+        loops.append(asyncio.new_event_loop())
+    task = loops[0].create_task(coroutine)
+    started(loops[0], task)
+    try:
+        return loops[0].run_until_complete(task)
+    except SoftTimeout:
+        # The loop was left in the middle of a step; its tasks must not go on in the next job.
+        _end_loop(loops.pop())
+        raise
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+
+
+def _watched(app: App, run: Run, job: CurrentJob) -> Watching:
+    """job from now on, by those who observe app."""
+    seen, known = run.circumstances, app.jobs.get(run.type)
+    if seen is None:
+        return UNWATCHED
+    policy = None if seen.retry_policy is None else from_data(seen.retry_policy)
+    rules = (Rules() if known is None else known.rules).but(policy, seen.fallback)
+    counters = Counters(seen.failed, seen.lost, seen.infra)
+    return app.observers.running(Observed(job, seen.headers, len(run.body), seen.priority, rules, counters))
+
+
+def _result(run: Run, value: Any, error: BaseException | None) -> tuple[bytes, BaseException | None]:
+    """What an execution that returned value, or raised error, came to: a result as JSON, or an error.
+
+    Never raises: much of it is the job's own code again, what its result does when it is encoded.
+    """
+    if error is not None:
+        return b"", error
+    try:
+        return _encoded(run, value), None
+    except BaseException as wrong:
+        return b"", wrong
+
+
+def _encoded(run: Run, value: Any) -> bytes:
+    """A result as JSON."""
+    try:
+        encoded = encode_result(value)
+    except Exception as wrong:
+        raise TypeError(f"{run.type} returned what JSON cannot carry: {wrong}") from wrong
+    if len(encoded) > RESULT_LIMIT:
+        size = f"{len(encoded):,} bytes, more than {RESULT_LIMIT:,}"
+        raise ValueError(f"{run.type} returned {size}; store it elsewhere and return its name")
+    return encoded
+
+
+def _told(
+    run: Run, began: float, error: BaseException | None, value: bytes = b"", staged: Staged = (), log: str = ""
+) -> bytes:
+    """What to send of an execution that came to value, and staged jobs, or raised error, and logged log. Never raises,
+    for it is asked only once, and what its error says of itself is the job's own code again.
+    """
+    try:
+        return frame(_ended(run, began, error, value, staged, log))
+    except BaseException:
+        what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
+        return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
+
+
+def _ended(run: Run, began: float, error: BaseException | None, value: bytes, staged: Staged, log: str) -> Ended:
+    took = time.monotonic() - began
+    if error is None:
+        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log)
+    kind = _kind(error)
+    delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
+    text = _cut(_safe_str(error), MESSAGE_LIMIT)
+    where = "" if kind == UNUSABLE else _traceback(error)
+    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, log=log)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, MessageError):
+        return UNUSABLE
+    if isinstance(error, Retry):
+        return RETRY
+    return INTERRUPTED if isinstance(error, SoftTimeout) else RAISED
+
+
+def _safe_str(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as worse:
+        return f"<str() of it raised {type(worse).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the job's own frames on, without those of the worker that called it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
+    try:
+        return _cut("".join(traceback.format_exception(type(error), error, frames)), TRACEBACK_LIMIT)
+    except BaseException:
+        return ""
+
+
+def _cut(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n…\n{text[-limit // 2 :]}"

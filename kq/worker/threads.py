@@ -1,0 +1,123 @@
+"""Jobs in the threads of one executor, as many at a time as its page has slots: `--pool thread`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kq.errors import SoftTimeout
+from kq.worker.execution import Execution, run_here, uninterrupted
+from kq.worker.wire import Run
+from kq.worker.workbench import Workbench
+
+
+class Aim:
+    """How each running job is interrupted, so that an interruption meets the job that it is meant for, or none."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._running: dict[int, Callable[[], object]] = {}
+        self._meant: set[int] = set()
+
+    def begin(self, seq: int, interrupt: Callable[[], object]) -> None:
+        """The job runs from now on, and interrupt() interrupts it."""
+        with self._guard:
+            self._running[seq] = interrupt
+            early = seq in self._meant
+        if early:
+            interrupt()
+
+    def interrupt(self, seq: int) -> None:
+        """Interrupt the job, now or as soon as it begins."""
+        with self._guard:
+            self._meant.add(seq)
+            if seq in self._running:
+                with contextlib.suppress(RuntimeError):  # its event loop was closed just now
+                    self._running[seq]()
+
+    def end(self, seq: int, error: BaseException | None) -> BaseException | None:
+        """The job is over, with error; a cancellation that was ours comes back as the interruption that it stands for.
+
+        While this waits nobody aims at a thread that leaves.
+        """
+        with self._guard:
+            self._running.pop(seq, None)
+            meant = seq in self._meant
+            self._meant.discard(seq)
+        ours = meant and isinstance(error, asyncio.CancelledError)
+        return SoftTimeout("the job ran past its timeout") if ours else error
+
+
+def run_in_threads(bench: Workbench) -> None:
+    """Run what is ordered until the supervisor says leave or is gone."""
+    waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    taking = threading.Lock()
+    sending = threading.Lock()
+    aim = Aim()
+
+    def work(slot: int) -> None:
+        loops: list[asyncio.AbstractEventLoop] = []
+        while True:
+            with taking:  # jobs are claimed in the order in which they were sent
+                run = waiting.get()
+                mine = bench.may_begin(run)
+            if not mine:
+                continue
+            bench.page.mark(slot, run.seq)
+            data = execute(bench, aim, loops, slot, run)
+            try:
+                with sending:
+                    bench.sock.sendall(data)
+            except OSError:
+                os._exit(1)  # the supervisor is gone, or a job closed what was not its own
+
+    for slot in range(bench.page.slots):
+        threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
+    while (order := bench.order()) is not None:
+        for run in order.run:
+            waiting.put(run)
+        if order.interrupt:
+            aim.interrupt(order.interrupt)
+        if order.leave:
+            break
+    bench.leave()
+
+
+def execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, run: Run) -> bytes:
+    """Run a job in this thread, whose event loop is in loops; returns what to send of it."""
+    return uninterrupted(partial(_execute, bench, aim, loops, slot), run)
+
+
+def _execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, run: Run) -> bytes:
+    execution = Execution(bench, run, slot)
+    error: BaseException | None = None
+    value: Any = None
+
+    def begun(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        # It may sleep in its event loop, where an exception would not find it.
+        aim.begin(run.seq, partial(loop.call_soon_threadsafe, task.cancel))
+
+    try:
+        job_type, args, kwargs = execution.prepare()
+        if job_type.asynchronous:
+            value = run_here(job_type.function(*args, **kwargs), loops, begun)
+        else:
+            aim.begin(run.seq, _raise_here())
+            value = job_type.function(*args, **kwargs)
+    except BaseException as raised:
+        error = raised
+    execution.end_if_forked(error)
+    return execution.end(value, aim.end(run.seq, error))
+
+
+def _raise_here() -> Callable[[], object]:
+    """What raises SoftTimeout in this thread at its next bytecode. C code that does not return is not reached."""
+    thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SoftTimeout)
+    return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, error)
