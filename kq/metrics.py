@@ -1,7 +1,8 @@
 """Metrics in Prometheus' text format, written from tallies and snapshots. Pure.
 
 Never a job's id as a label, and of queues with job types no more than SERIES: what has many names would cost whoever
-stores them more than it tells. Units are base units, counters end in _total.
+stores them more than it tells. Units are base units, counters end in _total. No label is called job or instance: those
+are Prometheus' own, for what it scraped.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def of_all(shot: Snapshot) -> Iterator[Metric]:
     yield _gauge("kq_queue_oldest_seconds", "How long the job that has been ready longest has been so.", oldest)
     wait = [({"queue": row.name}, row.wait_p95) for row in queues]
     yield _gauge("kq_queue_wait_p95_seconds", "What 95 of 100 jobs of the last minute waited at most.", wait)
+    came = [({"queue": row.name}, row.came) for row in queues]
+    yield _gauge("kq_queue_arrival_rate", "Jobs a second that came in the last minute.", came)
     drain = [({"queue": row.name}, row.drain) for row in queues]
     yield _gauge("kq_queue_drain_seconds", "When none is ready if all goes on so; absent while it grows.", drain)
     serving = [({"queue": row.name}, row.workers) for row in queues]
@@ -130,7 +133,7 @@ def _few(work: Iterable[Work]) -> list[Work]:
 
 
 def _labels(work: Work) -> dict[str, str]:
-    return {"queue": work.queue, "job": work.type}
+    return {"queue": work.queue, "type": work.type}
 
 
 def _outcomes(work: Iterable[Work]) -> Iterator[Sample]:

@@ -29,9 +29,9 @@ def work(queue: str = "mail", type: str = "send", **counts: Any) -> Work:
 
 def test_a_worker_tells_what_became_of_jobs_by_queue_and_type() -> None:
     told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work(started=7, completed=3, failed=2, buried=1, fell=1)])))
-    ended = {outcome: number for (_, outcome, _), number in told["kq_jobs_total"].items() if number}
+    ended = {outcome: number for (outcome, _, _), number in told["kq_jobs_total"].items() if number}
     assert ended == {"ok": 3, "failed": 2, "buried": 1, "fell_back": 1}
-    assert told["kq_jobs_started_total"] == {("send", "mail"): 7}
+    assert told["kq_jobs_started_total"] == {("mail", "send"): 7}
 
 
 def test_histograms_count_upwards_and_end_with_all() -> None:
@@ -39,11 +39,11 @@ def test_histograms_count_upwards_and_end_with_all() -> None:
     for seconds in (0.02, 0.02, 3.0, 1e6):
         ran.add(seconds)
     told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work(ran=ran)])))
-    buckets = {labels[1]: number for labels, number in told["kq_job_duration_seconds_bucket"].items()}
+    buckets = {labels[0]: number for labels, number in told["kq_job_duration_seconds_bucket"].items()}
     assert (buckets["0.01"], buckets["0.025"], buckets["5"], buckets["+Inf"]) == (0, 2, 3, 4)
     assert list(buckets.values()) == sorted(buckets.values())
-    assert told["kq_job_duration_seconds_count"] == {("send", "mail"): 4}
-    assert told["kq_job_duration_seconds_sum"]["send", "mail"] == pytest.approx(1e6 + 3.04)
+    assert told["kq_job_duration_seconds_count"] == {("mail", "send"): 4}
+    assert told["kq_job_duration_seconds_sum"]["mail", "send"] == pytest.approx(1e6 + 3.04)
 
 
 def test_job_types_without_end_become_one_other() -> None:
@@ -57,7 +57,7 @@ def test_job_types_without_end_become_one_other() -> None:
 def test_names_may_have_anything_in_them() -> None:
     strange = 'a "b"\\c\nd'
     told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work(queue=strange, started=1)])))
-    assert told["kq_jobs_started_total"] == {("send", strange): 1}
+    assert told["kq_jobs_started_total"] == {(strange, "send"): 1}
 
 
 SHOT = Snapshot(
@@ -66,7 +66,7 @@ SHOT = Snapshot(
     round_trip=0.002,
     doubtful=2,
     queues=(
-        QueueRow(name="mail", ready=3, buried=1, oldest=12.5, workers=1, paused=Paused(what="mail", at=0.0)),
+        QueueRow(name="mail", ready=3, buried=1, oldest=12.5, came=0.5, workers=1, paused=Paused(what="mail", at=0.0)),
         QueueRow(name="bulk", oldest=None, retrying=None, drain=None),
     ),
     workers=(
@@ -89,6 +89,7 @@ def test_all_queues_and_workers_are_told_as_gauges() -> None:
     told = read(metrics.of_all(SHOT))
     assert told["kq_queue_jobs"]["mail", "ready"] == 3
     assert told["kq_queue_oldest_seconds"] == {("mail",): 12.5}
+    assert told["kq_queue_arrival_rate"] == {("mail",): 0.5}
     assert told["kq_queue_paused"] == {("mail",): 1, ("bulk",): 0}
     assert told["kq_queue_workers"] == {("mail",): 1, ("bulk",): 0}
     assert told["kq_workers"] == {("alive",): 1, ("late",): 0, ("stopping",): 0, ("dead",): 1}
@@ -112,4 +113,4 @@ def test_no_name_breaks_the_rules_of_prometheus() -> None:
     for metric in told:
         assert metric.name.startswith("kq_")
         assert metric.name.endswith("_total") == (metric.kind == "counter")
-        assert not {"id", "job_id"} & {name for sample in metric.samples for name in sample.labels}
+        assert not {"id", "job_id", "job", "instance"} & {name for sample in metric.samples for name in sample.labels}
