@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 from typing import Self
@@ -28,7 +29,7 @@ class Missing(Exception):
 
 
 class Server:
-    """A server process with a life of its own: start, kill, pause, and come back with the same data.
+    """A server process with a life of its own: start, kill, freeze, and come back with the same data.
 
     A context manager: started on entry, ended without mercy on exit.
     """
@@ -86,13 +87,15 @@ class Server:
         self.kill()
         self.start()
 
-    def pause(self) -> None:
-        """Freeze it: connections stay open and nobody answers."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every thread of it stands still in here: connections stay open and nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Undo pause()."""
-        os.kill(self.pid, signal.SIGCONT)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End it and forget its data. May be repeated."""
@@ -122,7 +125,7 @@ class Server:
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGCONT)  # a paused process does not hear SIGTERM
+                os.killpg(process.pid, signal.SIGCONT)  # a frozen process does not hear SIGTERM
                 os.killpg(process.pid, how)
             process.wait(STARTUP)
 

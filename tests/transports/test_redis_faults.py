@@ -148,10 +148,8 @@ class TestLostAnswers:
         engine.publish(messages("a"))
         impatient = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
         impatient.count(QUEUE)
-        server.pause()
-        with pytest.raises(Unreachable):
+        with server.frozen(), pytest.raises(Unreachable):
             take(impatient)
-        server.resume()
         eventually(lambda: engine.count(QUEUE) == Counts(held=1))
         impatient.close()
         assert ids(take(engine)) == "a"
@@ -175,15 +173,14 @@ class TestBadNetwork:
     def test_a_frozen_server_is_waited_for_no_longer_than_told(self, server: RedisServer, engine: RedisEngine) -> None:
         impatient = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
         impatient.publish(messages("a"))
-        server.pause()
-        begin = time.monotonic()
-        with pytest.raises(Unreachable, match="in time") as late:
-            impatient.publish(messages("b"))
-        assert late.value.sent
-        with pytest.raises(Unreachable):
-            impatient.publish(messages("b"))
-        assert time.monotonic() - begin < 4 * SHORT
-        server.resume()
+        with server.frozen():
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match="in time") as late:
+                impatient.publish(messages("b"))
+            assert late.value.sent
+            with pytest.raises(Unreachable):
+                impatient.publish(messages("b"))
+            assert time.monotonic() - begin < 4 * SHORT
         impatient.publish(messages("b"))
         assert engine.count(QUEUE) == Counts(ready=2)
         impatient.close()
@@ -192,11 +189,10 @@ class TestBadNetwork:
         impatient = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
         engine.publish(messages("a b"))
         assert take(impatient, 0) == []
-        server.pause()
-        for _ in range(2):
-            with pytest.raises(Unreachable):
-                take(impatient, 1)
-        server.resume()
+        with server.frozen():
+            for _ in range(2):
+                with pytest.raises(Unreachable):
+                    take(impatient, 1)
         got = take(impatient)
         assert [(d.id, d.count) for d in got] == [("a", 0), ("b", 0)]
         assert impatient.settle(done(got)) == []
@@ -208,10 +204,8 @@ class TestBadNetwork:
         engine.publish(messages("a"))
         got = take(impatient)
         impatient.settle([])  # so that the server knows the script
-        server.pause()
-        with pytest.raises(Unreachable):
+        with server.frozen(), pytest.raises(Unreachable):
             impatient.settle(done(got), messages("b"))
-        server.resume()
         eventually(lambda: engine.count(QUEUE) == Counts(ready=1))
         assert impatient.settle(done(got), messages("b")) == []
         assert ids(take(engine)) == "b"

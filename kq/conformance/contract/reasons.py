@@ -81,8 +81,9 @@ class Why(ContractWorld):
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
         delayed = jobs.note.options(delay=3600).submit()
-        assert "is delayed until " in control.why(delayed.id)
-        assert "UTC (in 59m" in control.why(delayed.id) or "UTC (in 1h" in control.why(delayed.id)
+        told = control.why(delayed.id)
+        assert "is delayed until " in told
+        assert "UTC (in 59m" in told or "UTC (in 1h" in told
         crew.worker()
         retried = jobs.perform_patient.submit(["raise OSError", "return"])
         eventually(lambda: retried.state() is State.RETRYING, "it is to be tried again")

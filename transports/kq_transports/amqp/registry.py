@@ -21,7 +21,7 @@ from kq_transports.amqp.message import arrival
 from kq_transports.amqp.outlet import Publishing
 from kq_transports.amqp.question import Side
 from kq_transports.amqp.values import no_name, packed_properties
-from kq_transports.engine import Arguments, EngineError, Unreachable
+from kq_transports.engine import Arguments, EngineError, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -93,18 +93,15 @@ class Registry:
             pass
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._declare()
+        self._make()
         body = json.dumps(entry, sort_keys=True).encode()
         until = time.monotonic() + self._connection.options.timeout
         self._connection.publish([Publishing("", NAME, True, _DURABLE, body)], until)
 
-    def _declare(self) -> int:
-        """How many entries there are."""
+    def _make(self) -> None:
+        """See to it that there is a registry."""
         side = self._connection.topology.side
-        count: int = side.queue_declare(
-            NAME, durable=True, auto_delete=False, arguments={"x-queue-type": "classic"}
-        ).message_count
-        return count
+        side.queue_declare(NAME, durable=True, auto_delete=False, arguments={"x-queue-type": "classic"})
 
     @contextmanager
     def _held(self, dropped: Callable[[Entry], bool] = lambda entry: False) -> Iterator[list[Entry]]:
@@ -118,12 +115,14 @@ class Registry:
     def _reader(self) -> Reader:
         until = time.monotonic() + self._connection.options.timeout
         while True:
-            reader = Reader(self._connection, self._declare())
+            reader = Reader(self._connection)
             try:
                 reader.read(until)
                 return reader
             except Unreachable:
                 raise
+            except NotFound:
+                self._make()
             except EngineError:  # somebody else reads
                 if time.monotonic() > until:
                     raise
@@ -143,19 +142,26 @@ def _highest(entries: Iterable[Entry]) -> list[Ladder]:
 class Reader(Side):
     """A channel that holds all entries until it is closed."""
 
-    def __init__(self, connection: Connection, count: int) -> None:
-        self._count = count
+    def __init__(self, connection: Connection) -> None:
         self._read: dict[int, bytes] = {}
         super().__init__(connection)
 
     def read(self, until: float) -> None:
-        """Take all entries; raises when another reader has them."""
-        if not self._count:
-            return
+        """Take all entries; raises when another reader has them, and NotFound when there is no registry.
+
+        How many there are is known to nobody before he has them: others read and strike out until then. Entries that
+        are not ready any more are on their way, and get here before the answer to the next question.
+        """
         self.basic_consume(NAME, exclusive=True)
-        if not self.link.wait_for(lambda: len(self._read) >= self._count or self.fault is not None, until):
-            raise Unreachable(f"{self.link.peer} did not tell the names of its queues in time", sent=True)
-        self.raise_fault()
+        while self._left():
+            if time.monotonic() > until:
+                raise Unreachable(f"{self.link.peer} did not tell the names of its queues in time", sent=True)
+        self._left()
+
+    def _left(self) -> int:
+        """How many entries the broker has not begun to send."""
+        ready: int = self.queue_declare(NAME, passive=True).message_count
+        return ready
 
     def take(self, method: Method) -> None:
         if method.header:
