@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# See to it that redis-server and rabbitmq-server are installed, for the tests to start privately, and openssl, for
-# their certificates.
+# See to it that redis-server and rabbitmq-server are installed, for the tests to start privately, openssl, for their
+# certificates, and Chromium with its driver, for the tests of the web page.
 # As root on Debian they are installed (and not started); else one line says what is skipped.
 # With CI=true nothing may be skipped: a server that cannot be had is an error.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 
 missing=()
-for program in redis-server rabbitmq-server openssl; do
-  command -v "$program" >/dev/null || missing+=("$program")
+for package in redis-server rabbitmq-server openssl chromium-driver; do
+  command -v "${package/chromium-driver/chromedriver}" >/dev/null || missing+=("$package")
 done
 [ ${#missing[@]} = 0 ] && exit 0
 

@@ -264,7 +264,7 @@ def require(program: str) -> str:
     """The path of program; raises Missing with the line that installs it."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if path is None:
-        package = {"epmd": "rabbitmq-server"}.get(program, program)
+        package = {"epmd": "rabbitmq-server", "chromedriver": "chromium-driver"}.get(program, program)
         raise Missing(f"{program} is not installed: apt install {package} (or brew install {package})")
     return path
 
