@@ -2,7 +2,7 @@
 # See to it that redis-server and rabbitmq-server are installed, for the tests to start privately, openssl, for their
 # certificates, and Chromium with its driver, for the tests of the web page.
 # As root on Debian they are installed (and not started); else one line says what is skipped.
-# With CI=true nothing may be skipped: a server that cannot be had is an error.
+# With CI=true nothing may be skipped: what cannot be had is an error.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 

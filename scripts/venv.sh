@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with kq in it (editable). With the argument "dev" also what the tests and checks need.
+# Make .venv with kq in it (editable). With the argument "dev" also what the tests and checks need; in CI all of it.
 # Uses uv when it is there, else python3 -m venv; as root on Debian it installs python3-venv when that is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,7 +38,7 @@ new_venv() {
 made || { rm -rf .venv; new_venv; }
 if [ "${1:-}" = dev ]; then
   .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' # the first that reads dependency groups
-  .venv/bin/python -m pip install --quiet --editable '.[conformance]' --group dev
+  .venv/bin/python -m pip install --quiet --editable '.[conformance]' --group dev ${CI:+--group deploy}
 else
   .venv/bin/python -m pip install --quiet --editable .
 fi
