@@ -23,7 +23,7 @@ from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.view import MOST, View
 from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.handle import Handle
-from kq.job import ENDED, HIGHEST, LOWEST, Job, State
+from kq.job import HIGHEST, LOWEST, Job, State
 from kq.lock import Lock
 from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
 from kq.policy import YEAR
@@ -197,9 +197,7 @@ class Repair(View):
         value = msgspec.Raw(msgspec.json.encode(result))
         record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
         (before,) = self._app.store.get([job_key(id)])
-        self._carry_out_one(
-            _Step(seen, act, facts=self._ended_as(job, record, before), after=_unplaced(seen), lock=_lock(seen))
-        )
+        self._carry_out_one(self._ending(_Step(seen, act, after=_unplaced(seen), lock=_lock(seen)), record, before))
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
@@ -300,9 +298,9 @@ class Repair(View):
         step = _Step(seen, _act("kicked", job, reason, by))
         step.publish = (forms.kicked(seen, step.act),)
         known = decode_record(record)
-        if known is not None and (state := known.state) in ENDED:
+        if known is not None and known.is_over:
             # A broker that forgot an ack in its own death still shows what was kicked before.
-            step.refused = f"it is {state.value} by now, and this is a copy; kq jobs rm {job.id} takes it away"
+            step.refused = f"it is {known.state.value} by now, and this is a copy; kq jobs rm {job.id} takes it away"
         elif record is not None:
             key = job_key(job.id)
             back = Write(key, record, self._keep(job), must=(key, None))
@@ -317,17 +315,22 @@ class Repair(View):
         job = info_of(seen)
         why = f"{act.act} by {act.by}: {act.reason}" if act.reason else f"{act.act} by {act.by}"
         record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        return _Step(seen, act, facts=self._ended_as(job, record, before), after=_unplaced(seen), lock=_lock(seen))
+        return self._ending(_Step(seen, act, after=_unplaced(seen), lock=_lock(seen)), record, before)
 
-    def _ended_as(self, job: JobInfo, record: Record, before: bytes | None) -> list[_Fact]:
-        """The facts that say how a job ended; none where it has ended already, and this is a copy of its message."""
-        key = job_key(job.id)
-        known = decode_record(before)
-        if known is not None and known.state in ENDED:
-            return []
-        after = encode(msgspec.structs.replace(record, queue=job.queue, history=job.history))
-        undo = Write(key, before, self._keep(job), must=(key, after))
-        return [_Fact(Write(key, after, self._keep(job), must=(key, before)), undo)] if self._keep(job) else []
+    def _ending(self, step: _Step, record: Record, before: bytes | None) -> _Step:
+        """step, with the facts that say how its job ends; none where it has ended already, and this is a copy.
+
+        Until the message is gone that is only meant: a worker that has just got it runs it.
+        """
+        job, known = info_of(step.seen), decode_record(before)
+        key, keep = job_key(job.id), self._keep(job)
+        if keep and not (known is not None and known.is_over):
+            ended = msgspec.structs.replace(record, queue=job.queue, history=job.history)
+            meant = encode(msgspec.structs.replace(ended, meant=True))
+            undo = Write(key, before, keep, must=(key, meant))
+            step.facts.append(_Fact(Write(key, meant, keep, must=(key, before)), undo))
+            step.after.append(Write(key, encode(ended), keep, must=(key, meant)))
+        return step
 
     def _keep(self, job: JobInfo) -> float:
         """Seconds that is remembered how job ended."""

@@ -214,9 +214,9 @@ def info_of(seen: Seen) -> JobInfo:
     """A message that was looked at, as people want to see it. Messages that are no jobs are shown too."""
     headers = dict(seen.headers)
     try:
-        (args, kwargs), body = decode_body(seen.body), ""
+        (args, kwargs), body, own = decode_body(seen.body), "", not shares_arguments(seen.body)
     except MessageError:
-        args, kwargs, body = [], {}, seen.body[:BODY_SHOWN].decode(errors="backslashreplace")
+        args, kwargs, body, own = [], {}, seen.body[:BODY_SHOWN].decode(errors="backslashreplace"), False
     try:
         head = decode_head(headers)
     except MessageError:
@@ -242,7 +242,7 @@ def info_of(seen: Seen) -> JobInfo:
         body=body,
         degraded_by=head.degraded_by,
         types=_types_of(head),
-        own_arguments=not body and not shares_arguments(seen.body),
+        own_arguments=own,
     )
 
 

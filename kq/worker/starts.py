@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from kq.job import ENDED, Counters
+from kq.job import Counters
 from kq.message import Envelope
 from kq.record import Record, Start, decode_record, decode_start, encode, job_key, start_key
 from kq.state.store import Store, Write
@@ -95,7 +95,7 @@ class Starts:
         admitted.unclear = [task for task, done in zip(tasks, made, strict=True) if not done]
 
     def _is_copy(self, task: Task, last: Start | None, record: Record | None) -> bool:
-        if record is not None and record.state in ENDED:
+        if record is not None and record.is_over:
             return True
         if last is None or self._indexed:
             return False

@@ -89,7 +89,14 @@ class Hygiene(ContractWorld):
     @keeps("C19")
     @survives("F9")
     def test_garbage_is_buried_with_the_reason_and_the_next_job_runs_at_once(
-        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
+        self,
+        app: App,
+        inspector: Inspector,
+        control: Control,
+        queue: str,
+        jobs: Jobs,
+        crew: Crew,
+        measured: Figures,
     ) -> None:
         worker = crew.worker()
         jobs.add.submit(1, 2).result(10)
@@ -107,6 +114,7 @@ class Hygiene(ContractWorld):
             seen = found[f"garbage-{number}"]
             assert reason in str(seen.headers["error"]), name
             assert seen.body == body, name
+        assert {job.id for job in control.jobs(queue, State.BURIED)} == found.keys()
         assert worker.supervisor.is_running()
         assert worker.executors() == executors
         assert slowest < 0.5

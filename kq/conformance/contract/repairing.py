@@ -6,11 +6,12 @@ What becomes of it when the human's program is killed is tested in tests/control
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from kq.app import App
-from kq.broker import BURIED, Inspector
+from kq.broker import BURIED, Inspector, Swap
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import keeps
@@ -171,6 +172,36 @@ class Repairing(ContractWorld):
         assert (job.result(5), len(diary.starts(job.id))) == ("a", 1)
 
     @keeps("C9")
+    @pytest.mark.parametrize("how", ["delete", "purge"])
+    def test_a_job_that_a_worker_takes_while_somebody_deletes_it_runs(
+        self,
+        control: Control,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        queue: str,
+        monkeypatch: pytest.MonkeyPatch,
+        how: str,
+    ) -> None:
+        crew.worker()
+        control.pause(queue)
+        control.ping()
+        job = jobs.perform.submit(["return"])
+
+        def take() -> None:
+            control.resume(queue)
+            eventually(lambda: diary.starts(job.id), "it runs")
+
+        before_the_next_swap(monkeypatch, take)
+        if how == "purge":
+            assert control.purge(queue) == 0
+        else:
+            with pytest.raises(NotRepaired, match="a worker has it"):
+                control.delete(job.id)
+        eventually(lambda: job.state() is State.COMPLETED, "its end is known")
+        assert job.result(5) == 1
+
+    @keeps("C9")
     def test_a_deleted_job_ends_and_its_unique_key_is_free(self, control: Control, jobs: Jobs) -> None:
         job = jobs.note.options(unique="a").submit("a")
         assert jobs.note.options(unique="a").submit("b") == job
@@ -253,3 +284,15 @@ class Repairing(ContractWorld):
         assert (dict(back.headers), back.body) == (headers, b"{no json")
         control.delete("1")
         assert control.jobs(queue) == []
+
+
+def before_the_next_swap(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
+    """Let do() happen when somebody has said what he means to do to a message, and has not done it yet."""
+    swap = Inspector.swap
+
+    def swap_late(self: Inspector, queue: str, swaps: Sequence[Swap]) -> list[bool]:
+        monkeypatch.setattr(Inspector, "swap", swap)
+        do()
+        return swap(self, queue, swaps)
+
+    monkeypatch.setattr(Inspector, "swap", swap_late)
