@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # See to it that redis-server and rabbitmq-server are installed, for the tests to start privately, openssl, for their
-# certificates, and Chromium with its driver, for the tests of the web page.
+# certificates, Chromium with its driver, for the tests of the web page, and Prometheus, whose tool checks the alerts.
 # As root on Debian they are installed (and not started); else one line says what is skipped.
 # With CI=true nothing may be skipped: what cannot be had is an error.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 
+declare -A program=([chromium-driver]=chromedriver [prometheus]=promtool)
 missing=()
-for package in redis-server rabbitmq-server openssl chromium-driver; do
-  command -v "${package/chromium-driver/chromedriver}" >/dev/null || missing+=("$package")
+for package in redis-server rabbitmq-server openssl chromium-driver prometheus; do
+  command -v "${program[$package]:-$package}" >/dev/null || missing+=("$package")
 done
 [ ${#missing[@]} = 0 ] && exit 0
 
