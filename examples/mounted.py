@@ -74,7 +74,7 @@ def main(port: int) -> None:
     print(ask(port, "/").strip())
     print("a queue without a worker:", "no live worker takes queue mounted" in ask(port, "/kq/", "bo"))
 
-    (job,) = json.loads(ask(port, "/kq/api/v1/jobs", "bo"))
+    (job,) = json.loads(ask(port, "/kq/api/v1/jobs?queue=mounted", "bo"))
     shown = json.loads(ask(port, f"/kq/api/v1/jobs/{job['id']}", "bo"))
     print("what it is called with:", shown["args"], shown["kwargs"])
 
