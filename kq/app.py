@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 import msgspec
 
 from kq.broker import Broker, Inspector, Publishes, PublishPolicy
-from kq.claim import Claims
+from kq.claim import Claims, rider_for
 from kq.clock import age, new_id
 from kq.config import Alerts, Config, load
 from kq.context import current_job
@@ -480,7 +480,12 @@ class App:
 
     def _store(self, made: Sequence[tuple[Unique | None, Envelope]], until: float) -> list[Handle[Any]]:
         envelopes = [envelope for _, envelope in made]
-        claims = Claims(self, [(unique, envelope) for unique, envelope in made if unique is not None], until)
+        keyed = [(unique, envelope) for unique, envelope in made if unique is not None]
+        rider = rider_for(self, keyed) if keyed else None
+        if rider is not None and self.publisher.publish(envelopes, until, rider):
+            self._tell(envelopes)
+            return [Handle(e.id, e.queue, self) for e in envelopes]
+        claims = Claims(self, keyed, until)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:
             if fresh:
@@ -490,9 +495,12 @@ class App:
                 claims.give_up()
             raise
         claims.confirm()
-        if self.herald.listened:
-            self.herald.say(map(_submitted, fresh))
+        self._tell(fresh)
         return [Handle(claims.held.get(e.id, e.id), e.queue, self) for e in envelopes]
+
+    def _tell(self, stored: Sequence[Envelope]) -> None:
+        if self.herald.listened:
+            self.herald.say(map(_submitted, stored))
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""

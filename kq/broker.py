@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import kombu
@@ -110,6 +111,11 @@ class Broker:
         traits: engine.Traits = self.connection().get_transport_cls().traits
         return traits
 
+    @cached_property
+    def carries(self) -> bool:
+        """Whether what its state store writes can ride on a publish."""
+        return self.address.keeps_state and self.traits.carries
+
     def connection(
         self, *, timeout: float | None = None, lease: float | None = None, **options: Any
     ) -> kombu.Connection:
@@ -141,8 +147,11 @@ class Broker:
 class Publishes(Protocol):
     """What stores messages: a Publisher, or something that passes them on to one."""
 
-    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
-        """Store envelopes, all or none, before until (monotonic)."""
+    def publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None = None) -> bool:
+        """Store envelopes, all or none, before until (monotonic).
+
+        rider: of the state store, where the broker carries it; False when it refused, and then nothing was stored.
+        """
 
     def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
         """Put envelope in the place of the job of that id, in one step, under that one's id and with its past.
@@ -172,16 +181,16 @@ class Publisher:
         self._channel: Any = None
         self._declared: set[str] = set()
 
-    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+    def publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None = None) -> bool:
         """Store envelopes before until (monotonic); on return they are in the broker (promise C1).
 
         Repeats after a failure; an id that is already there is stored once. Raises BrokerUnreachable, whose .stored
-        says what is known, or BrokerFull.
+        says what is known, or BrokerFull. rider: see Publishes.publish.
         """
         if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise BrokerUnreachable(f"{self._where} is busy with another submit; stored: no", stored="no")
         try:
-            self._publish(envelopes, until)
+            return self._publish(envelopes, until, rider)
         finally:
             self._lock.release()
 
@@ -208,13 +217,20 @@ class Publisher:
     def _where(self) -> str:
         return self._broker.address.redacted
 
-    def _publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+    def _publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> bool:
         stored: Stored = "no"
         waits = self._broker.publishing.waits()
         while True:
             try:
-                self._attempt(envelopes, until)
-                return
+                self._attempt(envelopes, until, rider)
+                return True
+            except engine.Declined as error:
+                if stored == "no":
+                    return False
+                # The attempt that was not answered may have stored them, and they may have ended since.
+                raise BrokerUnreachable(
+                    f"{self._where} did not answer, and then: {error}; stored: {stored}", stored=stored
+                ) from error
             except engine.Full as error:
                 raise BrokerFull(f"{self._where} refuses to store more: {error}; nothing was stored") from error
             except CONNECTION_ERRORS as error:
@@ -237,12 +253,14 @@ class Publisher:
                 self._discard()
                 raise
 
-    def _attempt(self, envelopes: Sequence[Envelope], until: float) -> None:
+    def _attempt(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> None:
         channel = self._open(until)
         declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared, self._broker.singletons)
         try:
             for envelope in envelopes:
                 put(channel, envelope)
+            if rider is not None:
+                channel.carry(rider)
             channel.tx_commit()
         except engine.NotFound:
             # The queue was deleted behind our back: declare it again and let the caller repeat.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from kq.broker import BURIED, PARKED, Publishes
+from kq.broker import BURIED, PARKED, Broker, Publishes
 from kq.errors import BrokerUnreachable, NotUnique
 from kq.handle import Looks
 from kq.lock import REMEMBERED
@@ -20,7 +20,7 @@ from kq.message import Envelope
 from kq.reading import text
 from kq.record import Claim, claim_key, decode_claim, encode, unique_key
 from kq.standing import Kind, order_key
-from kq.state.store import StoreUnreachable, Write
+from kq.state.store import Rider, StoreUnreachable, Write
 from kq.unique import Unique
 
 #: Seconds between two looks at a key that somebody else has claimed.
@@ -31,7 +31,32 @@ class Submits(Looks, Protocol):
     """Where jobs are submitted: the app."""
 
     @property
+    def broker(self) -> Broker: ...
+    @property
     def publisher(self) -> Publishes: ...
+
+
+def rider_for(app: Submits, wanted: Sequence[tuple[Unique, Envelope]]) -> Rider | None:
+    """What takes the unique keys of all of wanted in the step that stores their jobs, if nobody has one of them.
+
+    None where that is not possible: Claims is then the way. May be repeated: who was not answered meets himself.
+    """
+    keys = {str(unique.key) for unique, _ in wanted}
+    if not app.broker.carries or len(keys) < len(wanted) or any(unique.replaces for unique, _ in wanted):
+        return None
+    try:
+        return app.store.rider([_taken(str(unique.key), envelope.id.encode()) for unique, envelope in wanted])
+    except StoreUnreachable as error:
+        raise _untakable(error) from error
+
+
+def _taken(key: str, job: bytes) -> Write:
+    unique = unique_key(key)
+    return Write(unique, job, unless=(unique, job), must=(claim_key(key), None))
+
+
+def _untakable(error: StoreUnreachable) -> BrokerUnreachable:
+    return BrokerUnreachable(f"can't take a unique key: {error}; stored: no", stored="no")
 
 
 class Claims:
@@ -54,7 +79,7 @@ class Claims:
             for unique, envelope in wanted:
                 self._take(str(unique.key), unique, envelope)
         except StoreUnreachable as error:
-            raise BrokerUnreachable(f"can't take a unique key: {error}; stored: no", stored="no") from error
+            raise _untakable(error) from error
         except (BrokerUnreachable, NotUnique):
             self.give_up()
             raise

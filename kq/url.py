@@ -81,6 +81,7 @@ class Address:
 
     url: as it was written. kombu: for `kombu.Connection`. options: for its transport_options.
     state, state_options: the state store that goes with this broker unless `state:` names another.
+    keeps_state: the broker is its own state store, and one server.
     """
 
     url: str
@@ -88,6 +89,7 @@ class Address:
     options: dict[str, Option] = field(default_factory=dict)
     state: str = ""
     state_options: dict[str, Option] = field(default_factory=dict)
+    keeps_state: bool = False
 
     @property
     def state_stays_here(self) -> bool:
@@ -134,7 +136,8 @@ def parse(url: str, state: str | None = None) -> Address:
     options = {} if first.scheme == "unix" else _options(first, state or url)
     for name in _OF_TRANSPORTS & options.keys():
         del options[name]
-    return replace(address, state=_bare(first), state_options=options)
+    alone = state is None and len(parts) == 1
+    return replace(address, state=_bare(first), state_options=options, keeps_state=alone)
 
 
 def _parts(url: str) -> list[SplitResult]:

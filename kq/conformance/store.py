@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
+from kq.broker import Broker, Inspector, Publisher
+from kq.clock import new_id
+from kq.message import Envelope
 from kq.state import Store, Write
 
 
@@ -23,6 +26,10 @@ class StoreSuite:
     @abstractmethod
     def open(self) -> Store:
         """A store, connected to the same facts each time within one test; no facts when a test begins."""
+
+    def broker(self) -> Broker | None:
+        """The broker in the same place, where there is one that carries what the store writes."""
+        return None
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
@@ -149,6 +156,47 @@ class StoreSuite:
             list(pool.map(add_one, [store, other] * 20))
         assert store.get(["n"]) == [b"40"]
 
+    # Riding on a publish.
+
+    @pytest.fixture
+    def riding(self, store: Store) -> Iterator[Riding]:
+        """Publishes that carry what store writes."""
+        broker = self.broker()
+        if broker is None:
+            pytest.skip("no broker carries what this store writes")
+        publisher, inspector = broker.publisher(), broker.inspector()
+        yield Riding(store, publisher, inspector)
+        publisher.close()
+        inspector.close()
+
+    def test_what_rides_on_a_publish_is_written_with_it(self, riding: Riding, other: Store) -> None:
+        writes = [Write("a:1", bytes(range(256)), unless=("a:1", b"no"), must=("b:1", None)), Write("a:2", b"", 60)]
+        with waiting(lambda: other.wait("a:2", timeout=20)) as answer:
+            assert riding.publish(writes)
+            assert answer() == b""
+        assert other.get(["a:1", "a:2"]) == [bytes(range(256)), b""]
+        assert riding.stored == 1
+
+    def test_what_rides_is_wholly_done_or_not_at_all(self, riding: Riding, other: Store) -> None:
+        other.write([Write("b:1", b"claimed"), Write("c:1", b"old")])
+        writes = [Write("a:1", b"x"), Write("c:1", None), Write("b:2", b"y", must=("b:1", None))]
+        assert not riding.publish(writes)
+        assert other.get(["a:1", "b:2", "c:1"]) == [None, None, b"old"]
+        assert riding.stored == 0
+        other.write([Write("b:1", None)])
+        assert riding.publish(writes)
+        assert other.get(["a:1", "b:2", "c:1"]) == [b"x", b"y", None]
+        assert riding.stored == 1
+
+    def test_one_of_many_who_ride_at_once_is_taken_along(self, riding: Riding, other: Store) -> None:
+        def rode(n: int) -> bool:
+            return riding.publish([Write("unique:x", b"%d" % n, must=("unique:x", None))])
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(rode, range(24)))
+        assert won.count(True) == 1 == riding.stored
+        assert other.get(["unique:x"]) == [b"%d" % won.index(True)]
+
     # Time.
 
     def test_what_is_kept_for_a_time_vanishes(self, store: Store) -> None:
@@ -267,6 +315,23 @@ class StoreSuite:
         store.close()
         store.close()
         assert other.get(["job:1"]) == [b"one"]
+
+
+class Riding:
+    """Publishes one message at a time, with what store writes."""
+
+    def __init__(self, store: Store, publisher: Publisher, inspector: Inspector) -> None:
+        self._store, self._publisher, self._inspector = store, publisher, inspector
+        self._queue = f"rides-{new_id()}"
+
+    def publish(self, writes: Sequence[Write]) -> bool:
+        envelope = Envelope(new_id(), self._queue, b"{}", {})
+        return self._publisher.publish([envelope], time.monotonic() + 20, self._store.rider(writes))
+
+    @property
+    def stored(self) -> int:
+        """How many messages there are."""
+        return self._inspector.count(self._queue).ready
 
 
 def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:

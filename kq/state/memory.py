@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kq.clock import SYSTEM, Clock
@@ -59,6 +59,9 @@ class MemoryStore(Store):
             self._shared.changed.notify_all()
             return made
 
+    def rider(self, writes: Sequence[Write]) -> Callable[[], bool]:
+        return lambda: self._all_or_none(writes)
+
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         with self._shared.changed:
             self._forget_ended()
@@ -75,6 +78,14 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         """Nothing to let go of: the facts stay for the other stores of this name."""
+
+    def _all_or_none(self, writes: Sequence[Write]) -> bool:
+        """Carry out writes; False when one of them is refused, and then none is made."""
+        with self._shared.changed:
+            if any(map(self._refuses, writes)):
+                return False
+            self.write(writes)
+            return True
 
     def _value(self, key: str) -> bytes | None:
         fact = self._shared.facts.get(key)

@@ -18,11 +18,17 @@ import msgspec
 
 from kq.state.store import Gathered, Store, StoreUnreachable, Write
 from kq_transports.engine import EngineError
-from kq_transports.redislink import Link, Place, Script
+from kq_transports.redislink import Link, Passenger, Place, Script
+
+
+def _lua(*names: str) -> str:
+    return "\n".join(files("kq.state").joinpath(f"redis_{name}.lua").read_text() for name in names)
+
 
 # Not to be repeated when its answer was lost: a compare and set would refuse its own success.
-_WRITE = Script(files("kq.state").joinpath("redis_write.lua").read_text(), repeatable=False)
-_GATHER = Script(files("kq.state").joinpath("redis_gather.lua").read_text())
+_WRITE = Script(_lua("facts", "write"), repeatable=False)
+_GATHER = Script(_lua("gather"))
+_RIDE = _lua("facts", "ride")
 _VALUE = "kq:state:"
 _FAMILY = "kq:family:"
 _PAGE = 1000
@@ -54,6 +60,9 @@ class RedisStore(Store):
             return []
         with self._link() as link:
             return [bool(made) for made in link.run(_WRITE, _told(writes))]
+
+    def rider(self, writes: Sequence[Write]) -> Passenger:
+        return Passenger(_RIDE, _told(writes))
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         with self._link() as link:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from kq.clock import SYSTEM
 from kq.state.store import Gathered, Store, StoreUnreachable, Write
@@ -67,13 +68,11 @@ class SqliteStore(Store):
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         with self._using() as database, database.turn() as connection:
-            now = database.clock.awake()
-            database.clock.note(connection)
-            connection.execute(_FORGET, (now,))
-            made = _carry_out(connection, writes, now)
-            # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
-            _wake(database, connection, [write.key for write in writes if write.value is not None])
-            return made
+            return _carry_out(database, connection, writes)
+
+    def rider(self, writes: Sequence[Write]) -> Callable[[Database, sqlite3.Connection], bool]:
+        with self._using():  # which makes the tables
+            return partial(_all_or_none, writes)
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return self._read(_SCAN, prefix, prefix + _LAST, limit=limit)
@@ -164,8 +163,10 @@ def _value(connection: sqlite3.Connection, key: str, now: float) -> bytes | None
     return None if row is None else row[0]
 
 
-def _carry_out(connection: sqlite3.Connection, writes: Sequence[Write], now: float) -> list[bool]:
+def _carry_out(database: Database, connection: sqlite3.Connection, writes: Sequence[Write]) -> list[bool]:
     """Carry out writes in their order; False for each that its conditions refuse."""
+    now = database.clock.awake()
+    database.clock.note(connection)
     known = _known(connection, writes, now)
     made, last = list[bool](), dict[str, Write]()
     for write in writes:
@@ -173,8 +174,18 @@ def _carry_out(connection: sqlite3.Connection, writes: Sequence[Write], now: flo
         if made[-1]:
             last[write.key] = write
             known[write.key] = write.value
-    _store(connection, last.values(), now)
+    _store(database, connection, last.values(), now)
     return made
+
+
+def _all_or_none(writes: Sequence[Write], database: Database, connection: sqlite3.Connection) -> bool:
+    """Carry out writes, of different keys; False when one of them is refused, and then none is made."""
+    now = database.clock.awake()
+    known = _known(connection, writes, now)
+    agrees = not any(_refuses(known, write) for write in writes)
+    if agrees:
+        _store(database, connection, writes, now)
+    return agrees
 
 
 def _known(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> dict[str, bytes | None]:
@@ -193,18 +204,21 @@ def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:
     return write.must is not None and known.get(write.must[0]) != write.must[1]
 
 
-def _store(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> None:
-    """Carry out writes, whose conditions hold, of different keys."""
+def _store(database: Database, connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> None:
+    """Carry out writes, whose conditions hold, of different keys, and forget some of what has ended."""
+    connection.execute(_FORGET, (now,))
     stored, gone = list[tuple[str, bytes, float | None]](), list[str]()
     for write in writes:
         if write.value is None:
             gone.append(write.key)
         else:
             stored.append((write.key, write.value, None if write.keep is None else now + write.keep))
-    if stored:
-        connection.executemany(_PUT, stored)
     if gone:
         connection.execute(_DELETE, (json.dumps(gone),))
+    if stored:
+        connection.executemany(_PUT, stored)
+        # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
+        _wake(database, connection, [key for key, *_ in stored])
 
 
 def _wake(database: Database, connection: sqlite3.Connection, keys: list[str]) -> None:

@@ -10,8 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import msgspec
+
+#: What a broker in the same place does with a publish, in one step: only that broker knows how to.
+Rider: TypeAlias = Any
 
 
 class StoreUnreachable(ConnectionError):
@@ -64,6 +68,14 @@ class Store(ABC):
         True for each that was made, False for each that was refused; a refused one does not stop
         the others, and a later write sees the earlier ones. Wakes who waits for the keys.
         """
+
+    def rider(self, writes: Sequence[Write]) -> Rider | None:
+        """What carries writes out, all of them or none, in the step of a publish at a broker in the same place.
+
+        writes: of different keys. None where there can be no such step. Its publish raises Declined when one of them is
+        refused, and may be repeated.
+        """
+        return None
 
     def add(self, key: str, value: bytes, keep: float | None = None) -> bool:
         """Set key unless it exists; False when it does."""

@@ -18,7 +18,7 @@ from kq.app import App
 from kq.errors import BrokerFull, BrokerUnreachable, KqError
 from kq.events import Mouth
 from kq.message import Envelope
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.state.store import Rider, Store, StoreUnreachable, Write
 from kq.worker.wire import frame, read_frame
 
 #: Seconds that one call to wait may block the others of its executor.
@@ -154,8 +154,10 @@ class RelayedPublisher:
     def __init__(self, line: Line) -> None:
         self._line = line
 
-    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+    def publish(self, envelopes: Sequence[Envelope], until: float, rider: Rider | None = None) -> bool:
+        """rider: none, for RelayedStore has none."""
         self._ask(Publish(list(envelopes), until))
+        return True
 
     def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
         return bool(self._ask(Replace(id, envelope, now, until)))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kq.broker import Broker
 from kq.conformance.store import StoreSuite
 from kq.state import Store, open_store
+from kq.url import parse
 
 _fresh = itertools.count()
 
@@ -21,6 +23,9 @@ class TestMemoryStore(StoreSuite):
     def open(self) -> Store:
         return open_store(f"memory://{self.name}")
 
+    def broker(self) -> Broker:
+        return Broker(parse(f"memory://{self.name}"))
+
 
 class TestSqliteStore(StoreSuite):
     @pytest.fixture(autouse=True)
@@ -30,6 +35,9 @@ class TestSqliteStore(StoreSuite):
     def open(self) -> Store:
         return open_store(f"sqlite:///{self.path}")
 
+    def broker(self) -> Broker:
+        return Broker(parse(f"sqlite:///{self.path}"))
+
 
 class TestRedisStore(StoreSuite):
     @pytest.fixture(autouse=True)
@@ -38,3 +46,6 @@ class TestRedisStore(StoreSuite):
 
     def open(self) -> Store:
         return open_store(self.url)
+
+    def broker(self) -> Broker:
+        return Broker(parse(self.url))

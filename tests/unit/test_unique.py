@@ -27,7 +27,7 @@ from kq.job import Counters, Job, Settings, State
 from kq.message import Envelope, Head, decode_body, decode_head, encode_head, replacing
 from kq.outcome import Bury, Complete, PassOn, Retry, Revoke, Rules, Verdict
 from kq.record import lease_key, turn_key, unique_key
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.state.store import Rider, Store, StoreUnreachable, Write
 from kq.unique import Conflict, Unique, Until, by_arguments
 from kq.worker.keys import Keys, pause
 from kq.worker.scribe import Scribe
@@ -379,8 +379,8 @@ def test_nobody_gets_the_handle_of_a_job_that_was_revoked_while_a_worker_had_it(
 class FlakyStore(Store):
     """Fails at one call: before it is made, or when its answer is on the way."""
 
-    def __init__(self, store: Store, at: int, before: bool) -> None:
-        self._store, self.left, self._before = store, at, before
+    def __init__(self, store: Store, at: int, before: bool, rides: bool) -> None:
+        self._store, self.left, self._before, self._rides = store, at, before, rides
         self.timeout = 0.05
 
     def _call(self, call: Callable[[], Any]) -> Any:
@@ -399,6 +399,9 @@ class FlakyStore(Store):
     def write(self, writes: Sequence[Write]) -> list[bool]:
         made: list[bool] = self._call(lambda: self._store.write(writes))
         return made
+
+    def rider(self, writes: Sequence[Write]) -> Rider | None:
+        return self._store.rider(writes) if self._rides else None
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return self._store.scan(prefix, limit)
@@ -419,10 +422,11 @@ class FlakyPublisher(Publisher):
         super().__init__(app.broker)
         self.left, self._before = at, before
 
-    def publish(self, envelopes: Sequence[Envelope], until: float) -> None:
+    def publish(self, envelopes: Sequence[Envelope], until: float, rider: Rider | None = None) -> bool:
         self._fail(self._before)
-        super().publish(envelopes, until)
+        made = super().publish(envelopes, until, rider)
         self._fail(not self._before, count=0)
+        return made
 
     def replace(self, id: str, envelope: Envelope, now: float, until: float) -> bool:
         self._fail(self._before)
@@ -450,7 +454,7 @@ ACTS: dict[str, Callable[[App, Handle[Any]], object]] = {
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["not made", "made"])
-@pytest.mark.parametrize("where", ["store", "publisher"])
+@pytest.mark.parametrize("where", ["store", "publisher", "publisher, keys riding"])
 @pytest.mark.parametrize("free", [True, False], ids=["free", "held"])
 @pytest.mark.parametrize("act", ACTS)
 def test_wherever_an_act_breaks_off_the_next_submit_gets_a_job_that_is_there(
@@ -468,8 +472,8 @@ def test_wherever_an_act_breaks_off_the_next_submit_gets_a_job_that_is_there(
         elif free and act in ("submit", "replace"):
             assert first.revoke()
         flaky = app.apart()
-        store = FlakyStore(app.store, at if where == "store" else 0, before)
-        publisher = FlakyPublisher(app, at if where == "publisher" else 0, before)
+        store = FlakyStore(app.store, at if where == "store" else 0, before, where.endswith("riding"))
+        publisher = FlakyPublisher(app, 0 if where == "store" else at, before)
         flaky.connect(publisher, store)
         flaky._submit_timeout = 0.1
         broke = False

@@ -335,6 +335,11 @@ class Channel(Conversation[Transaction]):
         transaction = self._gathered()
         self._commit(transaction)
 
+    def carry(self, rider: engine.Rider) -> None:
+        """Let the next commit, which only publishes, carry rider. It raises Declined when that refuses."""
+        assert self._transaction is not None, "tx_select() comes first"
+        self._transaction.rider = rider
+
     @contextmanager
     def _gathering(self) -> Iterator[Transaction]:
         """The running transaction, or one of its own that is committed at the end."""

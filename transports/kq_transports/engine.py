@@ -18,7 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+#: What is done in the step of a publish by somebody who keeps other things in the same place; see that place's engine.
+Rider: TypeAlias = Any
 
 Arguments: TypeAlias = Mapping[str, object]
 State: TypeAlias = Literal["ready", "delayed", "held"]
@@ -67,6 +70,10 @@ class Full(EngineError):
     """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
 
 
+class Declined(EngineError):
+    """The rider of a publish refused it. Nothing was stored, and the rider has done nothing."""
+
+
 class Unsupported(EngineError):
     """A promise that this server cannot keep; the message says what to use instead."""
 
@@ -93,6 +100,8 @@ class Traits:
     indexed: messages are known by id: a second publish of an id that is still in the
         queue stores nothing, and remove() is exact. Where False, who consumes must
         recognise a repeated or removed message by its id.
+    carries: a publish carries a rider: what somebody else keeps in the same place is changed
+        in the same step, or he refuses both.
     """
 
     name: str
@@ -100,6 +109,7 @@ class Traits:
     shared: bool = True
     atomic: bool = True
     indexed: bool = True
+    carries: bool = False
 
 
 #: What the name of a lease ends with that has nothing but the seats of a connection that was expelled.
@@ -353,11 +363,12 @@ class Engine(ABC):
     # The life of a message.
 
     @abstractmethod
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
         """Store messages, all or none; stored (as durably as the broker does) on return.
 
         An id that its queue already has (ready, delayed or held) is skipped. Wakes waiting
         consumers. Raises Full, or NotFound for a queue that was not declared: then nothing is stored.
+        rider: done in the same step or, when it refuses (Declined), nothing is (traits.carries).
         """
 
     @abstractmethod

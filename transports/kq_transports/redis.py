@@ -11,6 +11,7 @@ and a settle that is repeated gets its first answer. One core of Redis carries a
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from kq_transports.engine import (
     Arguments,
     Binding,
     Counts,
+    Declined,
     Delivery,
     Engine,
     EngineError,
@@ -51,7 +53,7 @@ from kq_transports.engine import (
     Verdict,
     Want,
 )
-from kq_transports.redislink import Link, Place, Refused, Reply, Script
+from kq_transports.redislink import Link, Passenger, Place, Refused, Reply, Script
 from kq_transports.redislink.bell import Bell
 from kq_transports.redislink.facts import inspect_server
 from kq_transports.transport import EngineTransport
@@ -75,12 +77,18 @@ def _load() -> dict[str, Script]:
     return scripts
 
 
+@functools.cache
+def _carrying(text: str) -> Script:
+    """The verb publish_carrying with a passenger."""
+    return Script(f"local agrees, act = (function(told)\n{text}\nend)(ARGV[2])\n{_SCRIPTS['publish_carrying'].text}")
+
+
 #: Verbs that return what they did, which a repeat would not know.
 _ONCE = frozenset({"delete", "purge", "remove", "swap", "expel"})
 _SCRIPTS = _load()
 
 
-TRAITS = Traits("redis")
+TRAITS = Traits("redis", carries=True)
 
 
 class RedisEngine(Engine):
@@ -161,8 +169,10 @@ class RedisEngine(Engine):
 
     # The life of a message.
 
-    def publish(self, messages: Sequence[Message]) -> None:
-        if messages:
+    def publish(self, messages: Sequence[Message], rider: Passenger | None = None) -> None:
+        if messages and rider is not None:
+            self._answer(_carrying(rider.text), rider.argument, *_flat(messages))
+        elif messages:
             self._run("publish", *_flat(messages))
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
@@ -284,8 +294,11 @@ class RedisEngine(Engine):
     # What the verbs share.
 
     def _run(self, verb: str, *arguments: str | bytes | int) -> Reply:
+        return self._answer(_SCRIPTS[verb], *arguments)
+
+    def _answer(self, script: Script, *arguments: str | bytes | int) -> Reply:
         try:
-            return self._link.run(_SCRIPTS[verb], *arguments)
+            return self._link.run(script, *arguments)
         except Refused as refused:
             raise self._refusal(refused) from None
 
@@ -298,6 +311,8 @@ class RedisEngine(Engine):
                 return NotFound(f"there is no queue {refused.about!r}; declare it first")
             case "KQNOEXCHANGE":
                 return NotFound(f"there is no exchange {refused.about!r}; declare it first")
+            case "KQDECLINED":
+                return Declined("nothing was stored: the rider refused")
             case "KQFULL":
                 return Full(f"queue {refused.about!r} has reached its x-max-length")
         return EngineError(f"a script answers {refused}")

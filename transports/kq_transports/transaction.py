@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kq_transports.connection import Connection
-from kq_transports.engine import Message, Stale, Verdict
+from kq_transports.engine import Message, Rider, Stale, Verdict
 
 if TYPE_CHECKING:
     from kq_transports.channel import Channel
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Transaction:
-    """What a channel gathers between two commits. ends: delivery tags by the receipts that are to be settled."""
+    """What a channel gathers between two commits. ends: delivery tags by the receipts that are to be settled.
+
+    rider: of a transaction that only publishes.
+    """
 
     messages: list[Message] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=dict)
+    rider: Rider | None = None
 
     def end(self, tag: int, verdict: Verdict) -> None:
         """Add the end of one delivery."""
@@ -33,7 +37,7 @@ class Transaction:
         """
         if not self.verdicts:
             if self.messages:
-                link.ask(link.engine.publish, self.messages)
+                link.ask(link.engine.publish, self.messages, self.rider)
             return []
         stale = [self.ends[receipt] for receipt in link.ask(link.engine.settle, self.verdicts, self.messages)]
         if stale and self.messages:

@@ -197,9 +197,9 @@ class _Publisher(Publisher):
         super().__init__(app.broker)
         self._app, self._say = app, say
 
-    def publish(self, *what: Any) -> None:
+    def publish(self, *what: Any) -> bool:
         self._say()
-        self._app.publisher.publish(*what)
+        return self._app.publisher.publish(*what)
 
     def close(self) -> None:
         """It is the other app's."""

@@ -18,6 +18,7 @@ from kq_transports.engine import (
     Lease,
     Load,
     Message,
+    Rider,
     Seen,
     State,
     Swap,
@@ -81,8 +82,8 @@ class Flaky(Engine):
     def bindings(self, exchange: str) -> tuple[str, Sequence[Binding]]:
         return self._call(self._engine.bindings, exchange)
 
-    def publish(self, messages: Sequence[Message]) -> None:
-        self._call(self._engine.publish, messages)
+    def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
+        self._call(self._engine.publish, messages, rider)
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
         return self._call(self._engine.reserve, wants, verdicts)

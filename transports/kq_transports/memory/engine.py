@@ -12,6 +12,7 @@ from kq_transports.engine import (
     Arguments,
     Binding,
     Counts,
+    Declined,
     Delivery,
     Engine,
     Lease,
@@ -21,6 +22,7 @@ from kq_transports.engine import (
     Mismatch,
     NotEmpty,
     Options,
+    Rider,
     Seen,
     State,
     Swap,
@@ -31,7 +33,7 @@ from kq_transports.engine import (
 from kq_transports.memory.broker import Exchange, Holder, MemoryBroker
 from kq_transports.memory.queue import Queue
 
-TRAITS = Traits("memory", durable=False, shared=False)
+TRAITS = Traits("memory", durable=False, shared=False, carries=True)
 
 
 class MemoryEngine(Engine):
@@ -105,10 +107,13 @@ class MemoryEngine(Engine):
 
     # The life of a message.
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
+        """rider: called under the broker's lock; returns whether it agrees, and has done what it does."""
         with self._broker.lock:
             self._broker.reap()
             self._broker.check(messages)
+            if rider is not None and not rider():
+                raise Declined("nothing was stored: the rider refused")
             self._broker.store(messages)
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:

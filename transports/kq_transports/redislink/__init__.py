@@ -8,7 +8,8 @@ here knows about queues. Works without Kombu.
 from __future__ import annotations
 
 from kq_transports.redislink.link import Link, Refused, Reply
+from kq_transports.redislink.passenger import Passenger
 from kq_transports.redislink.place import Place
 from kq_transports.redislink.script import Script
 
-__all__ = ["Link", "Place", "Refused", "Reply", "Script"]
+__all__ = ["Link", "Passenger", "Place", "Refused", "Reply", "Script"]

@@ -20,6 +20,7 @@ from kq_transports.engine import (
     Arguments,
     Binding,
     Counts,
+    Declined,
     Delivery,
     Engine,
     EngineError,
@@ -29,6 +30,7 @@ from kq_transports.engine import (
     Message,
     NotEmpty,
     Options,
+    Rider,
     Seen,
     State,
     Swap,
@@ -45,7 +47,7 @@ from kq_transports.sqlite.work import Queue, Work, work_on
 _CHECKPOINT_AFTER = 100
 
 
-TRAITS = Traits("sqlite")
+TRAITS = Traits("sqlite", carries=True)
 
 
 class SqliteEngine(Engine):
@@ -141,9 +143,12 @@ class SqliteEngine(Engine):
 
     # The life of a message.
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
+        """rider: called in the transaction with the Database and its connection; returns whether it agrees."""
         if messages:
             with self._work() as work:
+                if rider is not None and not rider(self._database, work.connection):
+                    raise Declined("nothing was stored: the rider refused")
                 moves.store(work, messages)
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
