@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any
 
 from kq.url import redact
@@ -17,6 +18,8 @@ from kq.url import redact
 HIDDEN = "***"
 #: Characters of a text that are shown, and of a whole call.
 TEXT, CALL = 200, 2000
+#: Characters of an argument, and how many arguments, where many calls stand beside each other.
+BRIEF, FEW = 60, 8
 
 _WORDS = (
     "passw(?:or)?d|passwd|pwd|secret|token|api_?key|auth|credential|cookie|session|private|signature|cvv|cvc|iban|pin"
@@ -99,6 +102,21 @@ def shown_call(type: str, names: Sequence[str], args: Sequence[Any], kwargs: Map
     words += [f"{name}={_json(redacted(value, name))}" for name, value in kwargs.items()]
     call = f"{type}({', '.join(words)})"
     return call if len(call) <= CALL else f"{call[:CALL]}…"
+
+
+def brief_arguments(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The first arguments of a call by their names, as they may be shown, and cut.
+
+    names: of the positional parameters; an argument beyond them is called by its place.
+    """
+    called = [*names[: len(args)], *map(str, range(len(names), len(args)))]
+    found = {**dict(zip(called, args, strict=True)), **kwargs}
+    return {name: _brief(redacted(value, name)) for name, value in islice(found.items(), FEW)}
+
+
+def _brief(value: Any) -> Any:
+    text = value if isinstance(value, str) else _json(value)
+    return value if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def _json(value: Any) -> str:

@@ -9,7 +9,7 @@ second, over the last minute. None: nobody knows, and `missing` says why.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -57,7 +57,11 @@ class Progress(Row, frozen=True, kw_only=True):
 
 
 class RunningRow(Row, frozen=True, kw_only=True):
-    """A job that runs. seconds: for how long; limit: for how long it may. executor: the pid that runs it."""
+    """A job that runs. seconds: for how long; limit: for how long it may. executor: the pid that runs it.
+
+    arguments: the first of them by name, without what looks like a secret, and cut; none where they are large, or where
+    many jobs run.
+    """
 
     id: str
     type: str
@@ -66,6 +70,7 @@ class RunningRow(Row, frozen=True, kw_only=True):
     limit: float = 0.0
     executor: int = 0
     progress: Progress | None = None
+    arguments: dict[str, Any] = {}
 
 
 class QueueRow(Row, frozen=True, kw_only=True):

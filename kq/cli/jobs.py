@@ -22,7 +22,10 @@ from kq.plain import printable
 from kq.units import format_duration
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
-_TOLD = {"kq", "id", "type", "history", "error", "traceback", "log", "queue", "degraded_by", "fallback", "first"}
+_TOLD = {
+    *("kq", "id", "type", "history", "error", "traceback", "log", "queue", "degraded_by", "fallback", "first"),
+    *("submitted", "due", "buried"),
+}
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
@@ -134,6 +137,9 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     for name, text in (("worker", job.worker), ("error", job.error)):
         if text:
             yield name, text
+    for name, instant in (("submitted", job.submitted), ("buried", job.buried)):
+        if instant:
+            yield name, when(instant)
     if job.due is not None:
         yield "due", due_in(job)
     yield ("body", job.body) if job.body else ("arguments", call_of(job))

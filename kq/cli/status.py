@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from kq.cli.show import NOTHING, print_json, print_table, rate, span
 from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.plain import printable
-from kq.snapshot import FailureRow, Progress, QueueRow, Snapshot, WorkerRow
+from kq.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size
 
 #: So many groups of failures are shown.
@@ -141,6 +142,12 @@ def _worker_row(row: WorkerRow) -> list[str]:
         ", ".join(row.queues),
         ", ".join(runs),
     ]
+
+
+def arguments_text(job: RunningRow) -> str:
+    """What a job that runs is called with: (doc="report.pdf", width=200); "" where nobody says."""
+    told = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.arguments.items()]
+    return f"({', '.join(told)})" if told else ""
 
 
 def progress_text(said: Progress | None) -> str:

@@ -306,6 +306,7 @@ def _worker(beat: Heartbeat) -> WorkerRow:
                 limit=job.limit,
                 executor=job.executor,
                 progress=job.progress,
+                arguments=job.arguments,
             )
             for job in worker.running
         ),

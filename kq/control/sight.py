@@ -33,7 +33,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     """A job that a worker said it runs. since: seconds since the epoch, by the worker's clock.
 
     seconds: how long it ran when the worker said so; limit: how long it may run. executor: the pid that runs it.
-    progress: how far it said that it is.
+    progress: how far it said that it is. arguments: by name, without secrets and cut; none of one that is long to read.
     """
 
     id: str
@@ -44,6 +44,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     limit: float = 0.0
     executor: int = 0
     progress: Progress | None = None
+    arguments: dict[str, Any] = {}
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from kq.redaction import redacted, redacted_text, restored
 #: Fields of which the text is shown without what looks like a secret, whatever they are part of.
 _TEXTS = {"error", "exception", "traceback", "log", "body", "message", "note", "reason", "why"}
 #: Fields that are hidden by the names in them.
-_VALUES = {"args", "kwargs", "result", "outcome", "headers"}
+_VALUES = {"args", "arguments", "kwargs", "result", "outcome", "headers"}
 
 
 class Veil:

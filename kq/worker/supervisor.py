@@ -82,6 +82,8 @@ WORKER_KEEP = 3600.0
 GLANCE = 0.5
 #: Seconds that the answer to a nudge is kept for who asked.
 ANSWER_KEEP = 10.0
+#: Of so many jobs that run a worker tells what they are called with.
+SHOWN = 50
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
@@ -501,6 +503,7 @@ class Supervisor:
                     "limit": task.timeout + task.extra,
                     "executor": executor.pid,
                     "progress": said if written.at else None,
+                    "arguments": task.arguments if len(found) < SHOWN else {},
                 }
             )
         return found

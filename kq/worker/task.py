@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from kq.broker import Delivery
+from kq.errors import MessageError
 from kq.fallback import next_of, stages_of
 from kq.job import Counters
-from kq.message import Head, Stage
+from kq.message import Head, Stage, decode_body
 from kq.outcome import Rules
 from kq.policy import from_data
+from kq.redaction import brief_arguments
 from kq.worker.wire import Entry
 
+#: Bytes of arguments that are read to be shown, while the job runs.
+READ = 64 * 1024
 #: Seconds between the interruption of a job that ran past its timeout and the kill.
 GRACE_AFTER_INTERRUPT = 0.7
 
@@ -63,6 +69,17 @@ class Task:
     recalled: bool = False  # stopped because its worker ends
     told: bool = False  # its end is logged and counted
     abandoned: bool = False  # it belongs to another worker by now
+    shown: dict[str, Any] | None = None  # its arguments as others may see them, once somebody asked
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is called with, as others may see it; nothing of what is long to read."""
+        if self.shown is None:
+            self.shown = {}
+            if len(self.delivery.body) <= READ:
+                with suppress(MessageError):
+                    self.shown = brief_arguments(self.kind.parameters, *decode_body(self.delivery.body))
+        return self.shown
 
     @property
     def suspect(self) -> bool:

@@ -90,8 +90,19 @@ QUEUES = (
 )
 
 
-def running(id: str, type: str, queue: str, seconds: float, progress: Progress | None = None) -> RunningRow:
-    return RunningRow(id=id, type=type, queue=queue, seconds=seconds, limit=60.0, executor=7, progress=progress)
+def running(
+    id: str, type: str, queue: str, seconds: float, progress: Progress | None = None, **arguments: object
+) -> RunningRow:
+    return RunningRow(
+        id=id,
+        type=type,
+        queue=queue,
+        seconds=seconds,
+        limit=60.0,
+        executor=7,
+        progress=progress,
+        arguments=arguments,
+    )
 
 
 WORKERS = (
@@ -114,7 +125,14 @@ WORKERS = (
         ok=88_102,
         failed=12,
         running=(
-            running("019e6f1a01", "shop.render", "default", 19.8, Progress(n=7, of=10, text="page 7", at=AT - 1)),
+            running(
+                "019e6f1a01",
+                "shop.render",
+                "default",
+                19.8,
+                Progress(n=7, of=10, text="page 7", at=AT - 1),
+                doc="report.pdf",
+            ),
             *(running(f"019e6f1a0{number}", "shop.resize", "default", 9.0 - number) for number in range(2, 5)),
         ),
     ),
@@ -137,7 +155,7 @@ WORKERS = (
         ok=80_411,
         failed=9,
         running=(
-            running("019e6f1b01", "shop.add", "default", 0.1),
+            running("019e6f1b01", "shop.add", "default", 0.1, a=1, b=2),
             running("019e6f1b02", "shop.report", "reports", 0.05),
         ),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kq.redaction import HIDDEN, is_secret, redacted, redacted_text, shown_call
+from kq.redaction import FEW, HIDDEN, brief_arguments, is_secret, redacted, redacted_text, shown_call
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,16 @@ def test_secrets_are_found_inside_of_values() -> None:
 def test_a_call_names_its_positional_arguments_to_hide_them() -> None:
     assert shown_call("login", ("user", "password"), ["ann", "x"], {"n": 1}) == 'login("ann", "***", n=1)'
     assert shown_call("f", (), ["ann"], {"secret": [1]}) == 'f("ann", secret="***")'
+
+
+def test_arguments_that_are_seen_beside_others_are_named_cut_and_few() -> None:
+    assert brief_arguments(("user", "password"), ["ann", "x"], {"n": 1}) == {"user": "ann", "password": "***", "n": 1}
+    assert brief_arguments(("a",), [1, 2], {"api_key": "k"}) == {"a": 1, "1": 2, "api_key": "***"}
+    assert brief_arguments((), [], {"rows": [[0] * 9] * 9, "text": "é" * 99}) == {
+        "rows": "[[0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0], […",
+        "text": "é" * 60 + "…",
+    }
+    assert len(brief_arguments((), [1] * 100, {})) == FEW
 
 
 def test_what_is_long_is_cut() -> None:

@@ -143,7 +143,7 @@ def heights(wanted: Mapping[str, int], height: int) -> dict[str, int]:
         if name in wanted and left >= least[name]:
             shares[name] = least[name]
             left -= least[name]
-    for name, share in (("queues", 2), ("workers", 2), ("throughput", 1), ("failures", 1 if "detail" in wanted else 0)):
+    for name, share in (("queues", 2), ("workers", 2), ("throughput", 1), ("failures", 2 if "detail" in wanted else 0)):
         more = min(left, max(0, wanted[name] - shares[name])) if shares[name] else 0
         more = min(more, max(0, left // share)) if share else left
         shares[name] += more
@@ -200,7 +200,7 @@ def _board(ui: Ui, scene: Scene, shot: Snapshot, width: int, height: int) -> Ite
             table, head = list(throughput(shot, inner, rows)), [Segment(f"throughput {_minutes(shot)}", PLAIN)]
         else:
             page = pages.chosen_page(ui, scene)
-            table = [] if page is None else pages.facts_of(ui, scene, page, inner)
+            table = [] if page is None else pages.facts_of(ui, scene, page, inner, in_row=True)
             head = [Segment("detail", PLAIN)] if page is None else [Segment("detail  ", PLAIN), *pages.title(page)]
         yield from box(head, table, width, lines, is_focus=is_focus)
 

@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar, cast
 from kq.cli.monitor import filtering
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import List, Spot, Ui
-from kq.cli.status import progress_text
+from kq.cli.status import arguments_text, progress_text
 from kq.snapshot import FailedRow, FailureRow, QueueRow, RunningRow, Snapshot, WorkerRow
 
 Row: TypeAlias = QueueRow | WorkerRow | FailureRow | JobRow
@@ -73,10 +73,7 @@ def jobs(ui: Ui, scene: Scene, page: Page) -> list[JobRow]:
     found: Sequence[JobRow] = scene.page(page).jobs
     if page.kind == "worker" and scene.shot is not None:
         found = [
-            _running(job, row.name, scene.shot.at)
-            for row in scene.shot.workers
-            if row.name == page.name
-            for job in row.running
+            _running(job, scene.shot.at) for row in scene.shot.workers if row.name == page.name for job in row.running
         ]
     return _seen(ui, found, _job_facts, _JOB[ui.sort("jobs")])
 
@@ -159,6 +156,6 @@ def _failed(row: FailedRow) -> JobRow:
     return JobRow(row.id, row.type, row.queue, state, row.attempt, row.at, row.next, row.error, row.worker)
 
 
-def _running(row: RunningRow, worker: str, at: float) -> JobRow:
-    note = progress_text(row.progress).strip()
-    return JobRow(row.id, row.type, row.queue, "running", at=at - row.seconds, note=note, worker=worker)
+def _running(row: RunningRow, at: float) -> JobRow:
+    note = f"{arguments_text(row)}{progress_text(row.progress)}".strip()
+    return JobRow(row.id, row.type, row.queue, "running", at=at - row.seconds, note=note)

@@ -20,6 +20,8 @@ LEGEND = (
     "● alive  ▲ late: it missed a beat  ✗ dead: its jobs go to others  ◌ ends",
     "¹ alone runs the queue's jobs, one at a time  ≠ has other code than most",
 )
+#: What the row of a job says, and the title of its detail.
+IN_ROW = ("id", "type", "queue", "state", "submitted", "buried", "due", "error")
 #: Cells of the names of facts.
 NAMES = 11
 
@@ -75,10 +77,12 @@ def first_row(chosen: int, count: int, room: int) -> int:
     return max(0, min(chosen - room // 2, count - room))
 
 
-def facts_of(ui: Ui, scene: Scene, page: Page, width: int) -> list[Line]:
-    """What there is to know of what was opened or chosen, a line each."""
+def facts_of(ui: Ui, scene: Scene, page: Page, width: int, *, in_row: bool = False) -> list[Line]:
+    """What there is to know of what was opened or chosen, a line each. in_row: without what its row says already."""
     lines: list[Line] = []
     for name, text in _facts(scene, page):
+        if in_row and page.kind == "job" and name in IN_ROW:
+            continue
         for number, line in enumerate(wrapped(text, width - NAMES - 2)):
             lead = Segment((name if not number else "").rjust(NAMES) + "  ", DIM)
             lines.append(fitted(clipped([lead, *line], width), width))

@@ -28,6 +28,7 @@ from kq.cli.monitor.ink import (
 )
 from kq.cli.monitor.scene import JobRow
 from kq.cli.monitor.state import Ui
+from kq.cli.status import arguments_text
 from kq.snapshot import FailureRow, Point, QueueRow, RunningRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size
 
@@ -88,7 +89,7 @@ def failure_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
         Column("TRY", 3, lambda row: counted(row.attempt), 70, right=True),
         Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40, wide=ROOMY),
         Column("NEXT", 10, lambda row: [fate(row, at, ui.done_to(row.id, row.at))], 90),
-        Column("ERROR", 18, lambda row: [said(row.note)], 85, 200),
+        Column("ERROR", 28, lambda row: [said(row.note)], 85, 200),
     ]
 
 
@@ -235,11 +236,16 @@ def worker_queues(row: WorkerRow) -> Line:
 
 
 def runs(row: WorkerRow) -> Line:
-    """The job that has run longest, how far it is, and how many others there are; before it what becomes of them."""
+    """The job that has run longest, how far it is, how many others there are, and what it is called with.
+
+    Before it what becomes of them, where the worker is not well.
+    """
     job = _oldest(row)
     line = [] if job is None else [said(job.type), *progress(job)]
     if len(row.running) > 1:
         line.append(Segment(f" +{len(row.running) - 1}", DIM))
+    if job is not None and job.arguments:
+        line.append(said(f" {arguments_text(job)}", DIM))
     match row.state:
         case "late":
             return [Segment(f"→ reclaimed in {whole(row.lease_left)}  ", WARN), *line]

@@ -18,7 +18,7 @@ from kq.control import Control
 from kq.errors import JobBuried
 from kq.event import Event
 from kq.logging import Handler
-from kq.snapshot import Progress
+from kq.snapshot import RunningRow
 
 #: Seconds within which what happens is heard.
 SOON = 15.0
@@ -173,16 +173,18 @@ class Telling(ContractWorld):
         with listening(app) as listener, Control(app) as control:
             job = jobs.work.submit(gate.path)
 
-            def said() -> Progress | None:
-                running = [each for worker in control.snapshot().workers for each in worker.running]
-                return next((each.progress for each in running if each.id == job.id), None)
+            def running() -> RunningRow | None:
+                seen = [each for worker in control.snapshot().workers for each in worker.running]
+                return next((each for each in seen if each.id == job.id and each.progress is not None), None)
 
-            progress = eventually(said, "its progress is seen", SOON)
+            seen = eventually(running, "its progress is seen", SOON)
             (event,) = [each for each in listener.heard(job.id, "progress") if each.event == "progress"]
             gate.open()
             job.result(20)
-        assert progress is not None
-        assert (progress.n, progress.of, progress.text) == (3, 10, "page 3")
+        assert seen is not None
+        assert seen.progress is not None
+        assert (seen.progress.n, seen.progress.of, seen.progress.text) == (3, 10, "page 3")
+        assert list(seen.arguments) == ["gate"]
         assert (event.n, event.of, event.message) == (3, 10, "page 3")
 
     @in_pools("process", "async")
