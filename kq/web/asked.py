@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote
 
@@ -113,7 +113,3 @@ def local(address: str) -> str:
     """address, if it leads to this server and nowhere else; else ""."""
     fits = address.startswith("/") and not address.startswith(("//", "/\\"))
     return address if fits and not any(ord(char) < 33 or char == "\\" for char in address) else ""
-
-
-#: What the pages know of a notice that is to be shown once.
-Notice = Mapping[str, str]

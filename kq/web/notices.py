@@ -1,21 +1,41 @@
-"""What a page says after an act. Pure."""
+"""What a page says once, after an act; the browser carries it to the next page in a cookie. Pure."""
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
+from kq.plain import cut, printable
 from kq.web.acts import Act
 
+#: Characters that are told of each text: a browser keeps 4 096 bytes in a cookie, and a character may take 16/3.
+LONG = {"text": 200, "wrong": 500}
 #: What a list of ids under this name says.
 _LISTS = ("kicked", "buried", "deleted", "completed", "revoked")
 
 
-def notice_of(act: Act, done: dict[str, Any]) -> dict[str, str]:
+def of(act: Act, done: dict[str, Any]) -> dict[str, str]:
     """text: what was done; wrong: what was not, and why."""
     refused = done.get("refused") or []
     wrong = "; ".join(f"not {each['id']}: {each['reason']}" for each in refused[:5])
     more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
     return {"text": _text(act, done), "wrong": wrong + more}
+
+
+def written(notice: dict[str, str]) -> str:
+    """A notice as a cookie's value."""
+    short = {name: cut(printable(text), LONG[name]) for name, text in notice.items()}
+    return base64.urlsafe_b64encode(json.dumps(short, ensure_ascii=False).encode()).decode()
+
+
+def read(cookie: str) -> dict[str, str]:
+    """The notice in a cookie; none when it is none of ours."""
+    try:
+        said = json.loads(base64.urlsafe_b64decode(cookie))
+    except ValueError:
+        return {}
+    return {str(name): str(text) for name, text in said.items()} if isinstance(said, dict) else {}
 
 
 def _text(act: Act, done: dict[str, Any]) -> str:

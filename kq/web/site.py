@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -25,7 +26,7 @@ from kq.control import Control
 from kq.credential import Role
 from kq.errors import Forbidden, KqError
 from kq.standing import caller
-from kq.web import api, pages
+from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
 from kq.web.asked import SEAL, Asked, form_of, keep_visit, local, must_be_sealed, new_visit, root_of, visit_of
 from kq.web.desk import Desk
@@ -35,7 +36,6 @@ from kq.web.fields import from_form
 from kq.web.guard import LIVE, SAFE, Guard
 from kq.web.identity import Authorize, User
 from kq.web.looks import LOOKS
-from kq.web.notices import notice_of
 from kq.web.openapi import API
 from kq.web.sessions import Doorkeeper, Seals, Sessions, Throttle
 from kq.web.veil import Veil
@@ -48,6 +48,23 @@ STATIC = Path(__file__).with_name("static")
 NOTICE = "kq_notice"
 #: Characters that a name, and a password, has at most where somebody signs in.
 LONG = 1024
+#: Passwords that are looked at at a time, so that many who guess at once take neither all memory nor all threads.
+HASHES = 2
+
+
+class _Name(Convertor[str]):
+    """A name in a path, as people chose it: with slashes and ends of lines."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("kq_name", _Name())
 
 
 class Site:
@@ -72,6 +89,7 @@ class Site:
         self._desk, self._veil, self._seals = Desk(control), Veil(hide), Seals(secret)
         self._authorize, self._doorkeeper = authorize, doorkeeper
         self._sessions, self._throttle = Sessions(), Throttle()
+        self._hashing = CapacityLimiter(HASHES)
         self.routes = list(self._routes())
         self._app = Guard(Starlette(routes=self.routes, lifespan=self._lifespan), hosts)
 
@@ -143,7 +161,7 @@ class Site:
                 keep_visit(request, response, visit)
             return response
 
-        route = Route(path.replace("{name}", "{name:path}"), endpoint, methods=[method], name=f"{method} {path}")
+        route = Route(path.replace("{name}", "{name:kq_name}"), endpoint, methods=[method], name=f"{method} {path}")
         route.role = role  # type: ignore[attr-defined]
         return route
 
@@ -204,7 +222,8 @@ class Site:
             return self._door(request, f"Too many tries. Wait {wait:.0f} s.", 429, name, wait)
         # Counted before it is known, so that many tries at once are counted too.
         self._throttle.failed(address, name)
-        user = await run_in_threadpool(self._doorkeeper.by_password, name, said.get("password", ""))
+        password = said.get("password", "")
+        user = await to_thread.run_sync(self._doorkeeper.by_password, name, password, limiter=self._hashing)
         if user is None:
             log.warning("sign-in failed: %s from %s", name[:100], address)
             return self._door(request, "Name or password is wrong.", 401, name)
@@ -228,7 +247,7 @@ class Site:
     async def _page(self, asked: Asked, see: pages.See) -> Response:
         page = await see(asked)
         fragment = "hx-request" in asked.request.headers
-        notice = {} if fragment else _notice(asked.request)
+        notice = {} if fragment else notices.read(asked.request.cookies.get(NOTICE, ""))
         values = {**page.values, "title": page.title, "tab": page.tab, "still": page.still, "notice": notice}
         response = HTMLResponse(draw(page.template, fragment, {**self._common(asked), **values}))
         if notice:
@@ -244,9 +263,9 @@ class Site:
         back = local(form.pop("back", [""])[-1]) or _back(asked, at)
         done = asked.veil.data(await api.done(asked, at, from_form(at.fields, form)))
         response = RedirectResponse(back, 303)
-        notice = json.dumps(notice_of(at, done))
         path = root_of(asked.request) or "/"
-        response.set_cookie(NOTICE, quote(notice[:2000]), max_age=30, path=path, httponly=True, samesite="strict")
+        notice = notices.written(notices.of(at, done))
+        response.set_cookie(NOTICE, notice, max_age=30, path=path, httponly=True, samesite="strict")
         return response
 
     def _wrong_page(self, asked: Asked, error: Exception) -> Response:
@@ -287,12 +306,3 @@ def _back(asked: Asked, at: Act) -> str:
     if "{name}" in at.path and noun in ("queues", "jobs"):
         return asked.at(noun, asked.name)
     return asked.at("" if noun == "types" else noun)
-
-
-def _notice(request: Request) -> dict[str, str]:
-    """What is to be said once, after an act."""
-    try:
-        said = json.loads(unquote(request.cookies.get(NOTICE, "")))
-    except ValueError:
-        return {}
-    return {str(name): str(text) for name, text in said.items()} if isinstance(said, dict) else {}

@@ -9,6 +9,8 @@ import pytest
 from kq.errors import BadArguments
 from kq.redaction import redacted, restored
 from kq.snapshot import History, Point
+from kq.web import notices
+from kq.web.acts import ACTS
 from kq.web.charts import Axis, Line, axis, chart, spark
 from kq.web.fields import Field, from_form, from_json
 
@@ -111,3 +113,17 @@ def test_what_was_hidden_and_is_moved_is_refused(edited: Any) -> None:
 def test_more_names_may_be_hidden_and_long_texts_are_whole_where_they_are_edited() -> None:
     shown = redacted({"Email": "a@b.c", "home_phone": 1, "x": "y" * 300}, "", ("email", "*phone*"), None)
     assert shown == {"Email": "***", "home_phone": "***", "x": "y" * 300}
+
+
+def test_a_notice_fits_into_a_cookie_and_is_read_again() -> None:
+    act = next(act for act in ACTS if act.path == "/jobs/kick")
+    refused = [{"id": f"{number:024}", "reason": "\x1b\U0001f600" * 1000} for number in range(10)]
+    told = notices.of(act, {"kicked": ["a", "b"], "refused": refused})
+    cookie = notices.written(told)
+    assert len(cookie) < 4096 - 200
+    assert cookie.isascii()
+    shown = notices.read(cookie)
+    assert shown["text"] == "kicked 2 jobs"
+    assert shown["wrong"].startswith("not 000000000000000000000000: \\x1b\U0001f600")
+    for forged in ("", "[]", "%00", "é", notices.written({"text": "x"})[:-3], "W10="):
+        assert notices.read(forged) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 import kq
 from kq.control import Control
 from kq.job import State
+from kq.web import notices
 from tests.web.conftest import Browser, words
 
 
@@ -205,7 +205,7 @@ def test_a_worker_that_is_not_there_is_not_retired(open_page: Browser) -> None:
 def test_a_notice_is_said_once(open_page: Browser) -> None:
     assert "paused queue doors" in open_page.told("/queues/doors/pause")
     assert "paused queue doors;" not in open_page.get("/queues/doors").text
-    open_page.client.cookies.set("kq_notice", json.dumps({"text": "<b>hello</b>"}))
-    assert "<b>hello" not in open_page.get("/").text
+    open_page.client.cookies.set("kq_notice", notices.written({"text": "<b>hello</b>"}))
+    assert "&lt;b&gt;hello" in open_page.get("/").text
     open_page.client.cookies.set("kq_notice", "[1")
     assert open_page.get("/").status_code == 200

@@ -61,7 +61,7 @@ def test_all_that_the_command_line_can_the_api_can(control: Control) -> None:
 
 def test_the_description_names_every_way_and_nothing_else(guarded: Site) -> None:
     paths = {
-        (route.path.removeprefix("/api/v1").replace(":path", ""), next(iter(route.methods - {"HEAD"})).lower())  # type: ignore[attr-defined]
+        (route.path.removeprefix("/api/v1").replace(":kq_name", ""), next(iter(route.methods - {"HEAD"})).lower())  # type: ignore[attr-defined]
         for route in guarded.routes
         if getattr(route, "path", "").startswith("/api/v1/")
     }

@@ -27,7 +27,7 @@ def ways(site: Site) -> Iterable[tuple[str, str, Role]]:
     """Method, address and role of all that may be asked for."""
     for route in site.routes:
         if isinstance(route, Route) and hasattr(route, "role") and route.methods:
-            path = route.path.replace("{name:path}", "nobody")
+            path = route.path.replace("{name:kq_name}", "nobody")
             yield next(iter(route.methods - {"HEAD"})), path, route.role
 
 
