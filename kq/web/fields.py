@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
 from kq.errors import BadArguments
 from kq.units import parse_duration
 
@@ -67,8 +69,8 @@ def _unwritten(field: Field, texts: Sequence[str]) -> Any:
             return int(text) if text.strip().isdecimal() else text
         case "json":
             try:
-                return json.loads(text)
-            except ValueError as error:
+                return msgspec.json.decode(text)
+            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 raise BadArguments(f"{field.name} is no JSON: {error}") from error
         case _:
             return text

@@ -6,12 +6,17 @@ And what every answer says to the browser: run, load and frame nothing that is n
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kq.errors import BadArguments, Forbidden, KqError
+
+Refuse: TypeAlias = Callable[[Scope, KqError, int], Response]
 
 #: Bytes that a request's body has at most: a job's own limit, and room for how a form writes it.
 BODY = 4 * 2**20
@@ -44,12 +49,12 @@ HEADERS = {
 class Guard:
     """An ASGI application in front of another.
 
-    hosts: the names by which it may be asked, beside this host's own (DNS rebinding); None: whoever mounted it looks
-    after that.
+    refuse: tells why something is not asked for, with a status. hosts: the names by which it may be asked, beside this
+    host's own (DNS rebinding); None: whoever mounted it looks after that.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, refuse: Refuse, hosts: Collection[str] | None) -> None:
+        self._app, self._refuse = app, refuse
         self._hosts = None if hosts is None else frozenset(map(str.lower, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,14 +62,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        answer: ASGIApp = self._app
         if wrong := self._wrong(scope, headers):
-            await PlainTextResponse(f"{wrong}\n", 403)(scope, receive, _covered(scope, send))
+            answer = self._refuse(scope, Forbidden(wrong), 403)
         elif int(length if (length := headers.get("content-length", "0")).isdecimal() else BODY + 1) > BODY:
-            await PlainTextResponse(f"the request is larger than {BODY:,} bytes\n", 413)(
-                scope, receive, _covered(scope, send)
-            )
-        else:
-            await self._app(scope, _limited(receive), _covered(scope, send))
+            answer = self._refuse(scope, BadArguments(f"the request is larger than {BODY:,} bytes"), 413)
+        await answer(scope, _limited(receive), _covered(scope, send))
 
     def _wrong(self, scope: Scope, headers: Headers) -> str:
         host = headers.get("host", "")

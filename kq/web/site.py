@@ -16,6 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -24,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from kq.control import Control
 from kq.credential import Role
-from kq.errors import Forbidden, KqError
+from kq.errors import Forbidden, KqError, NotFound
 from kq.standing import caller
 from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
@@ -91,7 +92,9 @@ class Site:
         self._sessions, self._throttle = Sessions(), Throttle()
         self._hashing = CapacityLimiter(HASHES)
         self.routes = list(self._routes())
-        self._app = Guard(Starlette(routes=self.routes, lifespan=self._lifespan), hosts)
+        handlers = {HTTPException: _no_way}
+        app = Starlette(routes=self.routes, lifespan=self._lifespan, exception_handlers=handlers)
+        self._app = Guard(app, _refused, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -288,6 +291,20 @@ class _Files(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
+
+
+def _refused(scope: Scope, error: KqError, status: int) -> Response:
+    """An error about which it was not asked who is there: to programs as JSON, to browsers as a line of text."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+    return api.wrong(error, status) if path.startswith(API) else PlainTextResponse(f"{error.message}\n", status)
+
+
+async def _no_way(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = NotFound(f"there is no {request.method} {request.url.path}", fix=f"{API}/openapi.json says what there is.")
+    answer = _refused(request.scope, told, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _find(asked: Asked) -> Response:

@@ -26,6 +26,13 @@ PASSWORD = "correct horse"
 CHEAP = "scrypt$1$1$1$c2FsdHNhbHRzYWx0$JhpuZJylqyMnEt0gssPxLNbLygkaTPP/3ipC7oclHqw"
 TOKENS = {"viewer": "view-token", "operator": "operate-token", "editor": "edit-token"}
 
+#: What nobody should send, and somebody will.
+JUNK: tuple[Any, ...] = (
+    *(None, "", "x", "\x00", "\ud800", "<b>", "a" * 5000, "-5m", "5m", "1e999", "NaN", "٣", "*" * 200),
+    *(-1, 0, 3, 1.5, 10**400, 1e308, float("nan"), float("inf"), True, False),
+    *([], {}, ["x"], ["\ud800", 1], {"a": {"b": []}}, [[[[[[[[]]]]]]]], {"": None}, {"\x00": "\ud800"}),
+)
+
 
 class Browser:
     """A browser that keeps cookies and follows no redirects by itself."""

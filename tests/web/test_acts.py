@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -10,7 +13,8 @@ import kq
 from kq.control import Control
 from kq.job import State
 from kq.web import notices
-from tests.web.conftest import Browser, words
+from kq.web.acts import ACTS
+from tests.web.conftest import JUNK, Browser, words
 
 
 @pytest.fixture
@@ -93,6 +97,8 @@ def test_one_buried_job_is_edited_and_kicked_and_secrets_stay_as_they_are(
         ({"args": '["***", "***"]'}, "*** stands where it did not"),
         ({"args": '["x ***", "***"]'}, "*** stands where it did not"),
         ({"args": "[1"}, "args is no JSON"),
+        ({"args": '["\\ud800", "x"]'}, "args is no JSON"),
+        ({"kwargs": '{"note": NaN}'}, "kwargs is no JSON"),
         ({"args": "{}"}, "args is a list"),
         ({"kwargs": '{"colour": 1}'}, "colour"),
         ({"args": "[]"}, "name"),
@@ -160,6 +166,7 @@ def test_jobs_are_buried_revoked_completed_and_deleted(
     assert f"buried {ids[0]}" in open_page.told(f"/jobs/{ids[0]}/bury", reason="wait")
     assert "buried 2 jobs" in open_page.told("/jobs/bury", ids=ids[1:3])
     assert f"revoked {ids[3]}" in open_page.told(f"/jobs/{ids[3]}/revoke")
+    assert open_page.post(f"/jobs/{ids[0]}/complete", result='"\\ud800"').status_code == 422
     assert f"completed {ids[0]}" in open_page.told(f"/jobs/{ids[0]}/complete", result='"by hand"')
     assert handles[0].result(1) == "by hand"
     assert "deleted 2 jobs" in open_page.told("/jobs/rm", ids=[ids[1], buried[0]])
@@ -209,3 +216,20 @@ def test_a_notice_is_said_once(open_page: Browser) -> None:
     assert "&lt;b&gt;hello" in open_page.get("/").text
     open_page.client.cookies.set("kq_notice", "[1")
     assert open_page.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_a_form_says_is_done_or_told(open_page: Browser, buried: list[str], seed: int) -> None:
+    chance = random.Random(seed)
+    texts = [*(junk if isinstance(junk, str) else json.dumps(junk) for junk in JUNK), '"\\ud800"', '["\\ud800", NaN]']
+    names = [*buried, "doors", "login", "nobody", "a/b", "\x00", "\n"]
+    seal = open_page.seal()
+    for act in ACTS:
+        for _ in range(12):
+            path = act.path.replace("{name}", quote(chance.choice(names), safe=""))
+            fields = {each.name: chance.choice(texts) for each in act.fields if chance.random() < 0.5}
+            body = urlencode({"seal": seal, "back": chance.choice(texts), **fields}, errors="replace")
+            kind = {"content-type": "application/x-www-form-urlencoded"}
+            answer = open_page.client.post(path, content=body, headers=kind, follow_redirects=False)
+            assert answer.status_code in (303, 404, 409, 413, 422), (path, fields, answer.text)
+            assert answer.status_code != 303 or answer.headers["location"].startswith("/")

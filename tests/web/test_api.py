@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import click
 import jsonschema
@@ -19,7 +21,7 @@ from kq.web.looks import LOOKS
 from kq.web.openapi import component, document, operations
 from kq.web.site import Site
 from scripts import reference
-from tests.web.conftest import Browser
+from tests.web.conftest import JUNK, Browser
 
 #: Verbs about this host, this terminal or one worker, which are nothing to ask a server for.
 LOCAL = {
@@ -173,8 +175,12 @@ def test_a_change_is_json(browser: Browser) -> None:
 
 
 def test_what_is_not_there_is_404_and_other_methods_405(browser: Browser) -> None:
-    assert browser.api("/nothing").status_code == 404
-    assert browser.client.delete("/api/v1/status").status_code == 405
+    for answer, status in ((browser.api("/nothing"), 404), (browser.client.delete("/api/v1/status"), 405)):
+        assert answer.status_code == status
+        fits("error", answer.json())
+    assert browser.client.delete("/api/v1/status").headers["allow"] == "GET, HEAD"
+    fits("error", browser.client.get("/api/v1/status", headers={"host": "evil.example"}).json())
+    assert browser.client.get("/nothing").text == "there is no GET /nothing\n"
 
 
 def test_numbers_are_told_to_prometheus(browser: Browser, app: kq.App) -> None:
@@ -188,3 +194,33 @@ def test_events_are_told_as_they_happen_for_some_time(browser: Browser, app: kq.
     answer = browser.api("/events?seconds=0")
     assert (answer.status_code, answer.text) == (200, "")
     assert browser.api("/events?seconds=1h").status_code == 422
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_sent_the_answer_is_as_the_description_says(
+    browser: Browser, app: kq.App, control: Control, seed: int
+) -> None:
+    chance = random.Random(seed)
+    id = app.jobs["login"].submit("ann", "pw").id
+    names = ["doors", id, "login", "nobody", "a/b", "\x00", "é\n", "..", "%2e%2e/%00"]
+    for path, method, way in operations(DOCUMENT["paths"]):
+        for _ in range(12):
+            at = path.replace("{name}", quote(chance.choice(names), safe=""))
+            if method == "get":
+                parameters = [each["name"] for each in way.get("parameters", []) if each["in"] == "query"]
+                said = {name: str(chance.choice(JUNK)) for name in parameters if chance.random() < 0.4}
+                said |= {"seconds": "0"} if "seconds" in parameters else {}
+                at += "?" + urlencode(said, errors="replace")
+                answer = browser.api(at)
+            else:
+                body = way.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+                fields = [name for name in body.get("properties", {}) if chance.random() < 0.5]
+                sent = json.dumps({name: chance.choice(JUNK) for name in fields})
+                headers = {"authorization": "Bearer edit-token", "content-type": "application/json"}
+                answer = browser.client.post(f"/api/v1{at}", content=sent, headers=headers)
+            assert answer.status_code in (200, 403, 404, 409, 413, 422), (method, at, answer.text)
+            if answer.status_code != 200:
+                fits("error", answer.json())
+            elif answer.headers["content-type"] == "application/json":
+                told = way["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                fits(told, answer.json())
