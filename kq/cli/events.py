@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from kq.cli import offer
 from kq.cli.failing import report
 from kq.cli.frame import Duration, flags, verb, wants_color
 from kq.cli.target import looking
-from kq.event import Event, encode
+from kq.control import schema
+from kq.event import Event
 from kq.plain import printable, printable_json
 from kq.standing import Hearing
 from kq.units import format_duration
@@ -51,10 +53,10 @@ def tell(
             timer.daemon = True
             timer.start()
         for event in control.events(job=job, queue=queue, type=type, what=what, over=over, on_outage=_say):
-            line = encode(event)
+            line = json.dumps(schema.event(event), ensure_ascii=False, separators=(",", ":"))
             if file is not None:
-                file.write(line + b"\n")
-            click.echo(printable_json(line.decode()) if flags().json else printable(text(event)))
+                file.write(f"{line}\n".encode())
+            click.echo(printable_json(line) if flags().json else printable(text(event)))
 
 
 def as_text(event: Event) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from kq import __version__, metrics
-from kq.cli.frame import verb
+from kq.cli.frame import flags, verb
+from kq.cli.show import print_json
 from kq.cli.target import looking
+from kq.control import schema
 
 
 @verb("metrics")
@@ -17,4 +19,8 @@ def command() -> None:
     """
     with looking() as control:
         shot = control.snapshot()
-    click.echo(metrics.text([metrics.of_build(__version__, shot.transport), *metrics.of_all(shot)]), nl=False)
+    told = [metrics.of_build(__version__, shot.transport), *metrics.of_all(shot)]
+    if flags().json:
+        print_json({"metrics": list(map(schema.metric, told))})
+    else:
+        click.echo(metrics.text(told), nl=False)

@@ -14,7 +14,9 @@ import msgspec
 
 from kq.control.compose import lease_left
 from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo
+from kq.event import Event, encode
 from kq.ledger import Entry
+from kq.metrics import Metric
 
 #: The version of these forms. What a later version adds keeps the number; what is taken away, or means something else,
 #: gets another.
@@ -61,6 +63,17 @@ def whole_job(seen: JobInfo, doubts: Iterable[Entry] = ()) -> dict[str, Any]:
 def held_job(seen: JobInfo) -> dict[str, Any]:
     """A job that is held so that somebody may say no."""
     return job(seen) | {"due": seen.due}
+
+
+def event(event: Event) -> dict[str, Any]:
+    """What happened, as a line of its own."""
+    return {"schema": SCHEMA, **msgspec.json.decode(encode(event))}
+
+
+def metric(metric: Metric) -> dict[str, Any]:
+    """A number of all queues and workers, with what it is told apart by."""
+    samples = [{"labels": dict(each.labels), "suffix": each.suffix, "value": each.value} for each in metric.samples]
+    return {"name": metric.name, "kind": metric.kind, "help": metric.help, "samples": samples}
 
 
 def group(failure: Failure, count: int, newest: JobInfo) -> dict[str, Any]:

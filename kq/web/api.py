@@ -12,9 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 from kq import __version__, metrics
-from kq.control.schema import SCHEMA
+from kq.control import schema
 from kq.errors import BadArguments, Forbidden
-from kq.event import encode
 from kq.plain import printable_json
 from kq.standing import Hearing
 from kq.web.acts import Act, Deed
@@ -81,7 +80,7 @@ async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIter
     events = asked.desk.events(what, said["job"], said["queue"], said["type"], said["seconds"])
     async with aclosing(events):
         async for event in events:
-            line = printable_json(json.dumps(asked.veil.data(json.loads(encode(event))), ensure_ascii=False))
+            line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
             yield line.encode() + b"\n"
 
 
@@ -102,7 +101,7 @@ async def _body(asked: Asked) -> Any:
 def told(data: Any, status: int = 200) -> Response:
     """data as the command line prints it; an object says first by which schema."""
     if isinstance(data, dict):
-        data = {"schema": SCHEMA, **data}
+        data = {"schema": schema.SCHEMA, **data}
     text = printable_json(msgspec.json.encode(data).decode())
     return Response(text, status, media_type="application/json")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import termios
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
+import psutil
 import pytest
 
 from kq import App, Control, snapshot
@@ -204,6 +206,21 @@ def test_the_screen_is_drawn_anew_when_its_size_changes(shop: Place) -> None:
         screen.process.send_signal(signal.SIGWINCH)
         seen = screen.wait(lambda seen: "failures" not in seen and "default" in seen, "queues only")
         assert {len(line) for line in seen.splitlines()} == {60}
+
+
+def test_a_screen_that_nobody_touches_takes_less_than_2_percent_of_a_core(shop: Place) -> None:
+    def seconds(seen: str) -> int:
+        """The clock on the screen, of which a minute and another one differ."""
+        found = re.search(r"(\d\d):(\d\d):(\d\d) UTC", seen)
+        return sum(int(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+
+    with monitor(shop) as screen:
+        begun = seconds(screen.see("● live"))
+        begun = seconds(screen.wait(lambda seen: seconds(seen) != begun, "it looks again"))
+        process = psutil.Process(screen.process.pid)
+        used = sum(process.cpu_times()[:2])
+        end = seconds(screen.wait(lambda seen: (seconds(seen) - begun) % 86_400 >= 6, "it has looked for six seconds"))
+        assert sum(process.cpu_times()[:2]) - used < 0.02 * ((end - begun) % 86_400)
 
 
 def test_a_broker_that_goes_away_is_told_and_comes_back(place: Place) -> None:

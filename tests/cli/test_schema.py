@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from kq.cli import SCHEMA
+from kq.cli.monitor.verbs import tree
 from tests.cli.conftest import ROOT, Place, worker
 
 WRITTEN: dict[str, Any] = json.loads((ROOT / "docs" / "schema" / "cli-1.json").read_text())
@@ -106,6 +107,8 @@ def test_workers_and_effects_are_told_as_the_schema_says(shop: Place) -> None:
         assert shop.kq("submit", "send", "bo", "--wait").code == 1
         (seen,) = asked(shop, "workers", "ls")
         asked(shop, "workers", "ping")
+        told = asked(shop, "metrics")["metrics"]
+        assert {"kq_build_info", "kq_workers"} <= {metric["name"] for metric in told}
         (effect,) = asked(shop, "effects", "ls")
         asked(shop, "effects", "show", effect["key"])
         asked(shop, "jobs", "show", effect["job"])
@@ -135,3 +138,10 @@ def test_a_list_that_is_watched_is_a_line_of_the_same_form_each_time(shop: Place
         assert process.stdout is not None
         for _ in range(3):
             fits("jobs ls", json.loads(process.stdout.readline()))
+
+
+def test_each_verb_that_answers_has_its_form() -> None:
+    programs = {"control", "demo", "dev", "worker"}
+    nouns = {words[0] for words in tree() if len(words) == 2}
+    verbs = {" ".join(words) for words in tree() if words and words not in {(noun,) for noun in nouns}}
+    assert verbs - programs <= set(WRITTEN["$defs"])
