@@ -521,16 +521,10 @@ class App:
         if unique.conflict == "debounce" and not job.settings.delay:
             raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
         envelope = self._message(job)
-        now = self.store.now() if unique.period or unique.at_most else 0.0
-        marks = {
-            "unique": unique.key,
-            "unique_until": unique.holds,
-            "unique_at_least": unique.period and now + unique.period,
-            "unique_at_most": unique.at_most and now + unique.at_most,
-        }
-        headers = {**envelope.headers, **{name: mark for name, mark in marks.items() if mark is not None}}
-        delay = envelope.delay if unique.at_most is None else min(envelope.delay, unique.at_most)
-        return unique, replace(envelope, headers=headers, delay=delay)
+        headers, delay = {**envelope.headers, **unique.marks(self.store.now)}, envelope.delay
+        if unique.at_most is not None:
+            delay = min(delay, unique.at_most)
+        return unique, Envelope(envelope.id, envelope.queue, envelope.body, headers, envelope.priority, delay)
 
     def _keyed(self, unique: Unique, job: Job[Any]) -> Unique:
         """unique with a key that is text."""

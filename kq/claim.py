@@ -41,18 +41,20 @@ def rider_for(app: Submits, wanted: Sequence[tuple[Unique, Envelope]]) -> Rider 
 
     None where that is not possible: Claims is then the way. May be repeated: who was not answered meets himself.
     """
-    keys = {str(unique.key) for unique, _ in wanted}
-    if not app.broker.carries or len(keys) < len(wanted) or any(unique.replaces for unique, _ in wanted):
+    if not app.broker.carries or any(unique.replaces for unique, _ in wanted):
+        return None
+    writes = {str(unique.key): _taken(str(unique.key), envelope.id.encode()) for unique, envelope in wanted}
+    if len(writes) < len(wanted):
         return None
     try:
-        return app.store.rider([_taken(str(unique.key), envelope.id.encode()) for unique, envelope in wanted])
+        return app.store.rider([*writes.values()])
     except StoreUnreachable as error:
         raise _untakable(error) from error
 
 
 def _taken(key: str, job: bytes) -> Write:
-    unique = unique_key(key)
-    return Write(unique, job, unless=(unique, job), must=(claim_key(key), None))
+    name = unique_key(key)
+    return Write(name, job, None, None, (name, job), (claim_key(key), None))
 
 
 def _untakable(error: StoreUnreachable) -> BrokerUnreachable:

@@ -6,6 +6,7 @@ for the wire in `message.py`, and carried out by `worker/`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -126,22 +127,30 @@ class Settings:
 
     def _check_kinds(self) -> None:
         """Raise TypeError for what would only fail where it is used, or in a worker."""
-        for name in ("delay", "timeout", "at", "deadline"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, int | float):
-                use = "seconds" if name in ("delay", "timeout") else "seconds since the epoch, as time.time() gives"
-                raise TypeError(f"{name} {value!r} is no number; use {use}")
+        if not self.delay is self.timeout is self.at is self.deadline is None:
+            self._check_numbers()
         if self.queue is not None and not isinstance(self.queue, str):
             raise TypeError(f"queue {self.queue!r} is no text")
         if self.retry_policy is not None and not isinstance(self.retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy {self.retry_policy!r} is none; use for example kq.Exponential(retries=5)")
 
+    def _check_numbers(self) -> None:
+        for name in ("delay", "timeout", "at", "deadline"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                use = "seconds" if name in ("delay", "timeout") else "seconds since the epoch, as time.time() gives"
+                raise TypeError(f"{name} {value!r} is no number; use {use}")
+
     def over(self, other: Settings) -> Settings:
         """These settings, and other's where these say nothing."""
-        said = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return other.but({name: getattr(self, name) for name in self.__slots__})
+
+    def but(self, more: Mapping[str, Any]) -> Settings:
+        """These settings, and before them those of more that are not None. Raises as Settings does."""
+        said = {name: value for name, value in more.items() if value is not None}
         if "delay" in said or "at" in said:
             said = {"delay": None, "at": None, **said}
-        return replace(other, **said) if said else other
+        return replace(self, **said) if said else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from kq.policy import YEAR
 
 Until: TypeAlias = Literal["start", "end", "gone"]
 Conflict: TypeAlias = Literal["join", "reject", "after", "replace", "debounce"]
+
+_UNTIL, _CONFLICT = get_args(Until), get_args(Conflict)
 
 #: What a job's message says of how long it holds its key, where that is not until it has ended or was buried.
 Holds: TypeAlias = Literal["start", "turn", "gone"]
@@ -63,9 +65,9 @@ class Unique:
             raise ValueError("unique is empty; leave it out or give it a name")
         if not isinstance(self.key, str | ByArguments) and not callable(self.key):
             raise TypeError(f"unique {self.key!r} is no key; use text, kq.by_arguments or a function of the arguments")
-        for name, value, known in (("until", self.until, Until), ("conflict", self.conflict, Conflict)):
-            if value not in get_args(known):
-                raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(get_args(known))}")
+        for name, value, known in (("until", self.until, _UNTIL), ("conflict", self.conflict, _CONFLICT)):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
         for name, seconds in (("period", self.period), ("at_most", self.at_most)):
             if seconds is not None and not 0 < seconds <= YEAR:
                 raise ValueError(f"{name} {seconds} is out of range; use more than 0 s, at most a year")
@@ -85,6 +87,17 @@ class Unique:
         if self.until == "end":
             return None if self.conflict in ("join", "reject") else "turn"
         return self.until
+
+    def marks(self, now: Callable[[], float]) -> dict[str, Any]:
+        """What the job's message says of it, whose key is text by now. now: reads the state store's clock."""
+        marks: dict[str, Any] = {"unique": self.key}
+        if (holds := self.holds) is not None:
+            marks["unique_until"] = holds
+        if self.period is not None or self.at_most is not None:
+            instant = now()
+            ends = {"unique_at_least": self.period, "unique_at_most": self.at_most}
+            marks |= {name: instant + seconds for name, seconds in ends.items() if seconds is not None}
+        return marks
 
 
 def unique_of(said: Key | Unique) -> Unique:

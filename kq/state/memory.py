@@ -82,10 +82,13 @@ class MemoryStore(Store):
     def _all_or_none(self, writes: Sequence[Write]) -> bool:
         """Carry out writes; False when one of them is refused, and then none is made."""
         with self._shared.changed:
-            if any(map(self._refuses, writes)):
-                return False
-            self.write(writes)
-            return True
+            self._forget_ended()
+            agrees = not any(map(self._refuses, writes))
+            if agrees:
+                for write in writes:
+                    self._make(write)
+                self._shared.changed.notify_all()
+            return agrees
 
     def _value(self, key: str) -> bytes | None:
         fact = self._shared.facts.get(key)
@@ -99,14 +102,17 @@ class MemoryStore(Store):
     def _apply(self, write: Write) -> bool:
         if self._refuses(write):
             return False
+        self._make(write)
+        return True
+
+    def _make(self, write: Write) -> None:
         if write.value is None:
             self._shared.facts.pop(write.key, None)
-            return True
+            return
         ends = None if write.keep is None else self._shared.clock.monotonic() + write.keep
         self._shared.facts[write.key] = _Fact(write.value, ends)
         if ends is not None:
             heapq.heappush(self._shared.endings, (ends, write.key))
-        return True
 
     def _refuses(self, write: Write) -> bool:
         if write.alive is not None and self._value(write.alive) is None:
