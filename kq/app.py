@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
-from kq.broker import Broker, Inspector, Publishes, PublishPolicy
+from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
 from kq.clock import age, new_id
 from kq.config import Alerts, Config, load
@@ -223,7 +223,7 @@ class App:
     @property
     def publisher(self) -> Publishes:
         if self._publisher is None:
-            self._publisher = self.broker.publisher()
+            self._publisher = Publisher(self.broker)
         return self._publisher
 
     def connect(self, publisher: Publishes, store: Store, mouth: Callable[[], Tells] | None = None) -> None:
@@ -243,7 +243,7 @@ class App:
 
     def inspector(self) -> Inspector:
         """A fresh look at the broker; close it after use."""
-        return self.broker.inspector()
+        return Inspector(self.broker)
 
     def apart(self) -> App:
         """The same app with connections of its own."""

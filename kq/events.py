@@ -161,7 +161,7 @@ class Mouth:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        with translated(broker):
+        with translated(broker.address):
             self._connection = broker.connection(timeout=min(TIMEOUT, broker.submit_timeout))
             establish(self._connection)
             self._channel = self._connection.channel()
@@ -170,7 +170,7 @@ class Mouth:
 
     def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish bodies under their keys; who does not listen misses them."""
-        with translated(self._broker):
+        with translated(self._broker.address):
             for key, body in messages:
                 message = self._channel.prepare_message(body, 0, CONTENT_TYPE, "utf-8", {}, {"delivery_mode": 1})
                 self._channel.basic_publish(message, exchange=EXCHANGE, routing_key=key)
@@ -186,7 +186,7 @@ class Ear:
     def __init__(self, broker: Broker, keys: Iterable[str], heard: Callable[[Event], None]) -> None:
         self._broker, self._heard = broker, heard
         self.name = f"listen-{new_id()}"
-        with translated(broker):
+        with translated(broker.address):
             self._connection = broker.connection(lease=LEASE, name=self.name)
             establish(self._connection)
             channel = self._connection.channel()
@@ -199,12 +199,12 @@ class Ear:
 
     def listen(self, timeout: float) -> None:
         """Hear what comes within timeout seconds."""
-        with translated(self._broker), suppress(TimeoutError):
+        with translated(self._broker.address), suppress(TimeoutError):
             self._connection.drain_events(timeout=timeout)
 
     def beat(self) -> None:
         """Say that somebody still listens; to be called three times in a LEASE."""
-        with translated(self._broker):
+        with translated(self._broker.address):
             self._connection.heartbeat_check()
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ GROUPS = {
     "Failures and retries": ("kq.failure", "kq.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
     "Looking on": ("kq.observer",),
-    "Settings in code": ("kq.broker",),
+    "Settings in code": ("kq.broker.link",),
 }
 #: Classes whose objects only kq makes.
 MADE = {kq.JobType, kq.Handle, kq.Execution}

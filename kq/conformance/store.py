@@ -164,7 +164,7 @@ class StoreSuite:
         broker = self.broker()
         if broker is None:
             pytest.skip("no broker carries what this store writes")
-        publisher, inspector = broker.publisher(), broker.inspector()
+        publisher, inspector = Publisher(broker), Inspector(broker)
         yield Riding(store, publisher, inspector)
         publisher.close()
         inspector.close()

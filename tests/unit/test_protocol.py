@@ -24,7 +24,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from kq import event
-from kq.broker import Broker
+from kq.broker import Broker, Publisher
 from kq.errors import MessageError
 from kq.job import FALLBACKS, State
 from kq.message import (
@@ -603,7 +603,7 @@ def test_a_message_is_on_the_wire_what_its_golden_file_says(name: str) -> None:
         encode_head(meaning.head),
         meaning.priority,
     )
-    publisher = broker.publisher()
+    publisher = Publisher(broker)
     with broker.connection() as connection:
         publisher.publish([envelope], time.monotonic() + 5)
         message = connection.channel().basic_get("golden", no_ack=True)
