@@ -23,7 +23,7 @@ import msgspec
 from kq.clock import SYSTEM
 from kq.errors import LeaseLost
 from kq.reading import reader, text
-from kq.record import begun_key, encode, lease_key
+from kq.record import begun_key, cut_key, decode_cut, encode, lease_key
 from kq.state.store import Store, StoreUnreachable, Write
 
 #: Seconds that what is done is remembered when nobody says: a year.
@@ -193,10 +193,8 @@ class Ledger:
     def _judged(self, entry: Entry, mine: Entry) -> Finding:
         if entry.stage == "done":
             return Happened(entry)
-        others = entry.job != mine.job and entry.stage == "intended"
-        if others and self._may_speak(entry.worker):
-            return Busy(entry)
-        return Doubtful(entry)
+        others = entry.job != mine.job
+        return Busy(entry) if others and self.is_at_work(entry) else Doubtful(entry)
 
     def _stored(self, key: str) -> bytes | None:
         return self._patiently(lambda: self._store.get([effect_key(key)])[0])
@@ -248,8 +246,11 @@ class Ledger:
         return [entry for entry in found if entry is not None and entry.stage == "doubt"]
 
     def is_at_work(self, entry: Entry) -> bool:
-        """Whether a worker that lives may be acting on entry right now."""
-        return entry.stage == "intended" and self._may_speak(entry.worker)
+        """Whether a worker that lives may be acting on entry right now: it has not killed who was at it."""
+        if entry.stage != "intended" or not self._may_speak(entry.worker):
+            return False
+        cut = decode_cut(self._patiently(lambda: self._store.get([cut_key(entry.job)])[0]))
+        return cut is None or cut.worker != entry.worker or cut.at < entry.since
 
     def decide(self, entry: Entry, outcome: bytes, note: str) -> bool:
         """Say that entry, of which nobody knew, was done; False when it changed meanwhile."""

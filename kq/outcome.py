@@ -30,6 +30,9 @@ COUNTED: Mapping[How, Counter] = {
     "bad network": "infra",
 }
 
+#: Those in which the job may have had no last word: it was interrupted, and killed if it did not heed that, or it died.
+CUT_OFF: Sequence[How] = ("timed out", "died", "out of memory")
+
 #: Those that are an executor's death, in which the job had no say.
 DEATHS = [how for how, counter in COUNTED.items() if counter == "lost"]
 

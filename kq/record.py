@@ -73,6 +73,16 @@ def digest(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()[:32]
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """That an attempt of a job was killed, or interrupted: whatever it was at, it is at it no more.
+
+    at: seconds since the epoch by the clock of worker, where that was.
+    """
+
+    worker: str
+    at: float
+
+
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """The claim of a job on a unique key while nobody knows whether it is there.
 
@@ -94,6 +104,10 @@ def late_key(job: str) -> str:
 
 def start_key(job: str) -> str:
     return f"start:{job}"
+
+
+def cut_key(job: str) -> str:
+    return f"cut:{job}"
 
 
 def place_key(job: str) -> str:
@@ -150,4 +164,5 @@ encode = msgspec.json.Encoder().encode
 decode_record = reader(Record)
 decode_late = reader(Late)
 decode_claim = reader(Claim)
+decode_cut = reader(Cut)
 decode_start = reader(Start)

@@ -25,7 +25,7 @@ from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
 from kq.handle import Handle
 from kq.job import HIGHEST, LOWEST, Job, State
 from kq.lock import Lock
-from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, with_arguments
+from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, only_id, with_arguments
 from kq.policy import YEAR
 from kq.record import Record, decode_record, encode, job_key, place_key
 from kq.standing import caller
@@ -297,6 +297,8 @@ class Repair(View):
         job = info_of(seen)
         step = _Step(seen, _act("kicked", job, reason, by))
         step.publish = (forms.kicked(seen, step.act),)
+        if _names_two(seen):
+            record = None
         known = decode_record(record)
         if known is not None and known.is_over:
             # A broker that forgot an ack in its own death still shows what was kicked before.
@@ -324,7 +326,7 @@ class Repair(View):
         """
         job, known = info_of(step.seen), decode_record(before)
         key, keep = job_key(job.id), self._keep(job)
-        if keep and not (known is not None and known.is_over):
+        if keep and not (known is not None and known.is_over) and not _names_two(step.seen):
             ended = msgspec.structs.replace(record, queue=job.queue, history=job.history)
             meant = encode(msgspec.structs.replace(ended, meant=True))
             undo = Write(key, before, keep, must=(key, meant))
@@ -434,6 +436,15 @@ def _let_go(step: _Step, now: float) -> list[Write]:
     if step.lock is None:
         return []
     return step.lock.confirmed() if step.refused else step.lock.removed(now)
+
+
+def _names_two(seen: Seen) -> bool:
+    """Whether a message says that it is two jobs: what becomes of it says nothing of either."""
+    try:
+        only_id(seen.id, seen.headers)
+    except MessageError:
+        return True
+    return False
 
 
 def _claim(lock: Lock, now: float) -> list[_Fact]:

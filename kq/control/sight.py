@@ -16,7 +16,7 @@ from kq.errors import MessageError
 from kq.failure import group_of
 from kq.handle import state_of
 from kq.job import State
-from kq.message import Attempt, Head, decode_body, decode_head, shares_arguments
+from kq.message import Attempt, Head, decode_body, decode_head, only_id, shares_arguments
 from kq.snapshot import Progress
 from kq.standing import Order
 
@@ -220,6 +220,7 @@ def info_of(seen: Seen) -> JobInfo:
         args, kwargs, body, own = [], {}, seen.body[:BODY_SHOWN].decode(errors="backslashreplace"), False
     try:
         head = decode_head(headers)
+        only_id(seen.id, headers)
     except MessageError:
         head = Head(id=seen.id, type=str(headers.get("type") or ""))
     return JobInfo(

@@ -1,6 +1,7 @@
 """What a job has begun whose type gives up: no other type silently does a side effect that is in doubt (promise C13).
 
-Asked only of jobs that another type runs instead of, and of those that one completed.
+Asked only of jobs that another type runs instead of, of those that one completed, and of those that are buried because
+they were killed: a human is asked about what they were at.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from kq.errors import InDoubt
 from kq.failure import Failure, names_of
 from kq.ledger import Entry, Ledger
 from kq.once import told
-from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
+from kq.outcome import CUT_OFF, Bury, Complete, FallBack, Retry, Verdict
 from kq.state.store import Store
 from kq.worker.task import Task
 
@@ -28,10 +29,18 @@ class Doubts:
         self._ledger = Ledger(store)
         self._worker = worker
 
+    @staticmethod
+    def concern(task: Task, verdict: Verdict) -> bool:
+        """Whether resolve() is to be asked what becomes of a job."""
+        killed = isinstance(verdict, Bury) and verdict.how in CUT_OFF
+        return killed or isinstance(verdict, FallBack) or task.head.degraded_by > 0
+
     def resolve(self, task: Task, verdict: Verdict) -> Verdict:
         """What becomes of a job, now that it is known what it has begun. May be repeated. Raises LeaseLost."""
         if isinstance(verdict, FallBack):
             return self._before(task, verdict)
+        if isinstance(verdict, Bury) and verdict.how in CUT_OFF:
+            return self._asked(task, verdict)
         if isinstance(verdict, Complete) and task.head.degraded_by:
             self._after(task)
         return verdict
@@ -44,18 +53,23 @@ class Doubts:
             if entry.stage == "doubt" and entry.checked and _may_start_again(task, verdict):
                 return Retry(0.0, verdict.counters, verdict.failure, verdict.how)  # and its check is asked first
             if entry.stage == "doubt" and entry.on_doubt == "bury":
-                failure = Failure(names_of(InDoubt()), told(entry, task.head.id), log=verdict.failure.log)
-                return Bury(failure, verdict.counters, verdict.how)
+                return _question(entry, task, verdict)
         return verdict
 
-    def _found(self, task: Task, verdict: FallBack) -> Iterator[Entry]:
+    def _asked(self, task: Task, verdict: Bury) -> Bury:
+        """It is buried, with the question where it left one."""
+        found = list(self._found(task, verdict))  # all of it is left as it is
+        asked = [entry for entry in found if entry.stage == "doubt" and entry.on_doubt in ("bury", "fallback")]
+        return _question(asked[0], task, verdict) if asked else verdict
+
+    def _found(self, task: Task, verdict: FallBack | Bury) -> Iterator[Entry]:
         """What is known of the effects that the job has begun, as far as they are still its own."""
         for begun in self._ledger.begun(task.head.id):
             entry = self._ledger.find(begun.key)
             if entry is not None and entry.job == task.head.id:
                 yield self._left(entry, verdict) if entry.stage == "intended" else entry
 
-    def _left(self, entry: Entry, verdict: FallBack) -> Entry:
+    def _left(self, entry: Entry, verdict: FallBack | Bury) -> Entry:
         """An effect that broke off, as it is left: in doubt, or taken for done where its type says so."""
         note = f"attempt {entry.attempt} on {entry.worker} {verdict.how} in the act"
         left = replace(entry, stage="doubt", note=note)
@@ -75,6 +89,11 @@ class Doubts:
     def _mine(self, entry: Entry) -> Entry:
         """In whose name it is written."""
         return replace(entry, worker=self._worker)
+
+
+def _question(entry: Entry, task: Task, verdict: FallBack | Bury) -> Bury:
+    failure = Failure(names_of(InDoubt()), told(entry, task.head.id), log=verdict.failure.log)
+    return Bury(failure, verdict.counters, verdict.how)
 
 
 def _may_start_again(task: Task, verdict: FallBack) -> bool:

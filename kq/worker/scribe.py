@@ -15,6 +15,7 @@ from kq.lock import Lock
 from kq.message import Attempt, Envelope, Head, again, set_aside
 from kq.outcome import (
     COUNTED,
+    CUT_OFF,
     Bury,
     Complete,
     Drop,
@@ -29,7 +30,7 @@ from kq.outcome import (
     Verdict,
     asks_a_human,
 )
-from kq.record import Record, Start, encode, job_key, lease_key, place_key
+from kq.record import Cut, Record, Start, cut_key, encode, job_key, lease_key, place_key
 from kq.state.store import Write
 from kq.worker.starts import START_KEEP, key_of
 from kq.worker.task import Task
@@ -38,6 +39,8 @@ from kq.worker.task import Task
 COPY_KEEP = 3600.0
 #: Seconds that is remembered where a job went that runs in another queue than it was submitted to.
 PLACE_KEEP = 370 * 86400.0
+#: Seconds that is remembered that an attempt was cut off, for those who find what it had begun.
+CUT_KEEP = 30 * 86400.0
 #: Characters of an error in a job's history.
 ERROR_LIMIT = 500
 
@@ -58,6 +61,8 @@ class Scribe:
         """
         if isinstance(verdict, Complete) and not (task.kind.keep or task.holder or task.head.unique or verdict.staged):
             return  # nobody asks; a record that is made and thrown away costs as much as the rest of a short job's end
+        if _was_cut_off(task, verdict):
+            yield Write(cut_key(task.head.id), encode(Cut(self.worker, now)), CUT_KEEP, lease_key(self.worker))
         record = self._record(task, verdict, now)
         key = key_of(task)
         mine = encode(Start(task.holder, task.starts)) if task.holder else b""
@@ -193,6 +198,13 @@ class Scribe:
         return Attempt(
             number, worker, task.began, now, how, error, counter=counter, host=self.host, code=self.code, type=type
         )
+
+
+def _was_cut_off(task: Task, verdict: Verdict) -> bool:
+    """Whether the attempt may have ended in the middle of something, and not said so."""
+    if isinstance(verdict, Retry | FallBack | Bury):
+        return verdict.how in CUT_OFF
+    return isinstance(verdict, Revoke) and task.ran is not None
 
 
 def _is_exhausted(task: Task, verdict: Retry | Bury) -> bool:

@@ -885,7 +885,7 @@ class Supervisor:
             return
         finished, now = self._finished, self._clock.now()
         for position, (task, verdict) in enumerate(finished):
-            if isinstance(verdict, FallBack) or task.head.degraded_by:
+            if self._doubts.concern(task, verdict):
                 finished[position] = task, self._resolved(task, verdict)
         if any(
             isinstance(verdict, FallBack) or (isinstance(verdict, Complete) and verdict.staged)

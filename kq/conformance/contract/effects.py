@@ -11,9 +11,9 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import keeps
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools
+from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome
 from kq.control import Answer, Control
-from kq.errors import NotRepaired
+from kq.errors import JobRevoked, NotRepaired
 from kq.worker.pool import PoolKind
 
 
@@ -122,6 +122,36 @@ class Once(ContractWorld):
             control.lift_effect(f"deed:{word}")
         gate.open()
         assert job.result(10) == word
+
+    @keeps("C13")
+    def test_who_is_killed_in_the_act_for_good_leaves_a_question_and_keeps_nobody_waiting(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str
+    ) -> None:
+        crew.worker()
+        job = jobs.deed_final.submit(word, "spin")
+        assert "nobody knows whether the effect" in buried(control, job.queue, job).error
+        assert [entry.job for entry in control.doubts(job.id)] == [job.id]
+        assert "nobody knows whether the effect" in buried(control, job.queue, jobs.deed_final.submit(word)).error
+        control.lift_effect(f"deed_final:{word}")
+        assert jobs.deed_final.submit(word).result(10) == word
+        assert len(diary.entries("acted")) == 2
+
+    @keeps("C13")
+    @pytest.mark.parametrize("lifted", [False, True])
+    def test_who_is_revoked_in_the_act_keeps_nobody_waiting(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, word: str, lifted: bool
+    ) -> None:
+        crew.worker()
+        job = jobs.deed.submit(word, "spin")
+        eventually(lambda: diary.entries("acted"), "it is at it")
+        control.revoke(job.id, interrupt=True)
+        assert isinstance(outcome(job), JobRevoked)
+        if lifted:
+            control.lift_effect(f"deed:{word}", reason="the label was not printed")
+            assert jobs.deed.submit(word).result(10) == word
+        else:
+            another = jobs.deed.submit(word)
+            assert "nobody knows whether the effect" in buried(control, job.queue, another).error
 
     @keeps("C13")
     def test_a_check_of_the_world_answers_before_a_human_is_asked(

@@ -166,7 +166,7 @@ class Hygiene(ContractWorld):
 
     @keeps("C19")
     def test_a_message_that_names_two_jobs_ends_neither(
-        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew
+        self, app: App, inspector: Inspector, control: Control, queue: str, jobs: Jobs, crew: Crew
     ) -> None:
         crew.worker()
         one, other = jobs.note.job("one"), jobs.note.options(delay=600).submit()
@@ -174,6 +174,9 @@ class Hygiene(ContractWorld):
         eventually(lambda: inspector.count(queue + BURIED).ready, "it is buried")
         (seen,) = inspector.browse(queue + BURIED, "ready")
         assert "two ids" in str(seen.headers["error"])
+        (shown,) = control.jobs(queue, State.BURIED)
+        control.delete(shown.id)
+        assert not control.jobs(queue, State.BURIED)
         assert other.state() is State.DELAYED
         assert app.submit(one).result(10) == "one"
 
