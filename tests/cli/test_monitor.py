@@ -210,7 +210,7 @@ def test_the_screen_is_drawn_anew_when_its_size_changes(shop: Place) -> None:
 
 def test_a_screen_that_nobody_touches_takes_less_than_2_percent_of_a_core(shop: Place) -> None:
     def seconds(seen: str) -> int:
-        """The clock on the screen, of which a minute and another one differ."""
+        """The clock on the screen."""
         found = re.search(r"(\d\d):(\d\d):(\d\d) UTC", seen)
         return sum(int(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
 

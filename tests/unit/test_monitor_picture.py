@@ -159,6 +159,23 @@ def test_a_worker_with_other_code_and_a_singletons_seat_are_seen() -> None:
     assert "→ reclaimed in 6s" in seen
 
 
+def test_what_is_cut_says_how_much_there_is_more() -> None:
+    long = replace(SCENE, book=replace(BILL_BOOK, facts=tuple(("", f"line {number}") for number in range(100))))
+    page = Ui(opened=(BILL,), outer=("",))
+
+    def seen(ui: Ui, size: Size) -> str:
+        return text_of(render(ui, long, size))
+
+    assert "… 76 more lines: ↓" in seen(page, Size(100, 30))
+    assert "… 66 more lines: ↓" in seen(replace(page, scroll=10), Size(100, 30))
+    end = seen(replace(page, scroll=10**6), Size(100, 30))
+    assert "line 99" in end
+    assert "more lines" not in end
+    chosen = Ui(pane="failures", spots={"failures": Spot(BILL.name)})
+    assert "more lines: Enter" in seen(chosen, Size(160, 45))
+    assert "more lines: ↓" in seen(Ui(helping=True), Size(80, 24))
+
+
 def test_a_narrow_screen_tells_what_becomes_of_jobs_and_as_much_of_an_error_as_it_can() -> None:
     narrow = text_of(render(Ui(), SCENE, Size(80, 24)))
     assert "→ reclaimed in 6s" in narrow

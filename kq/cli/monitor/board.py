@@ -200,7 +200,8 @@ def _board(ui: Ui, scene: Scene, shot: Snapshot, width: int, height: int) -> Ite
             table, head = list(throughput(shot, inner, rows)), [Segment(f"throughput {_minutes(shot)}", PLAIN)]
         else:
             page = pages.chosen_page(ui, scene)
-            table = [] if page is None else pages.facts_of(ui, scene, page, inner, in_row=True)
+            facts = [] if page is None else pages.facts_of(ui, scene, page, inner, in_row=True)
+            table = pages.cut(facts, rows, "Enter")
             head = [Segment("detail", PLAIN)] if page is None else [Segment("detail  ", PLAIN), *pages.title(page)]
         yield from box(head, table, width, lines, is_focus=is_focus)
 

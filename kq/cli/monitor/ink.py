@@ -36,7 +36,7 @@ NOTHING = "—"
 MORE = "…"
 
 #: What stands for a character where the terminal knows ASCII only; all of them are one cell wide.
-_ASCII = str.maketrans("╭╮╰╯─│▁▂▃▄▅▆▇█▮▯●✗▸▲‖…—–·→←↑↓¹≠■▶◌", "++++-|_.,-=+*#=.*x>^|~--.><^v1!#>o")
+_ASCII = str.maketrans("╭╮╰╯─│▁▂▃▄▅▆▇█▮▯●✗▸▲‖…—–·→←↑↓¹≠■▶◌", "++++-|_.,-=+*#=.*x>^|~--.><^v@!#>o")
 
 
 def said(text: str, style: Style = PLAIN) -> Segment:

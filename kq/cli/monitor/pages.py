@@ -45,7 +45,15 @@ def page(ui: Ui, scene: Scene, page: Page, width: int, height: int) -> list[Line
 
 def scrolled(lines: Sequence[Line], scroll: int, height: int) -> list[Line]:
     """So many of lines, from where somebody has scrolled to; the last ones when he went beyond."""
-    return list(lines[min(scroll, max(0, len(lines) - height)) :][:height])
+    return cut(lines[min(scroll, max(0, len(lines) - height)) :], height, "↓")
+
+
+def cut(lines: Sequence[Line], height: int, key: str) -> list[Line]:
+    """So many of lines; where there are more the last says how many, and which key shows them."""
+    more = len(lines) - height + 1
+    if more <= 1 or height < 2:
+        return list(lines[:height])
+    return [*lines[: height - 1], [Segment(" " * (NAMES + 2) + f"… {more} more lines: {key}", DIM)]]
 
 
 def at(scene: Scene) -> float:
@@ -180,7 +188,6 @@ def help_lines(ui: Ui, width: int) -> list[Line]:
                 clipped([Segment(key.keys.rjust(NAMES), ACCENT), Segment(f"  {key.does}", style), note], width), width
             )
         )
-    lines += [fitted([], width)]
     for legend in LEGEND:
         lines.append(fitted(clipped([Segment(" " * (NAMES + 2) + legend, DIM)], width), width))
     lines.append(
