@@ -271,3 +271,13 @@ def _power(base: float, exponent: float) -> float:
         return float(base**exponent)
     except OverflowError:
         return sys.float_info.max
+
+
+def retries_of(policy: RetryPolicy | None) -> int | None:
+    """How many retries a policy allows; None where that depends on the error, or on code."""
+    match policy:
+        case Exponential(retries=most) | Polynomial(retries=most) | Fixed(retries=most):
+            return most
+        case Delays(delays=delays):
+            return len(delays)
+    return None

@@ -168,7 +168,10 @@ class FailureRow(Row, frozen=True, kw_only=True):
 
 
 class FailedRow(Row, frozen=True, kw_only=True):
-    """One attempt that failed. next: when it is tried again; None when the job was buried. attempt: 1 for the first."""
+    """One attempt that failed. next: when it is tried again; None when the job was buried. attempt: 1 for the first.
+
+    of: how many attempts it has at most if it goes on failing so; 0 where nobody knows.
+    """
 
     at: float
     id: str
@@ -178,6 +181,7 @@ class FailedRow(Row, frozen=True, kw_only=True):
     error: str
     worker: str = ""
     next: float | None = None
+    of: int = 0
 
 
 class SingletonRow(Row, frozen=True, kw_only=True):

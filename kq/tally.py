@@ -112,7 +112,10 @@ class Group(msgspec.Struct):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """One attempt that failed. next: when the job is tried again; None when it was buried."""
+    """One attempt that failed. next: when the job is tried again; None when it was buried.
+
+    of: how many attempts it has at most if it goes on failing so; 0 where that is not known.
+    """
 
     at: float
     id: str
@@ -121,6 +124,7 @@ class Failed(msgspec.Struct, frozen=True):
     attempt: int
     error: str
     next: float | None = None
+    of: int = 0
 
 
 class Tally(msgspec.Struct, frozen=True):

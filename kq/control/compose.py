@@ -384,6 +384,7 @@ def _latest(tallies: Iterable[Tally]) -> list[FailedRow]:
             error=one.error,
             worker=each.worker,
             next=one.next,
+            of=one.of,
         )
         for each in tallies
         for one in each.latest

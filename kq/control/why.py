@@ -13,7 +13,7 @@ from kq.control.view import View
 from kq.errors import MessageError
 from kq.job import State
 from kq.message import Head, decode_head
-from kq.policy import Delays, Exponential, Fixed, Polynomial, RetryPolicy
+from kq.policy import retries_of
 from kq.standing import Order, Standing, read
 from kq.units import format_duration
 
@@ -123,7 +123,7 @@ class Reasons(View):
         failed = job.attempt
         if head is not None:
             policy, failed = head.policy or policy, head.failed or failed
-        most = _retries(policy)
+        most = retries_of(policy)
         return f"{failed} of {most}" if most else str(failed)
 
     def _why_held(self, job: JobInfo, seen: Seen | None, standing: Standing) -> str:
@@ -252,13 +252,3 @@ def _when(instant: float, now: float) -> str:
     time = datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     away = format_duration(abs(instant - now))
     return f"{time} (in {away})" if instant >= now else f"{time} ({away} ago)"
-
-
-def _retries(policy: RetryPolicy | None) -> int | None:
-    """How many retries a policy allows; None where that depends on the error."""
-    match policy:
-        case Exponential(retries=most) | Polynomial(retries=most) | Fixed(retries=most):
-            return most
-        case Delays(delays=delays):
-            return len(delays)
-    return None

@@ -8,6 +8,7 @@ from kq import tally
 from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Expire, FallBack, Retry, Revoke, Verdict
+from kq.policy import retries_of
 from kq.tally import MINUTE, Failed, Group, Tally, Work
 from kq.worker.task import Task
 
@@ -107,13 +108,20 @@ class Meter:
         if len(self._groups) > GROUPS:
             del self._groups[next(iter(self._groups))]
         attempt = task.counters.attempts + 1
-        self._latest.append(Failed(now, task.head.id, task.head.type, queue, attempt, error, again))
+        most = attempt if again is None else _most(task)
+        self._latest.append(Failed(now, task.head.id, task.head.type, queue, attempt, error, again, most))
 
     def _returns(self, queue: str, now: float, delay: float) -> None:
         """Note that a job waits for its retry. The later that is, the coarser: a number for each job would be many."""
         grain = 1.0 if delay < 60 else 60.0 if delay < 3600 else 3600.0
         due = self._returning.setdefault(queue, Counter())
         due[(now + delay) // grain * grain] += 1
+
+
+def _most(task: Task) -> int:
+    """How many attempts a job has at most, if all that are to come fail by its own doing; 0 where that is not known."""
+    retries = retries_of(task.rules.retry_policy)
+    return 0 if retries is None else task.counters.attempts - task.counters.failed + 1 + retries
 
 
 def _left(due: Counter[float], now: float) -> list[tuple[float, int]]:

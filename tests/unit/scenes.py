@@ -204,8 +204,10 @@ NO_CUSTOMER = "ValueError: invoice 1042 has no customer"
 
 
 def failed(id: str, ago: float, type: str, queue: str, attempt: int, error: str, again: float | None) -> FailedRow:
-    due = None if again is None else AT + again
-    return FailedRow(at=AT - ago, id=id, type=type, queue=queue, attempt=attempt, error=error, worker="w", next=due)
+    due, of = (None, attempt) if again is None else (AT + again, 5)
+    return FailedRow(
+        at=AT - ago, id=id, type=type, queue=queue, attempt=attempt, error=error, worker="w", next=due, of=of
+    )
 
 
 SHOT = Snapshot(

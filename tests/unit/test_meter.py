@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kq.failure import Failure
 from kq.job import Counters
 from kq.message import Head
 from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Rules, Verdict
+from kq.policy import Fixed
 from kq.tally import MINUTE, Tally, Work, quantile
 from kq.worker.meter import GROUPS, LATEST, Meter
 from kq.worker.task import Kind, Task
@@ -121,6 +123,28 @@ def test_failures_that_are_alike_are_one_group() -> None:
         "2",
     )
     assert (other.exception, other.number, other.message) == ("KeyError", 1, "KeyError: 'x'")
+
+
+@pytest.mark.parametrize(
+    ("counters", "verdict", "tries"),
+    [
+        (Counters(), retry(), (1, 5)),
+        (Counters(failed=2, lost=1), retry(), (4, 6)),
+        (Counters(failed=4), Bury(FAILURE, Counters(5), "raised"), (5, 5)),
+        (Counters(), Bury(FAILURE, Counters(1), "raised"), (1, 1)),
+    ],
+    ids=["the first", "one was lost besides", "the last", "one that is not retried"],
+)
+def test_an_attempt_that_failed_says_how_many_there_are_at_most(
+    counters: Counters, verdict: Verdict, tries: tuple[int, int]
+) -> None:
+    meter = Meter()
+    kind = Kind("send", Rules(retry_policy=Fixed(delay=1, retries=4)), 60.0, 0.0)
+    meter.ended(replace(task(), kind=kind, counters=counters), verdict, 1.0)
+    (latest,) = meter.tally("w", 0.0, 1.0).latest
+    assert (latest.attempt, latest.of) == tries
+    meter.ended(task(), retry(), 2.0)  # without a policy it depends on the error
+    assert meter.tally("w", 0.0, 2.0).latest[-1].of == 0
 
 
 def test_memory_is_bounded_whatever_fails() -> None:

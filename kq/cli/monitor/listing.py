@@ -153,7 +153,7 @@ def _job_facts(row: JobRow) -> Mapping[str, str]:
 
 def _failed(row: FailedRow) -> JobRow:
     state = "buried" if row.next is None else "retrying"
-    return JobRow(row.id, row.type, row.queue, state, row.attempt, row.at, row.next, row.error, row.worker)
+    return JobRow(row.id, row.type, row.queue, state, row.attempt, row.at, row.next, row.error, row.worker, row.of)
 
 
 def _running(row: RunningRow, at: float) -> JobRow:

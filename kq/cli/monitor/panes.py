@@ -86,11 +86,16 @@ def failure_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
         Column("AGO", 6, lambda row: [ago(row.at, at)], 95, right=True),
         Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
         Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
-        Column("TRY", 3, lambda row: counted(row.attempt), 70, right=True),
+        Column("TRY", 5, lambda row: [tries(row)], 70, right=True),
         Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40, wide=ROOMY),
         Column("NEXT", 10, lambda row: [fate(row, at, ui.done_to(row.id, row.at))], 90),
         Column("ERROR", 28, lambda row: [said(row.note)], 85, 200),
     ]
+
+
+def tries(row: JobRow) -> Segment:
+    """Which attempt it was, of how many."""
+    return Segment(f"{row.attempt}/{row.of}" if row.of else f"{row.attempt}", PLAIN)
 
 
 def group_columns(at: float) -> list[Column[FailureRow]]:

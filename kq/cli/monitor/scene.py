@@ -26,7 +26,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job in a list. at: since when it is so, or when it failed; due: when it starts or is tried again."""
+    """A job in a list. at: since when it is so, or when it failed; due: when it starts or is tried again.
+
+    of: how many attempts it has at most, 0 where nobody knows.
+    """
 
     id: str
     type: str
@@ -37,6 +40,7 @@ class JobRow:
     due: float | None = None
     note: str = ""
     worker: str = ""
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
