@@ -335,6 +335,7 @@ class App:
         case: True it happened, False it did not, None it can't tell. remember: seconds, a year by default. options: as
         for job().
         An error leaves a doubt too, unless it proves that nothing happened: raise kq.NotDone for that.
+        Raises ValueError for an on_doubt that is none, or remember out of range.
         """
         return _Decorator(self, dict(options), partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember))
 

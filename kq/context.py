@@ -109,6 +109,7 @@ class CurrentJob:
         human, "repeat" it (at least once), "skip" it (at most once), or leave it in doubt and let this job's "fallback"
         answer. check: asks the world first: True it happened, False it did not, None it can't tell. keep: seconds that
         it is remembered once it is done, a year by default.
+        Raises ValueError for an empty key, a word that is none, or keep out of range.
         Entering raises InDoubt or DoubtStands, EffectBusy when another job is at it, and LeaseLost.
         """
         mine = Entry(

@@ -14,7 +14,7 @@ import msgspec
 
 from kq.context import current_job
 from kq.ledger import KEEP
-from kq.once import Once, OnDoubt
+from kq.once import Once, OnDoubt, check_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Effect:
     on_doubt: OnDoubt = "bury"
     check: Callable[..., bool | None] | None = None
     keep: float = KEEP
+
+    def __post_init__(self) -> None:
+        check_terms(self.on_doubt, self.keep)
 
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """function, done once for each key when it runs in a worker. Called elsewhere it is what it was."""

@@ -32,7 +32,7 @@ from kq.gate import Gate
 from kq.jobtype import JobType
 from kq.ledger import KEEP
 from kq.mailurl import ADDRESS, CONTROLS, parse_mail_url
-from kq.once import Once, OnDoubt
+from kq.once import Once, OnDoubt, check_terms
 from kq.policy import Polynomial, RetryPolicy
 from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
 
@@ -161,6 +161,7 @@ def mailer(
     """
     if not re.match(ADDRESS, sender):
         raise ConfigError(f"sender {sender!r} is no address; use name@example.org or Name <name@example.org>")
+    check_terms(on_doubt, remember)
     url = None if server is None else parse_mail_url(server)
     gate = Gate(app, name, per_minute, per_recipient, per_family)
     postman = Postman(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from kq.errors import ConfigError
-from kq.url import redact
+from kq.url import redact_url, split_url
 
 #: Characters that no line of text may have, as a pattern's class: a line break in a header would be another header.
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -46,7 +46,10 @@ class MailUrl:
 
 def parse_mail_url(url: str) -> MailUrl:
     """What url means. Raises ConfigError, whose text holds no secret, for what is no mail server."""
-    split = urlsplit(url.strip())
+    try:
+        split = split_url(url.strip())
+    except ValueError as error:
+        raise _wrong(url, f"is none: {error}") from None
     if split.scheme == "log" and not split.netloc + split.path:
         return MailUrl("log")
     if split.scheme == "file" and not split.netloc and split.path:
@@ -54,14 +57,11 @@ def parse_mail_url(url: str) -> MailUrl:
     options = dict(parse_qsl(split.query))
     if split.scheme not in PORTS or not split.hostname or options.keys() - {"ca"} or split.path not in ("", "/"):
         raise _wrong(url, "is none")
-    try:
-        port = split.port or PORTS[split.scheme]
-    except ValueError:
-        raise _wrong(url, "has a port that is none") from None
+    port = split.port or PORTS[split.scheme]
     login = (unquote(split.username), unquote(split.password or "")) if split.username else None
     if login and split.scheme == "smtp" and not _is_here(split.hostname):
         raise ConfigError(
-            f"mail server {redact(url)!r} would get its password unencrypted",
+            f"mail server {redact_url(url)!r} would get its password unencrypted",
             fix="Write smtp+starttls:// or smtps:// before it.",
         )
     return MailUrl(split.scheme, split.hostname, port, login=login, ca=options.get("ca", ""))
@@ -69,7 +69,7 @@ def parse_mail_url(url: str) -> MailUrl:
 
 def _wrong(url: str, what: str) -> ConfigError:
     return ConfigError(
-        f"mail server {redact(url)!r} {what}",
+        f"mail server {redact_url(url)!r} {what}",
         fix="Write smtp://host:25, smtp+starttls://user:password@host, smtps://…, file:///folder or log: (a dry run).",
     )
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -42,6 +43,11 @@ class Once:
     outcome: Any = None
     before: Entry | None = None
     _told: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.mine.key:
+            raise ValueError("the key of a side effect is empty; name what is to happen once")
+        check_terms(self.on_doubt, self.mine.keep)
 
     def was_done(self) -> bool:
         """Whether it is known to be done; nothing is begun. Where preparing takes long: ask, prepare, enter, act."""
@@ -153,6 +159,14 @@ class Once:
         """What the job ends with: a human has to say, or its fallback answers and the doubt stays."""
         kind = DoubtStands if self.on_doubt == "fallback" else InDoubt
         return kind(told(entry, self.mine.job))
+
+
+def check_terms(on_doubt: OnDoubt, keep: float) -> None:
+    """Raise ValueError for what means nothing: a word that is none, or an effect that is forgotten as it is done."""
+    if on_doubt not in get_args(OnDoubt):
+        raise ValueError(f"on_doubt {on_doubt!r} is none; use one of {', '.join(get_args(OnDoubt))}")
+    if not 0 < keep < inf:
+        raise ValueError(f"an effect that is remembered for {keep} s means nothing; use more than 0 s")
 
 
 def told(entry: Entry, job: str) -> str:

@@ -75,6 +75,11 @@ _IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNOR
 _IN_USER = re.compile(r"([a-zA-Z][\w+.-]*://)((?:(?!;[a-zA-Z][\w+.-]*://)[^\s'\"])*)@")
 
 
+# Between the URLs of a list; and what a URL begins with, also when a character of that was forgotten.
+_NEXT = re.compile(r";(?=[a-zA-Z][\w+.-]*://)")
+_BEGINNING = re.compile(r"\s*(?:[a-zA-Z][\w+.-]*:?/+)?")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A broker's URL, understood.
@@ -112,7 +117,7 @@ class Address:
     @property
     def redacted(self) -> str:
         """The URL without secrets, for people."""
-        return redact(self.url)
+        return redact_url(self.url)
 
 
 def parse(url: str, state: str | None = None) -> Address:
@@ -128,7 +133,7 @@ def parse(url: str, state: str | None = None) -> Address:
     keeper = parts if state is None else _parts(state)
     if not _SCHEMES[keeper[0].scheme].keeps_state:
         raise ConfigError(
-            f"state {redact(str(state))!r} can keep no state", fix="Name a Redis server or an SQLite file."
+            f"state {redact_url(str(state))!r} can keep no state", fix="Name a Redis server or an SQLite file."
         )
     _all_for_kombu(keeper, state or url)  # only to refuse what is wrong in it
     # Of several servers the state is kept by the first: facts on two would contradict each other.
@@ -142,7 +147,7 @@ def parse(url: str, state: str | None = None) -> Address:
 
 def _parts(url: str) -> list[SplitResult]:
     """The URLs in url, of one kind, whose driver is there."""
-    parts = [_split(part, url) for part in re.split(r";(?=[a-zA-Z][\w+.-]*://)", url.strip()) if part]
+    parts = [_split(part, url) for part in _NEXT.split(url.strip()) if part]
     if not parts:
         raise ConfigError("the broker URL is empty", fix=f"Write for example {DEFAULT} or redis://localhost:6379/0.")
     name = parts[0].scheme
@@ -162,6 +167,37 @@ def _parts(url: str) -> list[SplitResult]:
 def redact(text: str) -> str:
     """text, which may be or contain URLs, with *** for every password and token."""
     return _IN_QUERY.sub(r"\1***", _IN_USER.sub(_without_password, text))
+
+
+def redact_url(url: str) -> str:
+    """url, or a list of them, without secrets. Also what is none: all before its last @ may be one."""
+    return redact(";".join(map(_without_user, _NEXT.split(url))))
+
+
+def _without_user(url: str) -> str:
+    before, at, place = url.rpartition("@")
+    beginning = _BEGINNING.match(before)
+    assert beginning is not None  # it may be empty
+    user, colon, _ = before[beginning.end() :].partition(":")
+    return f"{beginning[0]}{user}:***@{place}" if at and colon else url
+
+
+def split_url(url: str) -> SplitResult:
+    """url in its parts. Raises ValueError for what is none, in words that repeat nothing of it: it may hold a password.
+
+    White space has no place in a URL (RFC 3986), and what cuts secrets out of texts takes it for the end of one.
+    """
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        raise ValueError("its host is none") from None
+    try:
+        split.port  # noqa: B018 - checked when read
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535") from None
+    if re.search(r"\s", split.netloc) or re.search(r"[\t\r\n]", url):
+        raise ValueError("there is white space in it")
+    return split
 
 
 def anchored(url: str, folder: str | PurePath) -> str:
@@ -184,18 +220,14 @@ def _split(part: str, url: str) -> SplitResult:
     scheme, colon, _ = part.partition("://")
     if not colon:
         raise _wrong(
-            url, f"{redact(part)!r} has no scheme", f"Write for example {DEFAULT} or redis://localhost:6379/0."
+            url, f"{redact_url(part)!r} has no scheme", f"Write for example {DEFAULT} or redis://localhost:6379/0."
         )
     if scheme.lower() not in _SCHEMES:
         raise _unknown(scheme, url)
-    split = urlsplit(part)
     try:
-        split.port  # noqa: B018 - checked when read
-    except ValueError:
-        raise _wrong(
-            url, "its port is no number from 0 to 65535", "Percent-encode / ? # @ : ; in user and password."
-        ) from None
-    return split
+        return split_url(part)
+    except ValueError as error:
+        raise _wrong(url, str(error), "Percent-encode / ? # @ : ; [ ] and white space in user and password.") from None
 
 
 def _unknown(scheme: str, url: str) -> ConfigError:
@@ -208,7 +240,7 @@ def _unknown(scheme: str, url: str) -> ConfigError:
 
 
 def _wrong(url: str, what: str, fix: str) -> ConfigError:
-    return ConfigError(f"broker URL {redact(url)!r}: {what}", fix=fix)
+    return ConfigError(f"broker URL {redact_url(url)!r}: {what}", fix=fix)
 
 
 def _all_options(parts: Iterable[SplitResult], url: str) -> dict[str, Option]:

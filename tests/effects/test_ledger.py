@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.context import CurrentJob, Footing
 from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Ledger
+from kq.mail import mailer
 from kq.once import Once, OnDoubt
 from kq.record import lease_key
 from kq.state import Store
@@ -304,6 +306,31 @@ class Forgetful(Store):
 
     def close(self) -> None:
         self._store.close()
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"keep": 0.0}, "remembered for 0"),
+        ({"keep": -1.0}, "remembered for -1"),
+        ({"keep": inf}, "remembered for inf"),
+        ({"keep": float("nan")}, "remembered for nan"),
+        ({"on_doubt": "shrug"}, "use one of bury, fallback"),
+    ],
+)
+def test_terms_that_mean_nothing_are_refused_where_they_are_written(terms: dict[str, Any], said: str) -> None:
+    app = App("terms", "memory://terms")
+    running = CurrentJob("a", "post", "mail", 1, inf, Footing(app, "w"))
+    with pytest.raises(ValueError, match=said):
+        running.once("key", **terms)
+    if "keep" in terms:
+        terms = {"remember": terms["keep"]}
+    with pytest.raises(ValueError, match=said):
+        app.effect(name="deed", **terms)(lambda: None)
+    with pytest.raises(ValueError, match=said):
+        mailer(app, "log:", sender="a@example.org", **terms)
+    with pytest.raises(ValueError, match="key of a side effect is empty"):
+        running.once("")
 
 
 class TestLedgerInMemory(LedgerSuite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from kombu import Connection
 
 from kq import url
 from kq.errors import ConfigError, MissingDriver
+from kq.mailurl import parse_mail_url
 from kq.url import parse
 
 
@@ -146,6 +148,32 @@ def test_a_missing_driver_names_the_extra(written: str, extra: str, monkeypatch:
 )
 def test_what_is_printed_holds_no_secret(written: str, shown: str) -> None:
     assert url.redact(written) == shown
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "redis://u:hush\u2100x@h",  # what urlsplit() refuses in words that repeat it
+        "redis://u:hush\uff0fx@h",
+        "redis://u:hush[x@h",
+        "redis://u:hush@[h]",
+        "redis://u:hush x@h",
+        "redis://u:hush\n@h",
+        "redis://u:x hush@h:port",
+        "redis:/u:hush@h",
+        "redis:u:hush@h",
+        "redis//u:hush@h",
+        "u:hush@h",
+        "redis://u:x hush@h;redis://h:port",
+        "redis://h;redis://u:x hush@h",
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_its_secrets(written: str) -> None:
+    for read in (url.parse, lambda text: parse_mail_url(text.replace("redis", "smtps"))):
+        with pytest.raises(ConfigError) as told:
+            read(written)
+        assert "hush" not in "".join(traceback.format_exception(told.value))
+        assert "***@h" in str(told.value) or "***@[h" in str(told.value)
 
 
 @pytest.mark.parametrize(
