@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from kq.cli.changes import changes, counts, looked
+from kq.conformance.contract.waiting import eventually
 from tests.cli.conftest import READY, Place
 
 JOBS = """
@@ -51,12 +54,13 @@ class Running:
         self.process = process
         self.said = ""
 
-    def until(self, text: str) -> None:
-        """Read until it says text."""
+    def until(self, text: str) -> str:
+        """Read until it says text; the line in which it does."""
         assert self.process.stderr is not None
         while text not in (line := self.process.stderr.readline()):
             assert line, self.said
             self.said += line
+        return line
 
     def ends(self) -> int:
         """Its exit code; all that it still says is read."""
@@ -129,7 +133,16 @@ def test_what_could_not_start_is_started_when_it_was_mended(shop: Place) -> None
 
 def test_the_page_runs_beside_the_worker(shop: Place) -> None:
     with running(shop, "dev") as dev:
-        dev.until("ready: http://127.0.0.1:")
+        address = dev.until("ready: http://127.0.0.1:").split()[-1]
+
+        def seen(path: str) -> Any:
+            with urlopen(f"{address}api/v1/{path}", timeout=20) as answer:
+                return json.load(answer)
+
+        (worker,) = eventually(lambda: seen("workers"), "the page shows the worker")
+        assert worker["health"] == "alive"
+        id = shop.kq("submit", "answer", "--wait", "--json").json["id"]
+        assert seen(f"jobs/{id}")["result"] == 1
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.ends() == 0
     with running(shop, "dev", PYTHONPATH=hiding(shop, "starlette")) as dev:

@@ -93,7 +93,8 @@ class Flow(ContractWorld):
         bad = jobs.perform.submit(["bad"])
         buried(control, queue, bad)
         assert f"completed {bad.id}" in browser.told(f"/jobs/{bad.id}/complete", result='{"by": "hand"}')
-        assert bad.result(20) == {"by": "hand"}
+        result: object = bad.result(20)
+        assert result == {"by": "hand"}
         assert '"by": "hand"' in words(browser.get(f"/jobs/{bad.id}"))
         later = jobs.note.options(delay=600).submit("later")
         assert "edited delay" in browser.told(f"/jobs/{later.id}/edit", delay="0", unchecked="true")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.parse
@@ -38,6 +40,7 @@ class Page:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said = ""
+        self.trusting: ssl.SSLContext | None = None
         self.scheme, self.port = self._ready()
 
     def _ready(self) -> tuple[str, int]:
@@ -53,14 +56,12 @@ class Page:
         """Wait until it is ready once more."""
         self.scheme, self.port = self._ready()
 
-    def ask(
-        self, method: str, path: str, body: str = "", context: ssl.SSLContext | None = None, **headers: str
-    ) -> tuple[int, dict[str, str], str]:
+    def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, dict[str, str], str]:
         """Status, headers and text of an answer."""
-        if context is None:
+        if self.trusting is None:
             line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         else:
-            line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+            line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.trusting)
         try:
             line.request(method, path, body or None, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = line.getresponse()
@@ -163,8 +164,8 @@ def test_it_speaks_https(place: Place) -> None:
     place.write("kq.yaml", "url: sqlite:///kq.db\nweb: {certificate: cert.pem, key: key.pem}\n")
     with serving(place) as page:
         assert page.scheme == "https"
-        trusting = ssl.create_default_context(cafile=str(place.folder / "cert.pem"))
-        assert "Secure" in page.ask("GET", "/", context=trusting)[1]["set-cookie"]
+        page.trusting = ssl.create_default_context(cafile=str(place.folder / "cert.pem"))
+        assert "Secure" in page.ask("GET", "/")[1]["set-cookie"]
 
 
 def test_new_code_is_taken_when_it_imports(place: Place) -> None:
@@ -181,3 +182,91 @@ def test_new_code_is_taken_when_it_imports(place: Place) -> None:
         assert "fresh" in page.ask("GET", "/queues")[2]
         os.kill(page.process.pid, signal.SIGINT)
         assert page.process.wait(20) == 0
+
+
+def raw(page: Page, *lines: str, body: bytes = b"") -> tuple[int, str]:
+    """Status and all of the answer to a request that is written by hand."""
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as line:
+        line.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode() + body)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while more := line.recv(2**16):
+                said += more
+    return int(said.split(b" ", 2)[1]), said.decode(errors="replace")
+
+
+HOST = "Host: localhost"
+
+
+def test_what_no_page_of_ours_sends_is_refused(place: Place) -> None:
+    with serving(place) as page:
+        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/submit", Cookie="kq_session=v")[2])
+        assert seal is not None
+        ours = {"Cookie": "kq_session=v", "Content_Type": FORM}
+        pause, right = "/queues/default/pause", f"seal={seal[1]}"
+        for body, headers in (
+            ("", {"Content_Type": FORM}),
+            (right, {"Content_Type": FORM}),
+            ("seal=0", ours),
+            (right, {**ours, "Origin": "http://evil.example"}),
+            (right, {**ours, "Origin": "null"}),
+            (right, {**ours, "Sec_Fetch_Site": "same-site"}),
+            (right, {**ours, "Host": "evil.example"}),
+        ):
+            assert page.ask("POST", pause, body, **headers)[0] == 403, headers
+        told = page.ask("POST", f"/api/v1{pause}", "{}", Content_Type="application/json")
+        assert (told[0], json.loads(told[2])["error"]["code"]) == (403, "KQ602")
+        evil = urllib.parse.urlencode({"seal": seal[1], "back": "/x\r\nSet-Cookie: a=b", "reason": "\r\nX-Evil: 1"})
+        status, headers, _ = page.ask("POST", pause, evil, **ours)
+        assert (status, headers["location"], "x-evil" in headers) == (303, "/queues/default", False)
+        assert "a=b" not in headers["set-cookie"]
+        for path in ("/static/../../../kq.yaml", "/static/%2e%2e/program.py", "/static/..%2f..%2f..%2fkq.yaml"):
+            assert raw(page, f"GET {path} HTTP/1.1", HOST)[0] == 404, path
+        for path in ("/static//etc/passwd", "/static/%00", "/static/kq.css%00.html", "/static/\\..\\program.py"):
+            assert raw(page, f"GET {path} HTTP/1.1", HOST)[0] in (400, 404), path
+        assert raw(page, "GET http://evil.example/ HTTP/1.1", "Host: evil.example")[0] == 403
+        for wrong in (
+            ("POST / HTTP/1.1", HOST, "Content-Length: -1"),
+            ("POST / HTTP/1.1", HOST, "Content-Length: 5", "Content-Length: 6"),
+            ("GET / HTTP/1.1", HOST, "Host: evil.example"),
+            ("GET / HTTP/1.1", HOST, "X: " + "x" * 200_000),
+            ("GET / HTTP/1.1",),
+        ):
+            assert raw(page, *wrong)[0] == 400, wrong[:3]
+        large = raw(page, f"POST {pause} HTTP/1.1", HOST, f"Content-Length: {5 * 2**20}", body=b"x")
+        assert large[0] == 413
+        assert page.ask("GET", "/livez")[0] == 200
+
+
+def test_who_guesses_waits_whatever_address_he_says_he_has(place: Place) -> None:
+    viewer = place.kq("web", "--new-token", "--role", "view", "--json").json
+    place.write(
+        "kq.yaml",
+        f"url: sqlite:///kq.db\nweb:\n  users: {{ann: edit {CHEAP}}}\n  tokens: {{viewer: {viewer['line']}}}\n",
+    )
+    with serving(place) as page:
+        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/login", Cookie="kq_session=v")[2])
+        assert seal is not None
+        answers = []
+        for number in range(7):
+            said = urllib.parse.urlencode({"seal": seal[1], "name": "ann", "password": f"guess {number}"})
+            forged = {"X_Forwarded_For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}"}
+            answers.append(page.ask("POST", "/login", said, Cookie="kq_session=v", Content_Type=FORM, **forged)[0])
+        assert answers == [401] * 5 + [429] * 2
+        token = {"Authorization": f"Bearer {viewer['token']}", "Content_Type": "application/json"}
+        status, _, text = page.ask("POST", "/api/v1/queues/default/pause", "{}", **token)
+        assert (status, "takes the role operate" in text) == (403, True)
+        assert page.ask("GET", "/api/v1/queues", Authorization="Bearer nobody")[0] == 401
+
+
+def test_where_the_settings_protect_it_all_may_only_look(place: Place) -> None:
+    place.write("kq.yaml", "url: sqlite:///kq.db\nprotected: true\n")
+    with serving(place) as page:
+        _, _, text = page.ask("GET", "/api/v1/me", Cookie="kq_session=v")
+        me = json.loads(text)
+        assert me["role"] == "view"
+        assert "<form method=" not in page.ask("GET", "/queues/default")[2]
+        refused = page.ask(
+            "POST", "/queues/default/pause", f"seal={me['seal']}", Cookie="kq_session=v", Content_Type=FORM
+        )
+        assert (refused[0], "takes the role operate" in refused[2]) == (403, True)
