@@ -44,6 +44,8 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     def at(self, now: float) -> Tally:
         """The same, seen from now."""
         hours = int((now - self.began) // HOUR)
+        if hours < 0:  # the clock was set back
+            return Tally(now, self.count, self.before, self.tripped)
         if hours < 1:
             return self
         before = self.count if hours == 1 else 0
@@ -110,6 +112,8 @@ class Gate:
         while True:
             stored, now = store.get([key])[0], store.now()
             due = 0.0 if stored is None else float(stored)
+            if due > now + PATIENCE + self._interval:  # nobody took a turn so far away: the clock was set back
+                due = now
             turn = max(due, now - (BURST - 1) * self._interval)
             wait = max(0.0, turn - now)
             if wait > PATIENCE:

@@ -26,6 +26,7 @@ from kq.gate import BURST
 from kq.record import lease_key
 from kq.smtp import MailDelayed, MailRefused
 from kq.standing import read
+from kq.state import open_store
 from kq.state.store import Write
 
 SENDER = "Shop <shop@example.org>"
@@ -301,6 +302,31 @@ def test_a_turn_that_is_far_away_is_no_reason_to_wait_in_a_worker(
             post("ann@example.org", f"mail {number}", "text")
     with attempt(), pytest.raises(NotDone, match="next turn"):
         post("ann@example.org", "one more", "text")
+
+
+class SteppedClock:
+    """The computer's clock, which somebody may set."""
+
+    step = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.step
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def test_a_clock_that_is_set_back_holds_up_no_mail_and_is_no_loop(
+    app: App, server: MailServer, attempt: Callable[..., Any]
+) -> None:
+    clock = SteppedClock()
+    open_store(app.address.state, clock=clock).close()
+    post = mail.mailer(app, server.url, sender=SENDER, per_minute=0.5, per_recipient=8)
+    for number, step in enumerate([3600.0, 3600.0, 3600.0, 7300.0, 0.0, -7200.0]):
+        clock.step = step
+        with attempt():
+            assert post("ann@example.org", f"mail {number}", "text") == {"ann@example.org": "sent"}
+    assert not read(app.store).types
 
 
 @pytest.fixture(scope="module")
