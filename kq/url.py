@@ -185,7 +185,7 @@ def _without_user(url: str) -> str:
 def split_url(url: str) -> SplitResult:
     """url in its parts. Raises ValueError for what is none, in words that repeat nothing of it: it may hold a password.
 
-    White space has no place in a URL (RFC 3986), and what cuts secrets out of texts takes it for the end of one.
+    White space has no place before the host (RFC 3986), and what cuts secrets out of texts takes it for an end.
     """
     try:
         split = urlsplit(url)
@@ -195,8 +195,8 @@ def split_url(url: str) -> SplitResult:
         split.port  # noqa: B018 - checked when read
     except ValueError:
         raise ValueError("its port is no number from 0 to 65535") from None
-    if re.search(r"\s", split.netloc) or re.search(r"[\t\r\n]", url):
-        raise ValueError("there is white space in it")
+    if "@" in split.netloc and re.search(r"\s", url.rpartition("@")[0]):
+        raise ValueError("there is white space in its user or password")
     return split
 
 

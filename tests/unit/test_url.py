@@ -24,6 +24,8 @@ from kq.url import parse
         ("memory://tests", "kq-memory://tests"),
         ("sqlite:///kq.db", "kq-sqlite:///kq.db"),
         ("sqlite:////var/lib/my%20jobs.db", "kq-sqlite:////var/lib/my%20jobs.db"),
+        ("sqlite:////var/a @ b/jobs.db", "kq-sqlite:////var/a%20%40%20b/jobs.db"),
+        ("memory://my tests", "kq-memory://my tests"),
         ("redis://", "kq-redis://localhost/0"),
         ("redis://h:6380/3", "kq-redis://h:6380/3"),
         ("rediss://u:p%40@h/3", "kq-rediss://u:p%40@h/3"),
