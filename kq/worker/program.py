@@ -28,9 +28,10 @@ from kq.outcome import Outcome
 from kq.trouble import ALERT, queue_of
 from kq.url import host_and_port
 from kq.worker.notify import Notifier
+from kq.worker.plan import Plan
 from kq.worker.pool import Pool, PoolKind
 from kq.worker.relay import answer_calls
-from kq.worker.supervisor import Plan, Supervisor
+from kq.worker.supervisor import Supervisor
 from kq.worker.task import Task
 
 log = logging.getLogger("kq.worker")

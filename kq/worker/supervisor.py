@@ -14,20 +14,14 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Set
 
 from msgspec.structs import replace
 
-from kq import __version__, tally
 from kq.broker import Broker, Delivery, Session, Settlement
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.elsewhere import Place
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
-from kq.event import Event
-from kq.events import Herald, Mouth
 from kq.failure import Failure, names_of
 from kq.fallback import check_queues
 from kq.lock import Lock
@@ -51,12 +45,12 @@ from kq.outcome import (
     Verdict,
     verdict_after,
 )
-from kq.record import answer_key, encode, lease_key, tally_key, worker_key
+from kq.record import answer_key, lease_key
 from kq.standing import NONE, Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.tally import Tally
 from kq.units import format_duration
-from kq.worker import journal, news
+from kq.worker import journal
 from kq.worker.child import Executor
 from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
@@ -66,24 +60,21 @@ from kq.worker.late import LateWords
 from kq.worker.line import Line
 from kq.worker.meter import Meter
 from kq.worker.neighbours import Neighbours
+from kq.worker.plan import Plan
 from kq.worker.pool import Pool
+from kq.worker.portrait import Portrait
 from kq.worker.scribe import Scribe
+from kq.worker.skew import Skew
 from kq.worker.starts import Starts
 from kq.worker.strain import Strain
 from kq.worker.task import Kind, Task
 from kq.worker.troubles import Troubles
-from kq.worker.usage import Usage
+from kq.worker.voice import Voice
 
 log = logging.getLogger("kq.worker")
 
-#: Seconds that a dead worker is still listed.
-WORKER_KEEP = 3600.0
-#: Seconds between two looks at how far jobs are, while somebody listens.
-GLANCE = 0.5
 #: Seconds that the answer to a nudge is kept for who asked.
 ANSWER_KEEP = 10.0
-#: Of so many jobs that run a worker tells what they are called with.
-SHOWN = 50
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
 AHEAD_LIMIT = 256
@@ -99,26 +90,6 @@ PATIENCE = 1.0
 #: a part of it, so that there is time for a second beat when the first is late.
 MARGIN = 1.0
 MARGIN_PART = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a supervisor is to do. queues: names and how many jobs of each may run at a time.
-
-    grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
-    how a job of no known type ended. unfit_after, unfit_within: it ends itself when bad storage ended so many different
-    jobs within so many seconds; 0: never. alert: the job type that tells people of what it buries; "" where nobody
-    wants to be told.
-    """
-
-    queues: Mapping[str, int]
-    slots: int
-    lease: float
-    grace: float = 30.0
-    keep: float = 3600.0
-    unfit_after: int = 0
-    unfit_within: float = 60.0
-    alert: str = ""
 
 
 class Supervisor:
@@ -144,9 +115,8 @@ class Supervisor:
         #: Called every so many seconds by the loop, to show that it goes round.
         self.on_pulse: Callable[[], None] | None = None
         self.pulse_every = math.inf
-        #: For who looks from another thread: when the loop last came round, monotonic; what was counted by then.
+        #: For who looks from another thread: when the loop last came round, monotonic.
         self.ticked: float | None = None
-        self.tally: Tally | None = None
         self._next_pulse = 0.0
         self._broker = broker
         self._store = store
@@ -167,11 +137,10 @@ class Supervisor:
         self._doubts = Doubts(store, "")
         self._troubles: Troubles | None = None  # where nobody is told of them
         self._strain = Strain(plan.unfit_after, plan.unfit_within)
-        self._process = new_id()
-        self._meter, self._usage = Meter(), Usage()
-        self._herald: Herald | None = None  # while somebody listens
-        self._news: list[Event] = []
-        self._next_glance = 0.0
+        self._skew = Skew(clock, store)
+        self._voice = Voice(broker, self.pool, self._skew)
+        self._meter = Meter()
+        self._portrait = Portrait(plan, self._host, self.pool, self._meter, clock, self._skew)
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
@@ -193,8 +162,6 @@ class Supervisor:
         self._no_kind = Kind("", Rules(), 0.0, plan.keep)
         self._arrivals = 0
         self._margin = 0.0  # seconds before the end of the lease at which nothing runs any more
-        self._started = clock.now()
-        self._behind = 0.0  # seconds by which our clock is behind the state store's
         self._stop_by: float | None = None
         self._ears = Ears(self.pool)
         self._wishes: deque[Callable[[], None]] = deque()
@@ -227,6 +194,11 @@ class Supervisor:
         return "the broker does not answer, and the lease is about to end" if late else ""
 
     @property
+    def tally(self) -> Tally | None:
+        """What was counted by the last beat. From any thread."""
+        return self._portrait.tally
+
+    @property
     def busy(self) -> str:
         """How much of it is at work, for people. From any thread."""
         return f"{sum(task.started > 0 for _, task in self.pool.tasks())} of {self.plan.slots} jobs"
@@ -242,7 +214,7 @@ class Supervisor:
         if self._stop_by is None:
             self._stop_by = now + self.plan.grace
             log.info("told to end: %s running, up to %s for them", running, format_duration(self.plan.grace))
-            self._tell_of_me("stopping")
+            self._voice.say("stopping")
         else:
             self._stop_by = now
             log.warning("told to end at once: %s running, given back", running)
@@ -323,10 +295,7 @@ class Supervisor:
         self._dispatch()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
-        if self._herald is not None and now >= self._next_glance:
-            self._glance(now)
-        if self._news:
-            self._spread()
+        self._voice.tick(now)
 
     def _is_over(self, session: Session) -> bool:
         """Whether its lease is about to end, or was when the guard acted on it: a beat after that is too late."""
@@ -363,8 +332,7 @@ class Supervisor:
                 moments.append(max(self._next_try, now))
             if self._waits():
                 moments.append(self._next_look)
-            if self._herald is not None and self.pool.tasks():
-                moments.append(self._next_glance)
+            moments.append(self._voice.due)
             if self._drain_now:
                 moments.append(max(self._next_try, now))
             elif self._watched is not None and self._watched[1] is not None:
@@ -399,6 +367,8 @@ class Supervisor:
             return
         self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
         self.pool.worker = self._name
+        self._voice.join(self._name)
+        self._portrait.join(self._name)
         self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
         self._starts = Starts(self._store, self._name, self._indexed)
         self._neighbours = Neighbours(self._store, Place(self._name, self._host))
@@ -447,74 +417,9 @@ class Supervisor:
 
     def _tell(self, *writes: Write) -> None:
         """Make writes, and describe this worker as it is now."""
-        now = self._store.now()
-        self._behind = now - self._clock.now()
-        self._store.write(
-            [*writes, Write(worker_key(self._name), encode(self.description(now)), WORKER_KEEP), self._tally(now)]
-        )
-
-    def _tally(self, now: float) -> Write:
-        """What was counted here, to be written. now: by the store's clock."""
-        self.tally = self._meter.tally(self._name, self._started + self._behind, now)
-        return Write(tally_key(self._process), tally.encode(self.tally), WORKER_KEEP)
-
-    def description(self, now: float) -> dict[str, Any]:
-        """This worker as others see it."""
-        executors = [executor.pid for executor in self.pool.executors.values() if executor.pid]
-        rss, cpu = self._usage.measure([os.getpid(), *executors], self._clock.monotonic())
-        ok, failed = self._meter.sums
-        return {
-            "name": self._name,
-            "host": self._host,
-            "code": self.pool.code,
-            "kq": __version__,
-            "pid": os.getpid(),
-            "started": self._started,
-            "beat": now,
-            "clock": self._clock.now(),
-            "lease": self.plan.lease,
-            "pool": self.pool.kind,
-            "slots": self.plan.slots,
-            "queues": self._queues,
-            "singletons": [] if self._session is None else self._session.seats,
-            "types": sorted(self.pool.kinds),
-            "stopping": self._stop_by is not None,
-            "executors": executors,
-            "rss": rss,
-            "cpu": cpu,
-            "ok": ok,
-            "failed": failed,
-            "running": self._running(),
-        }
-
-    def _running(self) -> list[dict[str, Any]]:
-        """What runs here, as others see it."""
-        now, found = self._clock.monotonic(), list[dict[str, Any]]()
-        for executor, task, written in self.pool.written():
-            task.extra = written.more
-            said = {"n": written.n, "of": written.of, "text": written.text, "at": written.at + self._behind}
-            found.append(
-                {
-                    "id": task.head.id,
-                    "type": task.head.type,
-                    "queue": task.delivery.queue,
-                    "since": task.began,
-                    "seconds": now - task.started,
-                    "limit": task.timeout + task.extra,
-                    "executor": executor.pid,
-                    "progress": said if written.at else None,
-                    "arguments": task.arguments if len(found) < SHOWN else {},
-                }
-            )
-        return found
-
-    def _glance(self, now: float) -> None:
-        """Tell who listens how far jobs are."""
-        self._next_glance = now + GLANCE
-        for _, task, written in self.pool.written():
-            if written.at > task.said:
-                task.said = written.at
-                self._news.append(news.progress(task, written, self._name, written.at + self._behind))
+        now, seats = self._skew.measure(), [] if self._session is None else self._session.seats
+        about = self._portrait.writes(now, self._queues, seats, stopping=self._stop_by is not None)
+        self._store.write([*writes, *about])
 
     # Standing orders.
 
@@ -527,7 +432,7 @@ class Supervisor:
     def _obey(self, session: Session, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
         self._standing, self._ordered = standing, bool(standing)
-        self._open_mouth()
+        self._voice.heed(standing.hears("events"), "ready" if self._stop_by is None else "stopping")
         self._retire(standing)
         for queue in self._queues:
             self._open_or_close(session, queue)
@@ -539,27 +444,6 @@ class Supervisor:
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
                 self.pool.limits.cut_short(task)
-
-    def _open_mouth(self) -> None:
-        """Tell events from now on if somebody listens, else no more."""
-        listened = self._standing.hears("events")
-        if listened and self._herald is None:
-            self._herald = Herald(partial(Mouth, self._broker))
-            self._tell_of_me("stopping" if self._stop_by is not None else "ready")
-        elif not listened and self._herald is not None:
-            self._herald.close(0.0)
-            self._herald = None
-
-    def _tell_of_me(self, event: str) -> None:
-        """Tell those who listen how this worker is."""
-        if self._herald is not None:
-            self._news.append(Event(event=event, at=self._clock.now() + self._behind, worker=self._name))
-
-    def _spread(self) -> None:
-        """Let what happened in this round be told."""
-        news, self._news = self._news, []
-        if self._herald is not None:
-            self._herald.say(news)
 
     def _open_or_close(self, session: Session, queue: str) -> None:
         """Take jobs from queue, or do not."""
@@ -697,7 +581,7 @@ class Supervisor:
         self._arrivals += 1
         since = self._clock.monotonic()
         task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals, since)
-        if head.deadline is not None and self._clock.now() + self._behind > head.deadline:
+        if head.deadline is not None and self._skew.now() > head.deadline:
             self._ended(task, Expired())
         elif task.suspect or head.again or not self._indexed or self._neighbours.may_do_better(task):
             self._arrived.append(task)
@@ -752,7 +636,7 @@ class Supervisor:
 
     def _take_keys(self) -> None:
         """Let those in line that have their unique keys; the others come back when they may have them, or never."""
-        now = self._clock.now() + self._behind
+        now = self._skew.now()
         taken = self._keys.take(self._keyless, now)
         self._keyless = []
         for task in taken.ready:
@@ -837,9 +721,8 @@ class Supervisor:
     def _began(self, task: Task) -> None:
         """An executor begins with task."""
         journal.started(task)
-        self._meter.started(task, task.began + self._behind)
-        if self._herald is not None:
-            self._news.append(news.started(task, self._name, task.began + self._behind))
+        self._meter.started(task, task.began + self._skew.behind)
+        self._voice.started(task)
 
     def _judged(self, task: Task, outcome: Outcome) -> Verdict:
         return verdict_after(outcome, task.counters, task.rules, self._chance)
@@ -864,7 +747,7 @@ class Supervisor:
     def _note_end(self, task: Task, verdict: Verdict) -> None:
         """Log and count how an execution ended, once."""
         journal.ended(task, verdict, self._clock.monotonic())
-        self._meter.ended(task, verdict, self._clock.now() + self._behind)
+        self._meter.ended(task, verdict, self._skew.now())
         task.told = True
 
     def _bear(self, task: Task) -> None:
@@ -895,7 +778,7 @@ class Supervisor:
         writes: list[Write] = []
         owners: list[int] = []
         for position, (task, verdict) in enumerate(finished):
-            for write in self._scribe.records(task, verdict, now, self._behind):
+            for write in self._scribe.records(task, verdict, now, self._skew.behind):
                 writes.append(write)
                 owners.append(position)
             if self._ordered and not isinstance(verdict, Retry | FallBack | GiveBack | Park):
@@ -934,8 +817,8 @@ class Supervisor:
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
                 self._late.add(task, verdict, self._scribe, now)
-            elif self._herald is not None and settlements[position] not in late:
-                self._news += news.ended(task, verdict, self._name, now + self._behind)
+            elif self._voice.heard and settlements[position] not in late:
+                self._voice.ended(task, verdict, now)
         self._look_ahead(session, {task.delivery.queue for task, _ in finished})
         self._recovered()
         if full:
@@ -1087,14 +970,9 @@ class Supervisor:
         if session is not None:
             session.close()
             with contextlib.suppress(StoreUnreachable):
-                self._behind = (now := self._store.now()) - self._clock.now()
-                self._store.write(
-                    [Write(lease_key(self._name), None), Write(worker_key(self._name), None), self._tally(now)]
-                )
-        self._tell_of_me("ended")
-        self._spread()
-        if self._herald is not None:
-            self._herald.close()
+                self._store.write([Write(lease_key(self._name), None), *self._portrait.last(self._skew.measure())])
+        self._voice.say("ended")
+        self._voice.close()
         self._guard.stop()
         self.pool.close()
         self._ears.close()

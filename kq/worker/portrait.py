@@ -1,0 +1,115 @@
+"""A worker as others see it: its record in the state store, written with each beat, and what it has counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kq import __version__, tally
+from kq.clock import Clock, new_id
+from kq.record import encode, tally_key, worker_key
+from kq.state.store import Write
+from kq.tally import Tally
+from kq.worker.meter import Meter
+from kq.worker.plan import Plan
+from kq.worker.pool import Pool
+from kq.worker.skew import Skew
+from kq.worker.usage import Usage
+
+#: Seconds that a dead worker is still listed.
+KEEP = 3600.0
+#: Of so many jobs that run a worker tells what they are called with.
+SHOWN = 50
+
+
+class Portrait:
+    """Of one worker, whatever its name is from one lease to the next."""
+
+    def __init__(self, plan: Plan, host: str, pool: Pool, meter: Meter, clock: Clock, skew: Skew) -> None:
+        self._plan = plan
+        self._host = host
+        self._pool = pool
+        self._meter = meter
+        self._clock = clock
+        self._skew = skew
+        self._usage = Usage()
+        self._process = new_id()
+        self._started = clock.now()
+        self._worker = ""
+        #: What was counted by the last beat; None before the first.
+        self.tally: Tally | None = None
+
+    def join(self, worker: str) -> None:
+        """Be the portrait of a worker of that name."""
+        self._worker = worker
+
+    def writes(
+        self, now: float, queues: Mapping[str, int], seats: Collection[str], *, stopping: bool
+    ) -> tuple[Write, Write]:
+        """What is to be written down. now: by the store's clock; seats: the singleton queues that it has.
+
+        stopping: it takes no more jobs.
+        """
+        described = {
+            **self._described(now),
+            "queues": queues,
+            "singletons": seats,
+            "stopping": stopping,
+            "running": self._running(),
+        }
+        return Write(worker_key(self._worker), encode(described), KEEP), self._counted(now)
+
+    def last(self, now: float) -> tuple[Write, Write]:
+        """The same when it has ended."""
+        return Write(worker_key(self._worker), None), self._counted(now)
+
+    def _counted(self, now: float) -> Write:
+        self.tally = self._meter.tally(self._worker, self._started + self._skew.behind, now)
+        return Write(tally_key(self._process), tally.encode(self.tally), KEEP)
+
+    def _described(self, now: float) -> dict[str, Any]:
+        pool = self._pool
+        executors = [executor.pid for executor in pool.executors.values() if executor.pid]
+        rss, cpu = self._usage.measure([os.getpid(), *executors], self._clock.monotonic())
+        ok, failed = self._meter.sums
+        return {
+            "name": self._worker,
+            "host": self._host,
+            "code": pool.code,
+            "kq": __version__,
+            "pid": os.getpid(),
+            "started": self._started,
+            "beat": now,
+            "clock": self._clock.now(),
+            "lease": self._plan.lease,
+            "pool": pool.kind,
+            "slots": self._plan.slots,
+            "types": sorted(pool.kinds),
+            "executors": executors,
+            "rss": rss,
+            "cpu": cpu,
+            "ok": ok,
+            "failed": failed,
+        }
+
+    def _running(self) -> list[dict[str, Any]]:
+        """What runs there."""
+        now, found = self._clock.monotonic(), list[dict[str, Any]]()
+        for executor, task, written in self._pool.written():
+            task.extra = written.more
+            said = {"n": written.n, "of": written.of, "text": written.text, "at": written.at + self._skew.behind}
+            found.append(
+                {
+                    "id": task.head.id,
+                    "type": task.head.type,
+                    "queue": task.delivery.queue,
+                    "since": task.began,
+                    "seconds": now - task.started,
+                    "limit": task.timeout + task.extra,
+                    "executor": executor.pid,
+                    "progress": said if written.at else None,
+                    "arguments": task.arguments if len(found) < SHOWN else {},
+                }
+            )
+        return found

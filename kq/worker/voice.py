@@ -1,0 +1,93 @@
+"""The voice of a worker: what happens to its jobs and to itself, as events for those who listen (see news)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kq.broker import Broker
+from kq.event import Event
+from kq.events import Herald, Mouth
+from kq.outcome import Verdict
+from kq.worker import news
+from kq.worker.pool import Pool
+from kq.worker.skew import Skew
+from kq.worker.task import Task
+
+#: Seconds between two looks at how far jobs are.
+GLANCE = 0.5
+
+
+class Voice:
+    """Silent, and without cost, while nobody listens. It gathers the events of a round, and tick() tells them."""
+
+    def __init__(self, broker: Broker, pool: Pool, skew: Skew) -> None:
+        self._broker = broker
+        self._pool = pool
+        self._skew = skew
+        self._worker = ""
+        self._herald: Herald | None = None
+        self._events: list[Event] = []
+        self._next_glance = 0.0
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody listens."""
+        return self._herald is not None
+
+    @property
+    def due(self) -> float:
+        """When tick() looks how far jobs are, monotonic; infinite while it need not."""
+        return self._next_glance if self.heard and self._pool.tasks() else float("inf")
+
+    def join(self, worker: str) -> None:
+        """Speak for a worker of that name."""
+        self._worker = worker
+
+    def heed(self, listened: bool, state: str) -> None:
+        """Speak from now on, beginning with the worker's state, or be silent."""
+        if listened and self._herald is None:
+            self._herald = Herald(partial(Mouth, self._broker))
+            self.say(state)
+        elif not listened and self._herald is not None:
+            self._herald.close(0.0)
+            self._herald = None
+
+    def say(self, state: str) -> None:
+        """Tell how this worker is: ready, stopping, ended."""
+        if self.heard:
+            self._events.append(Event(event=state, at=self._skew.now(), worker=self._worker))
+
+    def started(self, task: Task) -> None:
+        """Tell that task has begun."""
+        if self.heard:
+            self._events.append(news.started(task, self._worker, task.began + self._skew.behind))
+
+    def ended(self, task: Task, verdict: Verdict, at: float) -> None:
+        """Tell that task was settled with verdict. at: an instant of our clock."""
+        if self.heard:
+            self._events += news.ended(task, verdict, self._worker, at + self._skew.behind)
+
+    def tick(self, now: float) -> None:
+        """Tell how far jobs are, if it is time to, and what has gathered. now: monotonic."""
+        if self.heard and now >= self._next_glance:
+            self._glance(now)
+        if self._events:
+            self._spread()
+
+    def close(self) -> None:
+        """Tell what has gathered, and no more."""
+        self._spread()
+        if self._herald is not None:
+            self._herald.close()
+
+    def _glance(self, now: float) -> None:
+        self._next_glance = now + GLANCE
+        for _, task, written in self._pool.written():
+            if written.at > task.said:
+                task.said = written.at
+                self._events.append(news.progress(task, written, self._worker, written.at + self._skew.behind))
+
+    def _spread(self) -> None:
+        events, self._events = self._events, []
+        if self._herald is not None:
+            self._herald.say(events)
