@@ -7,14 +7,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kq import __version__, tally
-from kq.clock import Clock, new_id
+from kq.clock import new_id
 from kq.record import encode, tally_key, worker_key
 from kq.state.store import Write
 from kq.tally import Tally
+from kq.worker.ground import Ground
 from kq.worker.meter import Meter
-from kq.worker.plan import Plan
 from kq.worker.pool import Pool
-from kq.worker.skew import Skew
 from kq.worker.usage import Usage
 
 #: Seconds that a dead worker is still listed.
@@ -26,16 +25,14 @@ SHOWN = 50
 class Portrait:
     """Of one worker, whatever its name is from one lease to the next."""
 
-    def __init__(self, plan: Plan, host: str, pool: Pool, meter: Meter, clock: Clock, skew: Skew) -> None:
-        self._plan = plan
-        self._host = host
+    def __init__(self, ground: Ground, pool: Pool, meter: Meter) -> None:
+        self._plan, self._host = ground.plan, ground.host
+        self._clock, self._skew = ground.clock, ground.skew
         self._pool = pool
         self._meter = meter
-        self._clock = clock
-        self._skew = skew
         self._usage = Usage()
         self._process = new_id()
-        self._started = clock.now()
+        self._started = ground.clock.now()
         self._worker = ""
         #: What was counted by the last beat; None before the first.
         self.tally: Tally | None = None

@@ -16,34 +16,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Set
 
-from msgspec.structs import replace
-
-from kq.broker import Broker, Delivery, Session, Settlement
+from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
-from kq.elsewhere import Place
-from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, MessageError, WorkerUnfit
-from kq.failure import Failure, names_of
-from kq.fallback import check_queues
-from kq.lock import Lock
-from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
+from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, WorkerUnfit
 from kq.outcome import (
-    Bury,
-    Complete,
     Died,
-    Drop,
-    Expired,
-    FallBack,
     GiveBack,
     GivenBack,
     Outcome,
-    Park,
-    PassOn,
-    Retry,
-    Revoke,
-    Rules,
-    Unusable,
-    Verdict,
-    verdict_after,
 )
 from kq.record import answer_key, lease_key
 from kq.standing import NONE, Standing, read
@@ -51,24 +31,18 @@ from kq.state.store import Store, StoreUnreachable, Write
 from kq.tally import Tally
 from kq.units import format_duration
 from kq.worker import journal
-from kq.worker.child import Executor
-from kq.worker.doubts import Doubts
 from kq.worker.ears import NOBODY, Ears
+from kq.worker.ends import HOLD_LIMIT, Ends
+from kq.worker.ground import Ground
 from kq.worker.guard import Guard
-from kq.worker.keys import Keys, pause
-from kq.worker.late import LateWords
 from kq.worker.line import Line
+from kq.worker.lobby import Lobby
 from kq.worker.meter import Meter
-from kq.worker.neighbours import Neighbours
 from kq.worker.plan import Plan
 from kq.worker.pool import Pool
 from kq.worker.portrait import Portrait
-from kq.worker.scribe import Scribe
 from kq.worker.skew import Skew
-from kq.worker.starts import Starts
-from kq.worker.strain import Strain
-from kq.worker.task import Kind, Task
-from kq.worker.troubles import Troubles
+from kq.worker.task import Task
 from kq.worker.voice import Voice
 
 log = logging.getLogger("kq.worker")
@@ -77,11 +51,7 @@ log = logging.getLogger("kq.worker")
 ANSWER_KEEP = 10.0
 #: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
 AHEAD_SECONDS = 0.05
-AHEAD_LIMIT = 256
-#: Ends of jobs that took less than SHORT seconds are told together, with so many others at most, within HOLD seconds.
-SHORT = 0.001
-HOLD = 0.005
-HOLD_LIMIT = AHEAD_LIMIT // 2
+AHEAD_LIMIT = 2 * HOLD_LIMIT
 #: Seconds after which a worker that has no room, but jobs in line, listens to the broker again.
 DEAF = 0.02
 #: Seconds that a job which was taken ahead waits here at most, if it can run elsewhere.
@@ -122,36 +92,25 @@ class Supervisor:
         self._store = store
         self._clock = clock
         self._chance = chance
-        self._indexed = broker.traits.indexed
         self._queues: dict[str, int] = dict(plan.queues)
         self._singletons: Set[str] = frozenset()  # those of which one job runs at a time, everywhere
         self._session: Session | None = None
         self._host = socket.gethostname()
         self._given_up: Session | None = None  # by the guard, which killed what ran under it
         self._name = ""
-        self._scribe = Scribe("", "", self._indexed, "")
-        self._starts = Starts(store, "", self._indexed)
-        self._neighbours = Neighbours(store, Place("", self._host))
-        self._keys = Keys(store, "")
-        self._late = LateWords(store)
-        self._doubts = Doubts(store, "")
-        self._troubles: Troubles | None = None  # where nobody is told of them
-        self._strain = Strain(plan.unfit_after, plan.unfit_within)
         self._skew = Skew(clock, store)
+        ground = Ground(plan, self._host, store, clock, self._skew, broker.traits.indexed)
         self._voice = Voice(broker, self.pool, self._skew)
         self._meter = Meter()
-        self._portrait = Portrait(plan, self._host, self.pool, self._meter, clock, self._skew)
+        self._portrait = Portrait(ground, self.pool, self._meter)
+        self._ends = Ends(ground, self._meter, self._voice, chance)
+        self._line = Line(plan.slots)
+        self._lobby = Lobby(ground, self.pool, self._line, self._ends)
         self._unfit = ""  # why this worker ends itself
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._pace: dict[str, float] = {}
         self._stuck: set[str] = set()  # queues of which nothing is taken until a job of theirs has ended
-        self._line = Line(plan.slots)
-        self._suspects: list[Task] = []
-        self._arrived: list[Task] = []
-        self._keyless: list[Task] = []
-        self._finished: list[tuple[Task, Verdict]] = []
-        self._settle_by = math.inf
         self._next_beat = 0.0
         self._next_try = 0.0
         self._next_look = 0.0
@@ -159,14 +118,11 @@ class Supervisor:
         self._welcome = False  # whether the broker ever took us in
         self._drain_now = False
         self._watched: tuple[int, float | None] | None = None
-        self._no_kind = Kind("", Rules(), 0.0, plan.keep)
-        self._arrivals = 0
         self._margin = 0.0  # seconds before the end of the lease at which nothing runs any more
         self._stop_by: float | None = None
         self._ears = Ears(self.pool)
         self._wishes: deque[Callable[[], None]] = deque()
         self._standing: Standing = NONE
-        self._ordered = False  # whether any of these speaks of jobs
         self._nudges: set[str] = set()
         self._guard = Guard(clock, self._act_in_time)
 
@@ -263,11 +219,12 @@ class Supervisor:
         self._ears.close()
 
     def _over(self) -> bool:
-        return self._stop_by is not None and not self.pool.tasks() and not self._finished and not self._arrived
+        return self._stop_by is not None and not self.pool.tasks() and not self._ends and not self._lobby.undecided
 
     def tick(self) -> None:
         """One round: wait for something, then do all that it leads to."""
         self._wait(self._until())
+        self._stop_if_unfit()
         self._guard.moment = self._latest()
         while self._wishes:
             self._wishes.popleft()()
@@ -292,7 +249,7 @@ class Supervisor:
         except (BrokerError, StoreUnreachable) as error:
             self._hindered(error)
         self._wind_down(now)
-        self._dispatch()
+        self._lobby.give_out()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
         self._voice.tick(now)
@@ -326,9 +283,9 @@ class Supervisor:
             moments.append(self._next_try)
         else:
             moments += [self._next_beat, self._session.safe_until - self._margin]
-            if self._finished:
-                moments.append(max(self._next_try, self._settle_by))
-            if self._suspects or self._nudges:
+            if self._ends:
+                moments.append(max(self._next_try, self._ends.due))
+            if self._lobby.about_to_start or self._nudges:
                 moments.append(max(self._next_try, now))
             if self._waits():
                 moments.append(self._next_look)
@@ -369,12 +326,8 @@ class Supervisor:
         self.pool.worker = self._name
         self._voice.join(self._name)
         self._portrait.join(self._name)
-        self._scribe = Scribe(self._name, self._host, self._indexed, self.pool.code)
-        self._starts = Starts(self._store, self._name, self._indexed)
-        self._neighbours = Neighbours(self._store, Place(self._name, self._host))
-        self._doubts = Doubts(self._store, self._name)
-        self._troubles = Troubles(self._name, self.pool.code, self.plan.alert) if self.plan.alert else None
-        self._keys = Keys(self._store, self._name)
+        self._ends.join(self._name, self.pool.code)
+        self._lobby.join(self._name)
         self._held = dict.fromkeys(self._queues, 0)
         self._limits = dict(self._queues)
         self._stuck.clear()
@@ -409,7 +362,7 @@ class Supervisor:
         self._margin = min(MARGIN, session.span * MARGIN_PART)
         if not self.pool.lapse.extend(session.safe_until - self._margin / 2, self._clock):
             raise LeaseLost("this worker was not awake when its lease was about to end")
-        self._late.tell()
+        self._ends.tell_late()
         self._tell(Write(lease_key(self._name), b"1", session.span * 0.9))
         self._next_beat = began + session.span / 3
         self._drain_now = True
@@ -431,15 +384,14 @@ class Supervisor:
 
     def _obey(self, session: Session, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
-        self._standing, self._ordered = standing, bool(standing)
+        self._standing = standing
+        self._ends.heed(standing)
         self._voice.heed(standing.hears("events"), "ready" if self._stop_by is None else "stopping")
         self._retire(standing)
         for queue in self._queues:
             self._open_or_close(session, queue)
         self._drain_now = True  # a queue that was closed may have jobs
-        if self._ordered:
-            for task in self._line.clear():
-                self._line_up(task)
+        self._lobby.heed(standing)
         for _, task in self.pool.tasks():
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
@@ -467,33 +419,12 @@ class Supervisor:
             task.abandoned = True
         self.pool.kill_all()
         self.pool.lapse.moment = math.inf
-        self._last_words()
-        for task, verdict in self._finished:
-            self._late.add(task, verdict, self._scribe, self._clock.now())
-        self._line.clear()
-        self._suspects.clear()
-        self._arrived.clear()
-        self._keyless.clear()
-        self._finished.clear()
+        self._ends.lose()
+        self._lobby.clear()
         self._watched = None
         if session is not None:
             session.close()
         self._next_try = self._clock.monotonic() + self._backoff()
-
-    def _last_words(self) -> None:
-        """Write down which jobs have completed here, although the broker can't be told.
-
-        Who gets them next finds that they have ended, and takes them away. The fence decides as always: when another
-        worker has begun with one, or our lease is over in the state store too, nothing is written (promise C4).
-        """
-        now, told = self._clock.now(), list[Write]()
-        for task, verdict in self._finished:
-            kept = isinstance(verdict, Complete) and task.kind.keep > 0
-            if kept and not self._scribe.follow_ups(task, verdict, now):
-                told += self._scribe.records(task, verdict, now)
-        if told:
-            with contextlib.suppress(StoreUnreachable):
-                self._store.write(told)
 
     def _hindered(self, error: Exception) -> None:
         """The broker or the store did not answer: try again while the lease lasts.
@@ -535,13 +466,13 @@ class Supervisor:
         if self._stop_by is None:
             for _ in range(16):
                 more = session.drain()
-                if not self._arrived:  # else what came first would begin after what came behind it
-                    self._dispatch()  # what came begins while the broker is asked for more, or to wake us
+                self._lobby.begin()  # what came begins while the broker is asked for more, or to wake us
                 if not more or not self._has_room():
                     break
             else:
                 self._drain_now = True
-            self._admit()
+            self._lobby.admit()
+            self._drain_now = self._drain_now or self._lobby.undecided
         elif session.drain():
             self._drain_now = True
         if not self._drain_now:
@@ -570,133 +501,12 @@ class Supervisor:
         )
 
     def _arrive(self, delivery: Delivery) -> None:
-        """A delivery came: find out what it is."""
         self._held[delivery.queue] += 1
-        try:
-            head = self._readable(delivery)
-        except MessageError as error:
-            log.warning("buried %s from %s: %s", delivery.id, delivery.queue, error.reason)
-            self._settle_unread(delivery, error.reason)
-            return
-        self._arrivals += 1
-        since = self._clock.monotonic()
-        task = Task(delivery, head, self.pool.kinds[head.type], head.counters, self._arrivals, since)
-        if head.deadline is not None and self._skew.now() > head.deadline:
-            self._ended(task, Expired())
-        elif task.suspect or head.again or not self._indexed or self._neighbours.may_do_better(task):
-            self._arrived.append(task)
-        else:
-            self._line_up(task)
-
-    def _line_up(self, task: Task) -> None:
-        """Put task in line, unless an order is against it: then it ends or goes back here."""
-        if self._ordered and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
-            self._finish(task, fate)
-        elif task.head.unique and not task.keyed:
-            self._keyless.append(task)
-        else:
-            self._line.put(task)
-
-    def _readable(self, delivery: Delivery) -> Head:
-        if len(delivery.body) > BODY_LIMIT:
-            raise MessageError(f"the body has {len(delivery.body):,} bytes, more than {BODY_LIMIT:,}")
-        head = decode_head(delivery.headers)
-        only_id(delivery.id, delivery.headers)
-        check_queues(head)
-        if delivery.content_type != CONTENT_TYPE:
-            raise MessageError(f"the content type is {delivery.content_type!r}, not {CONTENT_TYPE}")
-        if head.type not in self.pool.kinds:
-            instead = f", which is to run instead of {head.first.type!r}" if head.first else ""
-            raise MessageError(f"this worker does not know the job type {head.type!r}{instead}")
-        return head
-
-    def _settle_unread(self, delivery: Delivery, reason: str) -> None:
-        head = _readable_part(delivery)
-        task = Task(delivery, head, self._no_kind, head.counters)
-        self._finished.append((task, self._judged(task, Unusable(reason))))
-
-    def _admit(self) -> None:
-        """Let those in line that may start here, and settle those that ended elsewhere."""
-        if self._arrived:
-            self._admit_suspects()
-        if self._keyless:
-            self._take_keys()
-
-    def _admit_suspects(self) -> None:
-        self._pass_on()
-        admitted = self._starts.admit(self._arrived)
-        self._arrived = admitted.unclear
-        self._drain_now = self._drain_now or bool(admitted.unclear)
-        for task in admitted.ready:
-            self._line_up(task)
-        for task, staged in admitted.copies:
-            self._finish(task, Drop(staged))
-        for task in admitted.lost:
-            self._finish(task, self._judged(task, Died("with its worker")))
-
-    def _take_keys(self) -> None:
-        """Let those in line that have their unique keys; the others come back when they may have them, or never."""
-        now = self._skew.now()
-        taken = self._keys.take(self._keyless, now)
-        self._keyless = []
-        for task in taken.ready:
-            task.keyed = True
-            self._line_up(task)
-        for task in taken.waiting:
-            self._finish(task, PassOn(pause(task, now), f"waits for its turn of {task.head.unique!r}"))
-        for task in taken.unclear:
-            self._finish(task, PassOn(pause(task, now), f"waits to know who has {task.head.unique!r}"))
-        for task, holder in taken.joined:
-            self._finish(task, Revoke(f"job {holder} has its unique key {task.head.unique!r}"))
-
-    def _pass_on(self) -> None:
-        """Leave jobs that bad storage ended here to better places.
-
-        Before it is recorded that this worker speaks for them: else the message that is passed on looks like a copy.
-        """
-        doubtful = [task for task in self._arrived if self._neighbours.may_do_better(task)]
-        if doubtful:
-            for task, wait in self._neighbours.better_for(doubtful, self._clock.now()):
-                self._arrived.remove(task)
-                self._finish(task, PassOn(wait))
+        self._lobby.arrive(delivery)
 
     def _count_starts(self) -> None:
-        """Count the starts of suspects that are about to start, and of no other job (promise C7)."""
-        if not self._suspects:
-            return
-        counted = self._starts.count(self._suspects)
-        self._suspects = []
-        for task in counted.ready:
-            self._line_up(task)
-        self._arrived += counted.unclear
-        self._drain_now = self._drain_now or bool(counted.unclear)
-
-    # Giving jobs out.
-
-    def _dispatch(self) -> None:
-        if not self._line:
-            return
-        rooms = self.pool.rooms()
-        while rooms and self._line:
-            executor = rooms.pop()
-            tasks = self._batch(executor, len(rooms) + 1)
-            if not tasks:
-                return
-            if tasks[0].suspect and not tasks[0].counted:
-                self._line.left(tasks[0].delivery.queue)
-                self._suspects += tasks
-                continue
-            if tasks[0].poison:
-                self.pool.isolate(executor, tasks[0])
-            else:
-                self.pool.give(executor, tasks)
-            if self.pool.has_room(executor):
-                rooms.append(executor)
-
-    def _batch(self, executor: Executor, rooms: int) -> list[Task]:
-        """Jobs for one executor: several when they are short, but no more than its share."""
-        share = -(-len(self._line) // rooms)
-        return self._line.take(lambda first: min(share, self.pool.batch(first, executor)))
+        self._lobby.count_starts()
+        self._drain_now = self._drain_now or self._lobby.undecided
 
     # Settling.
 
@@ -705,18 +515,18 @@ class Supervisor:
         if task.started:
             self._line.left(task.delivery.queue)
         if task.abandoned or self._clock.monotonic() >= self.pool.lapse.moment:
-            self._late.add(task, self._judged(task, outcome), self._scribe, self._clock.now())
+            self._ends.add_late(task, outcome)
             return
         if isinstance(outcome, GivenBack) and self._stop_by is None:
             # Its executor died before it started: it is still ours, and first in line.
             task.started = 0.0
             task.interrupted = task.killed = False
-            self._line_up(task)
+            self._lobby.line_up(task)
             return
         if isinstance(outcome, GivenBack | Died) and task.recalled:
             started = isinstance(outcome, Died)
             outcome = Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()
-        self._finish(task, self._judged(task, outcome))
+        self._ends.add(task, self._ends.judged(task, outcome))
 
     def _began(self, task: Task) -> None:
         """An executor begins with task."""
@@ -724,159 +534,36 @@ class Supervisor:
         self._meter.started(task, task.began + self._skew.behind)
         self._voice.started(task)
 
-    def _judged(self, task: Task, outcome: Outcome) -> Verdict:
-        return verdict_after(outcome, task.counters, task.rules, self._chance)
-
-    def _finish(self, task: Task, verdict: Verdict) -> None:
-        if self._ordered:
-            verdict = self._standing.last_word(task.head.id, verdict)
-        self._finished.append((task, verdict))
-        now = self._clock.monotonic()
-        task.ran = now - task.started if task.started else None
-        self._settle_by = min(self._settle_by, now + HOLD if _is_small(task, verdict) else now)
-        if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
-            self._note_end(task, verdict)
-        # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
-        if (
-            isinstance(verdict, Retry | Bury | FallBack)
-            and verdict.how == "bad storage"
-            and "MemoryError" not in verdict.failure.names
-        ):
-            self._bear(task)
-
-    def _note_end(self, task: Task, verdict: Verdict) -> None:
-        """Log and count how an execution ended, once."""
-        journal.ended(task, verdict, self._clock.monotonic())
-        self._meter.ended(task, verdict, self._skew.now())
-        task.told = True
-
-    def _bear(self, task: Task) -> None:
-        """Bad storage ended a job here: when it was one too many, end this worker."""
-        too_much = self._strain.add(task.head.id, self._clock.monotonic())
-        if too_much and self._stop_by is None:
-            within = format_duration(self._strain.within)
-            self._unfit = f"bad storage ended {self._strain.most} jobs on {self._host} within {within}"
+    def _stop_if_unfit(self) -> None:
+        """End this worker when bad storage ended one job too many."""
+        if self._ends.unfit and self._stop_by is None:
+            self._unfit = self._ends.unfit
             log.error("%s: this worker ends itself", self._unfit)
             self.stop()
 
     def _settle(self) -> None:
         """Write down and tell the broker how executions ended."""
         session = self._session
-        if session is None or not self._finished or (self._clock.monotonic() < self._next_try and self._failures):
+        if session is None or not self._ends or (self._clock.monotonic() < self._next_try and self._failures):
             return
-        if self._more_will_end():
+        # Not when an executor may be without a job meanwhile: those in line are there to be given out.
+        if self._line and self._ends.can_wait:
             return
-        finished, now = self._finished, self._clock.now()
-        for position, (task, verdict) in enumerate(finished):
-            if self._doubts.concern(task, verdict):
-                finished[position] = task, self._resolved(task, verdict)
-        if any(
-            isinstance(verdict, FallBack) or (isinstance(verdict, Complete) and verdict.staged)
-            for _, verdict in finished
-        ):
-            self._make_room(session, finished)
-        writes: list[Write] = []
-        owners: list[int] = []
-        for position, (task, verdict) in enumerate(finished):
-            for write in self._scribe.records(task, verdict, now, self._skew.behind):
-                writes.append(write)
-                owners.append(position)
-            if self._ordered and not isinstance(verdict, Retry | FallBack | GiveBack | Park):
-                spent = list(self._standing.spent(task.head.id))
-                writes += spent
-                owners += [position] * len(spent)
-        troubles = self._troubles.writes(finished, now) if self._troubles is not None else []
-        made = self._store.write([*writes, *troubles])[: len(writes)] if writes or troubles else []
-        fenced = [
-            (owner, write) for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive
-        ]
-        if fenced and self._store.get([lease_key(self._name)]) == [None]:
-            raise LeaseLost(f"the lease of {self._name} is gone from the state store")
-        # What has a condition of its own may have been made by an earlier settle whose end was not heard.
-        refused = {owner for owner, write in fenced if write.must is None}
-        settlements = [
-            # Another delivery speaks for the job: this one is a copy, to be taken away, or not ours any more.
-            Settlement(task.delivery)
-            if position in refused
-            else Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
-            for position, (task, verdict) in enumerate(finished)
-        ]
-        late = session.settle(settlements)
-        for settlement in late:
-            log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
-        if self._troubles is not None:
-            self._troubles.made(now)
-        self._finished, self._settle_by = [], math.inf
+        settled = self._ends.settle(session)
         full = any(self._held[queue] >= limit for queue, limit in self._limits.items())
-        for position, (task, verdict) in enumerate(finished):
+        for task in settled:
             queue = task.delivery.queue
             self._held[queue] -= 1
             if task.kind.seconds is not None:
                 pace = self._pace.get(queue, task.kind.seconds)
                 self._pace[queue] = pace + 0.2 * (task.kind.seconds - pace)
-            if position in refused:
-                log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
-                self._late.add(task, verdict, self._scribe, now)
-            elif self._voice.heard and settlements[position] not in late:
-                self._voice.ended(task, verdict, now)
-        self._look_ahead(session, {task.delivery.queue for task, _ in finished})
+        self._look_ahead(session, {task.delivery.queue for task in settled})
         self._recovered()
         if full:
             self._drain_now = True  # there is room where there was none
         elif not self._drain_now:
             self._watch(session)  # as before: nothing can have come that does not wake us
-        if any(settlement.publish for settlement in settlements):
-            self._forget_released(finished, late, now)
-
-    def _resolved(self, task: Task, verdict: Verdict) -> Verdict:
-        """verdict, in the light of the side effects that the job has begun."""
-        resolved = self._doubts.resolve(task, verdict)
-        if not task.told:
-            self._note_end(task, resolved)
-        return resolved
-
-    def _make_room(self, session: Session, finished: list[tuple[Task, Verdict]]) -> None:
-        """Declare the queues of what was staged, and of what runs instead, before an end is told that leads there.
-
-        A queue that the broker refuses is not mended by waiting: who needs it has failed.
-        """
-        for position, (task, verdict) in enumerate(finished):
-            if isinstance(verdict, Complete) and verdict.staged:
-                what, queues = "the jobs that it staged", {envelope.queue for envelope in verdict.staged}
-            elif isinstance(verdict, FallBack) and task.next is not None and task.next.queue:
-                what, queues = f"{task.next.type}, which runs instead,", {task.next.queue}
-            else:
-                continue
-            try:
-                session.declare(queues)
-            except (BrokerUnreachable, BrokerFull, LeaseLost):
-                raise
-            except BrokerError as error:
-                failure = Failure(names_of(error), f"{what} can't be stored: {error.message}")
-                finished[position] = task, Bury(failure, task.counters.plus("failed"), "raised")
-
-    def _forget_released(
-        self, finished: Iterable[tuple[Task, Verdict]], late: Iterable[Settlement], now: float
-    ) -> None:
-        """Take what was staged, and is in the broker now, off the records of the jobs that staged it."""
-        refused = {settlement.delivery.place for settlement in late}
-        writes = [
-            write
-            for task, verdict in finished
-            if isinstance(verdict, Complete) and verdict.staged and task.delivery.place not in refused
-            for write in self._scribe.released(task, verdict, now)
-        ]
-        if writes:
-            self._store.write(writes)
-
-    def _more_will_end(self) -> bool:
-        """Whether short jobs that ended may wait for others, so that one round trip is about many.
-
-        Not when an executor may be without a job meanwhile: those in line are there to be given out.
-        """
-        if not self._line or len(self._finished) >= HOLD_LIMIT:
-            return False
-        return self._clock.monotonic() < self._settle_by
+        self._ends.forget_released()
 
     def _look_ahead(self, session: Session, queues: Iterable[str]) -> None:
         """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
@@ -926,7 +613,7 @@ class Supervisor:
             self._pace[queue] = PATIENCE
             for task in waiting[-ahead:]:
                 self._line.remove(task)
-                self._finish(task, GiveBack())
+                self._ends.add(task, GiveBack())
 
     def _sit_down_again(self) -> None:
         """Take jobs again from the singleton queues that were left to others because nothing had room here."""
@@ -949,15 +636,12 @@ class Supervisor:
                     for queue in self._queues:
                         self._session.stop(queue)
         if self._session is None:
-            self._finished.clear()  # nobody to tell: what we held is delivered to others
+            self._ends.clear()  # nobody to tell: what we held is delivered to others
         for executor in self.pool.executors.values():
             if executor.queued:
                 self.pool.take_back(executor)
-        waiting = [*self._line.clear(), *self._suspects, *self._arrived, *self._keyless]
-        for gathered in (self._suspects, self._arrived, self._keyless):
-            gathered.clear()
-        for task in waiting:
-            self._finish(task, GiveBack())
+        for task in self._lobby.clear():
+            self._ends.add(task, GiveBack())
         if now >= self._stop_by:
             self._stop_by = now + 5.0
             for _, task in self.pool.tasks():
@@ -976,25 +660,3 @@ class Supervisor:
         self._guard.stop()
         self.pool.close()
         self._ears.close()
-
-
-def _is_small(task: Task, verdict: Verdict) -> bool:
-    """Whether little is lost if this worker dies before it tells: the job was short, and nothing comes after it."""
-    seconds = task.kind.seconds
-    plain = isinstance(verdict, Complete) and not verdict.staged and not task.suspect
-    return plain and seconds is not None and seconds < SHORT
-
-
-def _readable_part(delivery: Delivery) -> Head:
-    """As much of a head as there is in a message that can't be used."""
-    try:
-        id = only_id(delivery.id, delivery.headers)
-    except MessageError:
-        id = ""  # which of the two jobs it was nobody knows: neither has ended
-    try:
-        head = decode_head(delivery.headers)
-    except MessageError:
-        lock = Lock.of(delivery.headers, id, delivery.queue)  # it holds its key although it can't be read
-        key = lock.key if lock else None
-        head = Head(id="?", type=str(delivery.headers.get("type") or ""), unique=key, unique_until="turn")
-    return replace(head, id=id or new_id())
