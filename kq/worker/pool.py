@@ -5,6 +5,7 @@ No broker and no policy here: a pool is given tasks and says how each execution 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ from kq.worker.limits import Limits, tasks_of
 from kq.worker.slate import Written
 from kq.worker.task import Kind, Task, kind_of
 from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spawned
+
+log = logging.getLogger("kq.worker")
 
 PoolKind: TypeAlias = Literal["process", "thread", "async"]
 
@@ -274,7 +277,23 @@ class Pool:
         """All tasks that executors have."""
         return tasks_of(self.executors)
 
+    def dump(self) -> None:
+        """Log what runs where, and let every executor print its stacks."""
+        now = self._clock.monotonic()
+        for executor, task in self.tasks():
+            state = f"running for {now - task.started:.1f} s" if task.started else "waiting"
+            log.warning("executor %s: %s %s %s", executor.pid, task.head.type, task.head.id, state)
+        for executor in self.executors.values():
+            executor.dump()
+
     # Ending.
+
+    def kill_stuck(self) -> None:
+        """Kill the executor whose job has run longest."""
+        started = [(executor, task) for executor, task in self.tasks() if task.started]
+        if started:
+            executor, task = min(started, key=lambda each: each[1].started)
+            executor.kill(task)
 
     def kill_all(self) -> None:
         """End every executor at once; replacements come when their exits are reported."""

@@ -177,8 +177,8 @@ class Worker:
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
             signal.SIGHUP: self._try_new_code,
-            signal.SIGUSR1: supervisor.dump,
-            signal.SIGUSR2: supervisor.kill_stuck,
+            signal.SIGUSR1: supervisor.pool.dump,
+            signal.SIGUSR2: supervisor.pool.kill_stuck,
         }
 
         def on_signal(number: int, at: FrameType | None) -> None:

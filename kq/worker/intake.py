@@ -1,0 +1,248 @@
+"""What is taken from the broker: how many jobs of each queue, when it is asked for them, and what goes back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+
+from kq.broker import Session
+from kq.clock import Clock
+from kq.errors import BrokerError
+from kq.worker.ears import NOBODY, Ears
+from kq.worker.ends import HOLD_LIMIT
+from kq.worker.line import Line
+from kq.worker.pool import Pool
+from kq.worker.task import Task
+
+#: How far ahead of its executors a worker takes jobs: so many seconds' worth, and at most so many jobs.
+AHEAD_SECONDS = 0.05
+AHEAD_LIMIT = 2 * HOLD_LIMIT
+#: So many times the broker is asked for jobs before something else has its turn.
+DRAINS = 16
+#: Seconds after which a worker that has no room, but jobs in line, listens to the broker again.
+DEAF = 0.02
+#: Seconds that a job which was taken ahead waits here at most, if it can run elsewhere.
+PATIENCE = 1.0
+
+
+class Intake:
+    """That of one worker. Jobs that take long are taken when there is a slot for them; short ones ahead of that."""
+
+    def __init__(self, queues: Mapping[str, int], pool: Pool, line: Line, ears: Ears, clock: Clock) -> None:
+        #: The queues, and how many jobs of each may run at a time.
+        self.queues: dict[str, int] = dict(queues)
+        #: Whether the broker is to be asked at once.
+        self.drain_now = False
+        self._singletons: Set[str] = frozenset()  # those of which one job runs at a time, everywhere
+        self._pool, self._line, self._ears = pool, line, ears
+        self._clock = clock
+        self._session: Session | None = None
+        self._paused: Collection[str] = ()
+        self._ending = False
+        self._held: dict[str, int] = {}
+        self._limits: dict[str, int] = {}
+        self._pace: dict[str, float] = {}  # seconds that a job of each queue takes, a moving mean
+        self._stuck: set[str] = set()  # queues of which nothing is taken until a job of theirs has ended
+        self._watched: tuple[int, float | None] | None = None
+        self._next_look = 0.0
+
+    # From one session to the next.
+
+    def begin(self) -> None:
+        """The application is known: see what queues there are."""
+        if not self.queues:
+            self.queues = dict.fromkeys(self._pool.queues, self._pool.size)
+        self._singletons = self._pool.singletons & self.queues.keys()
+        self.queues.update(dict.fromkeys(self._singletons, 1))
+        self._line.limits = self.queues
+
+    def anew(self) -> Mapping[str, int]:
+        """Nothing is held; returns how many jobs of each queue a new session may deliver before one is settled."""
+        self._held = dict.fromkeys(self.queues, 0)
+        self._limits = dict(self.queues)
+        self._stuck.clear()
+        return self._limits
+
+    def join(self, session: Session) -> None:
+        """Take jobs from this session."""
+        self._session = session
+        self.drain_now = True
+
+    def leave(self) -> None:
+        """The session is over."""
+        self._session = self._watched = None
+
+    def forget(self) -> None:
+        """The broker did not answer: nobody knows what it would have woken us for."""
+        self._watched, self.drain_now = None, True
+
+    def heed(self, paused: Collection[str]) -> None:
+        """Take jobs from all queues but these."""
+        self._paused = paused
+        for queue in self.queues:
+            self._open_or_close(queue)
+        self.drain_now = True  # a queue that was closed may have jobs
+
+    def end(self) -> None:
+        """Take no more ahead, and open no queue; close() follows."""
+        self._ending = True
+
+    def close(self) -> None:
+        """Take nothing more. May be repeated."""
+        if self._limits:
+            self._limits = {}
+            if self._session is not None:
+                with contextlib.suppress(BrokerError):
+                    for queue in self.queues:
+                        self._session.stop(queue)
+
+    # Taking.
+
+    @property
+    def descriptor(self) -> int:
+        """What of the broker to listen to; NOBODY when it is asked at once, or would wake us for nothing.
+
+        What was said to it since the last watch() may have closed the descriptor; then it is asked at once.
+        """
+        return NOBODY if self._watched is None or self.drain_now else self._watched[0]
+
+    @property
+    def due(self) -> float:
+        """When to ask the broker although it does not call, monotonic."""
+        if self.drain_now:
+            return 0.0
+        return float("inf") if self._watched is None or self._watched[1] is None else self._watched[1]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to ask the broker."""
+        return self.drain_now or self._clock.monotonic() >= self.due
+
+    def came(self, queue: str) -> None:
+        """A job of queue was delivered."""
+        self._held[queue] += 1
+
+    def drain(self, begin: Callable[[], None]) -> None:
+        """Let the broker deliver what it has, while there is room. begin: lets what came begin meanwhile."""
+        assert self._session is not None
+        self.drain_now = False
+        if self._ending:
+            self.drain_now = self._session.drain()
+            return
+        for _ in range(DRAINS):
+            more = self._session.drain()
+            begin()
+            if not more or not self._has_room():
+                return
+        self.drain_now = True
+
+    def watch(self) -> None:
+        """Let the broker wake us, unless jobs that are here will do so first and there is no room for others.
+
+        To ask a broker for that, and to take it back at the next reserve, can cost as much as the reserve itself.
+        """
+        assert self._session is not None
+        if self._line and not self._has_room() and not self.is_due:
+            self._watched = NOBODY, self._clock.monotonic() + DEAF
+            return
+        descriptor, due = self._session.watch()
+        self._ears.renew()
+        self._watched = descriptor, None if due is None else self._clock.monotonic() + due
+
+    def settled(self, tasks: Iterable[Task]) -> None:
+        """The broker was told that tasks have ended: there is room for others."""
+        full = any(self._held[queue] >= limit for queue, limit in self._limits.items())
+        queues = set[str]()
+        for task in tasks:
+            queue, seconds = task.delivery.queue, task.kind.seconds
+            queues.add(queue)
+            self._held[queue] -= 1
+            if seconds is not None:
+                pace = self._pace.get(queue, seconds)
+                self._pace[queue] = pace + 0.2 * (seconds - pace)
+        self._look_ahead(queues)
+        if full:
+            self.drain_now = True  # there is room where there was none
+        elif not self.drain_now:
+            self.watch()  # as before: nothing can have come that does not wake us
+
+    def _has_room(self) -> bool:
+        return any(self._held[queue] < limit for queue, limit in self._limits.items())
+
+    def _look_ahead(self, queues: Iterable[str]) -> None:
+        """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
+        if self._ending or self._session is None:
+            return
+        for queue in queues:
+            if queue in self._singletons:
+                continue
+            seconds = self._pace.get(queue)
+            slots = self.queues[queue]
+            ahead = 0 if seconds is None else min(AHEAD_LIMIT, int(slots * AHEAD_SECONDS / max(seconds, 1e-6)))
+            # Powers of two, so that the limit changes seldom.
+            limit = slots + (1 << ahead.bit_length() >> 1 if ahead else 0)
+            if limit != self._limits[queue]:
+                self._session.prefetch(queue, limit)
+                self._limits[queue] = limit
+            if queue in self._stuck and self._jobs_of(queue) < slots:
+                self._stuck.discard(queue)
+                self._open_or_close(queue)
+
+    def _open_or_close(self, queue: str) -> None:
+        """Take jobs from queue, or do not."""
+        if self._session is None:
+            return
+        if self._ending or queue in self._paused or queue in self._stuck:
+            self._session.stop(queue)
+        else:
+            self._session.resume(queue)
+
+    # Giving back.
+
+    @property
+    def next_look(self) -> float:
+        """When to look for jobs that wait too long, monotonic; infinite when none waits."""
+        return self._next_look if self._waits() else float("inf")
+
+    def let_go(self, now: float) -> Sequence[Task]:
+        """What is to go back because jobs were short, so that it was taken ahead, and now waits behind a long one.
+
+        What executors were given comes back to the line first.
+        """
+        if self._session is None or self._ending or now < self._next_look or not self._waits():
+            return ()
+        self._next_look = now + PATIENCE / 2
+        for executor in self._pool.executors.values():
+            if executor.queued and now - executor.queued[0].since >= PATIENCE:
+                self._pool.take_back(executor)
+        going = list[Task]()
+        for queue, slots in self.queues.items():
+            waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
+            # The one job of a singleton queue waits for other queues' jobs: another worker may have room for it.
+            ahead = len(waiting) if queue in self._singletons else min(len(waiting), self._jobs_of(queue) - slots)
+            if ahead <= 0:
+                continue
+            self._stuck.add(queue)
+            self._open_or_close(queue)
+            self._pace[queue] = PATIENCE
+            for task in waiting[-ahead:]:
+                self._line.remove(task)
+                going.append(task)
+        return going
+
+    def sit_down_again(self) -> None:
+        """Take jobs again from the singleton queues that were left to others because nothing had room here."""
+        left = self._stuck & self._singletons
+        if left and self._session is not None and not self._line and self._pool.rooms():
+            self._stuck -= left
+            for queue in left:
+                self._open_or_close(queue)
+
+    def _waits(self) -> bool:
+        """Whether jobs are here that have not begun."""
+        return bool(self._line) or any(executor.queued for executor in self._pool.executors.values())
+
+    def _jobs_of(self, queue: str) -> int:
+        """How many jobs of queue run or wait here."""
+        tasks = [*self._line, *(task for _, task in self._pool.tasks())]
+        return sum(task.delivery.queue == queue for task in tasks)
