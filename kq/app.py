@@ -4,73 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import difflib
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
-from kq.clock import age, new_id
+from kq.clock import new_id
 from kq.config import Alerts, Config, load
 from kq.context import current_job
 from kq.effect import Effect
-from kq.errors import ConfigError, MessageError
+from kq.errors import ConfigError
 from kq.event import Event
 from kq.events import Herald, Mouth, Tells
 from kq.failure import Failures, classified
 from kq.handle import Handle
-from kq.job import FALLBACKS, Job, Settings
+from kq.job import Job, Settings
 from kq.jobtype import AsyncJobType, JobType
 from kq.ledger import KEEP
-from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
+from kq.message import Envelope
 from kq.observer import Observer, Observers
 from kq.once import OnDoubt
 from kq.outcome import OnLost, OnTimeout, Rules
-from kq.policy import YEAR, RetryPolicy
+from kq.policy import RetryPolicy
+from kq.registry import DEFAULT_QUEUE, DEFAULT_TIMEOUT, Decorator, JobOptions, Registry, check_keep
 from kq.standing import Hearing, listens
 from kq.state import open_store
 from kq.state.store import Store
-from kq.unique import ByArguments, Key, Unique, unique_of
+from kq.transaction import Transaction
+from kq.unique import Key, Unique, unique_of
 from kq.units import parse_duration
 from kq.url import Address, parse, redact
+from kq.writer import Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
-#: Seconds that an attempt may take when nobody says.
-DEFAULT_TIMEOUT = 1800.0
-#: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
-FRESH = 1.0
-
-
-class JobOptions(TypedDict, total=False):
-    """What App.job and App.effect both take."""
-
-    name: str
-    queue: str
-    priority: int
-    timeout: float
-    unique: Key | Unique
-    retry_policy: RetryPolicy
-    singleton: bool
-    failures: Failures
-    on_timeout: OnTimeout
-    on_lost: OnLost
-    max_lost: int
-    max_infra: int
-    keep: float
-    fallback: Sequence[JobType[..., Any] | str]
 
 
 class App:
@@ -109,14 +86,15 @@ class App:
             raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
         if submit_timeout is not None and submit_timeout <= 0:
             raise ConfigError(f"submit_timeout {submit_timeout} s is too short; use more than 0 s, 5 s by default")
-        _check_keep(keep)
+        check_keep(keep)
         self.name = name
         self.version = version
         self.defaults = Settings(queue=queue, priority=priority, timeout=timeout, retry_policy=retry_policy)
         self.rules = Rules(retry_policy, classified(failures), max_lost=max_lost, max_infra=max_infra)
-        self.jobs: dict[str, JobType[..., Any]] = {}
+        self._registry = Registry(self, self.defaults, self.rules)
+        self.jobs = self._registry.types
         #: The queues of which one job runs at a time.
-        self.singletons: set[str] = set()
+        self.singletons = self._registry.singletons
         self.observers = Observers()
         self.module = sys._getframe(1).f_globals.get("__name__", "")
         self._url = url
@@ -127,7 +105,7 @@ class App:
         self._publishing = publish_retry_policy
         self._publisher: Publishes | None = None
         self._mouth: Callable[[], Tells] | None = None
-        self._transaction: ContextVar[_Transaction | None] = ContextVar(f"kq-transaction-{name}", default=None)
+        self._transaction: ContextVar[Transaction | None] = ContextVar(f"kq-transaction-{name}", default=None)
 
     def __repr__(self) -> str:
         return f"<app {self.name} at {self.address.redacted}>"
@@ -251,6 +229,7 @@ class App:
         other._publisher = None
         other.__dict__.pop("store", None)
         other.__dict__.pop("herald", None)
+        other.__dict__.pop("_writer", None)
         return other
 
     def close(self) -> None:
@@ -289,7 +268,7 @@ class App:
         max_infra: int | None = None,
         keep: float | None = None,
         fallback: Sequence[JobType[..., Any] | str] = (),
-    ) -> _Decorator: ...
+    ) -> Decorator: ...
     def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Make a job type of a function: `@app.job` or `@app.job(queue=…)`.
 
@@ -313,8 +292,8 @@ class App:
         Raises ConfigError when the name is taken, failures names no class, or others say something else of the queue.
         """
         if function is None:
-            return _Decorator(self, options)
-        return self._register(function)
+            return Decorator(self._registry, options)
+        return self._registry.add(function)
 
     def effect(
         self,
@@ -324,7 +303,7 @@ class App:
         check: Callable[..., bool | None] | None = None,
         remember: float = KEEP,
         **options: Unpack[JobOptions],
-    ) -> _Decorator:
+    ) -> Decorator:
         """Make a job type whose jobs do something that must happen once: `@app.effect(…)` (promise C13).
 
         What was done under a key is not done again: the job completes with what was recorded then. The function may
@@ -337,69 +316,8 @@ class App:
         An error leaves a doubt too, unless it proves that nothing happened: raise kq.NotDone for that.
         Raises ValueError for an on_doubt that is none, or remember out of range.
         """
-        return _Decorator(self, dict(options), partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember))
-
-    def _register(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-        unique: Key | Unique | None = None,
-        retry_policy: RetryPolicy | None = None,
-        singleton: bool = False,
-        failures: Failures | None = None,
-        on_timeout: OnTimeout | None = None,
-        on_lost: OnLost = "retry",
-        max_lost: int | None = None,
-        max_infra: int | None = None,
-        keep: float | None = None,
-        fallback: Sequence[JobType[..., Any] | str] = (),
-    ) -> JobType[..., Any]:
-        name = name or _name_of(function)
-        if singleton and queue is None:
-            queue = name
-        settings = Settings(queue, priority, timeout=timeout, unique=unique, retry_policy=retry_policy).over(
-            self.defaults
-        )
-        rules = Rules(
-            settings.retry_policy,
-            {**self.rules.failures, **classified(failures)},
-            on_timeout,
-            on_lost,
-            self.rules.max_lost if max_lost is None else max_lost,
-            self.rules.max_infra if max_infra is None else max_infra,
-            bool(fallback),
-        )
-        _check_keep(keep)
-        if name in self.jobs:
-            raise ConfigError(f"job type {name!r} is defined twice; give one of them a name=")
-        self._check_kind(name, settings.queue or DEFAULT_QUEUE, singleton)
-        # The policy stays with the type, so that a change of code reaches jobs that already wait.
-        settings = replace(settings, retry_policy=None, timeout=None)
-        kind = AsyncJobType if asyncio.iscoroutinefunction(function) else JobType
-        limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
-        self.jobs[name] = kind(self, name, function, settings, rules, limit, keep, _names_of(fallback, name))
-        if singleton:
-            self.singletons.add(settings.queue or "")
-        return self.jobs[name]
-
-    def _check_kind(self, name: str, queue: str, singleton: bool) -> None:
-        """Raise ConfigError when a new job type says of its queue what others deny."""
-        if singleton and queue == self.defaults.queue:
-            raise ConfigError(
-                f"job type {name!r} can't make a singleton queue of {queue!r}, the app's default; name another queue=, "
-                "or none to have one of its own"
-            )
-        others = [other.name for other in self.jobs.values() if other.settings.queue == queue]
-        if others and singleton != (queue in self.singletons):
-            says, say = ("singleton=True", "nothing of the kind") if singleton else ("no singleton=True", "so")
-            raise ConfigError(
-                f"job type {name!r} says {says} of queue {queue!r}, where {others[0]!r} says {say}; "
-                "let all say it, or name another queue="
-            )
+        effect = partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember)
+        return Decorator(self._registry, dict(options), effect)
 
     def observe(self, observer: Observer) -> None:
         """Let observer be told of what is submitted and of what runs. Say it where the app is defined."""
@@ -448,7 +366,7 @@ class App:
         if outer is not None and outer.open:
             yield  # an inner transaction is part of the outer one
             return
-        transaction = _Transaction()
+        transaction = Transaction()
         token = self._transaction.set(transaction)
         try:
             yield
@@ -471,9 +389,9 @@ class App:
             for job in jobs:
                 _check_company(job)
         if transaction is not None and transaction.add(jobs):
-            return [Handle(job.id, self._queue(job), self) for job in jobs]
+            return [Handle(job.id, self._registry.queue_of(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
-        made = [self._made_unique(job) for job in jobs]
+        made = [self._writer.written(job) for job in jobs]
         if not (made and self.observers):
             return self._store(made, until)
         with self.observers.submitting([envelope for _, envelope in made]):
@@ -503,90 +421,19 @@ class App:
         if self.herald.listened:
             self.herald.say(map(_submitted, stored))
 
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(self._registry, lambda: self.store.now())
+
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job. Raises TypeError for what JSON cannot carry, MessageError when it is too large."""
-        return self._carrying(self._made_unique(job)[1])
+        return self._carrying(self._writer.written(job)[1])
 
     def _carrying(self, envelope: Envelope) -> Envelope:
         """envelope, with what observers send along."""
         if not self.observers:
             return envelope
         return replace(envelope, headers={**self.observers.carried(), **envelope.headers})
-
-    def _made_unique(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
-        """What was said of its unique key, which is text now, and its message."""
-        said = job.settings.unique
-        if said is None:
-            return None, self._message(job)
-        unique = self._keyed(unique_of(said), job)
-        if unique.conflict == "debounce" and not job.settings.delay:
-            raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
-        envelope = self._message(job)
-        headers, delay = {**envelope.headers, **unique.marks(self.store.now)}, envelope.delay
-        if unique.at_most is not None:
-            delay = min(delay, unique.at_most)
-        return unique, Envelope(envelope.id, envelope.queue, envelope.body, headers, envelope.priority, delay)
-
-    def _keyed(self, unique: Unique, job: Job[Any]) -> Unique:
-        """unique with a key that is text."""
-        key = unique.key
-        if isinstance(key, str):
-            return unique
-        known = self.jobs.get(job.type)
-        if isinstance(key, ByArguments):
-            if known is None:
-                raise ValueError(f"{job.type} is not defined here, so its arguments make no key; give it one of text")
-            return replace(unique, key=f"{job.type}:{known.signature.digest(job.args, job.kwargs, key.names)}")
-        made: object = key(*job.args, **job.kwargs)
-        if not isinstance(made, str) or not made:
-            raise TypeError(f"the unique key of {job.type} is {made!r}; its function must return some text")
-        return replace(unique, key=made)
-
-    def _message(self, job: Job[Any]) -> Envelope:
-        settings = job.settings
-        body = encode_body(job.args, job.kwargs)
-        if job.fallback:
-            body = encode_bodies([body, *(encode_body(each.args, each.kwargs) for each in job.fallback)])
-        if len(body) > BODY_LIMIT:
-            raise MessageError(
-                f"the arguments of {job.type} take {len(body):,} bytes, more than {BODY_LIMIT:,}",
-                fix="Store the data elsewhere and pass its name.",
-            )
-        policy = settings.retry_policy
-        now = time.time()
-        delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
-        if delay is not None and delay > YEAR:
-            raise ValueError(f"at {settings.at} is more than a year away; submit it later")
-        delay = max(delay or 0.0, settings.hold or 0.0)
-        head = Head(
-            id=job.id,
-            type=job.type,
-            submitted=now,
-            due=now + delay if delay else None,
-            again=age(job.id, now) > FRESH,
-            timeout=settings.timeout,
-            deadline=settings.deadline,
-            retry_policy=None if policy is None else policy.to_data(),
-            fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
-            held=bool(settings.hold),
-        )
-        priority = self.defaults.priority if settings.priority is None else settings.priority
-        return Envelope(job.id, self._queue(job), body, encode_head(head), priority or 0, delay)
-
-    def _stage(self, job: Job[Any]) -> Stage:
-        policy = job.settings.retry_policy
-        return Stage(job.type, self._queue(job), job.settings.timeout, None if policy is None else policy.to_data())
-
-    def _queue(self, job: Job[Any]) -> str:
-        """Where job goes. Raises ConfigError for one of a singleton type elsewhere than in a singleton queue."""
-        queue = job.settings.queue or self.defaults.queue or DEFAULT_QUEUE
-        known = self.jobs.get(job.type)
-        if known is not None and known.settings.queue in self.singletons and queue not in self.singletons:
-            raise ConfigError(
-                f"a job of {job.type!r}, a singleton, can't go to queue {queue!r}, where many run at a time; "
-                f"its queue is {known.settings.queue!r}"
-            )
-        return queue
 
     def _made(self, what: Job[Any] | str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Job[Any]:
         if isinstance(what, Job):
@@ -599,83 +446,6 @@ def _check_company(job: Job[Any]) -> None:
     """Raise ValueError for a job that may take the place of another: that is a step by itself."""
     if job.settings.unique is not None and unique_of(job.settings.unique).replaces:
         raise ValueError(f"{job.type} may take the place of another job, which is a step by itself; submit it alone")
-
-
-class _Transaction:
-    """The jobs that one transaction gathers, from every task and thread that it reaches, until it ends."""
-
-    def __init__(self) -> None:
-        self._jobs: list[Job[Any]] | None = []
-        self._lock = threading.Lock()
-
-    @property
-    def open(self) -> bool:
-        return self._jobs is not None
-
-    def add(self, jobs: Sequence[Job[Any]]) -> bool:
-        """Gather jobs; False when the transaction has ended."""
-        with self._lock:
-            if self._jobs is not None:
-                self._jobs += jobs
-            return self.open
-
-    def end(self) -> list[Job[Any]]:
-        """Gather no more; returns what there is."""
-        with self._lock:
-            jobs, self._jobs = self._jobs or [], None
-            return jobs
-
-
-class _Decorator:
-    """What `@app.job(…)` returns before it meets its function. effect: makes it one, from the job type's name."""
-
-    def __init__(self, app: App, options: dict[str, Any], effect: Callable[[str], Effect] | None = None) -> None:
-        for name in options:
-            if name not in JobOptions.__annotations__:
-                near = difflib.get_close_matches(name, JobOptions.__annotations__, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(JobOptions.__annotations__)}"
-                raise TypeError(f"a job type has no option {name!r}; {hint}")
-        self._app = app
-        self._options = options
-        self._effect = effect
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncJobType[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> JobType[P, R]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        if self._effect is not None:
-            function = self._effect(self._options.get("name") or _name_of(function)).of(function)
-        return self._app._register(function, **self._options)
-
-
-def _check_keep(keep: float | None) -> None:
-    if keep is not None and keep < 0:
-        raise ConfigError(f"keep {keep} s is less than nothing; use seconds, or 0 to keep no results")
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    return f"{_module_name(function)}.{function.__qualname__}"
-
-
-def _names_of(fallback: Sequence[JobType[..., Any] | str], first: str) -> list[str]:
-    """The names of the job types that run instead of first."""
-    if isinstance(fallback, str | JobType):
-        raise ConfigError(f"{first}: fallback is a list of job types; write fallback=[…]")
-    names = [each.name if isinstance(each, JobType) else each for each in fallback]
-    if first in names:
-        raise ConfigError(f"{first} can't run instead of itself; take it out of its fallback=")
-    if len(names) > FALLBACKS:
-        raise ConfigError(f"{first} has {len(names)} fallbacks, more than {FALLBACKS}; leave some out")
-    return names
-
-
-def _module_name(function: Callable[..., Any]) -> str:
-    """The function's module; for a script, its file's name, which is what a worker imports it as."""
-    if function.__module__ != "__main__":
-        return function.__module__
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    return file.rsplit("/", 1)[-1].removesuffix(".py") if file else "__main__"
 
 
 def _submitted(envelope: Envelope) -> Event:

@@ -1,0 +1,96 @@
+"""The message of a job, made when it is submitted: its head, its arguments, and the unique key that it claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kq.clock import age
+from kq.errors import MessageError
+from kq.job import Job
+from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
+from kq.policy import YEAR
+from kq.registry import Registry
+from kq.unique import ByArguments, Unique, unique_of
+
+#: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
+FRESH = 1.0
+
+
+class Writer:
+    """Writes down the jobs of one app. now: what time it is at the state store."""
+
+    def __init__(self, registry: Registry, now: Callable[[], float]) -> None:
+        self._registry = registry
+        self._now = now
+
+    def written(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
+        """What was said of the job's unique key, which is text now, and its message.
+
+        Raises TypeError for what JSON cannot carry, MessageError when it is too large.
+        """
+        said = job.settings.unique
+        if said is None:
+            return None, self._message(job)
+        unique = self._keyed(unique_of(said), job)
+        if unique.conflict == "debounce" and not job.settings.delay:
+            raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
+        envelope = self._message(job)
+        headers, delay = {**envelope.headers, **unique.marks(self._now)}, envelope.delay
+        if unique.at_most is not None:
+            delay = min(delay, unique.at_most)
+        return unique, Envelope(envelope.id, envelope.queue, envelope.body, headers, envelope.priority, delay)
+
+    def _keyed(self, unique: Unique, job: Job[Any]) -> Unique:
+        """unique with a key that is text."""
+        key = unique.key
+        if isinstance(key, str):
+            return unique
+        known = self._registry.types.get(job.type)
+        if isinstance(key, ByArguments):
+            if known is None:
+                raise ValueError(f"{job.type} is not defined here, so its arguments make no key; give it one of text")
+            return replace(unique, key=f"{job.type}:{known.signature.digest(job.args, job.kwargs, key.names)}")
+        made: object = key(*job.args, **job.kwargs)
+        if not isinstance(made, str) or not made:
+            raise TypeError(f"the unique key of {job.type} is {made!r}; its function must return some text")
+        return replace(unique, key=made)
+
+    def _message(self, job: Job[Any]) -> Envelope:
+        settings = job.settings
+        body = encode_body(job.args, job.kwargs)
+        if job.fallback:
+            body = encode_bodies([body, *(encode_body(each.args, each.kwargs) for each in job.fallback)])
+        if len(body) > BODY_LIMIT:
+            raise MessageError(
+                f"the arguments of {job.type} take {len(body):,} bytes, more than {BODY_LIMIT:,}",
+                fix="Store the data elsewhere and pass its name.",
+            )
+        policy = settings.retry_policy
+        now = time.time()
+        delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
+        if delay is not None and delay > YEAR:
+            raise ValueError(f"at {settings.at} is more than a year away; submit it later")
+        delay = max(delay or 0.0, settings.hold or 0.0)
+        head = Head(
+            id=job.id,
+            type=job.type,
+            submitted=now,
+            due=now + delay if delay else None,
+            again=age(job.id, now) > FRESH,
+            timeout=settings.timeout,
+            deadline=settings.deadline,
+            retry_policy=None if policy is None else policy.to_data(),
+            fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
+            held=bool(settings.hold),
+        )
+        priority = self._registry.defaults.priority if settings.priority is None else settings.priority
+        return Envelope(job.id, self._registry.queue_of(job), body, encode_head(head), priority or 0, delay)
+
+    def _stage(self, job: Job[Any]) -> Stage:
+        policy = job.settings.retry_policy
+        return Stage(
+            job.type, self._registry.queue_of(job), job.settings.timeout, None if policy is None else policy.to_data()
+        )
