@@ -48,7 +48,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: str
     at: float
     job: str = ""
-    flow: str = ""
     type: str = ""
     queue: str = ""
     worker: str = ""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kq.app import App
+from kq.conformance.between import Between
 from kq.conformance.contract.waiting import eventually
 from kq.context import CurrentJob, Footing
 from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
@@ -276,36 +277,21 @@ class LedgerSuite(EffectWorld):
             assert not again.due
 
 
-class Forgetful(Store):
+class Forgetful(Between):
     """A store that does each write of an effect, and loses the answer the first time."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._seen = set[Write]()
         self.lost = 0
 
-    def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        return self._store.get(keys)
-
     def write(self, writes: Sequence[Write]) -> list[bool]:
-        made = self._store.write(writes)
+        made = super().write(writes)
         if writes[0].key.startswith("effect:") and writes[0] not in self._seen:
             self._seen.add(writes[0])
             self.lost += 1
             raise StoreUnreachable("the answer was lost")
         return made
-
-    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        return self._store.scan(prefix, limit)
-
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._store.wait(key, timeout)
-
-    def now(self) -> float:
-        return self._store.now()
-
-    def close(self) -> None:
-        self._store.close()
 
 
 @pytest.mark.parametrize(

@@ -532,7 +532,7 @@ def test_each_example_is_what_it_says() -> None:
 
 def test_the_tables_name_what_the_code_knows() -> None:
     assert first_cells(section("Headers")) == [*Head.__struct_fields__, "x-delay", "x-delivery-count"]
-    assert set(event.Event.__struct_fields__) - {"flow"} <= set(first_cells(section("Events")))
+    assert set(event.Event.__struct_fields__) <= set(first_cells(section("Events")))
     names = (*event.MOVES, *event.OF_WORKERS, *event.OTHERS)
     assert [name for name in names if f"`{name}`" not in section("Events")] == []
     assert first_cells(section("History")) == list(Attempt.__struct_fields__)

@@ -17,6 +17,7 @@ from kq.app import App
 from kq.broker import Delivery, Publisher, Session, Settlement
 from kq.claim import Claims
 from kq.clock import new_id
+from kq.conformance.between import Between
 from kq.conformance.contract.waiting import eventually
 from kq.context import CurrentJob, Footing
 from kq.control import Control
@@ -376,11 +377,12 @@ def test_nobody_gets_the_handle_of_a_job_that_was_revoked_while_a_worker_had_it(
 # Calls that fail on their way.
 
 
-class FlakyStore(Store):
+class FlakyStore(Between):
     """Fails at one call: before it is made, or when its answer is on the way."""
 
     def __init__(self, store: Store, at: int, before: bool, rides: bool) -> None:
-        self._store, self.left, self._before, self._rides = store, at, before, rides
+        super().__init__(store)
+        self.left, self._before, self._rides = at, before, rides
         self.timeout = 0.05
 
     def _call(self, call: Callable[[], Any]) -> Any:
@@ -402,15 +404,6 @@ class FlakyStore(Store):
 
     def rider(self, writes: Sequence[Write]) -> Rider | None:
         return self._store.rider(writes) if self._rides else None
-
-    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        return self._store.scan(prefix, limit)
-
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._store.wait(key, timeout)
-
-    def now(self) -> float:
-        return self._store.now()
 
     def close(self) -> None: ...
 

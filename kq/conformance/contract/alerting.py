@@ -16,6 +16,7 @@ import pytest
 
 from kq.app import App
 from kq.broker import BURIED, Publisher
+from kq.conformance.between import Between
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import NAME, Jobs
@@ -205,30 +206,22 @@ class _Publisher(Publisher):
         """It is the other app's."""
 
 
-class _Store(Store):
+class _Store(Between):
     def __init__(self, store: Store, say: Callable[[], None]) -> None:
-        self._store, self._say = store, say
+        super().__init__(store)
+        self._say = say
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         self._say()
-        return self._store.get(keys)
+        return super().get(keys)
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         self._say()
-        return self._store.write(writes)
-
-    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        return self._store.scan(prefix, limit)
+        return super().write(writes)
 
     def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
         self._say()
-        return self._store.gather(prefixes, limit)
-
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._store.wait(key, timeout)
-
-    def now(self) -> float:
-        return self._store.now()
+        return super().gather(prefixes, limit)
 
     def close(self) -> None:
         """It is the other app's."""

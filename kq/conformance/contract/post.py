@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from kq.app import App
+from kq.conformance.between import Between
 from kq.conformance.contract.jobs import QUEUE
 from kq.jobtype import JobType
 from kq.ledger import Entry
 from kq.mail import mailer
 from kq.policy import Fixed
-from kq.state.store import Gathered, Store, Write
+from kq.state.store import Store, Write
 
 WHERE = f"{__name__}:app"
 #: The environment variables that say where the mail server is, and the referee.
@@ -29,35 +30,17 @@ SERVER, REFEREE = "KQ_CONTRACT_MAIL", "KQ_CONTRACT_REFEREE"
 MANY = 1_000_000
 
 
-class Told(Store):
+class Told(Between):
     """A store that tells the referee what is about to be asked of it, and what was."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         key = keys[0] if keys else ""
         with _told("look" if key.startswith("effect:") else "", key):
-            return self._store.get(keys)
+            return super().get(keys)
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         with _told(*_step(writes)):
-            return self._store.write(writes)
-
-    def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
-        return self._store.scan(prefix, limit)
-
-    def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
-        return self._store.gather(prefixes, limit)
-
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._store.wait(key, timeout)
-
-    def now(self) -> float:
-        return self._store.now()
-
-    def close(self) -> None:
-        self._store.close()
+            return super().write(writes)
 
 
 class ToldApp(App):
