@@ -17,10 +17,11 @@ from rich.console import Console
 
 from kq.cli.monitor.board import Picture, Size, render
 from kq.cli.monitor.ink import width_of, wrapped
+from kq.cli.monitor.panes import progress
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
-from kq.snapshot import DoubtRow, Paused, Snapshot
-from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT
+from kq.snapshot import DoubtRow, Paused, Progress, Snapshot
+from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT, running
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
 KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
@@ -174,6 +175,16 @@ def test_what_is_cut_says_how_much_there_is_more() -> None:
     chosen = Ui(pane="failures", spots={"failures": Spot(BILL.name)})
     assert "more lines: Enter" in seen(chosen, Size(160, 45))
     assert "more lines: ↓" in seen(Ui(helping=True), Size(80, 24))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n", "of", "told"),
+    [(30.0, 25, 100, "25/100 ~1m30s"), (1.0, 25, 100, ""), (30.0, 9, 9, ""), (30.0, 9, 0, "")],
+)
+def test_how_long_the_rest_takes_is_told_when_it_can_be_said(seconds: float, n: float, of: float, told: str) -> None:
+    job = running("1", "t", "q", seconds, Progress(n=n, of=of))
+    seen = "".join(piece.text for piece in progress(job))
+    assert seen.endswith(told) if told else "~" not in seen
 
 
 def test_a_narrow_screen_tells_what_becomes_of_jobs_and_as_much_of_an_error_as_it_can() -> None:

@@ -35,6 +35,8 @@ from kq.units import format_duration, format_size
 #: Seconds that a job may have been ready before it is worth a look, and before it is a matter of concern.
 SOME_TIME, LONG = 5.0, 60.0
 WAIT_CHART = 16
+#: Seconds that a job has run before it is told how long the rest may take.
+SURE = 2.0
 #: Ids are long: they are shown where texts have room beside them.
 ROOMY = 130
 
@@ -266,7 +268,7 @@ def _oldest(row: WorkerRow) -> RunningRow | None:
 
 
 def progress(job: RunningRow) -> Line:
-    """How far it says it is."""
+    """How far it says it is, and how long the rest takes if it goes on so."""
     done = job.progress
     if done is None:
         return []
@@ -276,6 +278,8 @@ def progress(job: RunningRow) -> Line:
         if done.of
         else [Segment(f"{done.n:g}", PLAIN)]
     )
+    if 0 < done.n < done.of and job.seconds >= SURE:
+        line.append(Segment(f" ~{whole(job.seconds * (done.of - done.n) / done.n)}", DIM))
     return [*line, said(f" {done.text}", DIM)] if done.text else line
 
 
