@@ -146,8 +146,12 @@ def answer_key(token: str, worker: str) -> str:
 
 
 def begun_key(job: str, effect: str = "") -> str:
-    """Where it is noted that job has begun the side effect whose key's digest that is; of all of them, a prefix."""
-    return f"begun:{job}:{effect}"
+    """Where it is noted that job has begun the side effect whose key's digest that is; of all of them, a prefix.
+
+    Of many families by the job's digest: a store may look through a whole one to find what begins with a prefix, and a
+    month has millions of these.
+    """
+    return f"begun-{hashlib.sha256(job.encode()).hexdigest()[:3]}:{job}:{effect}"
 
 
 def audit_key(at: float, act: str) -> str:

@@ -20,7 +20,7 @@ from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Ledger
 from kq.mail import mailer
 from kq.once import Once, OnDoubt
-from kq.record import lease_key
+from kq.record import begun_key, lease_key
 from kq.state import Store
 from kq.state.store import StoreUnreachable, Write
 
@@ -266,6 +266,19 @@ class LedgerSuite(EffectWorld):
         with self.once():
             pass
         assert [entry.key for entry in self.ledger.entries(self.prefix)] == [self.key]
+
+    def test_what_a_job_has_begun_is_found_at_once_beside_what_all_others_have(self) -> None:
+        for batch in range(20):
+            jobs = [f"{self.prefix}-{batch}-{number}" for number in range(1000)]
+            self.store.write([Write(begun_key(job, "other"), b"{}", 60.0) for job in jobs])
+        with self.once("a"):
+            pass
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            assert [entry.key for entry in self.ledger.begun("a")] == [self.key]
+            took.append(time.perf_counter() - began)
+        assert min(took) < 0.03
 
     def test_a_long_key_is_found_too(self) -> None:
         self.prefix += "x" * 500
