@@ -81,7 +81,7 @@ class Jobs:
         self.sole_async = app.job(name="sole_async", queue=sole, singleton=True)(alone_async)
         deed_again = Fixed(delay=0.1, retries=3)
         self.deed = app.effect(name="deed", key=about, retry_policy=deed_again)(deed)
-        self.deed_final = app.effect(name="deed_final", key=about, timeout=1, on_timeout="bury")(deed)
+        self.deed_final = app.effect(name="deed_final", key=about, timeout=3, on_timeout="bury")(deed)
         self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
         self.deed_skip = app.effect(name="deed_skip", key=about, on_doubt="skip")(deed)
         self.deed_checked = app.effect(name="deed_checked", key=about, check=happened)(deed)
