@@ -129,10 +129,10 @@ def test_what_lies_buried_is_found_mended_and_kicked(
     browser.write('.edit textarea[name="args"]', '["bob", "***"]')
     browser.write('.edit input[name="reason"]', "misspelt")
     browser.click(".edit button")
-    sees(browser, "edited args.0", ".banner.note")
+    sees(browser, "edited args.0", ".told")
     browser.click('details:has(form[action$="/kick"]) > summary')
     browser.click('form[action$="/kick"] button')
-    sees(browser, f"kicked {ids['buried']}", ".banner.note")
+    sees(browser, f"kicked {ids['buried']}", ".told")
     job = control.job(ids["buried"])
     assert job is not None
     assert (job.state.value, job.args) == ("ready", ["bob", "s3cret"])
@@ -167,11 +167,11 @@ def test_without_scripts_all_works_too(browser: Chromium, page: str, ids: dict[s
     browser.open(f"{page}/jobs?state=buried")
     browser.click(f'input[value="{ids["buried"]}"]')
     browser.click('#bulk button[formaction="/jobs/kick"]')
-    sees(browser, f"kicked {ids['buried']}", ".banner.note")
+    sees(browser, f"kicked {ids['buried']}", ".told")
     browser.open(f"{page}/queues/doors")
     browser.click("details:has(form[action$='/pause']) > summary")
     browser.click("form[action$='/pause'] button")
-    sees(browser, "paused queue doors", ".banner.note")
+    sees(browser, "paused queue doors", ".told")
 
 
 def test_all_that_are_shown_are_ticked_at_once(
@@ -181,7 +181,7 @@ def test_all_that_are_shown_are_ticked_at_once(
     browser.click("#all")
     browser.click("#bulk details:has([formaction$='/rm']) > summary")
     browser.click("#bulk button[formaction$='/rm']")
-    sees(browser, "deleted 2 jobs", ".banner.note")
+    sees(browser, "deleted 2 jobs", ".told")
 
 
 def test_who_signs_in_stays_and_goes(browser: Chromium, guarded: Site, ids: dict[str, str]) -> None:

@@ -173,6 +173,16 @@ def test_what_lives_comes_alone_when_the_page_asks_again(open_page: Browser, job
     assert 'hx-get="/queues" hx-trigger="every 2s, poll"' in whole
 
 
+def test_the_api_is_shown_with_all_that_may_be_said(open_page: Browser) -> None:
+    said = words(open_page.get("/api"))
+    assert (
+        "POST /jobs Submit a job. Takes the role edit. type The name of its job type. string; it must be said" in said
+    )
+    assert "Only jobs in this state. ready, delayed, retrying" in said
+    assert "At most so many. integer; 100 when it is not said" in said
+    assert "curl" in said
+
+
 def test_what_is_not_there_is_said(open_page: Browser) -> None:
     for path, told in (("/queues/nobody", "no queue"), ("/jobs/nobody", "no job"), ("/jobs?limit=0", "limit can")):
         answer = open_page.get(path)
