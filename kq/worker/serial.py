@@ -35,6 +35,7 @@ def run_serially(bench: Workbench) -> None:
         value: Any = None
         try:
             current = run.seq
+            interrupt(signal.SIGUSR1, None)  # it may have come while nothing was here that it was meant for
             job_type, args, kwargs = execution.prepare()
             value = job_type.function(*args, **kwargs)
             if job_type.asynchronous:
