@@ -88,16 +88,17 @@ class Unique:
             return None if self.conflict in ("join", "reject") else "turn"
         return self.until
 
-    def marks(self, now: Callable[[], float]) -> dict[str, Any]:
-        """What the job's message says of it, whose key is text by now. now: reads the state store's clock."""
-        marks: dict[str, Any] = {"unique": self.key}
-        if (holds := self.holds) is not None:
-            marks["unique_until"] = holds
-        if self.period is not None or self.at_most is not None:
-            instant = now()
-            ends = {"unique_at_least": self.period, "unique_at_most": self.at_most}
-            marks |= {name: instant + seconds for name, seconds in ends.items() if seconds is not None}
-        return marks
+
+def marks_of(unique: Unique, now: Callable[[], float]) -> dict[str, Any]:
+    """What a job's message says of unique, whose key is text by now. now: reads the state store's clock."""
+    marks: dict[str, Any] = {"unique": unique.key}
+    if (holds := unique.holds) is not None:
+        marks["unique_until"] = holds
+    if unique.period is not None or unique.at_most is not None:
+        instant = now()
+        ends = {"unique_at_least": unique.period, "unique_at_most": unique.at_most}
+        marks |= {name: instant + seconds for name, seconds in ends.items() if seconds is not None}
+    return marks
 
 
 def unique_of(said: Key | Unique) -> Unique:

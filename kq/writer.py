@@ -13,7 +13,7 @@ from kq.job import Job
 from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
 from kq.policy import YEAR
 from kq.registry import Registry
-from kq.unique import ByArguments, Unique, unique_of
+from kq.unique import ByArguments, Unique, marks_of, unique_of
 
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0
@@ -38,7 +38,7 @@ class Writer:
         if unique.conflict == "debounce" and not job.settings.delay:
             raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
         envelope = self._message(job)
-        headers, delay = {**envelope.headers, **unique.marks(self._now)}, envelope.delay
+        headers, delay = {**envelope.headers, **marks_of(unique, self._now)}, envelope.delay
         if unique.at_most is not None:
             delay = min(delay, unique.at_most)
         return unique, Envelope(envelope.id, envelope.queue, envelope.body, headers, envelope.priority, delay)

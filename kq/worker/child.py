@@ -21,6 +21,7 @@ from kq.failure import Failure
 from kq.message import travelling
 from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
 from kq.record import RESULT_LIMIT
+from kq.worker.gates import Gates
 from kq.worker.slate import NOTHING, Written
 from kq.worker.task import Task
 from kq.worker.wire import (
@@ -48,7 +49,7 @@ FRAME_LIMIT = RESULT_LIMIT + STAGED_SIZE + 256 * 1024
 class Executor:
     """One child process. signalled: a signal interrupts its job; else it is told which of them to interrupt.
 
-    tasks: by seq, all that it was given; active: how many of them have a slot; queued: those that have none yet.
+    tasks: by seq, all that it was given; active: how many of them have a slot; queued: those that get the next ones.
     """
 
     number: int
@@ -63,6 +64,9 @@ class Executor:
     tasks: dict[int, Task] = field(default_factory=dict)
     active: int = 0
     queued: deque[Task] = field(default_factory=deque)
+    limits: dict[str, int] = field(default_factory=dict)  # of queues: how many of their jobs it runs at a time
+    gates: Gates[Task] = field(default_factory=Gates)  # with those that wait for a job of their queue to end
+    moment: tuple[float, float] = (0.0, 0.0)  # when it last began with some
     frames: Frames = field(default_factory=partial(Frames, FRAME_LIMIT))
     unsent: bytearray = field(default_factory=bytearray)
     leaving: bool = False
@@ -81,34 +85,55 @@ class Executor:
 
     # What it is given.
 
-    def give(self, tasks: Sequence[Task]) -> None:
-        """Note that it is to run tasks, in this order; send() says so."""
+    def give(self, tasks: Sequence[Task], limit: int = 0) -> None:
+        """Note that it is to run tasks, in this order; run() says so. limit: of their queue, or 0."""
+        if limit and self.slots > 1:
+            self.limits[tasks[0].delivery.queue] = limit
         for task in tasks:
             self.seq += 1
             task.seq = self.seq
             self.tasks[task.seq] = task
-            self.queued.append(task)
+            if self.gates.enter(task, task.delivery.queue, self.limits.get(task.delivery.queue, 0)):
+                self.queued.append(task)
 
     def run(self, tasks: Sequence[Task], worker: str, *, observed: bool) -> None:
         """Let it run tasks, which it was given. worker: whose they are; observed: by somebody who asks for more."""
-        runs = [_run(task, observed=observed) for task in tasks]
+        runs = [_run(task, self.limits.get(task.delivery.queue, 0), observed=observed) for task in tasks]
         self.claims.offer(run.seq for run in runs)
         self.send(Order(runs, worker=worker))
 
     def begins(self, now: float, instant: float) -> Iterator[Task]:
         """Those tasks that have a slot now, which begin. now, instant: the same moment, monotonic and as an instant."""
+        self.moment = now, instant
         while self.queued and self.active < self.slots:
             task = self.queued.popleft()
-            task.started, task.began = now, instant
+            task.started, task.began = self.moment
             self.active += 1
             yield task
+
+    @property
+    def behind(self) -> Task | None:
+        """The first of its tasks that has no slot yet."""
+        return next((task for task in self.tasks.values() if not task.started), None)
 
     def take_back(self) -> list[Task]:
         """What it was given and has not begun, and now will not."""
         tasks = [self.tasks.pop(seq) for seq in sorted(self.claims.take_back())]
-        self.active -= sum(task.started > 0 for task in tasks)
+        queued = {task.seq for task in self.queued}
         self.queued = deque(task for task in self.queued if task.seq in self.tasks)
+        for task in tasks:
+            if task.started or task.seq in queued:
+                self._leaves(task)
         return tasks
+
+    def _leaves(self, task: Task) -> None:
+        """It has ended, or will not begin: its slot is free, and another of its queue may follow."""
+        queue = task.delivery.queue
+        self.active -= task.started > 0
+        while (following := self.gates.leave(queue, self.limits.get(queue, 0))) is not None:
+            if following.seq in self.tasks:  # else it was taken back
+                self.queued.append(following)
+                return
 
     def send(self, order: Order) -> None:
         data = frame(order)
@@ -154,7 +179,12 @@ class Executor:
         task = self.tasks.pop(ended.seq, None)
         if task is not None:
             self.finished += 1
-            self.active -= 1
+            if not task.started:  # what came before it in our order came after it in that of the executor
+                with contextlib.suppress(ValueError):
+                    self.queued.remove(task)
+                task.started, task.began = self.moment
+                self.active += 1
+            self._leaves(task)
             task.kind.took(ended.took)
             task.log = ended.log
         return task
@@ -247,7 +277,7 @@ def how_it_ended(status: int | None) -> str:
     return f"exit code {os.WEXITSTATUS(status)}"
 
 
-def _run(task: Task, *, observed: bool) -> Run:
+def _run(task: Task, limit: int, *, observed: bool) -> Run:
     delivery, head = task.delivery, task.head
     return Run(
         task.seq,
@@ -258,6 +288,7 @@ def _run(task: Task, *, observed: bool) -> Run:
         task.counters.attempts + 1,
         task.timeout,
         head.degraded_by,
+        limit,
         _circumstances(task) if observed else None,
     )
 

@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from kq.worker.execution import Execution
+from kq.worker.gates import Gates
 from kq.worker.threads import Aim, execute
 from kq.worker.wire import Frames, Order, Run
 from kq.worker.workbench import Workbench
@@ -32,9 +33,9 @@ class _Loop:
         self._plain: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
         self._in_threads = 0  # jobs there
         self._threads = 0
-        self._back: deque[tuple[int, bytes]] = deque()  # what has ended there: its slot, and what to tell
+        self._back: deque[tuple[int, Run, bytes]] = deque()  # what has ended there: its slot, and what to tell
         self._called = False  # whether the loop knows that something is back
-        self._aim = Aim()
+        self._aim, self._gates = Aim(), Gates[Run]()
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
@@ -63,7 +64,7 @@ class _Loop:
         self._flush()
 
     def _obey(self, order: Order) -> None:
-        self._waiting += order.run
+        self._waiting += (run for run in order.run if self._gates.enter(run, run.queue, run.limit))
         self._start()
         if order.interrupt:
             self._aim.interrupt(order.interrupt)
@@ -74,6 +75,7 @@ class _Loop:
         while self._free and self._waiting:
             run = self._waiting.popleft()
             if not self._bench.may_begin(run):
+                self._leave(run)
                 continue
             slot = self._free.pop()
             self._bench.page.mark(slot, run.seq)
@@ -94,7 +96,7 @@ class _Loop:
         except BaseException as raised:
             error = raised
         execution.end_if_forked(error)
-        self._ended(slot, execution.end(value, self._aim.end(run.seq, error)))
+        self._ended(slot, run, execution.end(value, self._aim.end(run.seq, error)))
 
     # Plain functions.
 
@@ -110,7 +112,7 @@ class _Loop:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
             run, slot = self._plain.get()
-            self._back.append((slot, execute(self._bench, self._aim, loops, slot, run)))
+            self._back.append((slot, run, execute(self._bench, self._aim, loops, slot, run)))
             # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
             if not self._called:
                 self._called = True
@@ -124,8 +126,13 @@ class _Loop:
 
     # Ends.
 
-    def _ended(self, slot: int, data: bytes) -> None:
+    def _leave(self, run: Run) -> None:
+        if (following := self._gates.leave(run.queue, run.limit)) is not None:
+            self._waiting.append(following)
+
+    def _ended(self, slot: int, run: Run, data: bytes) -> None:
         """Tell of the end of the job in slot, together with others of this round of the loop."""
+        self._leave(run)
         self._told.append(slot)
         self._out += data
         if not self._flushing:

@@ -213,7 +213,7 @@ class Intake:
             return ()
         self._next_look = now + PATIENCE / 2
         for executor in self._pool.executors.values():
-            if executor.queued and now - executor.queued[0].since >= PATIENCE:
+            if (behind := executor.behind) is not None and now - behind.since >= PATIENCE:
                 self._pool.take_back(executor)
         going = list[Task]()
         for queue, slots in self.queues.items():
@@ -240,7 +240,7 @@ class Intake:
 
     def _waits(self) -> bool:
         """Whether jobs are here that have not begun."""
-        return bool(self._line) or any(executor.queued for executor in self._pool.executors.values())
+        return bool(self._line) or any(executor.behind for executor in self._pool.executors.values())
 
     def _jobs_of(self, queue: str) -> int:
         """How many jobs of queue run or wait here."""

@@ -17,7 +17,6 @@ class Line:
         self.limits: dict[str, int] = {}
         self._slots = slots
         self._waiting: deque[Task] = deque()
-        self._running: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -32,47 +31,48 @@ class Line:
         else:
             self._waiting.append(task)
 
-    def take(self, most: Callable[[Task], int]) -> list[Task]:
-        """The next jobs for one executor: one, or of queues without limits as many of its kind as most(first) says."""
-        first = self._next()
+    def take(self, most: Callable[[Task], int], room: Callable[[str, int], int]) -> list[Task]:
+        """The next jobs for one executor: one, or as many of its kind as most(first) says.
+
+        room(queue, limit): how many jobs of a queue that has a limit it may be given. These go apart from others.
+        """
+        first, size = self._next(room)
         if first is None:
             return []
-        tasks = [first]
-        size = 1 if self._is_limited(first) else most(first)
-        while len(tasks) < size and self._waiting and self._waiting[0].kind is first.kind:
-            task = self._waiting[0]
-            if task.suspect or task.poison or self._is_limited(task):
-                break
+        tasks, size = [first], min(size, most(first))
+        while len(tasks) < size and self._waiting and self._fits(self._waiting[0], first):
             tasks.append(self._waiting.popleft())
         return tasks
-
-    def left(self, queue: str) -> None:
-        """One job of queue fewer runs."""
-        self._running[queue] = max(0, self._running.get(queue, 0) - 1)
 
     def remove(self, task: Task) -> None:
         self._waiting.remove(task)
 
     def clear(self) -> list[Task]:
-        """Take out all that wait; those that run are not counted any more."""
+        """Take out all that wait."""
         tasks = list(self._waiting)
         self._waiting.clear()
         return tasks
 
-    def _next(self) -> Task | None:
-        """The next job whose queue may run one more."""
-        for position, task in enumerate(self._waiting):
-            queue = task.delivery.queue
-            running = self._running.get(queue, 0)
-            if not self._is_limited(task):
-                del self._waiting[position]
-                return task
-            if running < self.limits[queue]:
-                del self._waiting[position]
-                self._running[queue] = running + 1
-                return task
-        return None
+    def limit(self, task: Task) -> int:
+        """How many jobs of its queue may run at a time; 0: as many as there are slots."""
+        limit = self.limits[task.delivery.queue]
+        return limit if limit < self._slots else 0
 
-    def _is_limited(self, task: Task) -> bool:
-        """Whether its queue may use fewer slots than there are."""
-        return self.limits[task.delivery.queue] < self._slots
+    def _next(self, room: Callable[[str, int], int]) -> tuple[Task | None, int]:
+        """The next job whose queue may run one more, and how many of that may go with it at most."""
+        full = set[str]()
+        for position, task in enumerate(self._waiting):
+            queue, limit, size = task.delivery.queue, self.limit(task), len(self._waiting)
+            if limit:
+                size = 0 if queue in full else room(queue, limit)
+            if size > 0:
+                del self._waiting[position]
+                return task, size
+            full.add(queue)
+        return None, 0
+
+    def _fits(self, task: Task, first: Task) -> bool:
+        """Whether task may go together with first."""
+        if task.kind is not first.kind or task.suspect or task.poison:
+            return False
+        return task.delivery.queue == first.delivery.queue or not (self.limit(task) or self.limit(first))

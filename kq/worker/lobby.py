@@ -6,6 +6,7 @@ A job whose message can't be used, whose deadline has passed, or that runs elsew
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -183,13 +184,13 @@ class Lobby:
             if not tasks:
                 return
             if tasks[0].suspect and not tasks[0].counted:
-                self._line.left(tasks[0].delivery.queue)
                 self._suspects += tasks
                 continue
+            limit = self._line.limit(tasks[0])
             if tasks[0].poison:
-                self._pool.isolate(executor, tasks[0])
+                self._pool.isolate(executor, tasks[0], limit)
             else:
-                self._pool.give(executor, tasks)
+                self._pool.give(executor, tasks, limit)
             if self._pool.has_room(executor):
                 rooms.append(executor)
 
@@ -206,7 +207,8 @@ class Lobby:
     def _batch(self, executor: Executor, rooms: int) -> list[Task]:
         """Jobs for one executor: several when they are short, but no more than its share."""
         share = -(-len(self._line) // rooms)
-        return self._line.take(lambda first: min(share, self._pool.batch(first, executor)))
+        room = partial(self._pool.room, executor)
+        return self._line.take(lambda first: min(share, self._pool.batch(first, executor)), room)
 
 
 def _readable_part(delivery: Delivery) -> Head:

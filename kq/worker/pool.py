@@ -231,22 +231,34 @@ class Pool:
         """Whether executor can start a task now."""
         return executor.open and self._left() > 0
 
+    def room(self, executor: Executor, queue: str, limit: int) -> int:
+        """How many jobs of queue, of which so many may run at a time in all, executor may be given now."""
+        left, beside = limit, False
+        for each in self.executors.values():
+            number = sum(task.delivery.queue == queue for task in each.tasks.values())
+            left -= min(number, each.slots)
+            beside = beside or (number > 0 and each is not executor)
+        if left <= 0:
+            return 0
+        # What it is given beyond that waits in it, unless it may run fewer than so many because others run some.
+        return left if beside and executor.slots > 1 else BATCH_LIMIT
+
     def _left(self) -> int:
         """How many more jobs may run; those in executors that are about to leave count, too."""
         return max(0, self.size - sum(executor.active for executor in self.executors.values()))
 
-    def give(self, executor: Executor, tasks: list[Task]) -> None:
-        """Let executor run tasks, in this order."""
-        executor.give(tasks)
+    def give(self, executor: Executor, tasks: list[Task], limit: int = 0) -> None:
+        """Let executor run tasks, in this order. limit: so many of their queue run at a time; 0: all."""
+        executor.give(tasks, limit)
         self._begin(executor)
         executor.run(tasks, self.worker, observed=self.observed)
 
-    def isolate(self, executor: Executor, task: Task) -> None:
+    def isolate(self, executor: Executor, task: Task, limit: int) -> None:
         """Let task run alone: in executor, or where that is shared in one of its own, which leaves after it."""
         if executor.slots > 1 and self._spawn():
             executor = self.executors[self._numbers]
             executor.leaving = True
-        self.give(executor, [task])
+        self.give(executor, [task], limit)
 
     def take_back(self, executor: Executor) -> None:
         """Give back what it was given and has not begun."""

@@ -406,8 +406,6 @@ class Supervisor:
 
     def _ended(self, task: Task, outcome: Outcome) -> None:
         """An execution is over, or did not take place."""
-        if task.started:
-            self._line.left(task.delivery.queue)
         if task.abandoned or self._clock.monotonic() >= self.pool.lapse.moment:
             self._ends.add_late(task, outcome)
             return
@@ -450,7 +448,7 @@ class Supervisor:
         if self._lease is None:
             self._ends.clear()  # nobody to tell: what we held is delivered to others
         for executor in self.pool.executors.values():
-            if executor.queued:
+            if executor.behind:
                 self.pool.take_back(executor)
         for task in self._lobby.clear():
             self._ends.add(task, GiveBack())

@@ -14,6 +14,7 @@ from typing import Any
 
 from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
+from kq.worker.gates import Gates
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 
@@ -60,21 +61,27 @@ def run_in_threads(bench: Workbench) -> None:
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     taking = threading.Lock()
     sending = threading.Lock()
-    aim = Aim()
+    aim, gates = Aim(), Gates[Run]()
+
+    def leave(run: Run) -> None:
+        if (following := gates.leave(run.queue, run.limit)) is not None:
+            waiting.put(following)
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
-            with taking:  # jobs are claimed in the order in which they were sent
+            with taking:  # jobs are claimed in the order in which they are taken
                 run = waiting.get()
                 mine = bench.may_begin(run)
             if not mine:
+                leave(run)
                 continue
             bench.page.mark(slot, run.seq)
             data = execute(bench, aim, loops, slot, run)
             try:
-                with sending:
+                with sending:  # who follows does so in the order in which ends are told
                     bench.sock.sendall(data)
+                    leave(run)
             except OSError:
                 os._exit(1)  # the supervisor is gone, or a job closed what was not its own
 
@@ -82,7 +89,8 @@ def run_in_threads(bench: Workbench) -> None:
         threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
     while (order := bench.order()) is not None:
         for run in order.run:
-            waiting.put(run)
+            if gates.enter(run, run.queue, run.limit):
+                waiting.put(run)
         if order.interrupt:
             aim.interrupt(order.interrupt)
         if order.leave:

@@ -48,7 +48,7 @@ class Circumstances(msgspec.Struct, array_like=True, gc=False):
 class Run(msgspec.Struct, array_like=True, gc=False):
     """To an executor: run this job. seq: counts the jobs given to this executor, from 1. timeout: seconds.
 
-    circumstances: None where nobody observes the app.
+    limit: so many of its queue may run there at a time; 0: all. circumstances: None where nobody observes the app.
     """
 
     seq: int
@@ -59,6 +59,7 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     attempt: int
     timeout: float
     degraded_by: int = 0
+    limit: int = 0
     circumstances: Circumstances | None = None
 
 
@@ -207,15 +208,16 @@ def _read(sock: socket.socket, size: int) -> bytes | None:
 class Claims:
     """Which of the jobs that were sent to an executor it may still begin: a pipe that both its ends can read.
 
-    The supervisor writes the seq of each job before it sends the job; the executor reads a seq before it begins one,
-    in the same order. So the supervisor, by reading what is left, takes back what did not begin, whatever the
-    executor is at, and no job is both taken back and begun.
+    The supervisor writes the seq of each job before it sends the job; the executor reads up to its seq before it begins
+    one. So the supervisor, by reading what is left, takes back what did not begin, whatever the executor is at, and no
+    job is both taken back and begun. One that begins before others that were sent first claims these too.
     """
 
     def __init__(self, jobs: int, descriptors: tuple[int, int] | None = None) -> None:
         """jobs: how many can be sent and not begun at a time."""
         self.reader, self._writer = descriptors or os.pipe()
         self._last = 0
+        self._early: set[int] = set()  # claimed before they begin
         os.set_blocking(self.reader, False)
         if self._writer >= 0 and jobs * _SEQ.size > PIPE_SIZE:
             fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
@@ -224,10 +226,15 @@ class Claims:
         os.write(self._writer, b"".join(map(_SEQ.pack, seqs)))
 
     def claim(self, seq: int) -> bool:
-        """Whether this job, the next one, may begin; else it was taken back."""
+        """Whether this job may begin; else it was taken back."""
+        if seq in self._early:
+            self._early.remove(seq)
+            return True
         try:
             while self._last < seq:
                 (self._last,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))
+                if self._last < seq:
+                    self._early.add(self._last)
         except BlockingIOError:
             return False
         return self._last == seq

@@ -103,6 +103,20 @@ class TestOnSqlite(OnSqlite, TakenAhead):
         assert heir.process.poll() is None
         assert all(len(diary.starts(handle.id)) == 1 for handle in behind)
 
+    @pytest.mark.parametrize("pool", ["thread", "async"])
+    def test_go_elsewhere_where_their_queue_has_a_limit(
+        self, behind: list[Handle[int]], crew: Crew, diary: Diary, gate: Gate, queue: str, pool: PoolKind
+    ) -> None:
+        crew.program(pool=pool, concurrency=4, queues=f"{queue}:1")
+        long, *short = behind
+        eventually(lambda: diary.starts(long.id), "the long job runs")
+        crew.program()
+        for handle in short:
+            handle.result(WITHIN)
+        gate.open()
+        assert long.result(10)
+        assert all(len(diary.starts(handle.id)) == 1 for handle in behind)
+
 
 class TestOnRedis(OnRedis, TakenAhead):
     pass

@@ -18,9 +18,10 @@ from kq.control import Control
 from kq.errors import ConfigError, JobBuried, JobRevoked
 from kq.job import State
 from kq.worker import Worker
+from kq.worker.pool import PoolKind
 from tests.brokers import OnRedis
 from tests.worker.jobs import Odd
-from tests.worker.world import WorkerWorld
+from tests.worker.world import POOLS, WorkerWorld
 
 
 class TestDeadline(WorkerWorld):
@@ -96,6 +97,22 @@ class TestQueues(WorkerWorld):
             handle.result(20)
         assert busiest(diary, narrow) == 1
         assert busiest(diary, wide) > 1
+
+    @pytest.mark.parametrize("pool", POOLS)
+    def test_a_limit_holds_for_short_jobs_that_travel_together(
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, queue: str, pool: PoolKind
+    ) -> None:
+        narrow, wide = f"{queue}.narrow", queue
+        crew.worker(concurrency=4, pool=pool, queues=f"{narrow}:2,{wide}:4")
+        nap = jobs.nap_async if pool == "async" else jobs.nap
+        handles = app.submit_many(
+            nap.options(queue=wide if number % 5 == 4 else narrow).job(0.0005, wide if number % 5 == 4 else narrow)
+            for number in range(400)
+        )
+        for handle in handles:
+            handle.result(20)
+        assert busiest(diary, narrow) == 2
+        assert len(diary.starts()) == len(handles)
 
     def test_a_limit_of_none_at_all_is_refused(self, app: App) -> None:
         with pytest.raises(ConfigError, match="queue 'a' can't run 0 jobs at a time; use 1 or more"):
