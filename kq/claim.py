@@ -192,7 +192,9 @@ class Claims:
         writes: list[Write] = []
         for key, mine in self._ours.items():
             unique, claim, job, said = unique_key(key), claim_key(key), mine.job.encode(), encode(mine)
-            writes += [Write(unique, job, must=(unique, job)), Write(claim, None, must=(claim, said))]
+            # A loss of power may undo this: then it is a claim again of which nobody knows, and the next submit looks.
+            writes.append(Write(unique, job, must=(unique, job), durable=False))
+            writes.append(Write(claim, None, must=(claim, said), durable=False))
         try:
             if writes:
                 self._app.store.write(writes)

@@ -67,7 +67,8 @@ class SqliteStore(Store):
         return [found.get(key) for key in keys]
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
-        with self._using() as database, database.turn() as connection:
+        durable = any(write.durable for write in writes)
+        with self._using() as database, database.turn(durable=durable) as connection:
             return _carry_out(database, connection, writes)
 
     def rider(self, writes: Sequence[Write]) -> Callable[[Database, sqlite3.Connection], bool]:

@@ -31,6 +31,8 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     unless: (key, value): when key exists its value must be this, or the write is refused.
     must: (key, value): key must exist with this value, or must be absent when value is None;
         else the write is refused (compare and set).
+    durable: False for what a loss of power may undo, where that is told of all writes of a call: it saves the wait for
+        a disk.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     alive: str | None = None
     unless: tuple[str, bytes] | None = None
     must: tuple[str, bytes | None] | None = None
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import multiprocessing
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kq.conformance.store import eventually
 from kq.state import Store, StoreUnreachable, Write, open_store
 from kq.state.memory import MemoryStore
 from kq_transports.engine import Message, Want
+from kq_transports.hostfile import Database
 from kq_transports.sqlite import SqliteEngine
 
 
@@ -58,6 +60,20 @@ class TestSqlite:
         store = open_store(f"sqlite:///{path}")
         yield store
         store.close()
+
+    def test_what_need_not_last_waits_for_no_disk(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = list[str]()
+        turn = Database.turn
+
+        def noted(database: Database, *, durable: bool = True) -> AbstractContextManager[sqlite3.Connection]:
+            asked.append("waits" if durable else "goes on")
+            return turn(database, durable=durable)
+
+        monkeypatch.setattr(Database, "turn", noted)
+        store.write([Write("a", b"1"), Write("b", b"1", durable=False)])
+        store.write([Write("a", None, durable=False), Write("b", b"2", durable=False)])
+        assert asked == ["waits", "goes on"]
+        assert store.get(["a", "b"]) == [None, b"2"]
 
     def test_facts_outlive_every_process(self, store: Store, path: Path) -> None:
         store.write([Write("job:1", b"x", keep=3600)])
