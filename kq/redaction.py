@@ -29,9 +29,10 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 #: JSON web tokens, and long runs of hex or base64 that hold both letters and digits; and what looks like one and is
-#: none, as a traceback names it: the path of a file.
+#: none: the path of a file as a traceback names it, and one from the root whose names are all short.
 _TOKEN = re.compile(
-    r"(?P<file>File \"[^\"\n]+\", line )|\beyJ[\w\-]+\.[\w\-.]+"
+    r"(?P<file>File \"[^\"\n]+\", line |(?<![\w/+\-])/(?:[\w+\-]{1,19}/)+[\w+\-]{0,19}(?![\w/+\-]))"
+    r"|\beyJ[\w\-]+\.[\w\-.]+"
     r"|(?<![\w/+\-])(?=[\w/+\-]*\d)(?=[\w/+\-]*[A-Za-z])[A-Za-z0-9_/+\-]{32,}={0,2}"
 )
 _SAID = re.compile(rf"\b([\w\-]*(?:{_WORDS}))([\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&)]+\3", re.IGNORECASE)

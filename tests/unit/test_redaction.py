@@ -90,3 +90,15 @@ def test_the_paths_of_a_traceback_are_shown() -> None:
     frame = '  File "/srv/app-releases-2026/shop-4711/lib/python3.13/site-packages/shop/billing.py", line 88, in bill'
     assert redacted_text(frame) == frame
     assert redacted_text(f"{frame}: {'a1' * 20}").endswith(HIDDEN)
+
+
+def test_the_path_of_a_file_is_shown_and_a_token_with_slashes_is_not() -> None:
+    path = "/srv/images/2026/holiday/IMG_00001.jpeg"
+    assert redacted_text(f"cannot read {path}, again") == f"cannot read {path}, again"
+    assert redacted(["/data/2026/11/25/report_7", 1]) == ["/data/2026/11/25/report_7", 1]
+    for token in (
+        "/9j4AAQSkZJRgABAQAAAQABAAD2wCEAAkGB",
+        "AKd83/js+92kdjWq/8dKs0",
+        "/v1/3f786850e387550fdab836ed7e6dc881de23001b",
+    ):
+        assert redacted_text(f"with {token * 2}.") == f"with {HIDDEN}."
