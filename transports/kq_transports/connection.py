@@ -179,6 +179,7 @@ class Connection:
         return descriptor, None if due is None else max(0.0, due - now)
 
     def _sleep(self, left: float | None) -> None:
+        self._check()
         descriptor, due = self.watch()
         if due is not None:
             left = due if left is None else min(left, due)
@@ -319,4 +320,6 @@ class Connection:
             channel.connection = None
         self.channels.clear()
         self._arrived.clear()
-        self.alarm.close()
+        # Who is about to sleep on it would not wake: its number may be another's by then. It ends with this connection.
+        if not self.watched:
+            self.alarm.close()

@@ -55,3 +55,4 @@ class Pump:
         self._unwatch()
         self._cancel()
         self._loop.remove_reader(self._connection.alarm.descriptor)
+        self._connection.watched = False
