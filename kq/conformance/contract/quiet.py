@@ -78,39 +78,22 @@ class Bounded(ContractWorld):
 
     @keeps("C20")
     def test_submit_reserve_settle_and_a_look_cost_the_same_whatever_waits(
-        self, app: App, jobs: Jobs, measured: Figures
+        self, app: App, jobs: Jobs, queue: str, measured: Figures
     ) -> None:
-        empty = self._costs(app, jobs)
+        far = f"{queue}-far"
+        empty = {**acts(app, jobs, far), "look": looks(app)}
         fill(app, jobs, self.backlog)
-        full = self._costs(app, jobs)
-        growth = {name: full[name] / empty[name] - 1 for name in full}
-        for _ in range(4 * ROUNDS):  # other programs disturb this machine; the best of many counts
+        full = {**acts(app, jobs, queue), "look": looks(app)}
+        for _ in range(4 * ROUNDS):
+            growth = {name: full[name] / empty[name] - 1 for name in full}
             if max(growth.values()) >= 0.2:
-                full = {name: min(cost, full[name]) for name, cost in self._costs(app, jobs).items()}
-                growth = {name: full[name] / empty[name] - 1 for name in full}
+                # Other programs disturb this machine, now more and now less: the best of both counts, of the same time.
+                empty = least(empty, acts(app, jobs, far))
+                full = least(full, {**acts(app, jobs, queue), "look": looks(app)})
+        growth = {name: full[name] / empty[name] - 1 for name in full}
         costs = (f"{name} {full[name] * 1e6:.0f} µs ({growth[name]:+.0%})" for name in full)
         measured(f"{', '.join(costs)} with {self.backlog:,} waiting")
         assert max(growth.values()) < 0.2
-
-    def _costs(self, app: App, jobs: Jobs) -> dict[str, float]:
-        """Seconds for each of three acts on one job that goes before the backlog, and for a look; the best of many."""
-        urgent = jobs.note.options(priority=9)
-        took: dict[str, list[float]] = {"submit": [], "reserve": [], "settle": [], "look": []}
-        arrived: list[Delivery] = []
-        session = Session(
-            app.broker, f"costs-{time.monotonic_ns()}", 60, {app.defaults.queue or "": BATCH}, arrived.append
-        )
-        for _ in range(ROUNDS * 5):
-            for _ in range(BATCH):
-                took["submit"].append(seconds(urgent.submit))
-            took["reserve"].append(seconds(lambda: drain(session, arrived)) / BATCH)
-            settlements = [Settlement(delivery) for delivery in arrived]
-            arrived.clear()
-            took["settle"].append(seconds(lambda settlements=settlements: session.settle(settlements)) / BATCH)  # type: ignore[misc]
-        session.close()
-        with Control(app) as control:
-            took["look"] += (seconds(control.snapshot) for _ in range(BATCH))
-        return {act: percentile(each, 0.1) for act, each in took.items()}
 
     @keeps("C20")
     def test_a_workers_memory_grows_neither_with_the_backlog_nor_with_time(
@@ -125,6 +108,34 @@ class Bounded(ContractWorld):
         grown = memory(worker) - before
         measured(f"{grown / MIB:+.1f} MiB after {self.many:,} more jobs")
         assert grown < 8 * MIB
+
+
+def acts(app: App, jobs: Jobs, queue: str) -> dict[str, float]:
+    """Seconds for each of three acts on one job that goes before what waits in queue; the best of many."""
+    urgent = jobs.note.options(priority=9, queue=queue)
+    took: dict[str, list[float]] = {"submit": [], "reserve": [], "settle": []}
+    arrived: list[Delivery] = []
+    session = Session(app.broker, f"costs-{time.monotonic_ns()}", 60, {queue: BATCH}, arrived.append)
+    for _ in range(ROUNDS * 5):
+        for _ in range(BATCH):
+            took["submit"].append(seconds(urgent.submit))
+        took["reserve"].append(seconds(lambda: drain(session, arrived)) / BATCH)
+        settlements = [Settlement(delivery) for delivery in arrived]
+        arrived.clear()
+        took["settle"].append(seconds(lambda settlements=settlements: session.settle(settlements)) / BATCH)  # type: ignore[misc]
+    session.close()
+    return {act: percentile(each, 0.1) for act, each in took.items()}
+
+
+def looks(app: App) -> float:
+    """Seconds for a look at all queues; the best of many."""
+    with Control(app) as control:
+        return percentile([seconds(control.snapshot) for _ in range(BATCH)], 0.1)
+
+
+def least(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The lesser of each cost of one and other."""
+    return {name: min(cost, other.get(name, cost)) for name, cost in one.items()}
 
 
 def drain(session: Session, arrived: list[Delivery]) -> None:
