@@ -64,7 +64,7 @@ class Intake:
         return self._limits
 
     def join(self, session: Session) -> None:
-        """Take jobs from this session."""
+        """Take jobs by way of session from now on."""
         self._session = session
         self.drain_now = True
 
