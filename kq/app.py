@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
+from msgspec.structs import replace
 
+from kq.aside import aside
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
 from kq.clock import new_id
@@ -340,7 +340,7 @@ class App:
     async def submit_async(self, what: Job[R] | str, /, *args: Any, **kwargs: Any) -> Handle[R]:
         """submit(), without blocking the event loop."""
         job: Job[Any] = self._made(what, args, kwargs)
-        return (await asyncio.to_thread(self.submit_jobs, [job]))[0]
+        return (await aside(self.submit_jobs, [job]))[0]
 
     def submit_many(self, jobs: Iterable[Job[R]]) -> list[Handle[R]]:
         """Submit jobs, all or nothing, in one round trip (promise C16)."""

@@ -15,7 +15,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -181,8 +180,7 @@ class Config(msgspec.Struct, frozen=True):
     web: Web = msgspec.field(default_factory=Web)
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """A value that somebody wrote, before it is understood. key: dotted. origin: for people."""
 
     key: str
@@ -190,8 +188,7 @@ class Given:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """Settings as they count, with the origin of each. file: the config file that was read, if any."""
 
     config: Config

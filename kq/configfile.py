@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kq.errors import ConfigError
 
 FILE_NAME = "kq.yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """A config file. tree: its settings as nested data. lines: of each dotted key, as far as they are known."""
 
     path: Path
     tree: object
-    lines: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = msgspec.field(default_factory=dict)
 
     def place(self, key: str) -> str:
         """Where key stands, for people: kq.yaml:7."""
@@ -66,6 +65,9 @@ def _has_section(path: Path) -> bool:
 
 
 def _read_toml(path: Path, text: str) -> Read:
+    # Here and not above: who has no such file does not pay for the parser.
+    import tomllib
+
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -74,7 +76,7 @@ def _read_toml(path: Path, text: str) -> Read:
 
 
 def _read_yaml(path: Path, text: str) -> Read:
-    # Here and not above: who has no YAML file does not pay for the parser.
+    # As with TOML.
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from kq.clock import SYSTEM, derived_id
 from kq.handle import Handle, Looks
@@ -48,8 +49,7 @@ class Slate(Protocol):
         """How much longer it is to be let run."""
 
 
-@dataclass(slots=True)
-class Footing:
+class Footing(msgspec.Struct):
     """What jobs stand on: their app and, below it, their worker.
 
     worker: its name, another one each time that it joins. process: in which they run. lapse: when the worker's right to
@@ -58,12 +58,11 @@ class Footing:
 
     app: Makes
     worker: str = ""
-    process: int = field(default_factory=os.getpid)
+    process: int = msgspec.field(default_factory=os.getpid)
     lapse: Callable[[], float] = lambda: inf
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A job that waits for the one in which it was staged. at: the instant that its delay counts to; size: bytes."""
 
     envelope: Envelope

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from kq.aside import aside
 from kq.context import current_job
 from kq.ledger import KEEP
 from kq.once import Once, OnDoubt, check_terms
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True):
     """What is said of an effect once and for all (see App.effect)."""
 
     name: str
@@ -33,7 +31,7 @@ class Effect:
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """function, done once for each key when it runs in a worker. Called elsewhere it is what it was."""
         key = self.key or _digest_of(function)
-        if asyncio.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_async(*args: Any, **kwargs: Any) -> Any:
@@ -43,7 +41,7 @@ class Effect:
                 async with effect:
                     if effect.due:
                         outcome = await function(*args, **kwargs)
-                        await asyncio.to_thread(effect.done, outcome)
+                        await aside(effect.done, outcome)
                 return effect.outcome
 
             return run_async

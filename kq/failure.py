@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
+
+import msgspec
 
 from kq.errors import ConfigError
 from kq.policy import error_name
@@ -82,8 +83,7 @@ FAILURES: Mapping[str, FailureClass] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """An exception as data. names: of its code, where it has one, its class and base classes, nearest first.
 
     log: the last lines that were logged in an executor that died.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from kq.aside import aside
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.errors import (
     BrokerError,
@@ -112,7 +112,7 @@ class Handle(Generic[R_co]):
             inspector.close()
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        return asyncio.to_thread(self.result).__await__()
+        return aside(self.result).__await__()
 
     def state(self) -> State:
         """Where the job is now."""
@@ -165,8 +165,8 @@ def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> Stat
     queue = place_of(job, queue, store)
     for message in inspector.find(queue, [job]):
         return state_of(message)
-    for aside, state in ((BURIED, State.BURIED), (PARKED, State.PAUSED)):
-        if inspector.find(queue + aside, [job]):
+    for place, state in ((BURIED, State.BURIED), (PARKED, State.PAUSED)):
+        if inspector.find(queue + place, [job]):
             return state
     # It may have ended between the first look and the second; else it is held where we cannot look.
     record = decode_record(store.get([job_key(job)])[0])

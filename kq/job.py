@@ -7,9 +7,11 @@ for the wire in `message.py`, and carried out by `worker/`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from kq.policy import YEAR, RetryPolicy
 from kq.unique import Key, Unique, unique_of
@@ -79,8 +81,7 @@ def check_queue(name: str) -> None:
         raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What may be said of a job besides its arguments; None means "as the job type or the app says".
 
     queue: name of its queue.
@@ -143,7 +144,7 @@ class Settings:
 
     def over(self, other: Settings) -> Settings:
         """These settings, and other's where these say nothing."""
-        return other.but({name: getattr(self, name) for name in self.__slots__})
+        return other.but({name: getattr(self, name) for name in self.__struct_fields__})
 
     def but(self, more: Mapping[str, Any]) -> Settings:
         """These settings, and before them those of more that are not None. Raises as Settings does."""
@@ -153,8 +154,7 @@ class Settings:
         return replace(self, **said) if said else self
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[R_co]):
+class Job(msgspec.Struct, Generic[R_co], frozen=True):
     """One unit of work: a job type's name, arguments for it, and settings. Submit it with `app.submit`.
 
     fallback: what runs instead, in order, where this gives up; made by `|`.
@@ -163,7 +163,7 @@ class Job(Generic[R_co]):
     id: str
     type: str
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
     settings: Settings = Settings()
     fallback: tuple[Job[Any], ...] = ()
 
@@ -199,8 +199,7 @@ class Job(Generic[R_co]):
 Counter: TypeAlias = Literal["failed", "lost", "infra"]
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(msgspec.Struct, frozen=True):
     """How a job's attempts went, each cause counted apart (promise C7).
 
     failed: attempts that ended by the job's own doing.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from kq.aside import aside
 from kq.clock import new_id
 from kq.handle import Handle
 from kq.job import Job, Settings
@@ -55,7 +56,7 @@ class JobType(Generic[P, R]):
         self.keep = keep
         self.fallback = tuple(fallback)
         self.signature = Signature(name, function)
-        self.asynchronous = asyncio.iscoroutinefunction(function)
+        self.asynchronous = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = self.function(*args, **kwargs)
@@ -90,7 +91,7 @@ class JobType(Generic[P, R]):
     async def submit_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """submit(), without blocking the event loop."""
         job = self.job(*args, **kwargs)
-        return (await asyncio.to_thread(self.app.submit_jobs, [job]))[0]
+        return (await aside(self.app.submit_jobs, [job]))[0]
 
     def options(
         self,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import Literal, TypeAlias, TypeVar
 
@@ -68,29 +67,25 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """Nobody did it: it is ours to do. mine: our entry."""
 
     mine: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(msgspec.Struct, frozen=True):
     """It was done, and is not done again."""
 
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(msgspec.Struct, frozen=True):
     """Another job is at it, on a worker that lives."""
 
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Doubtful:
+class Doubtful(msgspec.Struct, frozen=True):
     """It was begun, and nobody knows whether it was done."""
 
     entry: Entry

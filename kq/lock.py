@@ -7,8 +7,9 @@ message out of a queue says first that what holds the key is in doubt: should he
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kq.record import Claim, claim_key, encode, turn_key, unique_key
 from kq.state.store import Write
@@ -19,8 +20,7 @@ REMEMBERED = 7 * 86400.0
 IN_DOUBT = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True):
     """What the message of a job says of its unique key. at_least: an instant by the state store's clock."""
 
     key: str

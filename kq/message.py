@@ -12,10 +12,10 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from kq.errors import MessageError
 from kq.job import FALLBACKS, LATEST, Counters
@@ -140,14 +140,13 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return msgspec.structs.replace(self, history=history)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """A message ready for its queue. delay: seconds."""
 
     id: str
     queue: str
     body: bytes
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = msgspec.field(default_factory=dict)
     priority: int = 0
     delay: float = 0.0
 

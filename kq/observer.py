@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
+
+import msgspec
 
 from kq.clock import RANDOM
 from kq.context import CurrentJob
@@ -25,8 +26,7 @@ log = logging.getLogger("kq.observer")
 Watch: TypeAlias = AbstractContextManager[None]
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(msgspec.Struct, frozen=True):
     """One attempt at a job, where its code runs. headers: text that travelled with its message (see Observer.carry).
 
     size: bytes of its arguments. priority: 0 to 9. rules, counters: what is said about its failures, and how many there
@@ -34,11 +34,11 @@ class Execution:
     """
 
     job: CurrentJob
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     size: int = 0
     priority: int = 0
-    rules: Rules = field(default_factory=Rules)
-    counters: Counters = field(default_factory=Counters)
+    rules: Rules = msgspec.field(default_factory=Rules)
+    counters: Counters = msgspec.field(default_factory=Counters)
 
     def is_final(self, error: BaseException) -> bool:
         """Whether the job ends with this error: it is not tried again, and nothing runs instead."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from kq.aside import aside
 from kq.errors import DoubtStands, EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Busy, Doubtful, Due, Entry, Finding, Happened, Ledger
 from kq.message import encode_result, one_line
@@ -100,12 +100,12 @@ class Once:
             self._leave(error)
 
     async def __aenter__(self) -> Once:
-        return await asyncio.to_thread(self.__enter__)
+        return await aside(self.__enter__)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, at)
+        await aside(self.__exit__, kind, error, at)
 
     def _begin(self, found: Finding) -> None:
         """Make ours what may be begun, or learn why not."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec.structs import replace
 
 from kq.failure import FAILURES, Failure, FailureClass
 from kq.job import Counter, Counters
@@ -37,31 +39,27 @@ CUT_OFF: Sequence[How] = ("timed out", "died", "out of memory")
 DEATHS = [how for how, counter in COUNTED.items() if counter == "lost"]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """It returned; value is JSON. staged: jobs that it wants submitted now that it has."""
 
     value: bytes
     staged: tuple[Envelope, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """It raised."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """It raised kq.Retry. delay: None for its policy's."""
 
     failure: Failure
     delay: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(msgspec.Struct, frozen=True):
     """It ran past its timeout. killed: it ignored the interruption, so its executor was killed. log: see Died."""
 
     after: float
@@ -70,8 +68,7 @@ class TimedOut:
     log: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(msgspec.Struct, frozen=True):
     """Its executor died under it. how: "signal 9", "exit code 3", or "with its worker", whose lease ran out.
 
     log: the last lines that were logged there.
@@ -81,33 +78,28 @@ class Died:
     log: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfMemory:
+class OutOfMemory(msgspec.Struct, frozen=True):
     """Its executor was ended because of the memory that it took. how: a line for people. log: see Died."""
 
     how: str
     log: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GivenBack:
+class GivenBack(msgspec.Struct, frozen=True):
     """It did not start, or was stopped by its worker's end: nothing is known against it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
+class Unusable(msgspec.Struct, frozen=True):
     """It cannot be run as it is: undecodable, unknown type, wrong arguments (promise C19)."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(msgspec.Struct, frozen=True):
     """Its deadline passed before it started."""
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(msgspec.Struct, frozen=True):
     """Somebody wanted it to end, before it started or while it ran. reason: who and why."""
 
     reason: str
@@ -116,16 +108,14 @@ class Revoked:
 Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | OutOfMemory | GivenBack | Unusable | Expired | Revoked
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(msgspec.Struct, frozen=True):
     """It is over; value is JSON. staged: see Done."""
 
     value: bytes
     staged: tuple[Envelope, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """It goes back to its queue with new counters, after delay seconds."""
 
     delay: float
@@ -134,8 +124,7 @@ class Retry:
     how: How
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True):
     """It is set aside for a human, with new counters. how: None when there was no attempt."""
 
     failure: Failure
@@ -143,8 +132,7 @@ class Bury:
     how: How | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FallBack:
+class FallBack(msgspec.Struct, frozen=True):
     """Its job type gives up, and the next one runs instead: the same job, counted anew. counters: as they are now."""
 
     failure: Failure
@@ -152,38 +140,32 @@ class FallBack:
     how: How
 
 
-@dataclass(frozen=True, slots=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True):
     """It ends without a result."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True):
     """It goes back to its old place as if it had not been delivered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(msgspec.Struct, frozen=True):
     """It waits aside, whole, because jobs of its type are not to start now."""
 
 
-@dataclass(frozen=True, slots=True)
-class PassOn:
+class PassOn(msgspec.Struct, frozen=True):
     """It is offered to all workers, unchanged, after delay seconds. why: for people."""
 
     delay: float
     why: str = "left to another worker"
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(msgspec.Struct, frozen=True):
     """It ends unstarted because its deadline is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """It is an extra copy of a job that runs or ended elsewhere: take it away, record nothing.
 
     staged: what that job had staged, and its worker did not live to release.
@@ -195,8 +177,7 @@ class Drop:
 Verdict: TypeAlias = Complete | Retry | Bury | FallBack | Revoke | GiveBack | Park | PassOn | Expire | Drop
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What a job type says about failure.
 
     retry_policy: None when neither the type nor the app names one: then only what is known to pass is retried.
@@ -208,7 +189,7 @@ class Rules:
     """
 
     retry_policy: RetryPolicy | None = None
-    failures: Mapping[str, FailureClass] = field(default_factory=dict)
+    failures: Mapping[str, FailureClass] = msgspec.field(default_factory=dict)
     on_timeout: OnTimeout | None = None
     on_lost: OnLost = "retry"
     max_lost: int = 3

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
+import inspect
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, ParamSpec, TypedDict, TypeVar, overload
+
+from msgspec.structs import replace
 
 from kq.effect import Effect
 from kq.errors import ConfigError
@@ -97,7 +98,7 @@ class Registry:
         self._check_kind(name, settings.queue or DEFAULT_QUEUE, singleton)
         # The policy stays with the type, so that a change of code reaches jobs that already wait.
         settings = replace(settings, retry_policy=None, timeout=None)
-        kind = AsyncJobType if asyncio.iscoroutinefunction(function) else JobType
+        kind = AsyncJobType if inspect.iscoroutinefunction(function) else JobType
         limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
         self.types[name] = kind(self._app, name, function, settings, rules, limit, keep, _names_of(fallback, name))
         if singleton:

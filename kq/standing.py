@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -66,16 +65,15 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{told}: {self.reason}" if self.reason else told
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """All orders that stand, by what they are about: queues, job types, job ids, workers, those who listen."""
 
-    queues: Mapping[str, Order] = field(default_factory=dict)
-    types: Mapping[str, Order] = field(default_factory=dict)
-    resumed: Mapping[str, Order] = field(default_factory=dict)
-    revoked: Mapping[str, Order] = field(default_factory=dict)
-    retired: Mapping[str, Order] = field(default_factory=dict)
-    listened: Mapping[str, Order] = field(default_factory=dict)
+    queues: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    types: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    resumed: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    revoked: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    retired: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    listened: Mapping[str, Order] = msgspec.field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether any of them speaks of jobs."""

@@ -7,8 +7,9 @@ that runs, it has a turn, for that one (docs/decisions/0019-a-unique-key-has-a-p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
 
 from kq.policy import YEAR
 
@@ -21,8 +22,7 @@ _UNTIL, _CONFLICT = get_args(Until), get_args(Conflict)
 Holds: TypeAlias = Literal["start", "turn", "gone"]
 
 
-@dataclass(frozen=True, slots=True)
-class ByArguments:
+class ByArguments(msgspec.Struct, frozen=True):
     """Jobs of one type are the same when these arguments of them are; all, where none is named."""
 
     names: tuple[str, ...] = ()
@@ -38,8 +38,7 @@ by_arguments = ByArguments()
 Key: TypeAlias = str | ByArguments | Callable[..., str]
 
 
-@dataclass(frozen=True, slots=True)
-class Unique:
+class Unique(msgspec.Struct, frozen=True):
     """Of the jobs of one key at most one is there.
 
     key: text; `kq.by_arguments`, all of them or those that are named; or a function that makes text of the arguments.

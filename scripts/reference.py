@@ -10,7 +10,6 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from textwrap import indent
@@ -19,6 +18,7 @@ from typing import Any
 import click
 import msgspec
 from kombu.utils.imports import symbol_by_name
+from msgspec.structs import fields
 
 import kq
 import kq.web

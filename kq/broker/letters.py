@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from kq.message import CONTENT_TYPE, Envelope
 from kq_transports import engine
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """One handing-over of a message to this worker.
 
     tag: names it on its queue's channel. id: the message_id that its publisher gave it, or "".
@@ -32,8 +32,7 @@ class Delivery:
         return self.queue, self.tag
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """How one delivery ends: taken off its queue after its follow-ups are stored, or given back."""
 
     delivery: Delivery
@@ -56,8 +55,7 @@ class Seen(Protocol):
     stamp: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(msgspec.Struct, frozen=True):
     """A message that was looked at, and what is to take its place; nothing removes it.
 
     keeps_due: what takes its place becomes ready when it would have.

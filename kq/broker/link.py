@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import kombu
+import msgspec
 
 import kq_transports
 from kq.broker.translation import translated
@@ -17,8 +17,7 @@ from kq_transports import engine
 kq_transports.register()
 
 
-@dataclass(frozen=True, slots=True)
-class PublishPolicy:
+class PublishPolicy(msgspec.Struct, frozen=True):
     """How often and how fast a publish that failed is repeated: Kombu's retry_policy, within submit_timeout."""
 
     max_retries: int = 50

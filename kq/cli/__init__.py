@@ -3,6 +3,7 @@
 `main` is what the installed script runs.
 """
 
+import gc
 import sys
 
 from kq import __version__
@@ -18,6 +19,11 @@ def main() -> None:
         # Package managers and health checks ask this often: answer before click is imported (30 ms).
         print(f"kq {__version__}")  # noqa: T201
         return
+    # What is imported stays to the end. A tenth of a short verb's time would go for looking for garbage in it
+    # meanwhile, and as much when the process ends.
+    gc.set_threshold(10_000)
     from kq.cli.frame import run
 
-    sys.exit(run())
+    code = run()
+    gc.freeze()
+    sys.exit(code)

@@ -9,9 +9,9 @@ import click
 from kq.cli import offer
 from kq.cli.frame import flags, noun
 from kq.cli.jobs import call_of, due_in
+from kq.cli.looking import looking
 from kq.cli.repair import reason as why
 from kq.cli.show import print_json, print_table, when
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import schema
 from kq.errors import NotRepaired

@@ -15,7 +15,7 @@ import click
 from kq.cli import offer
 from kq.cli.failing import report
 from kq.cli.frame import Duration, flags, verb, wants_color
-from kq.cli.target import looking
+from kq.cli.looking import looking
 from kq.control import schema
 from kq.event import Event
 from kq.plain import printable, printable_json

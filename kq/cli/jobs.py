@@ -12,8 +12,8 @@ from kq.cli import offer, orders, repair
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
+from kq.cli.looking import looking
 from kq.cli.show import print_json, print_table, when
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import MOST, Entry, JobInfo, schema
 from kq.job import State

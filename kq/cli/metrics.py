@@ -6,8 +6,8 @@ import click
 
 from kq import __version__, metrics
 from kq.cli.frame import flags, verb
+from kq.cli.looking import looking
 from kq.cli.show import print_json
-from kq.cli.target import looking
 from kq.control import schema
 
 

@@ -10,8 +10,8 @@ import click
 from kq.cli import offer
 from kq.cli.doubt import doubt_queue, doubt_type, must_know_queue
 from kq.cli.frame import flags, verb
+from kq.cli.looking import looking
 from kq.cli.show import print_json
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import Control
 from kq.errors import NotFound

@@ -8,9 +8,9 @@ from kq.cli import offer, orders
 from kq.cli.ask import YES, sure
 from kq.cli.doubt import must_know_queue
 from kq.cli.frame import flags, noun
+from kq.cli.looking import looking
 from kq.cli.repair import reason
 from kq.cli.show import print_json, print_table
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import QueueInfo, schema
 from kq.plain import printable

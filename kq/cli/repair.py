@@ -19,9 +19,10 @@ from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.failing import DONE, LATE, NO
 from kq.cli.frame import Duration, flags, verb, warn
+from kq.cli.looking import looking
 from kq.cli.orders import unknown_job
 from kq.cli.show import print_json, print_table
-from kq.cli.target import any_app, looking, settings
+from kq.cli.target import any_app, settings
 from kq.cli.watch import watching
 from kq.control import REPAIRABLE, Answer, Control, JobInfo, Repaired, Where
 from kq.errors import BadArguments, NotRepaired

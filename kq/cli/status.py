@@ -12,8 +12,8 @@ from kq.advice import advice
 from kq.cli.condition import FAIL_IF, Condition
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
+from kq.cli.looking import looking
 from kq.cli.show import NOTHING, print_json, print_table, rate, span
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.plain import printable
 from kq.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow

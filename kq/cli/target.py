@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +13,6 @@ import kq
 from kq.app import App
 from kq.cli.frame import flags
 from kq.config import Loaded, load
-from kq.control import Control
 from kq.errors import AppNotFound, KqError
 from kq.loading import load_app
 
@@ -49,19 +46,10 @@ def any_app(loaded: Loaded) -> App:
     return _pointed(App("kq")) if loaded.config.app is None else named_app(loaded)
 
 
-@contextmanager
-def looking() -> Iterator[Control]:
-    """Control over what this command line names; everything is closed afterwards.
-
-    Who names a broker but no app wants to look even where the application does not import.
-    """
+def any_broker() -> App:
+    """The app of a verb that looks: who names a broker but no app wants to look even where the app does not import."""
     loaded = settings()
-    app = _pointed(App("kq")) if flags().url and not flags().app else any_app(loaded)
-    try:
-        with Control(app) as control:
-            yield control
-    finally:
-        app.close()
+    return _pointed(App("kq")) if flags().url and not flags().app else any_app(loaded)
 
 
 def _pointed(app: App) -> App:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kq.cli import orders
 from kq.cli.frame import flags, noun
+from kq.cli.looking import looking
 from kq.cli.show import print_json, print_table
-from kq.cli.target import looking
 from kq.cli.watch import watching
 from kq.control import Heartbeat, schema
 from kq.control.compose import lease_left

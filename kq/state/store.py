@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -44,8 +43,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     durable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
+class Gathered(msgspec.Struct, frozen=True):
     """Facts of several families. now: the store's clock. found: for each prefix its keys and their values."""
 
     now: float

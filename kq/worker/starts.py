@@ -7,7 +7,9 @@ does not know its messages by id. See docs/decisions/0002-starts-are-recorded-fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from kq.job import Counters
 from kq.message import Envelope

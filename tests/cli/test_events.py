@@ -6,10 +6,10 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import kq
 from kq.clock import new_id

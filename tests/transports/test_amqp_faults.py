@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +17,7 @@ import kombu
 import pytest
 from amqp import exceptions
 from kombu.asynchronous import Hub
+from msgspec.structs import replace
 
 from kq_transports.amqp.connection import Connection
 from kq_transports.amqp.management import Peek

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from msgspec.structs import fields
 
 from kq.job import ENDED, LATEST, MOVES, Counters, Settings, State
 from kq.policy import YEAR, Fixed

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import random
-from dataclasses import replace
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from msgspec.structs import replace
 
 from kq.failure import FAILURES, Failure, names_of
 from kq.job import Counters
@@ -343,7 +344,7 @@ def test_bad_storage_never_costs_an_attempt(counters: Counters, rules: Rules, ch
 
 
 def test_bad_storage_is_borne_for_half_an_hour() -> None:
-    whole = replace(HINDERED_WAITS, jitter=False)
+    whole = dataclasses.replace(HINDERED_WAITS, jitter=False)
     waits = [whole.delay_before(retry, random.Random(1)) or 0 for retry in range(1, Rules().max_infra)]
     assert sum(waits) == 3423  # seconds at most: full jitter halves it on average
 

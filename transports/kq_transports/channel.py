@@ -11,9 +11,9 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from amqp import exceptions
 from amqp.protocol import queue_declare_ok_t
 
@@ -32,8 +32,7 @@ DEAD_LETTERS = "x-dead-letter-routing-key"
 _numbers = itertools.count(1)
 
 
-@dataclass(slots=True, eq=False)
-class Consumer:
+class Consumer(msgspec.Struct, eq=False):
     """A subscription of a channel to a queue. callback: called with each Message."""
 
     channel: Channel

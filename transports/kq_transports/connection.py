@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import msgspec
 from amqp import exceptions
 
 from kq_transports.alarm import Alarm
@@ -53,8 +53,7 @@ class DeclaredOtherwise(Mismatch, exceptions.PreconditionFailed):  # type: ignor
     """It exists with other arguments, in the engine's words and in AMQP's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """A delivery that waits for its consumer's callback."""
 
     consumer: Consumer

@@ -16,9 +16,11 @@ import os
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 #: What is done in the step of a publish by somebody who keeps other things in the same place; see that place's engine.
 Rider: TypeAlias = Any
@@ -89,8 +91,7 @@ class Stale(EngineError):
         self.tags = tuple(tags)
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(msgspec.Struct, frozen=True):
     """What a broker can do beyond the contract, and what it can't. Checked by the suite.
 
     durable: messages outlive every process (memory: False).
@@ -124,8 +125,7 @@ def given_id() -> str:
     return GIVEN + os.urandom(12).hex()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message on its way into a queue.
 
     id: names the message within its queue; publishing an id that is ready, delayed or
@@ -142,8 +142,7 @@ class Message:
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One handing-over of a message to this connection.
 
     receipt: names this delivery (not the message) when it is settled.
@@ -165,24 +164,21 @@ class Action(Enum):
     GIVE_BACK = "give back"  # ready again, at its old place, with its old priority
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The end of one delivery."""
 
     receipt: str
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """A wish to take up to limit messages from queues, the first queue first."""
 
     queues: tuple[str, ...]
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(msgspec.Struct, frozen=True):
     """A waiting message, and what is to take its place.
 
     body: all of it, as it was seen; a message whose body is another one by now stays.
@@ -200,16 +196,14 @@ class Swap:
         return tuple(replace(message, delay=delay) for message in self.messages) if self.keeps_due else self.messages
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """A queue's subscription to an exchange. key: routing key, or a topic pattern (* and #)."""
 
     queue: str
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """How many messages of a queue are in each state."""
 
     ready: int = 0
@@ -221,8 +215,7 @@ class Counts:
 DEPTH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """What a look at all queues tells of one: its counts, and for how long its oldest message has been ready.
 
     oldest: seconds; 0.0 when none is ready, None when that can't be known now. Of a message that was delayed they begin
@@ -238,8 +231,7 @@ class Load:
     single: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A message looked at without taking it.
 
     due: when it becomes ready, in seconds since the epoch (delayed), else None.
@@ -256,8 +248,7 @@ class Seen:
     holder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """A connection as the broker sees it. until: when its lease ends, by the broker's clock."""
 
     connection: str
@@ -265,8 +256,7 @@ class Lease:
     held: int
 
 
-@dataclass(slots=True)
-class Options:
+class Options(msgspec.Struct):
     """How a connection behaves; from Kombu's transport_options and heartbeat.
 
     name: shown as the holder and the name by which expel() ends it; unique per
@@ -286,7 +276,7 @@ class Options:
     keep_alive: bool = False
     timeout: float = 5.0
     look: bool = False
-    extra: dict[str, object] = field(default_factory=dict)
+    extra: dict[str, object] = msgspec.field(default_factory=dict)
 
 
 def sleep_on(descriptors: Iterable[int], seconds: float | None) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from kq_transports.engine import State
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from kq_transports.envelope import Outgoing
 
 
-@dataclass(frozen=True, slots=True)
-class Browsed:
+class Browsed(msgspec.Struct, frozen=True):
     """A message that was looked at, its envelope opened.
 
     count: how many times it was delivered. due: when it becomes ready, in seconds since the epoch (delayed),
@@ -36,8 +36,7 @@ class Browsed:
     stamp: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(msgspec.Struct, frozen=True):
     """A message that was looked at, and what is to take its place if it is still the same.
 
     messages: each with the queue that it goes to, as Channel.prepare_message() made it; none, and it is removed.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from kq_transports.connection import Connection
 from kq_transports.engine import Message, Rider, Stale, Verdict
@@ -13,16 +14,15 @@ if TYPE_CHECKING:
     from kq_transports.envelope import Outgoing
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(msgspec.Struct):
     """What a channel gathers between two commits. ends: delivery tags by the receipts that are to be settled.
 
     rider: of a transaction that only publishes.
     """
 
-    messages: list[Message] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    ends: dict[str, int] = field(default_factory=dict)
+    messages: list[Message] = msgspec.field(default_factory=list)
+    verdicts: list[Verdict] = msgspec.field(default_factory=list)
+    ends: dict[str, int] = msgspec.field(default_factory=dict)
     rider: Rider | None = None
 
     def end(self, tag: int, verdict: Verdict) -> None:

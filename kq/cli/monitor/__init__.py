@@ -22,11 +22,12 @@ from rich.color import ColorSystem
 from kq.cli import status
 from kq.cli.condition import FAIL_IF, Condition
 from kq.cli.frame import Duration, flags, run, same_options, verb, wants_color
+from kq.cli.looking import looking
 from kq.cli.monitor.session import Hands, Said, Session, nothing_else_writes
 from kq.cli.monitor.source import Live, Replay, Source
 from kq.cli.monitor.state import PAUSES, Ui, Words
 from kq.cli.monitor.terminal import Terminal
-from kq.cli.target import looking, settings
+from kq.cli.target import settings
 from kq.cli.watch import EVERY, look_again
 from kq.control import Control
 from kq.errors import BadArguments

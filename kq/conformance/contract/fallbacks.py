@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from kq.app import App
 from kq.broker import Inspector

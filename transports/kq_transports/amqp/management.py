@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
 from hashlib import blake2b
 from math import ceil
 from typing import Any, TypeVar
 
 from amqp import spec
 from kombu.transport import base
+from msgspec.structs import replace
 
 from kq_transports.amqp.channel import publishing
 from kq_transports.amqp.connection import Connection

@@ -12,10 +12,10 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from amqp import exceptions
+from msgspec.structs import replace
 
 from kq_transports.amqp.presence import Presence
 from kq_transports.amqp.publisher import Publisher

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import msgspec
 
 from kq_transports.engine import EngineError
 
@@ -13,8 +14,7 @@ Row: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """The tables of one user of the file. tables: CREATE … IF NOT EXISTS, separated by semicolons.
 
     version: rises when a change of the tables would mislead an older program, which then refuses the file.
