@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
@@ -18,7 +18,7 @@ from kq.handle import Handle, Looks
 from kq.job import Job
 from kq.ledger import KEEP, Entry, Ledger
 from kq.message import Envelope
-from kq.once import Once, OnDoubt
+from kq.once import CameTo, Once, OnDoubt
 from kq.policy import YEAR
 from kq.unique import unique_of
 from kq.units import format_size, parse_duration
@@ -93,6 +93,7 @@ class CurrentJob:
     _lines: list[str] | None = field(default=None, init=False, repr=False)
     _staged: dict[str, Staged] | None = field(default=None, init=False, repr=False)
     _over: bool = field(default=False, init=False, repr=False)
+    _effects: dict[str, int] | None = field(default=None, init=False, repr=False)
 
     def once(
         self,
@@ -122,7 +123,7 @@ class CurrentJob:
             on_doubt=on_doubt,
             checked=check is not None,
         )
-        return Once(Ledger(self.footing.app.store, self.footing.lapse), mine, on_doubt, check)
+        return Once(Ledger(self.footing.app.store, self.footing.lapse), mine, on_doubt, check, count=self._count)
 
     def later(self, job: Job[R], *, hold: float | str = 0.0) -> Handle[R]:
         """Submit job when this one has completed, in the same step; never, when this attempt does not (promise C16).
@@ -181,6 +182,16 @@ class CurrentJob:
         """What was logged in it, the last lines."""
         return "" if self._lines is None else "".join(self._lines)[-LOG_LIMIT:]
 
+    @property
+    def effects(self) -> Mapping[str, int] | None:
+        """How many of its side effects came to what; None where it has none."""
+        return self._effects
+
+    def _count(self, came_to: CameTo) -> None:
+        with _staging:
+            known = self._effects or {}
+            self._effects = {**known, came_to: known.get(came_to, 0) + 1}
+
     def _made(self, job: Job[Any], number: int) -> Staged:
         if job.settings.unique is not None and unique_of(job.settings.unique).replaces:
             raise ValueError(f"{job.type} may take the place of another job, and can't be staged; submit it")
@@ -202,7 +213,7 @@ class CurrentJob:
             return tuple(staged.released(now) for staged in self._staged.values())
 
 
-#: Threads of a job may stage at once, and while it ends. Held for no longer than it takes to encode a job.
+#: Threads of a job may stage and count at once, and while it ends. Held for no longer than it takes to encode a job.
 _staging = threading.Lock()
 running: ContextVar[CurrentJob | None] = ContextVar("kq-current-job", default=None)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from kq.snapshot import Snapshot
-from kq.tally import BOUNDS, Spread, Tally, Work
+from kq.tally import BOUNDS, EFFECTS, Spread, Tally, Work
 
 #: So many queues with job types have numbers of their own; the others are together.
 SERIES = 200
@@ -27,6 +27,7 @@ OUTCOMES = {
     "buried": "buried",
     "revoked": "revoked",
     "expired": "expired",
+    "deduplicated": "dropped",
 }
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -66,6 +67,10 @@ def of_worker(told: Tally) -> Iterator[Metric]:
     waited, ran = "From when a job was ready to its start.", "From the start of an attempt to its end."
     yield Metric("kq_job_wait_seconds", "histogram", waited, _histograms((each, each.waited) for each in work))
     yield Metric("kq_job_duration_seconds", "histogram", ran, _histograms((each, each.ran) for each in work))
+    effects = "Side effects by what they came to; unknown: broke off, and nobody knew whether they had happened."
+    yield Metric("kq_side_effects_total", "counter", effects, _effects(work))
+    again = "How often the broker answered again after it had not, or had given the worker's jobs to others."
+    yield Metric("kq_broker_reconnects_total", "counter", again, [Sample(told.reconnects, {})])
 
 
 def of_all(shot: Snapshot) -> Iterator[Metric]:
@@ -85,6 +90,8 @@ def of_all(shot: Snapshot) -> Iterator[Metric]:
     yield _gauge("kq_queue_wait_p95_seconds", "What 95 of 100 jobs of the last minute waited at most.", wait)
     came = [({"queue": row.name}, row.came) for row in queues]
     yield _gauge("kq_queue_arrival_rate", "Jobs a second that came in the last minute.", came)
+    sent = [Sample(number, {"queue": name}) for name, number in shot.history.sent.items()]
+    yield Metric("kq_jobs_sent_total", "counter", "Jobs that came to a queue since control began to count.", sent)
     drain = [({"queue": row.name}, row.drain) for row in queues]
     yield _gauge("kq_queue_drain_seconds", "When none is ready if all goes on so; absent while it grows.", drain)
     serving = [({"queue": row.name}, row.workers) for row in queues]
@@ -140,6 +147,13 @@ def _outcomes(work: Iterable[Work]) -> Iterator[Sample]:
     for each in work:
         for outcome, name in OUTCOMES.items():
             yield Sample(getattr(each, name), {**_labels(each), "outcome": outcome})
+
+
+def _effects(work: Iterable[Work]) -> Iterator[Sample]:
+    for each in work:
+        if any(getattr(each, result) for result in EFFECTS):
+            for result in EFFECTS:
+                yield Sample(getattr(each, result), {**_labels(each), "result": result})
 
 
 def _counts(work: Iterable[Work], name: str) -> Iterator[Sample]:

@@ -18,6 +18,8 @@ from kq.message import encode_result, one_line
 from kq.state.store import StoreUnreachable
 
 OnDoubt: TypeAlias = Literal["bury", "fallback", "repeat", "skip"]
+#: What a side effect came to. duplicate: it was not done again. unknown: it broke off, and nobody knows if it happened.
+CameTo: TypeAlias = Literal["done", "duplicate", "unknown"]
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Once:
     due: bool = False
     outcome: Any = None
     before: Entry | None = None
+    count: Callable[[CameTo], None] = field(default=lambda came_to: None, repr=False)
     _told: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ class Once:
     def _record(self, outcome: bytes, note: str) -> None:
         self.ledger.done(self.mine, outcome, note)
         self.due, self._told = False, True
+        self.count("done")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if not self.due or self._told:
@@ -120,6 +124,8 @@ class Once:
                 self.mine, self.due = mine, True
 
     def _is_known(self, entry: Entry) -> None:
+        if self.before is None:
+            self.count("duplicate")
         self.before, self.outcome = entry, msgspec.json.decode(entry.outcome)
 
     def _forget(self) -> None:
@@ -130,6 +136,7 @@ class Once:
 
     def _leave(self, error: BaseException) -> None:
         """The act broke off somewhere."""
+        self.count("unknown")
         note = f"attempt {self.mine.attempt} broke off with {type(error).__name__}: {one_line(error)}"
         if self.on_doubt == "skip":
             self.ledger.done(self.mine, note=note)
@@ -140,6 +147,8 @@ class Once:
 
     def _resolved(self, entry: Entry) -> Due | Happened:
         """What is to be done about a doubt. Raises InDoubt, or DoubtStands when a fallback answers."""
+        if entry.stage != "doubt":
+            self.count("unknown")
         if entry.stage != "doubt" and self.on_doubt in ("bury", "fallback"):
             # Before anything else: if check() takes this process down, the question stands all the same.
             entry = self.ledger.doubt(

@@ -214,11 +214,15 @@ class Point(Row, frozen=True, kw_only=True):
 
 
 class History(Row, frozen=True, kw_only=True):
-    """The last ten minutes at most, the oldest first, as control's rounds wrote them down. step: between two points."""
+    """The last ten minutes at most, the oldest first, as control's rounds wrote them down. step: between two points.
+
+    sent: for each queue how many jobs have come to it since control began to count, up to the last step.
+    """
 
     step: float = 10.0
     total: tuple[Point, ...] = ()
     queues: dict[str, tuple[Point, ...]] = {}
+    sent: dict[str, int] = {}
 
 
 class Totals(Row, frozen=True, kw_only=True):

@@ -48,8 +48,9 @@ class Work(msgspec.Struct):
 
     started: attempts that began. completed: jobs; degraded: those of them that did so the simple way. failed: attempts
     that failed; retried: those that are tried again; fell: those after which another job type runs instead. buried,
-    revoked, expired: jobs. waited: from when a job was ready to
-    its start; ran: from start to end.
+    revoked, expired: jobs; dropped: copies of jobs that were taken away. waited: from when a job was ready to its
+    start; ran: from start to end. done, duplicate, unknown: side effects that happened, that were not done again, and
+    that broke off so that nobody knew whether they had happened.
     """
 
     queue: str
@@ -63,6 +64,10 @@ class Work(msgspec.Struct):
     revoked: int = 0
     expired: int = 0
     degraded: int = 0
+    dropped: int = 0
+    done: int = 0
+    duplicate: int = 0
+    unknown: int = 0
     waited: Spread = msgspec.field(default_factory=Spread)
     ran: Spread = msgspec.field(default_factory=Spread)
 
@@ -91,8 +96,13 @@ class Work(msgspec.Struct):
         return Work(self.queue, self.type, **counts, waited=self.waited.copy(), ran=self.ran.copy())
 
 
+#: What side effects come to.
+EFFECTS = ("done", "duplicate", "unknown")
 #: Which numbers a Work has.
-COUNTED = ("started", "completed", "failed", "retried", "fell", "buried", "revoked", "expired", "degraded")
+COUNTED = (
+    *("started", "completed", "failed", "retried", "fell", "buried", "revoked", "expired", "degraded", "dropped"),
+    *EFFECTS,
+)
 
 
 class Group(msgspec.Struct):
@@ -131,7 +141,8 @@ class Tally(msgspec.Struct, frozen=True):
     """All that a worker has counted. at: when it wrote this; began: when it began to count; by the store's clock.
 
     recent: what happened in the last so many seconds (span): a minute, unless beats are further apart. returning: for
-    each queue, when jobs that failed are due again and how many that are.
+    each queue, when jobs that failed are due again and how many that are. reconnects: how often the broker answered
+    again after it had not, or had given the worker's jobs to others.
     """
 
     worker: str
@@ -143,6 +154,7 @@ class Tally(msgspec.Struct, frozen=True):
     groups: list[Group] = []
     latest: list[Failed] = []
     returning: dict[str, list[tuple[float, int]]] = {}
+    reconnects: int = 0
 
 
 def quantile(spreads: Iterable[Spread], part: float) -> float | None:

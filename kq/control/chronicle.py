@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
 
 from kq import tally
 from kq.broker import BURIED, Inspector, Load
+from kq.control.arrivals import Arrivals
 from kq.control.compose import FAMILIES, Facts, jobs_of
 from kq.control.sight import JobInfo, info_of
 from kq.reading import reader
@@ -21,8 +23,8 @@ from kq.tally import Tally, Work, quantile
 
 #: Seconds between two points, and how many there are: ten minutes.
 STEP, POINTS = 10.0, 60
-#: So many queues have a history of their own: those with the most jobs.
-QUEUES = 100
+#: So many queues have a history of their own, those with the most jobs; and of so many it is counted what came.
+QUEUES, SENT = 100, 1000
 #: So many buried jobs of each queue are looked at.
 MOST = 1000
 #: Seconds after which what nobody renews is gone.
@@ -36,6 +38,7 @@ class Chronicle:
 
     def __init__(self) -> None:
         self._counted: dict[str, Tally] = {}
+        self._arrivals = Arrivals()
         self._buried: dict[str, int] = {}
         self._groups: dict[str, list[FailureRow]] = {}
         self._next = 0.0
@@ -72,7 +75,16 @@ class Chronicle:
             step=STEP,
             total=(*before.total[1 - POINTS :], total),
             queues={name: queues[name] for name in sorted(busiest[:QUEUES])},
+            sent=self._sent(before.sent, jobs, rates),
         )
+
+    def _sent(
+        self, before: Mapping[str, int], jobs: Mapping[str, int], rates: Mapping[str, list[tuple[Work, float]]]
+    ) -> dict[str, int]:
+        """How many jobs have come to each queue; of those with the most of them."""
+        left = {name: sum(work.gone for work, _ in done) for name, done in rates.items()}
+        counted = self._arrivals.count(before, jobs, left)
+        return {name: counted[name] for name in sorted(nlargest(SENT, counted, key=counted.__getitem__))}
 
     def _rates(self, tallies: Mapping[str, Tally]) -> dict[str, list[tuple[Work, float]]]:
         """What was done since the last step, and in how many seconds, by queue."""

@@ -186,7 +186,7 @@ class Executor:
                 self.active += 1
             self._leaves(task)
             task.kind.took(ended.took)
-            task.log = ended.log
+            task.log, task.effects = ended.log, ended.effects
         return task
 
     def written(self) -> Iterator[tuple[Task, Written]]:

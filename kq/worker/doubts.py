@@ -7,7 +7,7 @@ they were killed: a human is asked about what they were at.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -23,11 +23,12 @@ log = logging.getLogger("kq.worker")
 
 
 class Doubts:
-    """Looks into the ledger in the name of one worker."""
+    """Looks into the ledger in the name of one worker. doubted: is told of each job that leaves a doubt there."""
 
-    def __init__(self, store: Store, worker: str) -> None:
+    def __init__(self, store: Store, worker: str, doubted: Callable[[Task], None]) -> None:
         self._ledger = Ledger(store)
         self._worker = worker
+        self._doubted = doubted
 
     @staticmethod
     def concern(task: Task, verdict: Verdict) -> bool:
@@ -67,15 +68,17 @@ class Doubts:
         for begun in self._ledger.begun(task.head.id):
             entry = self._ledger.find(begun.key)
             if entry is not None and entry.job == task.head.id:
-                yield self._left(entry, verdict) if entry.stage == "intended" else entry
+                yield self._left(entry, task, verdict) if entry.stage == "intended" else entry
 
-    def _left(self, entry: Entry, verdict: FallBack | Bury) -> Entry:
+    def _left(self, entry: Entry, task: Task, verdict: FallBack | Bury) -> Entry:
         """An effect that broke off, as it is left: in doubt, or taken for done where its type says so."""
         note = f"attempt {entry.attempt} on {entry.worker} {verdict.how} in the act"
         left = replace(entry, stage="doubt", note=note)
         if entry.on_doubt == "skip":
             left = replace(entry, stage="done", note=f"{note}, and skipped")
-        if not self._ledger.leave(entry, left, self._mine(entry)):
+        if self._ledger.leave(entry, left, self._mine(entry)):
+            self._doubted(task)
+        else:
             log.warning("the effect %s is somebody else's by now", entry.key)
         return left
 

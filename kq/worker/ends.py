@@ -69,7 +69,7 @@ class Ends:
         """Write in the name of a worker that runs that version of the application."""
         self._worker = worker
         self._scribe = Scribe(worker, self._ground.host, self._ground.indexed, code)
-        self._doubts = Doubts(self._store, worker)
+        self._doubts = Doubts(self._store, worker, self._meter.doubted)
         alert = self._ground.plan.alert
         self._troubles = Troubles(worker, code, alert) if alert else None  # where nobody is told of them
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 from kq.app import App
@@ -25,6 +25,7 @@ from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Ru
 from kq.worker.workbench import Workbench
 
 Staged: TypeAlias = tuple[Envelope, ...]
+Effects: TypeAlias = Mapping[str, int] | None
 
 #: A traceback longer than this is cut in the middle; so is a message.
 TRACEBACK_LIMIT = 16_000
@@ -70,7 +71,8 @@ class Execution:
         encoded, error = _result(self._run, value, error)
         self._watching.end(error)
         running.reset(self._token)
-        return _told(self._run, self._began, error, encoded, self._job.end(), self._job.log)
+        staged = self._job.end()
+        return _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects)
 
 
 def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
@@ -148,27 +150,35 @@ def _encoded(run: Run, value: Any) -> bytes:
 
 
 def _told(
-    run: Run, began: float, error: BaseException | None, value: bytes = b"", staged: Staged = (), log: str = ""
+    run: Run,
+    began: float,
+    error: BaseException | None,
+    value: bytes = b"",
+    staged: Staged = (),
+    log: str = "",
+    effects: Effects = None,
 ) -> bytes:
     """What to send of an execution that came to value, and staged jobs, or raised error, and logged log. Never raises,
     for it is asked only once, and what its error says of itself is the job's own code again.
     """
     try:
-        return frame(_ended(run, began, error, value, staged, log))
+        return frame(_ended(run, began, error, value, staged, log, effects))
     except BaseException:
         what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
         return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
 
 
-def _ended(run: Run, began: float, error: BaseException | None, value: bytes, staged: Staged, log: str) -> Ended:
+def _ended(
+    run: Run, began: float, error: BaseException | None, value: bytes, staged: Staged, log: str, effects: Effects
+) -> Ended:
     took = time.monotonic() - began
     if error is None:
-        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log)
+        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log, effects=effects)
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
     where = "" if kind == UNUSABLE else _traceback(error)
-    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, log=log)
+    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, log=log, effects=effects)
 
 
 def _kind(error: BaseException) -> str:

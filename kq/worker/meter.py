@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 
 from kq import tally
 from kq.failure import Failure, group_of
 from kq.message import one_line
-from kq.outcome import Bury, Complete, Expire, FallBack, Retry, Revoke, Verdict
+from kq.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
 from kq.policy import retries_of
-from kq.tally import MINUTE, Failed, Group, Tally, Work
+from kq.tally import EFFECTS, MINUTE, Failed, Group, Tally, Work
 from kq.worker.task import Task
 
 #: So many groups of failures, and so many of the latest failures, are remembered.
@@ -24,6 +25,8 @@ class Meter:
     """The tally of one supervisor. Not thread-safe: its loop owns it."""
 
     def __init__(self) -> None:
+        #: How often the broker answered again; see Tally.
+        self.reconnects = 0
         self._work: dict[tuple[str, str], Work] = {}
         self._marks: deque[tuple[float, dict[tuple[str, str], Work]]] = deque()
         self._groups: dict[tuple[str, str, str, str], Group] = {}
@@ -41,6 +44,8 @@ class Meter:
     def ended(self, task: Task, verdict: Verdict, now: float) -> None:
         """task has ended with verdict, now."""
         work = self._of(task)
+        if task.effects is not None:
+            _add(work, task.effects)
         match verdict:
             case Complete():
                 work.completed += 1
@@ -62,10 +67,17 @@ class Meter:
                 work.revoked += 1
             case Expire():
                 work.expired += 1
+            case Drop():
+                work.dropped += 1
+                return
             case _:
                 return
         if task.ran is not None:
             work.ran.add(task.ran)
+
+    def doubted(self, task: Task) -> None:
+        """task was killed in the middle of a side effect."""
+        self._of(task).unknown += 1
 
     def tally(self, worker: str, began: float, now: float) -> Tally:
         """All of it as it is now. began: when this one began to count; both by the store's clock."""
@@ -74,7 +86,8 @@ class Meter:
         recent = tally.since(self._work.values(), before)
         returning = {queue: left for queue, due in self._returning.items() if (left := _left(due, now))}
         work, groups = list(self._work.values()), list(self._groups.values())
-        return Tally(worker, now, began, work, recent, now - at, groups, list(self._latest), returning)
+        latest = list(self._latest)
+        return Tally(worker, now, began, work, recent, now - at, groups, latest, returning, self.reconnects)
 
     @property
     def sums(self) -> tuple[int, int]:
@@ -116,6 +129,11 @@ class Meter:
         grain = 1.0 if delay < 60 else 60.0 if delay < 3600 else 3600.0
         due = self._returning.setdefault(queue, Counter())
         due[(now + delay) // grain * grain] += 1
+
+
+def _add(work: Work, effects: Mapping[str, int]) -> None:
+    for name in EFFECTS:
+        setattr(work, name, getattr(work, name) + effects.get(name, 0))
 
 
 def _most(task: Task) -> int:

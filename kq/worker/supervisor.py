@@ -292,6 +292,7 @@ class Supervisor:
             raise
         if self._backoff:
             log.warning("connected to %s again", self._broker.address.redacted)
+            self._meter.reconnects += self._welcome
         self._backoff.end()
         self._welcome = True
         if self.on_connect is not None:
@@ -347,6 +348,7 @@ class Supervisor:
         """All that was asked of the broker and the store in this round was answered."""
         if self._backoff:
             log.warning("%s answers again", self._broker.address.redacted)
+            self._meter.reconnects += 1
         self._backoff.end()
 
     # Standing orders.

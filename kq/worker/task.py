@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,7 @@ class Task:
     extra: float = 0.0  # seconds by which it has extended its timeout
     said: float = 0.0  # when it said how far it is, as far as that was told
     log: str = ""  # its last lines, when it has ended
+    effects: Mapping[str, int] | None = None  # how many of its side effects came to what, if it has any
     interrupted: bool = False
     killed: bool = False
     cut: float = float("inf")  # when it was ordered to end; monotonic

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -75,7 +75,8 @@ class Order(msgspec.Struct, array_like=True):
 class Ended(msgspec.Struct, array_like=True, gc=False):
     """From an executor: one execution is over. kind: one of the names below; value: the result as JSON.
 
-    staged: the jobs that it wants submitted now that it has completed. log: the last lines that it logged.
+    staged: the jobs that it wants submitted now that it has completed. log: the last lines that it logged. effects: how
+    many of its side effects came to what.
     """
 
     seq: int
@@ -88,6 +89,7 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     took: float = 0.0
     staged: tuple[Envelope, ...] = ()
     log: str = ""
+    effects: Mapping[str, int] | None = None
 
 
 DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from kq import config, metrics
-from kq.snapshot import QueueRow, SingletonRow, Snapshot, WorkerRow
+from kq.snapshot import History, QueueRow, SingletonRow, Snapshot, WorkerRow
 from kq.tally import Tally, Work
 from kq.units import parse_duration
 from kq.url import host_and_port
@@ -239,13 +239,14 @@ _SHOT = Snapshot(
     queues=(QueueRow(name="q", oldest=0.0, wait_p95=0.0, came=0.0, drain=0.0, retrying=0),),
     workers=(WorkerRow(name="w", state="alive", beat_age=0.0, lease=15.0, lease_left=15.0, slots=1),),
     singletons=(SingletonRow(queue="q"),),
+    history=History(sent={"q": 1}),
 )
 
 
 def told() -> dict[str, set[str]]:
     """All that /metrics may tell: names as they are scraped, and their labels."""
     found: dict[str, set[str]] = {}
-    work = Tally("w", 0.0, 0.0, [Work("q", "t")])
+    work = Tally("w", 0.0, 0.0, [Work("q", "t", done=1)])
     for metric in (*metrics.of_worker(work), *metrics.of_all(_SHOT), metrics.of_build("1", "redis")):
         for sample in metric.samples:
             found.setdefault(metric.name + sample.suffix, set()).update(sample.labels)

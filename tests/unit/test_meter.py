@@ -11,7 +11,7 @@ from kq.broker import Delivery
 from kq.failure import Failure
 from kq.job import Counters
 from kq.message import Head
-from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Rules, Verdict
+from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Rules, Verdict
 from kq.policy import Fixed
 from kq.tally import MINUTE, Tally, Work, quantile
 from kq.worker.meter import GROUPS, LATEST, Meter
@@ -60,6 +60,18 @@ def test_each_verdict_counts_as_what_it_is(verdict: Verdict, counted: dict[str, 
     assert {name: number for name in names if (number := getattr(work, name))} == counted
     assert work.started == 1
     assert sum(work.ran.counts) == bool(counted)
+
+
+def test_copies_and_side_effects_are_counted_beside_the_jobs() -> None:
+    meter = Meter()
+    meter.ended(task(), Drop(), 1.0)
+    ended = task()
+    ended.effects = {"done": 2, "duplicate": 1, "no such thing": 9}
+    meter.ended(ended, Complete(b""), 2.0)
+    meter.doubted(task())
+    work = only(meter.tally("w", 0.0, 3.0))
+    assert (work.completed, work.dropped) == (1, 1)
+    assert (work.done, work.duplicate, work.unknown) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kq import metrics
-from kq.snapshot import Paused, QueueRow, RunningRow, SingletonRow, Snapshot, WorkerRow
+from kq.snapshot import History, Paused, QueueRow, RunningRow, SingletonRow, Snapshot, WorkerRow
 from kq.tally import Spread, Tally, Work
 
 
@@ -32,6 +32,15 @@ def test_a_worker_tells_what_became_of_jobs_by_queue_and_type() -> None:
     ended = {outcome: number for (outcome, _, _), number in told["kq_jobs_total"].items() if number}
     assert ended == {"ok": 3, "failed": 2, "buried": 1, "fell_back": 1}
     assert told["kq_jobs_started_total"] == {("mail", "send"): 7}
+
+
+def test_side_effects_are_told_of_types_that_have_any() -> None:
+    kinds = [work(done=2, unknown=1), work(type="add", completed=1)]
+    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, kinds, reconnects=3)))
+    effects = {result: number for (_, result, type), number in told["kq_side_effects_total"].items() if type == "send"}
+    assert effects == {"done": 2, "duplicate": 0, "unknown": 1}
+    assert len(told["kq_side_effects_total"]) == 3
+    assert told["kq_broker_reconnects_total"] == {(): 3}
 
 
 def test_histograms_count_upwards_and_end_with_all() -> None:
@@ -82,6 +91,7 @@ SHOT = Snapshot(
         WorkerRow(name="gone", state="dead", beat_age=60.0, lease=15.0, lease_left=0.0, slots=4),
     ),
     singletons=(SingletonRow(queue="mail", holder="w"), SingletonRow(queue="pay")),
+    history=History(sent={"mail": 7, "bulk": 0}),
 )
 
 
@@ -90,6 +100,7 @@ def test_all_queues_and_workers_are_told_as_gauges() -> None:
     assert told["kq_queue_jobs"]["mail", "ready"] == 3
     assert told["kq_queue_oldest_seconds"] == {("mail",): 12.5}
     assert told["kq_queue_arrival_rate"] == {("mail",): 0.5}
+    assert told["kq_jobs_sent_total"] == {("mail",): 7, ("bulk",): 0}
     assert told["kq_queue_paused"] == {("mail",): 1, ("bulk",): 0}
     assert told["kq_queue_workers"] == {("mail",): 1, ("bulk",): 0}
     assert told["kq_workers"] == {("alive",): 1, ("late",): 0, ("stopping",): 0, ("dead",): 1}

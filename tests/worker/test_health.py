@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -20,7 +21,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.jobs import WHERE, Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld
-from kq.control import health
+from kq.control import Control, health
 from kq.errors import ConfigError
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available
@@ -102,6 +103,26 @@ class Asked(ContractWorld):
         assert told["kq_job_duration_seconds_count"] == told["kq_job_wait_seconds_count"] == 3
         assert told["kq_broker_up"] == told["kq_build_info"] == 1
         assert f'kq_queue_jobs{{queue="{queue}",state="delayed"}} 1' in answers.ask("/metrics")[1]
+
+    def test_it_tells_what_its_side_effects_came_to(
+        self, worker: kq.Worker, answers: Answers, jobs: Jobs, queue: str
+    ) -> None:
+        word = uuid.uuid4().hex
+        for _ in range(2):
+            jobs.deed.submit(word).result(20)
+        told = [
+            f'kq_side_effects_total{{queue="{queue}",type="deed",result="{result}"}} {number}'
+            for result, number in (("done", 1), ("duplicate", 1), ("unknown", 0))
+        ]
+        eventually(lambda: set(told) <= set(answers.ask("/metrics")[1].splitlines()), "the beat after the jobs", 30)
+
+    def test_it_tells_how_often_it_had_to_join_again(
+        self, worker: kq.Worker, answers: Answers, control: Control, queue: str
+    ) -> None:
+        eventually(lambda: answers.numbers().get("kq_broker_reconnects_total") == 0, "its first beat")
+        (name,) = [row.name for row in control.snapshot().workers if queue in row.queues]
+        control.expel(name)
+        eventually(lambda: answers.numbers()["kq_broker_reconnects_total"] == 1, "it is back", 30)
 
 
 class TestAskedOnMemory(OnMemory, Asked):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import pytest
+
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
-from kq.control import Control
+from kq.control import Control, chronicle
 from kq.control.chronicle import Chronicle
 from kq.snapshot import QueueRow, Snapshot
 
@@ -139,3 +141,23 @@ class Seeing(ContractWorld):
         assert counted == {("BadJob", 1), ("ValueError", 1)}
         assert queue in shot.history.queues
         assert shot.history.total[-1].at <= shot.at
+
+    def test_control_counts_what_comes_to_a_queue_whatever_becomes_of_it(
+        self, jobs: Jobs, crew: Crew, control: Control, queue: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chronicle, "STEP", 0.0)
+        counting = Chronicle()
+
+        def sent() -> int:
+            control.note_down(counting)
+            return control.snapshot().history.sent[queue]
+
+        jobs.note.submit()
+        assert sent() == 0  # it came before anybody counted
+        jobs.note.submit()
+        jobs.note.options(delay=600).submit()
+        assert sent() == 2
+        jobs.note.submit()
+        crew.worker()
+        eventually(lambda: sum(row.ok for row in control.snapshot().workers) == 3, "the worker tells that they ended")
+        assert sent() == 3
