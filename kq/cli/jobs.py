@@ -45,6 +45,7 @@ def ls(
     queue: str | None = None,
     job_type: str | None = None,
     error: str | None = None,
+    place: str | None = None,
     search: str | None = None,
     older: float | None = None,
     limit: int = 100,
@@ -54,9 +55,9 @@ def ls(
     with looking() as control:
         control.freshen()
         if group:
-            _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, search, older)))
+            _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, place, search, older)))
             return
-        jobs = control.jobs(queue, state, limit, where(job_type, error, search, older))
+        jobs = control.jobs(queue, state, limit, where(job_type, error, place, search, older))
         if not jobs:
             doubt_queue(control, queue)
     if flags().json:

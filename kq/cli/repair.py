@@ -109,6 +109,7 @@ def kick(
     queue: str | None,
     job_type: str | None,
     error: str | None,
+    place: str | None,
     search: str | None,
     older: float | None,
     everything: bool,
@@ -128,9 +129,9 @@ def kick(
     They keep id, priority and history, and their attempts are counted anew. One that is in doubt whether its side
     effect happened (kq jobs show tells) needs an answer: --done or --repeat; without one it asks again.
     """
-    chosen = where(job_type, error, search, older)
+    chosen = where(job_type, error, place, search, older)
     if not ids and not everything and queue is None and chosen == Where():
-        raise click.UsageError("say which: ID..., --queue, --type, --error, --search, --older or --all")
+        raise click.UsageError("say which: ID..., --queue, --type, --error, --place, --search, --older or --all")
     pace, told = None if rate is None else _per_second(rate), parsed(outcome, "--outcome")
     with looking() as control:
         jobs = _meant(control, ids, queue, chosen, limit)

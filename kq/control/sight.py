@@ -179,16 +179,20 @@ class Where:
 
     type: a job type's name, its last parts, or a pattern with *. error: the same of the exception's class. text: found
     in the id, the arguments or the error, in any case of letters. older: seconds since it was buried, or submitted.
+    place: file and function where it failed, as in Failure.
     """
 
     type: str = ""
     error: str = ""
     text: str = ""
     older: float = 0.0
+    place: str = ""
 
     def matches(self, job: JobInfo, now: float) -> bool:
         """Whether job is one of those. now: seconds since the epoch."""
         if not (_is_named(job.type, self.type) and _is_named(job.failure.exception, self.error)):
+            return False
+        if self.place and job.failure.place != self.place:
             return False
         since = job.submitted if job.buried is None else job.buried
         if self.older and (since is None or now - since < self.older):

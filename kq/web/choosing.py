@@ -38,13 +38,13 @@ CHOICE = (
 
 
 def where(said: Said) -> Where:
-    """What is said, but for the text and the place."""
-    return Where(said["type"], said["error"], "", said["older"])
+    """What is said, but for the text."""
+    return Where(said["type"], said["error"], "", said["older"], said["place"])
 
 
 def listed(control: Control, veil: Veil, said: Said, state: State | str | None, limit: int) -> list[JobInfo]:
     """Jobs in their order, at most limit of each queue."""
-    if not (said["search"] or said["place"]):
+    if not said["search"]:
         return control.jobs(said["queue"], state, limit, where(said))
     found = control.jobs(said["queue"], state, MOST, where(said))
     counts: dict[str, int] = {}
@@ -58,19 +58,15 @@ def listed(control: Control, veil: Veil, said: Said, state: State | str | None, 
 
 def buried(control: Control, veil: Veil, said: Said, ids: Sequence[str], limit: int | None) -> list[JobInfo]:
     """The buried jobs that are meant, at most limit."""
-    if not (said["search"] or said["place"]):
+    if not said["search"]:
         return control.buried(said["queue"], ids=ids, where=where(said), limit=limit)
     found = control.buried(said["queue"], ids=ids, where=where(said))
     return list(_fitting(control, veil, said, found))[:limit]
 
 
 def _fitting(control: Control, veil: Veil, said: Said, jobs: Iterable[JobInfo]) -> Iterable[JobInfo]:
-    text, place = said["search"].casefold(), said["place"]
-    for job in jobs:
-        if place and job.failure.place != place:
-            continue
-        if not text or text in _seen(control, veil, job).casefold():
-            yield job
+    text = said["search"].casefold()
+    return (job for job in jobs if text in _seen(control, veil, job).casefold())
 
 
 def _seen(control: Control, veil: Veil, job: JobInfo) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kq import __version__
+from kq.control import commands
 from kq.plain import printable
 from kq.redaction import redacted_text
 from kq.units import format_duration, format_rate, format_size
@@ -85,8 +86,9 @@ def _environment() -> Environment:
         "count": count,
         "size": size,
         "lines": lines,
+        "command": commands.written,
     }
-    made.globals |= {"ago": ago, "as_json": as_json, "version": __version__}
+    made.globals |= {"commands": commands, "ago": ago, "as_json": as_json, "version": __version__}
     return made
 
 

@@ -131,6 +131,10 @@ def test_what_lies_buried_is_found_mended_and_kicked(
     browser.click(".edit button")
     sees(browser, "edited args.0", ".told")
     browser.click('details:has(form[action$="/kick"]) > summary')
+    kick = f"kq jobs kick {ids['buried']} --yes"
+    sees(browser, kick, 'form[action$="/kick"] code')
+    browser.write('form[action$="/kick"] input[name="reason"]', "it's mended")
+    sees(browser, f"""{kick} --reason 'it'"'"'s mended'""", 'form[action$="/kick"] code')
     browser.click('form[action$="/kick"] button')
     sees(browser, f"kicked {ids['buried']}", ".told")
     job = control.job(ids["buried"])

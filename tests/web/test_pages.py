@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import unescape
 
+import httpx2 as httpx
 import pytest
 
 import kq
@@ -12,6 +14,7 @@ from kq.control import Control
 from kq.web import asgi_app
 from kq.web.pages import PAGES
 from kq.web.site import Site
+from tests.unit.test_commands import parsed
 from tests.web.conftest import Browser, by_header, words
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[2J"
@@ -30,6 +33,11 @@ def jobs(app: kq.App, control: Control) -> dict[str, str]:
     control.bury(ids["buried"], f"password={SECRET} {HOSTILE}", by="ops")
     control.pause("images", reason=HOSTILE, by="ops")
     return ids
+
+
+def lines(response: httpx.Response) -> set[str]:
+    """The command lines that a page shows beside what may be done."""
+    return set(map(unescape, re.findall(r'<code class="line">(.*?)</code>', response.text)))
 
 
 def test_the_overview_says_first_what_needs_a_look(open_page: Browser, jobs: dict[str, str]) -> None:
@@ -113,6 +121,23 @@ def test_a_job_shows_its_history_and_what_may_be_done(open_page: Browser, jobs: 
     delayed = words(open_page.get(f"/jobs/{jobs['delayed']}"))
     assert "due" in delayed
     assert "Run now" in delayed
+
+
+def test_what_asks_before_it_acts_shows_the_command_line_that_does_the_same(
+    open_page: Browser, jobs: dict[str, str], control: Control
+) -> None:
+    id = jobs["buried"]
+    seen = lines(open_page.get(f"/jobs/{id}"))
+    assert {f"kq jobs kick {id} --yes", f"kq jobs complete {id}", f"kq jobs rm {id} --yes"} <= seen
+    (group,) = [line for line in lines(open_page.get("/buried")) if "--limit" not in line]
+    assert group.startswith("kq jobs kick --type login --error ")
+    for path in ("/jobs", "/jobs?state=buried", f"/jobs/{jobs['delayed']}", "/queues/doors", "/queues/images"):
+        page = open_page.get(path)
+        found = lines(page)
+        assert found, path
+        assert page.text.count('<details class="act') == page.text.count('<code class="line">'), path
+        for line in found:
+            parsed(line)
 
 
 def test_names_that_were_named_are_hidden_too(

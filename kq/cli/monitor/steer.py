@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kq.cli.monitor import listing
 from kq.cli.monitor.scene import JobRow, Page, Scene
-from kq.cli.monitor.state import Ask, Do, Show, Ui, Words
+from kq.cli.monitor.state import Ask, Do, Show, Ui
+from kq.control import commands
+from kq.control.commands import Words
 from kq.snapshot import FailureRow, QueueRow, RunningRow, WorkerRow
 
 #: Where a job may be buried from, and from where it may be run at once.
@@ -30,7 +32,8 @@ def _pause(ui: Ui, scene: Scene) -> Ask | str:
     rows = scene.shot.queues if scene.shot is not None else ()
     paused = any(row.name == name and row.paused is not None for row in rows)
     verb = "resume" if paused else "pause"
-    return Ask(f"{verb.capitalize()} queue {name}", Do((("queues", verb, name),)))
+    line = commands.resume(name) if paused else commands.pause(name)
+    return Ask(f"{verb.capitalize()} queue {name}", Do((line,)))
 
 
 def _queue(ui: Ui, scene: Scene) -> str:
@@ -56,17 +59,17 @@ def _kick(ui: Ui, scene: Scene) -> Ask | str:
             case QueueRow():
                 if not row.buried:
                     return f"nothing lies buried in {row.name}"
-                many.append((f"all {row.buried:,} buried jobs of {row.name}", ("--queue", row.name)))
+                many.append((f"all {row.buried:,} buried jobs of {row.name}", commands.kick_all(queue=row.name)))
             case FailureRow(buried=0):
                 return f"nothing of {row.type} lies buried for that"
             case FailureRow():
-                words = ("--queue", row.queue, "--type", row.type, "--error", row.exception)
-                many.append((f"the buried jobs of {row.type} that failed of {row.exception}", words))
+                line = commands.kick_all(queue=row.queue, type=row.type, error=row.exception)
+                many.append((f"the buried jobs of {row.type} that failed of {row.exception}", line))
             case WorkerRow():
                 return "K kicks buried jobs: choose them among the failures (3)"
     if many:
         deed = many[0][0] if len(many) == 1 else f"the buried jobs of {len(many)} rows"
-        return Ask(f"Kick {deed}", Do(tuple(("jobs", "kick", *words, "--yes") for _, words in many)))
+        return Ask(f"Kick {deed}", Do(tuple(line for _, line in many)))
     return _kick_jobs(_jobs(ui, scene), ui)
 
 
@@ -75,7 +78,7 @@ def _kick_jobs(jobs: Sequence[JobRow], ui: Ui) -> Ask | str:
     if not buried:
         return _none(jobs, "K kicks jobs that are buried; R runs one now that is delayed")
     ids = tuple(job.id for job in buried)
-    return Ask(f"Kick {_told(buried)}", Do((("jobs", "kick", *ids, "--yes"),), ids, "kicked"))
+    return Ask(f"Kick {_told(buried)}", Do((commands.kick(*ids),), ids, "kicked"))
 
 
 def _bury(ui: Ui, scene: Scene) -> Ask | str:
@@ -84,7 +87,7 @@ def _bury(ui: Ui, scene: Scene) -> Ask | str:
     if not waiting:
         return _none(jobs, "b buries jobs that wait or are delayed")
     ids = tuple(job.id for job in waiting)
-    return Ask(f"Bury {_told(waiting)}", Do((("jobs", "bury", *ids),), ids, "buried"))
+    return Ask(f"Bury {_told(waiting)}", Do((commands.bury(*ids),), ids, "buried"))
 
 
 def _revoke(ui: Ui, scene: Scene) -> Ask | str:
@@ -92,9 +95,9 @@ def _revoke(ui: Ui, scene: Scene) -> Ask | str:
     if not jobs:
         return _none(_jobs(ui, scene), "x revokes jobs that wait, are delayed or run; kq jobs rm deletes buried ones")
     running = [job for job in jobs if job.state in ("running", "reserved")]
-    commands = tuple(("jobs", "revoke", job.id, *(("--interrupt",) if job in running else ())) for job in jobs)
+    lines = tuple(commands.revoke(job.id, interrupt=job in running) for job in jobs)
     deed = f"Revoke {_told(jobs)}" + (", and interrupt what runs" if running else "")
-    return Ask(deed, Do(commands, tuple(job.id for job in jobs), "revoked"))
+    return Ask(deed, Do(lines, tuple(job.id for job in jobs), "revoked"))
 
 
 def _run_now(ui: Ui, scene: Scene) -> Ask | str:
@@ -102,15 +105,15 @@ def _run_now(ui: Ui, scene: Scene) -> Ask | str:
     delayed = [job for job in jobs if job.state in DELAYED]
     if not delayed:
         return _none(jobs, "R runs jobs now that are delayed; K kicks buried ones")
-    commands = tuple(("jobs", "edit", job.id, "--set", "delay=0", "--unchecked") for job in delayed)
-    return Ask(f"Run {_told(delayed)} now", Do(commands, tuple(job.id for job in delayed), "runs now"))
+    lines = tuple(commands.run_now(job.id) for job in delayed)
+    return Ask(f"Run {_told(delayed)} now", Do(lines, tuple(job.id for job in delayed), "runs now"))
 
 
 def _edit(ui: Ui, scene: Scene) -> Ask | str:
     jobs = _jobs(ui, scene)
     if len(jobs) != 1 or jobs[0].state not in CHANGEABLE:
         return _none(jobs, "e edits one job that waits or is buried")
-    return Ask(f"Edit {_told(jobs)} in your editor", Show(("jobs", "edit", jobs[0].id)))
+    return Ask(f"Edit {_told(jobs)} in your editor", Show(commands.edit(jobs[0].id)))
 
 
 def _drain(ui: Ui, scene: Scene) -> Ask | str:
@@ -120,7 +123,7 @@ def _drain(ui: Ui, scene: Scene) -> Ask | str:
     if not names:
         return "D lets a worker finish what runs, and end: choose one (2)"
     deed = f"Retire worker {names[0]}" if len(names) == 1 else f"Retire {len(names)} workers"
-    return Ask(f"{deed}: finish what runs, and end", Do(tuple(("workers", "retire", name) for name in names)))
+    return Ask(f"{deed}: finish what runs, and end", Do(tuple(map(commands.retire, names))))
 
 
 def _jobs(ui: Ui, scene: Scene) -> list[JobRow]:

@@ -80,6 +80,7 @@ class Repairing(ContractWorld):
         assert {job.id for job in self.meant(control, first.queue, Where(type="note"))} == {first.id, second.id}
         assert {job.id for job in self.meant(control, first.queue, Where(text='"X"'))} == {first.id, third.id}
         assert self.meant(control, first.queue, Where(older=3600)) == []
+        assert self.meant(control, first.queue, Where(place="bill.py:total")) == []
         assert [each.job.id for each in control.kick(where=Where(text="blue"))] == [third.id]
         assert [each.job.id for each in control.kick(first.queue, limit=1)] == [first.id]
         assert [each.job.id for each in control.kick(ids=[first.id, second.id])] == [second.id]

@@ -56,3 +56,21 @@ document.addEventListener("change", (event) => {
 
 document.addEventListener("DOMContentLoaded", offerAll);
 document.addEventListener("htmx:after:swap", offerAll);
+
+// What a form says beyond its command line, which is what it would say by itself: a reason, what is ticked.
+function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\"'\"'") + "'";
+}
+
+function said(field) {
+  const option = " " + field.dataset.option;
+  if (field.type === "checkbox") return field.checked ? option : "";
+  return field.value && field.value !== field.defaultValue ? option + " " + quoted(field.value) : "";
+}
+
+document.addEventListener("input", (event) => {
+  const line = event.target.dataset.option && event.target.form.querySelector("code.line");
+  if (!line) return;
+  line.dataset.bare ??= line.textContent;
+  line.textContent = line.dataset.bare + [...event.target.form.querySelectorAll("[data-option]")].map(said).join("");
+});
