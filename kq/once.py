@@ -31,10 +31,10 @@ class Once:
                 effect.done(post(number))
         return effect.outcome
 
-    due: whether it is to be done now; False when it was done before, and outcome is what was recorded then.
-    before: the ledger's entry of that, if so. A block that ends without done() records None. A block that raises leaves
-    a doubt, unless the error says that nothing happened (kq.NotDone). In a coroutine write `async with`, so that others
-    go on while the ledger is asked.
+    due: whether it is to be done now; False when it was done before, and outcome is what was recorded then. before: the
+    ledger's entry of that, if so. count: is told what it came to. A block that ends without done() records None. A
+    block that raises leaves a doubt, unless the error says that nothing happened (kq.NotDone). In a coroutine write
+    `async with`, so that others go on while the ledger is asked.
     """
 
     ledger: Ledger

@@ -9,6 +9,7 @@ second, over the last minute. None: nobody knows, and `missing` says why.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -23,6 +24,9 @@ WorkerState: TypeAlias = Literal["alive", "late", "dead", "stopping"]
 #: growing: more comes in than goes out, and jobs wait. busy: jobs wait. ok: none does.
 QueueState: TypeAlias = Literal["paused", "unserved", "growing", "busy", "ok"]
 
+
+#: What a chart of a history may show, in seconds; the last: all that there is.
+SPANS = (120.0, 180.0, 300.0, 600.0)
 
 #: Which fields are durations, in seconds; their names in JSON end in _s.
 DURATIONS = {"beat_age", "drain", "lease", "lease_left", "limit", "oldest", "round_trip", "step"} | {
@@ -223,6 +227,15 @@ class History(Row, frozen=True, kw_only=True):
     total: tuple[Point, ...] = ()
     queues: dict[str, tuple[Point, ...]] = {}
     sent: dict[str, int] = {}
+
+
+def span_of(points: Sequence[Point], at: float, step: float) -> float:
+    """Seconds up to at that a chart of points shows: the shortest of SPANS that has them all, so that few fill it too.
+
+    step: seconds between two of them.
+    """
+    age = at - points[0].at + step if points else 0.0
+    return next((span for span in SPANS if age <= span), SPANS[-1])
 
 
 class Totals(Row, frozen=True, kw_only=True):

@@ -8,19 +8,28 @@ from math import ceil, log10
 
 from markupsafe import Markup
 
-from kq.snapshot import History, Point
-
-#: Seconds that a chart shows.
-SPAN = 600.0
+from kq.snapshot import Point, span_of
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Where the values of a chart stand. places: 0.0 ten minutes ago, 1.0 now. gap: so far apart nobody knows what was
-    between."""
+    """Where the values of a chart stand. span: seconds that it shows. places: 0.0 as long ago, 1.0 now. step: what a
+    value stands for, as a part of that; where they are further apart than that nobody knows what was between.
+    """
 
+    span: float
     places: Sequence[float]
-    gap: float
+    step: float
+
+    @property
+    def gap(self) -> float:
+        """So far apart two values have nothing to do with each other."""
+        return 2.5 * self.step
+
+    @property
+    def minutes(self) -> str:
+        """What it shows, for people."""
+        return f"{self.span / 60:.0f} min"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ def spark(axis: Axis, values: Sequence[float | None], label: str) -> Markup:
 
 
 def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
-    """A chart of the last ten minutes. unit: writes a value for people."""
+    """A chart of the last minutes. unit: writes a value for people."""
     known = [value for line in lines for value in line.values if value is not None]
     top = _round_up(max(known, default=0.0))
     width, height = 320.0, 96.0
@@ -65,13 +74,14 @@ def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float],
         for line in lines
     ]
     parts.append(Markup("</g></svg></div>"))
-    parts.append(Markup('<div class="scale"><span>10 min ago</span><span>now</span></div></figure>'))
+    parts.append(Markup('<div class="scale"><span>{} ago</span><span>now</span></div></figure>').format(axis.minutes))
     return Markup("").join(parts)
 
 
-def axis(history: History, points: Sequence[Point], now: float) -> Axis:
-    """Where the points of the last ten minutes stand."""
-    return Axis([1 - (now - point.at) / SPAN for point in points], 2.5 * (history.step or 10.0) / SPAN)
+def axis(points: Sequence[Point], now: float, step: float, like: Axis | None = None) -> Axis:
+    """Where points stand, step seconds apart. like: an axis that shows as much, so that both can be compared."""
+    span = span_of(points, now, step) if like is None else like.span
+    return Axis(span, [1 - (now - point.at) / span for point in points], step / span)
 
 
 def _legend(lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
@@ -96,8 +106,12 @@ def _path(axis: Axis, values: Sequence[float | None], top: float, width: float, 
         if value is None:
             before = -axis.gap
             continue
-        at = f"{place * width:.1f} {height - height * min(value / top, 1.0):.1f}"
-        words.append(f"L{at}" if place - before < axis.gap else f"M{at}h2")  # h2: one alone is to be seen too
+        level = f"{height - height * min(value / top, 1.0):.1f}"
+        if place - before < axis.gap:
+            words.append(f"L{place * width:.1f} {level}")
+        else:  # as long as what it stands for, so that one alone is to be seen too
+            begin = max(0.0, place - axis.step)
+            words.append(f"M{begin * width:.1f} {level}h{(place - begin) * width:.1f}")
         before = place
     return " ".join(words)
 

@@ -13,10 +13,10 @@ from kq.advice import advice
 from kq.control import MOST, REPAIRABLE, Control, schema
 from kq.errors import InDoubt, NotFound
 from kq.job import ENDED, State
-from kq.snapshot import FailedRow, Point, QueueRow, Snapshot
+from kq.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
 from kq.web.acts import unknown_job
 from kq.web.asked import Asked
-from kq.web.charts import SPAN, Line, axis, chart, spark
+from kq.web.charts import Axis, Line, axis, chart, spark
 from kq.web.choosing import CHOICE, LISTED, listed
 from kq.web.drawing import count, rate, span
 from kq.web.fields import Field, Said, from_form
@@ -64,23 +64,21 @@ async def overview(asked: Asked) -> Page:
         "recent": _recent(shot)[:RECENT],
         **_queue_rows(shot, from_form(QUEUES, {}), SHOWN_QUEUES),
         "charts": _charts(shot, shot.history.total),
-        "sparks": _sparks(shot),
     }
     return Page("overview.html", "Overview", values, "overview")
 
 
 async def queues(asked: Asked) -> Page:
     shot, said = await asked.desk.snapshot(), from_form(QUEUES, asked.query())
-    return Page(
-        "queues.html", "Queues", {"shot": shot, "sparks": _sparks(shot), **_queue_rows(shot, said, None)}, "queues"
-    )
+    return Page("queues.html", "Queues", {"shot": shot, **_queue_rows(shot, said, None)}, "queues")
 
 
 def _queue_rows(shot: Snapshot, said: Said, most: int | None) -> dict[str, Any]:
-    """The queues that are meant, and how they were chosen."""
+    """The queues that are meant, how they were chosen, and how many jobs they had in the last minutes."""
     text = said["search"].casefold()
     rows = sorted((row for row in shot.queues if text in row.name.casefold()), key=SORTS[said["sort"]])
-    return {"rows": rows[:most], **said}
+    all = _axis(shot, shot.history.total)
+    return {"rows": rows[:most], "sparks": _sparks(shot, rows[:most], all), "minutes": all.minutes, **said}
 
 
 async def queue(asked: Asked) -> Page:
@@ -215,9 +213,9 @@ PAGES: Mapping[str, See] = {
 
 
 def _charts(shot: Snapshot, points: Sequence[Point]) -> list[Markup]:
-    """What happened in the last ten minutes."""
+    """What happened in the last minutes."""
     points = _latest(shot, points)
-    at = axis(shot.history, points, shot.at)
+    at = _axis(shot, points)
     rates = [
         Line("in", "in", [point.came for point in points]),
         Line("out", "out", [point.ended for point in points]),
@@ -240,19 +238,23 @@ def _recent(shot: Snapshot) -> list[FailedRow]:
     return list(latest.values())
 
 
-def _sparks(shot: Snapshot) -> dict[str, Markup]:
-    """How many jobs each queue had, as small charts."""
+def _sparks(shot: Snapshot, rows: Sequence[QueueRow], all: Axis) -> dict[str, Markup]:
+    """How many jobs each queue had, as small charts that show as much as the one of all."""
     sparks = dict[str, Markup]()
-    for row in shot.queues:
+    for row in rows:
         points = _latest(shot, shot.history.queues.get(row.name, ()))
-        at, label = axis(shot.history, points, shot.at), f"jobs in {row.name} in the last ten minutes"
+        at, label = _axis(shot, points, all), f"jobs in {row.name} in the last {all.minutes}"
         sparks[row.name] = spark(at, [point.jobs for point in points], label)
     return sparks
 
 
+def _axis(shot: Snapshot, points: Sequence[Point], like: Axis | None = None) -> Axis:
+    return axis(_latest(shot, points), shot.at, shot.history.step, like)
+
+
 def _latest(shot: Snapshot, points: Sequence[Point]) -> list[Point]:
-    """Those that a chart shows."""
-    return [point for point in points if shot.at - SPAN <= point.at <= shot.at]
+    """Those that a chart may show."""
+    return [point for point in points if shot.at - SPANS[-1] <= point.at <= shot.at]
 
 
 def _texts(asked: Asked, fields: Sequence[Field]) -> dict[str, str]:

@@ -20,13 +20,14 @@ from kq.cli.monitor.ink import width_of, wrapped
 from kq.cli.monitor.panes import progress
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
-from kq.snapshot import DoubtRow, Paused, Progress, Snapshot
-from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT, running
+from kq.snapshot import DoubtRow, History, Paused, Progress, Snapshot
+from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, GROWS, SCENE, SHOT, running
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
 KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
 ON_BILL = replace(SCENE, book=BILL_BOOK)
 LOST = replace(SCENE, trouble="KQ302 redis://cache-1:6379/0 does not answer: Connection refused", age=12.0, retry=4.0)
+YOUNG = replace(SCENE, shot=msgspec.structs.replace(SHOT, history=History(total=GROWS[-5:])))
 GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError")
 
 SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
@@ -41,6 +42,8 @@ SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
     "broker-lost": (Ui(), replace(SCENE, shot=msgspec.structs.replace(SHOT, broker="it is away")), Size(100, 30)),
     "first-look": (Ui(), Scene(now=SCENE.now, app="shop"), Size(80, 24)),
     "nothing-there": (Ui(), replace(SCENE, shot=Snapshot(at=SHOT.at, missing=("no control",))), Size(80, 24)),
+    "young-80x24": (Ui(), YOUNG, Size(80, 24)),
+    "young-120x35": (Ui(), YOUNG, Size(120, 35)),
     "job": (Ui(opened=(BILL,), outer=("",)), ON_BILL, Size(100, 30)),
     "queue": (Ui(opened=(DEFAULT,), outer=("",)), replace(SCENE, book=DEFAULT_BOOK), Size(100, 30)),
     "worker": (Ui(opened=(Page("worker", "app-1-9f3c"),), outer=("",)), SCENE, Size(100, 30)),

@@ -179,10 +179,7 @@ ROWS = rows(SPECIFICATION)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_each_ending_has_its_verdict_under_each_policy_and_with_all_counters(ending: str) -> None:
     outcome, said = ENDINGS[ending]
-    found = [
-        in_words(after(outcome, counters, replace(rules, **said)), counters)  # type: ignore[arg-type]
-        for rules, counters in COLUMNS
-    ]
+    found = [in_words(after(outcome, counters, replace(rules, **said)), counters) for rules, counters in COLUMNS]
     assert found == ROWS[ending]
 
 
@@ -190,7 +187,7 @@ def test_each_ending_has_its_verdict_under_each_policy_and_with_all_counters(end
 def test_where_another_job_type_may_run_instead_it_does_so_rather_than_the_job_is_buried(ending: str) -> None:
     outcome, said = ENDINGS[ending]
     found = [
-        in_words(after(outcome, counters, replace(rules, fallback=True, **said)), counters)  # type: ignore[arg-type]
+        in_words(after(outcome, counters, replace(rules, fallback=True, **said)), counters)
         for rules, counters in COLUMNS
     ]
     assert found == {**ROWS, **rows(WITH_A_FALLBACK)}[ending]

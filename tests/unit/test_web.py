@@ -8,7 +8,7 @@ import pytest
 
 from kq.errors import BadArguments
 from kq.redaction import redacted, restored
-from kq.snapshot import History, Point
+from kq.snapshot import Point
 from kq.web import notices
 from kq.web.acts import ACTS
 from kq.web.charts import Axis, Line, axis, chart, spark
@@ -16,20 +16,35 @@ from kq.web.fields import Field, from_form, from_json
 
 
 def test_a_chart_has_its_points_where_they_belong_and_gaps_where_nobody_knows() -> None:
-    points = [Point(at=at) for at in (400.0, 700.0, 980.0, 991.0, 1000.0)]
-    at = axis(History(step=10.0), points, 1000.0)
-    assert at.places == [0.0, 0.5, pytest.approx(0.967, abs=0.001), 0.985, 1.0]
+    points = [Point(at=at) for at in (410.0, 700.0, 980.0, 991.0, 1000.0)]
+    at = axis(points, 1000.0, 10.0)
+    assert at.places == [pytest.approx(0.017, abs=0.001), 0.5, pytest.approx(0.967, abs=0.001), 0.985, 1.0]
     lines = [Line("a", "in", [None, 1.0, 2.0, 3.0, 4.0])]
     text = str(chart("<Jobs>", at, lines, lambda value: f"{value:g}"))
-    assert 'd="M160.0 76.8h2 M309.3 57.6h2 L315.2 38.4 L320.0 19.2"' in text
+    assert 'd="M154.7 76.8h5.3 M304.0 57.6h5.3 L315.2 38.4 L320.0 19.2"' in text
+    assert "<span>10 min ago</span>" in text
     assert "&lt;Jobs&gt;: a 4" in text
     assert "<span>5</span>" in text
     assert "style" not in text
-    one = axis(History(), [Point(at=0.0)], 0.0)
+    one = axis([Point(at=0.0)], 0.0, 10.0)
     assert "nothing is known yet" in chart("x", one, [Line("a", "in", [None])], str)
-    assert "nothing is known yet" in chart("x", Axis([], 0.1), [Line("a", "in", [])], str)
+    assert "nothing is known yet" in chart("x", Axis(120.0, [], 0.1), [Line("a", "in", [])], str)
     assert spark(one, [1.0], "x") == ""
-    assert "<path" in spark(Axis([0.9, 1.0], 0.2), [0.0, 0.0], "x")
+    assert "<path" in spark(Axis(120.0, [0.9, 1.0], 0.1), [0.0, 0.0], "x")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "begins"),
+    [(0, "2 min", 0.917), (60, "2 min", 0.417), (110, "2 min", 0.0), (120, "3 min", 0.278), (300, "10 min", 0.483)],
+)
+def test_a_young_history_fills_its_chart_and_the_chart_says_of_how_long_it_is(
+    seconds: int, minutes: str, begins: float
+) -> None:
+    points = [Point(at=1000.0 - before) for before in range(seconds, -1, -10)]
+    at = axis(points, 1000.0, 10.0)
+    assert at.minutes == minutes
+    assert at.places[0] - at.step == pytest.approx(begins, abs=0.001)
+    assert axis(points[-1:], 1000.0, 10.0, at).minutes == minutes
 
 
 FIELDS = (

@@ -33,14 +33,14 @@ from kq.cli.monitor.ink import (
 )
 from kq.cli.monitor.scene import Scene
 from kq.cli.monitor.state import Pane, Ui
-from kq.snapshot import Point, Snapshot
+from kq.snapshot import Point, Snapshot, span_of
 
 #: The least screen that has more than the queues.
 LEAST_WIDTH, LEAST_HEIGHT = 80, 24
 #: From this size on the board has the detail of what is chosen, and charts of three lines.
 DETAIL_HEIGHT, TALL = 40, 36
-#: So many points a history has at most; a younger one is drawn at the right.
-POINTS = 60
+#: Lines that three charts and their axis take; with fewer they stand beside each other.
+TALL_CHARTS = 4
 #: Cells before a chart, and for its latest value.
 LEAD, LAST = 7, 8
 #: The border and the headings of a pane.
@@ -197,7 +197,8 @@ def _board(ui: Ui, scene: Scene, shot: Snapshot, width: int, height: int) -> Ite
             if not failures:
                 table = [[Segment(f"  {_no_failures(ui, shot)}", DIM)]]
         elif name == "throughput":
-            table, head = list(throughput(shot, inner, rows)), [Segment(f"throughput {_minutes(shot)}", PLAIN)]
+            table = list(throughput(shot, inner, rows))
+            head = [Segment(f"throughput {_minutes(shot, inner, rows)}", PLAIN)]
         else:
             page = pages.chosen_page(ui, scene)
             facts = [] if page is None else pages.facts_of(ui, scene, page, inner, in_row=True)
@@ -225,8 +226,18 @@ def _title(ui: Ui, pane: Pane, seen: int, all: int, room: int, name: str = "") -
     return line
 
 
-def _minutes(shot: Snapshot) -> str:
-    return f"{POINTS * shot.history.step / 60:.0f} min" if shot.history.total else ""
+def _minutes(shot: Snapshot, width: int, height: int) -> str:
+    """What the charts show: as much as there is room for."""
+    if not shot.history.total:
+        return ""
+    span, step = _span(shot), shot.history.step
+    cells = _cells((width if height >= TALL_CHARTS else width // 3) - LEAD, round(span / step))
+    return f"{min(span, cells * step) / 60:.0f} min"
+
+
+def _span(shot: Snapshot) -> float:
+    """Seconds that the charts show."""
+    return span_of(shot.history.total, shot.at, shot.history.step)
 
 
 def throughput(shot: Snapshot, width: int, height: int) -> Iterator[Line]:
@@ -235,12 +246,13 @@ def throughput(shot: Snapshot, width: int, height: int) -> Iterator[Line]:
     if not points:
         yield [Segment("  No history: nobody makes control's rounds.", DIM)]
         return
-    series = _series(points)
-    if height >= 4:
+    span = _span(shot)
+    series = _series(points, round(span / shot.history.step))
+    if height >= TALL_CHARTS:
         yield from (_drawn(each, width, LEAD) for each in series)
-        yield _axis(POINTS * shot.history.step, _cells(width - LEAD), width)
+        yield _axis(span, _cells(width - LEAD, len(series[0].values)), width)
         return
-    yield [piece for each in series for piece in _drawn(each, width // 3, len(each.name) + 3)]
+    yield [piece for each in series for piece in _drawn(each, width // 3, LEAD)]
 
 
 class Series(NamedTuple):
@@ -253,8 +265,10 @@ class Series(NamedTuple):
     most: float = 0.0
 
 
-def _series(points: Sequence[Point]) -> list[Series]:
-    before = [None] * (POINTS - len(points))
+def _series(points: Sequence[Point], shown: int) -> list[Series]:
+    """shown: how many points there are when there is no more room for them; a younger history is drawn at the right."""
+    points = points[-shown:]
+    before = [None] * (shown - len(points))
     ended, failed = ([*before, *(getattr(point, name) for point in points)] for name in ("ended", "failed"))
     waits = [*before, *(point.wait_p95 for point in points)]
     return [
@@ -267,16 +281,16 @@ def _series(points: Sequence[Point]) -> list[Series]:
 
 def _drawn(series: Series, width: int, lead: int) -> Line:
     """lead: cells before the chart."""
-    cells = _cells(width - lead)
-    wide = max(1, cells // POINTS)
+    cells = _cells(width - lead, len(series.values))
+    wide = max(1, cells // len(series.values))
     drawn = chart([value for value in series.values for _ in range(wide)], cells, series.style, series.most)
     return fitted([Segment(f"  {series.name}".ljust(lead), DIM), drawn, Segment(f" {series.last}", PLAIN)], width)
 
 
-def _cells(room: int) -> int:
+def _cells(room: int, points: int) -> int:
     """Cells of a chart: as many for each point, or the latest points only."""
     room = max(0, room - LAST)
-    return room // POINTS * POINTS if room >= POINTS else room
+    return room // points * points if room >= points else room
 
 
 def _axis(seconds: float, cells: int, width: int) -> Line:
