@@ -58,6 +58,7 @@ class TestScarcityOnRedis(OnRedis, ScarcitySuite):
         redis_server.free()
 
 
+@pytest.mark.xdist_group("scarcity on RabbitMQ")  # which one server is enough for
 class TestScarcityOnRabbit(OnRabbit, ScarcitySuite):
     @pytest.fixture
     def broker_url(self, small_rabbit: RabbitServer) -> str:
