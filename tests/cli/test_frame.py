@@ -96,7 +96,7 @@ def test_help_names_every_verb_and_each_verb_has_help_of_its_own(place: Place) -
     said = place.kq("--help")
     assert all(f"  {verb} " in said.out for verb in VERBS)
     for verb in VERBS:
-        assert f"Usage: kq {verb}" in place.kq(verb, "--help").out
+        assert f"Usage: kq {verb}" in place.here(verb, "--help").out
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_help_names_every_verb_and_each_verb_has_help_of_its_own(place: Place) -
     ],
 )
 def test_global_options_may_stand_before_or_after_the_verb(place: Place, arguments: tuple[str, ...]) -> None:
-    said = place.kq(*arguments)
+    said = place.here(*arguments)
     assert said.code == 78
     assert said.err.splitlines() == [
         "KQ101 broker URL 'redos://h': no broker has the scheme redos://",
@@ -143,7 +143,7 @@ def test_with_json_an_error_is_json_on_stderr(place: Place, arguments: tuple[str
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_hint(place: Place, arguments: tuple[str, ...], hint: str) -> None:
-    said = place.kq(*arguments)
+    said = place.here(*arguments)
     assert said.code == 2
     assert hint in said.err
     assert "Try: kq" in said.err
