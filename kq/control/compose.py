@@ -402,7 +402,7 @@ def _missing(facts: Facts, control: Mapping[str, bytes]) -> Iterator[str]:
     if facts.loads is None:
         yield "the broker does not answer: what is in the queues is not known"
     elif any(load.oldest is None for load in facts.loads.values()):
-        yield "how long the oldest job waits is not known of each queue: somebody else looks there"
+        yield "how long the oldest job waits is not known of each queue: who looks there now would disturb others"
     if facts.found is None:
         yield "the state store does not answer: workers, rates, failures and pauses are not known"
     elif SEAT not in control:

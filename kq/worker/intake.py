@@ -218,8 +218,11 @@ class Intake:
         going = list[Task]()
         for queue, slots in self.queues.items():
             waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
-            # The one job of a singleton queue waits for other queues' jobs: another worker may have room for it.
-            ahead = len(waiting) if queue in self._singletons else min(len(waiting), self._jobs_of(queue) - slots)
+            if queue in self._singletons:
+                # Its one job waits for other queues' jobs, and another worker may have room for it; unless here is some.
+                ahead = 0 if self._pool.rooms() else len(waiting)
+            else:
+                ahead = min(len(waiting), self._jobs_of(queue) - slots)
             if ahead <= 0:
                 continue
             self._stuck.add(queue)

@@ -43,7 +43,8 @@ class Alone(ContractWorld):
             handles = app.submit_many(jobs.sole.job(0.01) for _ in range(40))
         for handle in handles:
             handle.result(30)
-        assert never_two(diary) == [handle.id for handle in handles]
+        order = never_two(diary)
+        assert order == [handle.id for handle in handles], as_run(diary)
         measured(f"{len(handles)} jobs one after the other, in order")
 
     @keeps("C12")
@@ -351,6 +352,11 @@ def never_two(diary: Diary) -> list[str]:
     for (begun, ended), (next_begun, _) in itertools.pairwise(spans):
         assert ended <= next_begun, f"one began at {begun}, was seen until {ended}, and another began at {next_begun}"
     return [start.id for start in diary.starts() if start.word == SOLE]
+
+
+def as_run(diary: Diary) -> str:
+    """Each start as it was written down, by whom and when, for who must find out why the order is another."""
+    return "\n".join(f"{start.id} attempt {start.attempt} by {start.pid} at {start.at:.3f}" for start in diary.starts())
 
 
 def executions(entries: Sequence[Entry]) -> list[tuple[float, float]]:

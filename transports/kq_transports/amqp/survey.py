@@ -3,8 +3,9 @@
 How many messages are ready is asked for all queues at once, each time. What costs more is remembered for FRESH seconds:
 which queues there are, what is delayed on their ladders, what connections hold, and since when the first message of
 each queue has been ready. AMQP tells nobody when a message came, so it carries that (the property timestamp, in
-seconds), and the first one is taken for a moment to read it. Of a queue with priorities that is the next to be
-delivered, so the oldest may be older.
+seconds), and the first one is taken to read it, and given back in the same breath: who consumes beside it would be
+delivered the second before the first. A queue with one consumer at a time, whose order is a promise, is left alone while
+it has one. Of a queue with priorities the first is the next to be delivered, so the oldest may be older.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Surveyor:
         known = self._known
         ready = link.topology.counts(known.queues)
         if stale:
-            known.since = {queue: _since(head) for queue, head in first([q for q in ready if ready[q]]).items()}
+            quiet = [queue for queue in ready if ready[queue] and not (queue in known.single and _consumed(link, queue))]
+            known.since = {queue: _since(head) for queue, head in first(quiet).items()}
         return {queue: self._load(queue, number) for queue, number in ready.items()}
 
     def _load(self, queue: str, ready: int) -> Load:
@@ -96,23 +98,31 @@ def turn(connection: Connection, queue: str) -> None:
     connection.topology.side.queue_declare(f"{TURN}{queue}"[:255], exclusive=True)
 
 
+def _consumed(link: Connection, queue: str) -> bool:
+    return link.topology.has(queue) and link.topology.find(queue).consumer_count > 0
+
+
 def heads(connection: Connection, queues: Iterable[str]) -> dict[str, Arrival]:
-    """The first message of each of queues; it is back when connection ends. Those that others look at are left out."""
+    """The first message of each of queues, which is back already. Those that others look at are left out."""
     side, found = Side(connection), dict[str, Arrival]()
     for queue in queues:
-        # Refused: somebody else looks there. A queue with one consumer at a time lets nobody look while it has one.
+        # Refused: somebody else looks there. A quorum queue with one consumer at a time lets nobody look, ever.
         with suppress(Refused):
             turn(connection, queue)
             side = side if side.usable else Side(connection)
-            for head in got(side, queue, 1):
+            for head in got(side, queue, 1, then=[GIVE_BACK]):
                 found[queue] = head
     return found
 
 
-def got(side: Side, queue: str, number: int) -> list[Arrival]:
-    """Take the first messages of queue, at most so many, as deliveries of side."""
+#: Give back all that was taken on a channel; where that is nothing it is no error, as a reject would be.
+GIVE_BACK: Request = (spec.Basic.Recover, "b", (True,))
+
+
+def got(side: Side, queue: str, number: int, then: Sequence[Request] = ()) -> list[Arrival]:
+    """Take the first messages of queue, at most so many, as deliveries of side; then: what is asked with it."""
     ask: list[Request] = [(spec.Basic.Get, "Bsb", (0, queue, False))] * number
-    answers = ask_all(side, ask, [spec.Basic.GetOk, spec.Basic.GetEmpty])
+    answers = ask_all(side, [*ask, *then], [spec.Basic.GetOk, spec.Basic.GetEmpty, spec.Basic.RecoverOk])
     return [
         Arrival(side, queue, "", tag, redelivered, exchange, key, method.header, method.body)
         for tag, redelivered, exchange, key, _, method in (answer for answer in answers if len(answer) > 1)

@@ -18,6 +18,7 @@ from kq_transports.conformance.kombu.world import (
     Declare,
     Inbox,
     KombuWorld,
+    Place,
     bodies,
     drain,
     eventually,
@@ -173,6 +174,30 @@ class Threads(KombuWorld):
         sleeper.join(DEADLINE / 2)
         assert bodies(inbox.messages) == "b"
 
+    def test_a_thread_beats_while_another_acknowledges(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        words = [f"m{i}" for i in range(500)]
+        publish(connection, queue, *words)
+        worker, over = connect(heartbeat=60), threading.Event()
+
+        def beat() -> None:
+            while not over.is_set():
+                worker.heartbeat_check()
+
+        beats = threading.Thread(target=beat)
+        beats.start()
+        try:
+            inbox = Inbox(worker, queue, prefetch=10)
+            for word in words:
+                (message,) = inbox.take()
+                assert message.decode() == word
+                message.ack()
+        finally:
+            over.set()
+            beats.join()
+        assert connection.manager.count(queue) == Counts(0, 0, 0)
+
 
 class EventLoops(KombuWorld):
     """An outer event loop sleeps on a descriptor: Transport.watch."""
@@ -258,6 +283,33 @@ class Looking(KombuWorld):
         eventually(lambda: 0.5 <= manager.survey()[queue].oldest < DEADLINE, "half a second passes")
         (first,) = manager.browse(queue)
         assert first.id == "a"
+
+    def test_surveys_change_no_order_where_one_consumes_at_a_time(
+        self, place: Place, connection: kombu.Connection, other: kombu.Connection, declare: Declare
+    ) -> None:
+        alone = declare("alone", **{"x-single-active-consumer": True})
+        sent = [str(number) for number in range(200)]
+        publish(connection, alone, *sent)
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                with place.connect(look=True) as fresh:
+                    fresh.manager.survey()
+
+        looker = threading.Thread(target=look)
+        looker.start()
+        inbox, came = Inbox(other, alone, prefetch=1), list[object]()
+        try:
+            while len(came) < len(sent):
+                (message,) = inbox.take()
+                came.append(message.decode())
+                time.sleep(0.002)  # work, so that looks fall between two messages
+                message.ack()
+        finally:
+            over.set()
+            looker.join()
+        assert came == sent
 
     def test_a_survey_looks_at_other_queues_also_where_one_is_consumed_by_one_at_a_time(
         self, connect: Connect, connection: kombu.Connection, other: kombu.Connection, declare: Declare
