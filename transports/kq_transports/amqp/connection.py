@@ -65,8 +65,9 @@ class Connection(Publisher):
         self._drainer = 0
         self._drains = 0
         self._unsent: set[Channel] = set()
-        #: Acks that the broker did not take so far.
+        #: Acks that the broker did not take so far. None may be sent twice, and a thread may beat while another acks.
         self._late = b""
+        self._flushing = threading.Lock()
         with _roll:
             _living.add(self)
 
@@ -188,15 +189,16 @@ class Connection(Publisher):
 
     def flush(self) -> None:
         """Send the acks that wait; when the broker takes no data at present, they go with the next ones or a beat."""
-        if self._unsent or self._late:
-            self.check()
-            self._late += b"".join([self._unsent.pop().ends() for _ in range(len(self._unsent))])
-            try:
-                self.write(self._late, time.monotonic() + self.options.timeout)
-            except Unreachable:
-                self.check()  # the line has ended, and perhaps a lease with it
-                return
-            self._late = b""
+        with self._flushing:
+            if self._unsent or self._late:
+                self.check()
+                self._late += b"".join([self._unsent.pop().ends() for _ in range(len(self._unsent))])
+                try:
+                    self.write(self._late, time.monotonic() + self.options.timeout)
+                except Unreachable:
+                    self.check()  # the line has ended, and perhaps a lease with it
+                    return
+                self._late = b""
 
     # Others.
 
