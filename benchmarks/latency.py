@@ -38,6 +38,7 @@ def starts(place: Place) -> Iterator[tuple[str, float]]:
 def due(place: Place) -> Iterator[tuple[str, float]]:
     count = min(AT_ONCE, place.jobs)
     with place.worker("thread") as worker:
+        place.marks()  # what rows before this one left
         drained(worker, count, lambda: submit_due([0.0] * count))
         ready = place.marks()
         first = min(start for _, start in ready)
