@@ -219,7 +219,7 @@ class Intake:
         for queue, slots in self.queues.items():
             waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
             if queue in self._singletons:
-                # Its one job waits for other queues' jobs, and another worker may have room for it; unless here is some.
+                # Its one job waits for other queues' jobs, and another worker may have room; unless there is some here.
                 ahead = 0 if self._pool.rooms() else len(waiting)
             else:
                 ahead = min(len(waiting), self._jobs_of(queue) - slots)

@@ -4,8 +4,8 @@ How many messages are ready is asked for all queues at once, each time. What cos
 which queues there are, what is delayed on their ladders, what connections hold, and since when the first message of
 each queue has been ready. AMQP tells nobody when a message came, so it carries that (the property timestamp, in
 seconds), and the first one is taken to read it, and given back in the same breath: who consumes beside it would be
-delivered the second before the first. A queue with one consumer at a time, whose order is a promise, is left alone while
-it has one. Of a queue with priorities the first is the next to be delivered, so the oldest may be older.
+delivered the second before the first. A queue with one consumer at a time, whose order is a promise, is left alone
+while it has one. Of a queue with priorities the first is the next to be delivered, so the oldest may be older.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Surveyor:
         known = self._known
         ready = link.topology.counts(known.queues)
         if stale:
-            quiet = [queue for queue in ready if ready[queue] and not (queue in known.single and _consumed(link, queue))]
+            quiet = [
+                queue for queue in ready if ready[queue] and not (queue in known.single and _consumed(link, queue))
+            ]
             known.since = {queue: _since(head) for queue, head in first(quiet).items()}
         return {queue: self._load(queue, number) for queue, number in ready.items()}
 
