@@ -1,4 +1,4 @@
-"""What the kernel knows of processes: CPU seconds and memory."""
+"""What the kernel knows of processes: memory, and what work costs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
+
+from kq.conformance.contract.processes import asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,27 +19,9 @@ class Cost:
     wall: float
 
 
-def tree(process: int) -> list[psutil.Process]:
-    """A process and all below it."""
-    top = psutil.Process(process)
-    return [top, *top.children(recursive=True)]
-
-
-def cpu_of(processes: Iterable[psutil.Process]) -> float:
-    """User and system seconds that processes have used so far."""
-    total = 0.0
-    for process in processes:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
-
-
 def pss_of(processes: Iterable[psutil.Process]) -> int:
     """Bytes that processes hold, shared pages divided among their holders."""
-    return sum(process.memory_full_info().pss for process in processes)
+    return sum(asked(lambda process=process: int(process.memory_full_info().pss), 0) for process in processes)  # type: ignore[misc]
 
 
 def cost(steps: int, work: Callable[[], object]) -> Cost:

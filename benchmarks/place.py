@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import kq
 from benchmarks.by_hand import Loop, MemoryLoop, RabbitLoop, RedisLoop, SQLiteLoop
-from benchmarks.cost import Cost, cpu_of, tree
+from benchmarks.cost import Cost
 from benchmarks.jobs import MARKS, app, last, marks, nothing, started
+from kq.conformance.contract.processes import cpu, tree
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 from tests.servers import RabbitServer, RedisServer
@@ -39,9 +42,13 @@ class Running:
 
     pid: int | None
 
+    def tree(self) -> list[psutil.Process]:
+        """All its processes; where it lives in this one, this and all below it."""
+        return tree(psutil.Process(self.pid))
+
     def cpu(self) -> float:
         """CPU seconds of all its processes so far."""
-        return cpu_of(tree(self.pid or os.getpid()))
+        return cpu(self.tree())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ At its end it says whether the last third was as the first: memory within 5 %, n
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.cost import percentile, tree
+from benchmarks.cost import percentile
 from benchmarks.jobs import app, started, timed
 from benchmarks.place import BROKERS, Place, Running, drained, opened
+from kq.conformance.contract.processes import asked
 
 #: Jobs by which the top rate is found; submits in a second, and lines of the table.
 TRIAL = 20_000
@@ -85,7 +85,7 @@ def soak(place: Place, worker: Running, rate: float, seconds: float) -> Iterator
 
 
 def looked(place: Place, worker: Running, jobs: int) -> Line:
-    processes = tree(worker.pid or os.getpid())
+    processes = worker.tree()
     late = [start - submitted for submitted, start in place.marks()]
     return Line(
         sum(map(rss, processes)), sum(map(descriptors, processes)), jobs, percentile(late, 0.5), percentile(late, 0.99)
@@ -93,11 +93,11 @@ def looked(place: Place, worker: Running, jobs: int) -> Line:
 
 
 def rss(process: psutil.Process) -> int:
-    return int(process.memory_info().rss)
+    return asked(lambda: int(process.memory_info().rss), 0)
 
 
 def descriptors(process: psutil.Process) -> int:
-    return int(process.num_fds())
+    return asked(lambda: int(process.num_fds()), 0)
 
 
 def judged(lines: list[Line]) -> str:

@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.cost import cpu_of, pss_of, tree
+import psutil
+
+from benchmarks.cost import pss_of
 from benchmarks.jobs import process, started
 from benchmarks.measure import measures
 from benchmarks.place import WAIT, Place
+from kq.conformance.contract.processes import cpu, pids, tree
 
 IDLE = 5.0
 SLOTS = 10
@@ -21,11 +24,11 @@ SLOTS = 10
 @measures("idle-pss", "idle-cpu")
 def idle_processes(place: Place) -> Iterator[tuple[str, float]]:
     with place.worker("process", SLOTS) as worker:
-        processes = tree(worker.pid or os.getpid())
+        processes = worker.tree()
         time.sleep(1)
-        used, began = cpu_of(processes), time.perf_counter()
+        used, began = cpu(processes), time.perf_counter()
         time.sleep(IDLE)
-        yield "idle-cpu", (cpu_of(processes) - used) / (time.perf_counter() - began)
+        yield "idle-cpu", (cpu(processes) - used) / (time.perf_counter() - began)
         if place.shared:  # else it is the producer's too
             yield "idle-pss", pss_of(processes)
 
@@ -34,7 +37,7 @@ def idle_processes(place: Place) -> Iterator[tuple[str, float]]:
 def idle_threads(place: Place) -> Iterator[tuple[str, float]]:
     if place.shared:
         with place.worker("thread", SLOTS) as worker:
-            yield "idle-pss-thread", pss_of(tree(worker.pid or os.getpid()))
+            yield "idle-pss-thread", pss_of(worker.tree())
 
 
 @measures("first-job", "reload")
@@ -46,7 +49,7 @@ def first_job(place: Place) -> Iterator[tuple[str, float]]:
     with place.spawned("-c", "2", "-Q", "probe") as worker:
         yield "first-job", waiting.result(timeout=WAIT) - began
         old = process.submit().result(timeout=WAIT)
-        before = {each.pid for each in tree(worker.pid)} | {old}
+        before = pids(tree(psutil.Process(worker.pid))) | {old}
         began = time.time()
         worker.send_signal(signal.SIGHUP)
         while process.submit().result(timeout=WAIT) in before:

@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -149,7 +149,8 @@ def nothing_stays_behind() -> Iterator[None]:
     left = [child for child in _children() if child not in processes]
     _, alive = psutil.wait_procs(left, timeout=GRACE)
     for child in alive:
-        child.kill()
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     stuck = [thread for thread in threading.enumerate() if thread not in threads and not _ends(thread)]
     assert not alive, f"processes left behind: {alive}"
     assert not stuck, f"threads left behind: {stuck}"

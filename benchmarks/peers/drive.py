@@ -63,14 +63,16 @@ def drained(peer: ModuleType, process: psutil.Process) -> dict[str, float]:
     time.sleep(0.5)  # a child for the last job has ended
     processes = [process, *process.children(recursive=True)]
     for each in processes:
-        each.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.suspend()
     before = memory()
     for _ in range(DRAIN):
         peer.submit(TEXT)
     size = (memory() - before) / DRAIN
     cpu, began = cpu_of(process), time.perf_counter()
     for each in processes:
-        each.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.resume()
     wait_for(peer, 2)
     took = time.perf_counter() - began
     return {"drain": (cpu_of(process) - cpu) / DRAIN * 1e6, "rate": DRAIN / took, "bytes": size}

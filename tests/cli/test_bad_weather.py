@@ -12,6 +12,7 @@ import psutil
 import pytest
 import redis
 
+from kq.conformance.contract.processes import command_line, tree
 from tests.cli.conftest import Place, Said, worker
 from tests.conftest import available
 from tests.servers import RedisServer, free_port
@@ -96,9 +97,9 @@ def test_a_password_is_no_argument_of_any_process(shop: Place, server: RedisServ
     setting.config_set("requirepass", "hush")
     url = server.url.replace("redis://", "redis://:hush@")
     with worker(shop, "--pool", "process", "-c", "1", environment={"KQ_URL": url}) as process:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family = tree(psutil.Process(process.pid))
         assert len(family) >= 3
-        assert not [each for each in family if "hush" in " ".join(each.cmdline())]
+        assert not [each for each in family if "hush" in " ".join(command_line(each))]
 
 
 def test_a_database_that_the_server_does_not_have(shop: Place, server: RedisServer) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from kq.conformance.contract import ScarcityAtWork, ScarcitySuite
+from kq.conformance.contract.processes import asked, ended, tree
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
@@ -37,10 +37,10 @@ class FullDisk:
 
     def _limit(self, size: int) -> None:
         own = psutil.Process()
-        for process in [own, *own.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if process.exe() == own.exe():  # not a server that other tests use
-                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        for process in tree(own):
+            if asked(process.exe, "") == own.exe():  # not a server that other tests use
+                limit = (size, resource.RLIM_INFINITY)
+                ended(lambda process=process, limit=limit: resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limit))  # type: ignore[misc]
 
 
 class TestScarcityOnSqlite(OnSqlite, ScarcitySuite):

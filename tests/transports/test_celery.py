@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kq.conformance.contract.processes import ended, tree
+
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
 
@@ -78,10 +80,8 @@ class World:
 
 def kill(process: psutil.Process) -> None:
     """kill -9 of a process and its children."""
-    if process.is_running():
-        tree = [process, *process.children(recursive=True)]
-        for each in tree:
-            each.kill()
+    for each in tree(process):
+        ended(each.kill)
 
 
 def eventually(claim: Callable[[], object], what: str, log: Callable[[], str]) -> None:

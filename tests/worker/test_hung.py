@@ -8,9 +8,10 @@ import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, lives, nurseries
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, ms, survives
+from kq.conformance.contract.processes import gone, nurseries, status
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried
 from kq.control import Control
@@ -21,10 +22,6 @@ from tests.worker.world import POOLS
 
 LIMIT = 0.5  # seconds that a job may take
 OVER = 1.0  # seconds after which what went over its limit is gone, and after which there is full capacity again
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or not lives(psutil.Process(pid))
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -45,8 +42,7 @@ class TestInEveryPool(UnrulyWorld):
         worker = crew.worker(pool=pool, concurrency=2)
         job = getattr(jobs, kind).options(timeout=LIMIT).submit()
         (start,) = eventually(lambda: diary.starts(job.id), "it runs")
-        executor = psutil.Process(start.pid)
-        eventually(lambda: not lives(executor), "its executor is dead")
+        eventually(lambda: gone(start.pid), "its executor is dead")
         late = time.time() - start.at - LIMIT
         assert late < OVER
         measured(f"dead {ms(late)} after its limit")
@@ -75,8 +71,7 @@ class TestInEveryPool(UnrulyWorld):
             handle.result(10)
 
         def zombies() -> int:
-            found = worker.supervisor.children(recursive=True)
-            return sum(each.is_running() and each.status() == psutil.STATUS_ZOMBIE for each in found)
+            return sum(status(each) == psutil.STATUS_ZOMBIE for each in worker.tree())
 
         eventually(lambda: zombies() == 0, "none is left")
 

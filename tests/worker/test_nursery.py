@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import psutil
 
-from kq.conformance.contract.crew import Crew, executors_of, lives, nurseries
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.processes import executors_of, lives, nurseries, status
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from tests.worker.jobs import Odd
@@ -19,7 +20,7 @@ class TestANurseryThatDies(WorkerWorld):
         nursery.suspend()
         assert jobs.add.submit(1, 2).result(10) == 3  # and a new executor is asked for
         waiting = jobs.add.submit(3, 4)
-        eventually(lambda: psutil.Process(nursery.pid).status() == psutil.STATUS_STOPPED, "it does not answer")
+        eventually(lambda: status(nursery) == psutil.STATUS_STOPPED, "it does not answer")
         nursery.kill()
         assert waiting.result(10) == 7
         assert worker.process.poll() is None

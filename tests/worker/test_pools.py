@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, lives
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.processes import gone, lives, nurseries, pids
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried, outcome
 from kq.control import Control
@@ -25,8 +25,7 @@ class TestEveryPool(WorkerWorld):
     def test_runs_plain_functions_and_coroutines(self, jobs: Odd, crew: Crew, pool: PoolKind) -> None:
         worker = crew.worker(pool=pool, concurrency=2)
         plain, coroutine = jobs.nap.submit(0.01), jobs.nap_async.submit(0.01)
-        pids = {executor.pid for executor in worker.executors()}
-        assert {plain.result(10), coroutine.result(10)} <= pids
+        assert {plain.result(10), coroutine.result(10)} <= pids(worker.executors())
         assert outcome(jobs.perform_plain.submit(["raise ValueError"]))
 
     @pytest.mark.parametrize("kind", ["hold", "hold_async"])
@@ -93,9 +92,7 @@ class TestTimeouts(WorkerWorld):
         job = jobs.parent.options(timeout=0.5).submit()
         buried(control, job.queue, job)
         child = int(diary.starts(job.id)[0].word)
-        eventually(
-            lambda: not psutil.pid_exists(child) or not lives(psutil.Process(child)), "its child is gone", within=2
-        )
+        eventually(lambda: gone(child), "its child is gone", within=2)
 
     def test_neighbours_of_a_killed_job_are_not_disturbed(
         self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
@@ -159,10 +156,10 @@ class TestExecutors(WorkerWorld):
         worker = crew.worker(concurrency=2)
         job = jobs.perform.submit(["return"])
         assert job.result(10) == 1
-        before = {executor.pid for executor in worker.executors()}
-        (nursery,) = worker.supervisor.children()
+        before = pids(worker.executors())
+        (nursery,) = nurseries(worker.supervisor)
         nursery.kill()
-        after = eventually(lambda: {executor.pid for executor in worker.executors()} - before, "new executors")
+        after = eventually(lambda: pids(worker.executors()) - before, "new executors")
         assert not after & before
         assert jobs.add.submit(1, 2).result(10) == 3
         assert worker.supervisor.is_running()

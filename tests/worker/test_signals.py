@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, Program, lives, nurseries
+from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import survives
+from kq.conformance.contract.processes import children, ended, lives, nurseries, pids, tree
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control import Control
@@ -87,7 +88,7 @@ class TestStopping(WorkerWorld):
         eventually(lambda: len(diary.starts()) == before + 2, "both run elsewhere")
         assert max(start.at for start in diary.starts()) - ended < AT_ONCE
         gate.open()
-        heirs = {executor.pid for executor in heir.executors()}
+        heirs = pids(heir.executors())
         assert {handle.result(10) for handle in handles} <= heirs
 
     @survives("F10")
@@ -97,8 +98,7 @@ class TestStopping(WorkerWorld):
         worker = crew.program()
         job = jobs.hold.submit(gate.path)
         eventually(lambda: diary.starts(job.id), "the job runs")
-        for process in worker.tree():
-            process.send_signal(signal.SIGTERM)
+        group(worker)
         gate.open()
         assert worker.wait() == 0
         assert job.result(1)
@@ -135,7 +135,7 @@ class TestStopping(WorkerWorld):
 def group(worker: Program) -> None:
     """TERM to every process of a worker, as a service manager sends it."""
     for process in worker.tree():
-        process.send_signal(signal.SIGTERM)
+        ended(lambda process=process: process.send_signal(signal.SIGTERM))  # type: ignore[misc]
 
 
 def twice(worker: Program) -> None:
@@ -278,14 +278,12 @@ class TestProcesses(WorkerWorld):
     ) -> None:
         worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
         assert len({handle.result(20) for handle in app.submit_many(jobs.nap.job(0.05) for _ in range(20))}) == 2
-        supervisors = worker.supervisor.children()
+        supervisors = children(worker.supervisor)
         assert len(supervisors) == 2
         supervisors[0].kill()
-        eventually(
-            lambda: len([each for each in worker.supervisor.children() if lives(each)]) == 2, "there are two again"
-        )
+        eventually(lambda: sum(map(lives, children(worker.supervisor))) == 2, "there are two again")
         worker.ready(times=3)
-        assert {each.pid for each in worker.supervisor.children()} != {each.pid for each in supervisors}
+        assert pids(children(worker.supervisor)) != pids(supervisors)
         assert jobs.add.submit(1, 2).result(10) == 3
         worker.stop()
         assert worker.process.returncode == 0
@@ -320,8 +318,8 @@ class TestProcesses(WorkerWorld):
         worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
         job = jobs.hold.submit(gate.path)
         eventually(lambda: diary.starts(job.id), "the job runs")
-        (runner,) = [each for each in worker.supervisor.children() if diary.starts()[0].pid in descendants(each)]
-        (idle,) = [each for each in worker.supervisor.children() if each != runner]
+        (runner,) = [each for each in children(worker.supervisor) if diary.starts()[0].pid in pids(tree(each))]
+        (idle,) = [each for each in children(worker.supervisor) if each != runner]
         idle.kill()
         worker.send(signal.SIGTERM)
         eventually(lambda: "told to end" in worker.said(), "the other is told")
@@ -351,8 +349,3 @@ class TestProcesses(WorkerWorld):
         worker.process.wait()
         psutil.wait_procs([nursery, *executors], timeout=5)
         assert not crew.left_behind()
-
-
-def descendants(process: psutil.Process) -> set[int]:
-    """The pids of all that process started."""
-    return {each.pid for each in process.children(recursive=True)}

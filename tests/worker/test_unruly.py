@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, lives
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.processes import gone
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import buried
 from kq.control import Control
@@ -46,7 +46,7 @@ class TestInEveryPool(UnrulyWorld):
     ) -> None:
         crew.worker(pool=pool)
         child = jobs.fork.submit().result(10)
-        eventually(lambda: not psutil.pid_exists(child) or not lives(psutil.Process(child)), "the child has ended")
+        eventually(lambda: gone(child), "the child has ended")
         assert [jobs.add.submit(number, 1).result(5) for number in range(20)] == list(range(1, 21))
 
     @pytest.mark.parametrize("kind", ["close_all", "babble"])

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from itertools import count, cycle, islice
 from typing import Any
 
-import psutil
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, Program, ended, lives
+from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.outages import OnAWire, Wire
 from kq.conformance.contract.post import REFEREE, SERVER, WHERE, mail_of
+from kq.conformance.contract.processes import ended, lives, pids
 from kq.conformance.contract.referee import MOMENTS, TEXT, Referee
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried
@@ -108,7 +108,7 @@ class Executioner:
         ended(lambda: self._strike(victim, pid))
 
     def _strike(self, victim: str, pid: int) -> None:
-        worker = next((each for each in self.workers if pid in pids(each)), None)
+        worker = next((each for each in self.workers if pid in pids(each.tree())), None)
         if worker is None:
             return
         if victim == "executor":
@@ -206,7 +206,7 @@ class OnceUnderFreeze(PostWorld):
         zombie, asleep, awake = crew.program(), threading.Event(), threading.Event()
 
         def act(now: str, recipient: str, pid: int) -> None:
-            if pid not in pids(zombie):
+            if pid not in pids(zombie.tree()):
                 return
             if now == moment and not asleep.is_set():
                 zombie.pause()
@@ -260,7 +260,7 @@ class OnceApart(PostWorld, OnAWire):
         (handle,) = send(1)
         assert cut_off.wait(PATIENCE)
         (executor,) = worker.executors()
-        eventually(lambda: not executor.is_running(), "its executor is ended in time", 2 * self.lease)
+        eventually(lambda: not lives(executor), "its executor is ended in time", 2 * self.lease)
         leave.set()
         assert not referee.server.accepted
         wire.restore()
@@ -270,14 +270,6 @@ class OnceApart(PostWorld, OnAWire):
             else:
                 assert QUESTION in buried(control, handle.queue, handle, PATIENCE).error
         assert len(referee.server.accepted) == sent
-
-
-def pids(worker: Program) -> set[int]:
-    """The processes of a worker; none when it is gone."""
-    try:
-        return {process.pid for process in worker.tree()}
-    except psutil.NoSuchProcess:
-        return set()
 
 
 def waiting(control: Control, queue: str) -> int:

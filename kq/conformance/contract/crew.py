@@ -17,6 +17,7 @@ from typing import Protocol
 import psutil
 
 from kq.app import App
+from kq.conformance.contract.processes import children, ended, executors_of, lives, nurseries, tree, variable
 from kq.conformance.contract.waiting import eventually
 from kq.state.store import StoreUnreachable, Write
 from kq.worker import Worker
@@ -80,7 +81,7 @@ class Program:
 
     def tree(self) -> list[psutil.Process]:
         """The supervisor, the nursery, the executors and what jobs started."""
-        return [self.supervisor, *self.supervisor.children(recursive=True)]
+        return tree(self.supervisor)
 
     def executors(self) -> list[psutil.Process]:
         """The processes that run jobs."""
@@ -165,44 +166,6 @@ class Thread:
             self.stop()
 
 
-def nurseries(parent: psutil.Process) -> list[psutil.Process]:
-    """The children of parent that fork executors."""
-    return [child for child in children(parent) if "kq.worker.nursery" in command_line(child)]
-
-
-def executors_of(supervisor: psutil.Process) -> list[psutil.Process]:
-    """The processes that run a supervisor's jobs."""
-    return [executor for nursery in nurseries(supervisor) for executor in children(nursery)]
-
-
-def children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children())
-    except psutil.NoSuchProcess:
-        return []
-
-
-def command_line(process: psutil.Process) -> list[str]:
-    """Its command, or nothing when it is gone."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def lives(process: psutil.Process) -> bool:
-    """Whether a process still runs."""
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-
-
-def ended(act: Callable[[], object]) -> None:
-    """act(), which comes too late for a process that has ended."""
-    try:
-        act()
-    except psutil.NoSuchProcess:
-        return
-
-
 class Crew:
     """Starts workers for one test and ends them after it."""
 
@@ -285,13 +248,7 @@ class Crew:
 
     def left_behind(self) -> list[psutil.Process]:
         """Processes that this crew started and that still live."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return bool(process.environ().get(MARK) == self._mark) and lives(process)
-        except (psutil.Error, ProcessLookupError):
-            return False
+        return [each for each in psutil.process_iter() if variable(each, MARK) == self._mark and lives(each)]
 
     def close(self) -> None:
         """End all workers; fails when a process stays behind."""

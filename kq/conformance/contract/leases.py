@@ -8,10 +8,11 @@ import time
 from typing import Any
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, Program, lives
+from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import ended, lives
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, requires
 from kq.control import Control, Health
@@ -76,8 +77,7 @@ class AtLeastOnce(ContractWorld):
         handles = app.submit_many(jobs.nap.job(0.01) for _ in range(100))
         for kills in range(8):
             eventually(lambda goal=10 * kills: len(diary.starts()) >= goal, "jobs run")  # type: ignore[misc]
-            eventually(worker.executors, "there are executors")
-            chance.choice(worker.executors()).kill()
+            ended(chance.choice(eventually(worker.executors, "there are executors")).kill)
         for handle in handles:
             handle.result(20)
         again = len(diary.starts()) - len(handles)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, Program, ended
+from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import ended, pids
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld
 from kq.control import Control
@@ -96,13 +97,13 @@ def strike(chance: random.Random, worker: Program) -> Kill:
     if what == "executor" and executors:
         executors = [chance.choice(executors)]
         ended(executors[0].kill)
-        return Kill(what, time.time(), frozenset(executor.pid for executor in executors))
+        return Kill(what, time.time(), frozenset(pids(executors)))
     if what == "tree":
         worker.kill()
     else:
         worker.process.kill()
         worker.process.wait()
-    return Kill("tree" if what == "tree" else "supervisor", time.time(), frozenset(each.pid for each in executors))
+    return Kill("tree" if what == "tree" else "supervisor", time.time(), frozenset(pids(executors)))
 
 
 def recoveries(kills: list[Kill], diary: Diary) -> list[tuple[float, float]]:

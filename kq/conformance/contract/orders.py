@@ -7,10 +7,11 @@ import time
 import pytest
 
 from kq.app import App
-from kq.conformance.contract.crew import Crew, lives
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import lives
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, outcome, requires
 from kq.control import Control

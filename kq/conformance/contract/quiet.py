@@ -6,14 +6,13 @@ import os
 import time
 from collections.abc import Callable
 
-import psutil
-
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms, percentile
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import cpu, tree
 from kq.conformance.contract.waiting import DEADLINE, eventually
 from kq.conformance.contract.world import ContractWorld, elapsed
 from kq.control import Control
@@ -32,7 +31,7 @@ class Quiet(ContractWorld):
     ) -> None:
         worker = crew.worker(concurrency=4)
         assert jobs.add.submit(1, 2).result(10) == 3
-        processes = [worker.supervisor, *worker.supervisor.children(recursive=True)]
+        processes = tree(worker.supervisor)
         share = 1.0
         for _ in range(ROUNDS):
             if share >= 0.01:  # what began before, in a process that other tests use too, goes on for a while
@@ -158,11 +157,6 @@ def seconds(act: Callable[[], object]) -> float:
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
-
-
-def cpu(processes: list[psutil.Process]) -> float:
-    """Seconds of CPU that processes have used."""
-    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
 
 
 def memory(worker: Program | Thread) -> int:

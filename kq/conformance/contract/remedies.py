@@ -10,6 +10,7 @@ from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import pids
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, requires
 from kq.control import Control
@@ -31,8 +32,8 @@ class Remedies(ContractWorld):
         gate.open()
         assert job.result(20) == 2
         first, second = diary.starts(job.id)
-        assert first.pid in pids(here)
-        assert second.pid in pids(there)
+        assert first.pid in pids(here.executors())
+        assert second.pid in pids(there.executors())
         (attempt,) = eventually(lambda: info.history if (info := control.job(job.id)) else (), "its history is kept")
         assert (attempt.outcome, attempt.counter) == ("bad storage", "infra")
         measured(f"free again for {second.at - first.at:.1f} s, the worker that failed it did not start it")
@@ -47,7 +48,7 @@ class Remedies(ContractWorld):
         gate.open()
         assert there.wait() == 0
         assert job.result(20) == 2
-        assert {start.pid for start in diary.starts(job.id)} <= pids(here)
+        assert {start.pid for start in diary.starts(job.id)} <= pids(here.executors())
 
     @keeps("C7")
     def test_a_worker_on_which_bad_storage_ends_several_jobs_ends_itself_and_another_does_them(
@@ -72,10 +73,5 @@ class Remedies(ContractWorld):
         (busy,) = eventually(lambda: diary.starts(held.id), "one of them is busy")
         job = jobs.perform.submit(["storage", "return"])
         eventually(lambda: diary.starts(job.id), "the other meets with bad storage")
-        here, there = sorted(workers, key=lambda worker: busy.pid in pids(worker))
+        here, there = sorted(workers, key=lambda worker: busy.pid in pids(worker.executors()))
         return here, there, job
-
-
-def pids(worker: Program) -> set[int]:
-    """The processes of a worker's executors."""
-    return {executor.pid for executor in worker.executors()}

@@ -14,6 +14,7 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms, percentile
 from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.processes import cpu
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
 from kq.errors import JobBuried, JobError, ResultTimeout
@@ -70,10 +71,10 @@ class Results(ContractWorld):
         crew.worker()
         waiting = [jobs.nap.submit(2.0) for _ in range(1)]
         process = psutil.Process()
-        before = sum(process.cpu_times()[:2])
+        before = cpu([process])
         began = time.monotonic()
         assert all(job.result(10) for job in waiting)
-        share = (sum(process.cpu_times()[:2]) - before) / elapsed(began)
+        share = (cpu([process]) - before) / elapsed(began)
         assert share < 0.03  # the clock of the measure ticks 100 times a second
         measured(f"{share:.1%} of a core for {elapsed(began):.1f} s of waiting")
 
