@@ -50,6 +50,11 @@ class Proxy:
         """How many connections are open through it."""
         return len(self._pairs)
 
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors the connections through it take."""
+        return sum(len(pair.ends()) for pair in list(self._pairs))
+
     def cut(self) -> None:
         """Reset every open connection (RST to both sides); new ones work."""
         self._do(lambda: self._end_all(abruptly=True))
