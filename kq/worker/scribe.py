@@ -156,7 +156,8 @@ class Scribe:
         alive, unless, others = lease_key(self.worker), (key, mine), task.starts - task.counted
         if isinstance(verdict, GiveBack) and others:
             return Write(key, encode(Start("", others)), START_KEEP, alive, unless)
-        known = isinstance(verdict, Complete) and task.kind.keep > 0  # its record tells a late copy by itself
+        # Its record tells a copy that comes later by itself. One that runs by now is only told apart by this.
+        known = isinstance(verdict, Complete) and task.kind.keep > 0 and (self.indexed or not task.suspect)
         # Starts that were counted are so until the broker was told: if we die before that, the job comes back.
         if (self.indexed and not task.starts) or known or isinstance(verdict, GiveBack | Park | PassOn):
             return Write(key, None, None, alive, unless)

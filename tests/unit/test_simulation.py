@@ -340,12 +340,15 @@ class History:
             record = None if found is None else decode_record(found)
             if record is not None and record.state in ENDED:
                 end = encode(msgspec.structs.replace(record, staged=()))
-                # Without an index two copies of a message may both run, when a worker dies while it takes one away.
-                assert self.ended.setdefault(job, end) == end or not self.indexed, f"the end of {job} changed"
+                # Without an index two copies of a message may both run, when a worker dies while it takes one away:
+                # then the last that ends says how the job did.
+                assert self.ended.get(job, end) == end or not self.indexed, f"the end of {job} changed"
+                self.ended[job] = end
         for (job, number), counters in self.counters.items():
             assert counters.attempts <= self.begun[job, number], f"{job} is blamed for more than its starts"
             rules = self.kind(job, number).rules
-            assert counters.lost <= rules.max_lost
+            # Without an index two copies may differ in what is counted against them, and have their starts in common.
+            assert counters.lost <= rules.max_lost or not self.indexed
             assert counters.infra <= rules.max_infra
         for (job, number), begun in self.begun.items():
             if self.kind(job, number).rules.starts_once:
@@ -388,11 +391,13 @@ def at(task: Task) -> At:
 
 
 def run_history(seed: int) -> None:
-    """Play one history; a failure names its seed."""
+    """Play one history, at a time that is always the same; a failure names its seed."""
+    CLOCK.time = Hands.time
     try:
         History(seed).run()
-    except AssertionError as error:
-        raise AssertionError(f"history {seed}: {error}") from error
+    except BaseException as error:
+        error.add_note(f"this was run_history({seed})")
+        raise
 
 
 @pytest.mark.parametrize("part", range(10))

@@ -8,10 +8,11 @@ import pytest
 
 from kq.broker import Delivery
 from kq.clock import RANDOM
-from kq.job import Counters
+from kq.failure import Failure
+from kq.job import Counters, State
 from kq.message import Head
-from kq.outcome import Bury, Died, Rules, verdict_after
-from kq.record import Start, encode, lease_key
+from kq.outcome import Bury, Complete, Died, Rules, verdict_after
+from kq.record import Start, decode_record, encode, job_key, lease_key
 from kq.state import Store, Write, open_store
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts, key_of
@@ -60,6 +61,20 @@ def test_where_messages_have_no_index_a_second_one_is_known_by_who_holds_the_fir
     admitted = Starts(store, "w2", False).admit([task(redelivered=redelivered)])
     assert bool(admitted.copies) == copy
     assert bool(admitted.ready) != copy
+
+
+def test_of_two_copies_that_run_where_messages_have_no_index_the_one_whose_job_completed_is_not_overruled(
+    store: Store,
+) -> None:
+    store.write([Write(lease_key("w1"), b"1"), Write(lease_key("w2"), b"1")])
+    (one,) = Starts(store, "w1", False).admit([task(1)]).ready
+    (other,) = Starts(store, "w2", False).admit([task(2)]).ready
+    store.write(list(Scribe("w2", "web2", False, "").records(other, Complete(b"5"), 100.0)))
+    failed = Bury(Failure(("ValueError",), "no"), one.counters)
+    assert not any(store.write(list(Scribe("w1", "web1", False, "").records(one, failed, 101.0))))
+    record = decode_record(store.get([job_key("1")])[0])
+    assert record is not None
+    assert record.state is State.COMPLETED
 
 
 @pytest.mark.parametrize("starts", [1, 2])
