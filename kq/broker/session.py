@@ -39,30 +39,40 @@ class Session:
         self._deliver = deliver
         self.name = name
         self.lease = lease
-        with translated(broker.address):
-            self._connection = broker.connection(timeout=answer_time(broker, lease), lease=lease, name=name)
+        self._declared: set[str] = set()
+        self._channels: dict[str, Any] = {}
+        self._consumers: dict[str, str] = {}
+        #: Singleton queues of which something was delivered to us, and how much of it is not settled.
+        self._seats: dict[str, int] = {}
+        #: Those of them to be left when that has ended.
+        self._leaving: set[str] = set()
+        #: What a settle that failed had ended before it did, and those of it that were refused.
+        self._ended: set[tuple[str, int]] = set()
+        self._refused: list[Settlement] = []
+        #: Until when, on the monotonic clock, nobody else can have been given what we hold; span: seconds from the last
+        #: beat until then, the lease at most.
+        self.safe_until = self.span = 0.0
+        self._connection = broker.connection(timeout=answer_time(broker, lease), lease=lease, name=name)
+        try:
+            self._begin(prefetch, closed, nudged)
+        except BaseException:
+            self.close()  # nobody else knows of it: it would stay open, with what was delivered, for a while
+            raise
+
+    def _begin(
+        self, prefetch: Mapping[str, int], closed: Collection[str], nudged: Callable[[str], None] | None
+    ) -> None:
+        """Connect, consume and have the lease."""
+        with translated(self._broker.address):
             establish(self._connection)
             self._established = self._connection.connection
             self._transport = self._connection.transport
-            self._declared: set[str] = set()
-            self._channels: dict[str, Any] = {}
-            self._consumers: dict[str, str] = {}
-            #: Singleton queues of which something was delivered to us, and how much of it is not settled.
-            self._seats: dict[str, int] = {}
-            #: Those of them to be left when that has ended.
-            self._leaving: set[str] = set()
-            #: What a settle that failed had ended before it did, and those of it that were refused.
-            self._ended: set[tuple[str, int]] = set()
-            self._refused: list[Settlement] = []
             if nudged is not None:
                 self._listen(nudged)
             for queue, limit in prefetch.items():
                 self._open(queue, limit)
                 if queue not in closed:
                     self.resume(queue)
-        #: Until when, on the monotonic clock, nobody else can have been given what we hold; span: seconds from the last
-        #: beat until then, the lease at most.
-        self.safe_until = self.span = 0.0
         self.beat()
 
     def _open(self, queue: str, limit: int) -> None:
