@@ -205,6 +205,12 @@ class Forbidden(KqError):
     code = "KQ602"
 
 
+class Busy(KqError):
+    """The web page does as much of that as it may at a time."""
+
+    code = "KQ603"
+
+
 class Steering(KqError):
     """Raised by a job's own code to say what shall become of it."""
 

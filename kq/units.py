@@ -16,6 +16,7 @@ _BYTES: dict[str, int] = {
     **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
 }
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 
@@ -62,6 +63,14 @@ def parse_size(value: str | int) -> int:
     if found is None or found[2] not in _BYTES:
         raise ValueError(f'{value!r} is no size; write 4096 (bytes), "512KiB", "128MiB" or "2GiB"')
     return int(float(found[1]) * _BYTES[found[2]])
+
+
+def parse_rate(text: str) -> float:
+    """How many a second `10/s`, `100/m` or `500/h` are. Raises ValueError for what is no rate, or none at all."""
+    found = _RATE.fullmatch(text.strip())
+    if found is None or not float(found[1]):
+        raise ValueError(f"{text!r} is no rate; write 10/s, 100/m or 500/h")
+    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def format_duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,18 +23,15 @@ from kq.cli.orders import unknown_job
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.cli.watch import watching
-from kq.control import REPAIRABLE, Answer, Control, JobInfo, Repaired, Where
+from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
+from kq.control.kicking import Kicking
 from kq.errors import BadArguments, NotRepaired
-from kq.job import State
 from kq.plain import printable
-from kq.units import format_duration
+from kq.units import format_duration, parse_rate
 
 reason = click.option(
     "--reason", default="", metavar="TEXT", help="Why; it is kept in the job's history and the audit."
 )
-
-#: Seconds between two kicks at a rate, at least: more often, several are kicked at once.
-BEAT = 0.1
 
 
 @verb("edit")
@@ -141,70 +137,26 @@ def kick(
             return _tell_which(jobs)
         if not ids and jobs and not yes:
             _confirm(f"kick {len(jobs)} jobs")
-        kicking = _Kicking(control, reason, answer, told)
-        canaries = jobs[:first] if first else []
-        kicking.kick(canaries)
-        if canaries and not kicking.may_go_on(canaries, wait, stop_on_same_failure):
-            return kicking.tell(ids, len(jobs) - len(canaries))
-        for batch in _paced(jobs[len(canaries) :], pace):
-            kicking.kick(batch)
-    return kicking.tell(ids, 0)
+        kicking = Kicking(control, reason=reason, answer=answer, outcome=told)
+        kicking.run(jobs, rate=pace, first=first, stop_on_same_failure=stop_on_same_failure, patience=wait)
+    return _tell_kicked(kicking, ids)
 
 
-class _Kicking:
-    """Kicks, and remembers what became of it. answer, outcome: as for Control.answer(). stopped: why it ended early."""
-
-    def __init__(self, control: Control, reason: str, answer: Answer | None, outcome: Any) -> None:
-        self._control = control
-        self._reason = reason
-        self._answer = answer
-        self._outcome = outcome
-        self.done: list[Repaired] = []
-        self.stopped = ""
-        self._code = DONE
-
-    def kick(self, jobs: Sequence[JobInfo]) -> None:
-        if jobs and self._answer is None:
-            self.done += self._control.kick(ids=[job.id for job in jobs], reason=self._reason)
-        elif self._answer is not None:
-            self.done += [Repaired(job, self._answered(job, self._answer)) for job in jobs]
-
-    def _answered(self, job: JobInfo, answer: Answer) -> str:
-        """Answer a job's question and kick it; returns why that was refused, if it was."""
-        try:
-            self._control.answer(job.id, answer, self._outcome, reason=self._reason)
-        except NotRepaired as error:
-            return error.message
-        return ""
-
-    def may_go_on(self, canaries: Sequence[JobInfo], patience: float, stop: bool) -> bool:
-        """Wait for the end of those that were kicked first; whether the rest may follow."""
-        until = time.monotonic() + patience
-        for job in canaries:
-            ended = self._control.wait(job.id, max(0.0, until - time.monotonic()))
-            if ended is None:
-                self.stopped, self._code = f"{job.id} has not ended within {format_duration(patience)}", LATE
-            elif stop and ended.state is State.BURIED and ended.failure == job.failure:
-                self.stopped, self._code = f"{job.id} failed as before: {ended.error}", NO
-            if self.stopped:
-                return False
-        return True
-
-    def tell(self, ids: Sequence[str], left: int) -> int:
-        """Print all of it; returns the exit code. left: how many were not tried."""
-        kicked = [each.job.id for each in self.done if not each.refused]
-        refused = {each.job.id: each.refused for each in self.done if each.refused}
-        refused |= {id: "it is not buried" for id in ids if id not in {each.job.id for each in self.done} and not left}
-        if flags().json:
-            why = [{"id": id, "reason": text} for id, text in refused.items()]
-            print_json({"kicked": kicked, "refused": why, "stopped": self.stopped or None, "left": left})
-        else:
-            click.echo(f"kicked {len(kicked)}" + (f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""))
-            for id, text in refused.items():
-                click.echo(f"not {id}: {printable(text)}", err=True)
-            if self.stopped:
-                click.echo(f"stopped: {printable(self.stopped)}; {left} stay buried", err=True)
-        return self._code or (NO if refused else DONE)
+def _tell_kicked(kicking: Kicking, ids: Sequence[str]) -> int:
+    """Print what became of it; returns the exit code."""
+    kicked, refused = kicking.kicked, kicking.refused
+    if not kicking.left:
+        refused |= {id: "it is not buried" for id in ids if id not in {*kicked, *refused}}
+    if flags().json:
+        why = [{"id": id, "reason": text} for id, text in refused.items()]
+        print_json({"kicked": kicked, "refused": why, "stopped": kicking.stopped or None, "left": kicking.left})
+    else:
+        click.echo(f"kicked {len(kicked)}" + (f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""))
+        for id, text in refused.items():
+            click.echo(f"not {id}: {printable(text)}", err=True)
+        if kicking.stopped:
+            click.echo(f"stopped: {printable(kicking.stopped)}; {kicking.left} stay buried", err=True)
+    return LATE if kicking.late else NO if kicking.stopped or refused else DONE
 
 
 def _meant(control: Control, ids: Sequence[str], queue: str | None, chosen: Where, limit: int | None) -> list[JobInfo]:
@@ -228,23 +180,10 @@ def _confirm(deed: str) -> None:
 
 
 def _per_second(rate: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)/([smh])", rate)
-    if found is None or not float(found[1]):
-        raise click.BadParameter(f"{rate!r} is no rate; write 10/s, 100/m or 500/h", param_hint="--rate")
-    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _paced(jobs: Sequence[JobInfo], pace: float | None) -> Iterator[Sequence[JobInfo]]:
-    """jobs in batches, so many a second; all of them at once where nobody says."""
-    if pace is None:
-        yield jobs
-        return
-    size = max(1, int(pace * BEAT))
-    due = time.monotonic()
-    for begin in range(0, len(jobs), size):
-        time.sleep(max(0.0, due - time.monotonic()))
-        yield jobs[begin : begin + size]
-        due += size / pace
+    try:
+        return parse_rate(rate)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--rate") from error
 
 
 @verb("bury")

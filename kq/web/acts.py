@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, TypeAlias
 
 from kq.clock import new_id
 from kq.control import Control, schema
+from kq.control.kicking import Kicking
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.job import HIGHEST, LOWEST, Job, Settings
+from kq.units import format_duration, parse_rate
 from kq.web.choosing import CHOICE, buried
 from kq.web.fields import Field, Said
 from kq.web.veil import Veil
@@ -23,13 +26,17 @@ Data: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """One act, as somebody asked for it. name: of what the path names. said: all fields. by: who."""
+    """One act, as somebody asked for it. name: of what the path names. said: all fields. by: who.
+
+    over: set when nobody waits for its end any more.
+    """
 
     control: Control
     veil: Veil
     name: str
     said: Said
     by: str
+    over: Event
 
     @property
     def reason(self) -> str:
@@ -40,7 +47,7 @@ class Deed:
 class Act:
     """path: where it is posted; {name} is what it is done to. form: the verb of the command line that prints the same.
 
-    role: what it takes.
+    role: what it takes. slow: of what is said, whether it may take its time: then it keeps nobody else waiting.
     """
 
     path: str
@@ -49,8 +56,11 @@ class Act:
     about: str
     do: Callable[[Deed], Data]
     fields: tuple[Field, ...] = field(default=())
+    slow: Callable[[Said], bool] = lambda said: False
 
 
+#: Seconds that one request may take.
+LONGEST = 300.0
 REASON = Field("reason", "text", "Why; it is kept in the audit, and in a job's history.", "")
 _IDS = Field("ids", "texts", "The jobs.", must=True)
 _ANSWER = Field("answer", "text", "What a human found out about its side effects.", choices=("done", "repeat"))
@@ -146,18 +156,33 @@ def _kicked(deed: Deed, ids: Iterable[str]) -> Data:
     if said.get("dry_run"):
         return {"would_kick": list(jobs)}
     refused = {id: "it is not buried" for id in ids if id not in jobs}
-    if said["answer"]:
-        for id in jobs:
-            try:
-                deed.control.answer(id, said["answer"], said["outcome"], reason=deed.reason, by=deed.by)
-            except NotRepaired as error:
-                refused[id] = error.message
-    elif jobs:
-        for each in deed.control.kick(ids=list(jobs), reason=deed.reason, by=deed.by):
-            if each.refused:
-                refused[each.job.id] = each.refused
-    kicked = [id for id in jobs if id not in refused]
-    return {"kicked": kicked, "refused": _why(refused), "stopped": None, "left": 0}
+    kicking = Kicking(
+        deed.control, reason=deed.reason, by=deed.by, answer=said["answer"], outcome=said["outcome"], over=deed.over
+    )
+    kicking.run(list(jobs.values()), **_pace(said, len(jobs)))
+    refused |= kicking.refused
+    stopped = kicking.stopped or None
+    return {"kicked": kicking.kicked, "refused": _why(refused), "stopped": stopped, "left": kicking.left}
+
+
+def _pace(said: Said, jobs: int) -> dict[str, Any]:
+    """How fast to kick so many jobs. Raises BadArguments for what would take too long."""
+    if not _takes_its_time(said):
+        return {}
+    try:
+        rate = parse_rate(said["rate"]) if said["rate"] else None
+    except ValueError as error:
+        raise BadArguments(f"rate: {error}") from error
+    seconds = (jobs / rate if rate else 0.0) + (said["wait"] if said["first"] else 0.0)
+    if seconds > LONGEST:
+        fix = f"One request takes {format_duration(LONGEST)} at most: say limit, or less of wait."
+        raise BadArguments(f"that would take up to {format_duration(seconds)}", fix=fix)
+    names = {"first": "first", "stop_on_same_failure": "stop_on_same_failure", "patience": "wait"}
+    return {"rate": rate, **{name: said[field] for name, field in names.items()}}
+
+
+def _takes_its_time(said: Said) -> bool:
+    return bool(said.get("rate") or said.get("first"))
 
 
 def _edit(deed: Deed) -> Data:
@@ -312,11 +337,16 @@ ACTS = (
             *CHOICE,
             Field("all", "flag", "All that lie buried.", False),
             Field("limit", "number", "At most so many, the first in order.", least=1),
+            Field("rate", "text", "So many in a second, a minute or an hour: 10/s, 100/m, 500/h.", ""),
+            Field("first", "number", "So many first, and the rest when they have ended.", least=1),
+            Field("stop_on_same_failure", "flag", "With first: not if one of them fails as before.", False),
+            Field("wait", "duration", "With first: how long; at most 5m with all that follows.", 60.0),
             Field("dry_run", "flag", "Only say which.", False),
             _ANSWER,
             _OUTCOME,
             REASON,
         ),
+        _takes_its_time,
     ),
     Act("/jobs/bury", "jobs bury", "operate", "Set jobs aside that wait or are delayed.", _bury, (_IDS, REASON)),
     Act(

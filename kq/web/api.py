@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
+import anyio
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 from kq import __version__, metrics
-from kq.control import schema
-from kq.errors import BadArguments, Forbidden
+from kq.control import Control, schema
+from kq.errors import BadArguments
 from kq.plain import printable_json
 from kq.standing import Hearing
 from kq.web.acts import Act, Deed
 from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
 from kq.web.errors import described, status_of
-from kq.web.fields import from_form, from_json
-from kq.web.looks import Look
-from kq.web.openapi import HEARD, document
+from kq.web.fields import Said, from_form, from_json
+from kq.web.looks import JOB, Look
+from kq.web.openapi import HEARD, WAITED, document
+
+T = TypeVar("T")
 
 #: Seconds that one may listen to events by one request.
 LONGEST = 300.0
+#: Seconds that one may wait for a job by one request: less than proxies wait for an answer.
+PATIENCE = 50.0
 
 
 async def look(asked: Asked, at: Look) -> Response:
     """What may be seen."""
-    said = from_form(at.fields, asked.query())
+    return await _seen(asked, at, from_form(at.fields, asked.query()))
+
+
+async def _seen(asked: Asked, at: Look, said: Said) -> Response:
     name = asked.name if "{name}" in at.path else ""
     seen = await asked.desk.look(lambda control: at.see(control, asked.veil, name, said))
     return told(asked.veil.data(seen))
@@ -44,8 +53,44 @@ async def act(asked: Asked, at: Act) -> Response:
 
 async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:
     """What became of an act."""
-    name = asked.name if "{name}" in at.path else ""
-    return await asked.desk.change(lambda control: at.do(Deed(control, asked.veil, name, said, asked.by)))
+    name, over = asked.name if "{name}" in at.path else "", Event()
+
+    def do(control: Control) -> dict[str, Any]:
+        return at.do(Deed(control, asked.veil, name, said, asked.by, over))
+
+    if not at.slow(said):
+        return await asked.desk.change(do)
+    return await _unless_gone(asked, over, asked.desk.slowly(do))
+
+
+async def ended(asked: Asked) -> Response:
+    """A job as soon as it has ended, or as it is when time is up."""
+    seconds, over = from_form(WAITED, asked.query())["seconds"], Event()
+    if seconds > PATIENCE:
+        raise BadArguments(f"seconds can be {PATIENCE:g} at most", fix="Ask again when it is over.")
+    await _seen(asked, JOB, {})  # nobody waits for a job that nobody knows
+    await _unless_gone(asked, over, asked.desk.ended(asked.name, seconds, over))
+    return await _seen(asked, JOB, {})
+
+
+async def _unless_gone(asked: Asked, over: Event, work: Awaitable[T]) -> T:
+    """What comes of work. Sets over when who asked is gone meanwhile, and at the end."""
+
+    async def notice() -> None:
+        while (await asked.request.receive())["type"] != "http.disconnect":
+            pass
+        over.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(notice)
+            done = await work
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:  # a group of tasks makes one of whatever is raised in it
+        raise errors.exceptions[0] from None
+    finally:
+        over.set()
+    return done
 
 
 async def me(asked: Asked) -> Response:
@@ -70,9 +115,7 @@ async def heard(asked: Asked, what: Hearing) -> Response:
     said = from_form(HEARD, asked.query())
     if said["seconds"] > LONGEST:
         raise BadArguments(f"seconds can be {LONGEST:g} at most", fix="Ask again when it is over.")
-    if asked.desk.deaf:
-        full = Forbidden("as many listen already as may", fix="Try again later, or listen with kq events -f.")
-        return wrong(full, 429)
+    asked.desk.must_hear()
     return StreamingResponse(_lines(asked, what, said), media_type="application/x-ndjson")
 
 

@@ -7,16 +7,17 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
 from threading import Event, Lock, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 
 from kq.clock import SYSTEM
 from kq.control import Control
+from kq.errors import Busy
 from kq.event import Event as Happened
 from kq.snapshot import Snapshot
 from kq.standing import Hearing
@@ -27,6 +28,8 @@ T = TypeVar("T")
 FRESH = 1.0
 #: So many may listen to events at a time: each takes a connection to the broker, and a thread.
 EARS = 8
+#: So many at a time may wait for a job's end, or do what takes its time; each takes a connection and a thread too.
+WAITS, SLOW = 16, 2
 #: Events that are kept for one who listens slowly, and seconds between two looks whether it is time to end.
 KEPT, LOOK = 1000, 0.5
 
@@ -38,7 +41,7 @@ class Desk:
         self._looker = _Line(control)
         self._changer = _Line(None)
         self._control = control
-        self._hearing = CapacityLimiter(EARS)
+        self._hearing, self._waiting, self._slow = map(CapacityLimiter, (EARS, WAITS, SLOW))
         self._shot: tuple[float, Snapshot] | None = None
 
     async def look(self, question: Callable[[Control], T]) -> T:
@@ -53,6 +56,42 @@ class Desk:
         self._shot = None  # who did it wants to see it
         return done
 
+    async def slowly(self, deed: Callable[[Control], T]) -> T:
+        """Let control do something that takes its time, beside all else. Raises Busy when too many do that."""
+        return await self._beside(self._slow, deed)
+
+    async def ended(self, id: str, seconds: float, over: Event) -> None:
+        """Wait until the job has ended or was buried, seconds have passed, or over is set. Raises Busy."""
+        until = SYSTEM.monotonic() + seconds
+
+        def wait(control: Control) -> None:
+            while not over.is_set() and (left := until - SYSTEM.monotonic()) > 0:
+                if control.wait(id, min(left, LOOK)) is not None:
+                    return
+
+        await self._beside(self._waiting, wait)
+
+    async def _beside(self, limiter: CapacityLimiter, question: Callable[[Control], T]) -> T:
+        """Ask a control of its own, in a thread of its own."""
+
+        def ask() -> T:
+            with self._apart() as control:
+                return question(control)
+
+        _must_have_room(limiter)
+        return await to_thread.run_sync(ask, limiter=limiter, abandon_on_cancel=True)
+
+    @contextmanager
+    def _apart(self) -> Iterator[Control]:
+        """A control with connections of its own, which end with the block."""
+        control = self._control.apart()
+        try:
+            yield control
+        finally:
+            control.close()
+            if control.app is not self._control.app:
+                control.app.close()
+
     async def snapshot(self) -> Snapshot:
         """Everything at one moment, at most FRESH seconds ago."""
         return await self.look(self._fresh)
@@ -65,10 +104,9 @@ class Desk:
             return shot
         return self._shot[1]
 
-    @property
-    def deaf(self) -> bool:
-        """Whether as many listen as may."""
-        return self._hearing.available_tokens < 1
+    def must_hear(self) -> None:
+        """Raise Busy when as many listen as may."""
+        _must_have_room(self._hearing)
 
     async def events(
         self, what: Hearing, job: str, queue: str, type: str, seconds: float
@@ -77,9 +115,8 @@ class Desk:
         over, heard = Event(), Queue[Happened](KEPT)
         until = SYSTEM.monotonic() + seconds
         async with self._hearing:
-            control = await to_thread.run_sync(self._control.apart)
-            told = control.events(job=job, queue=queue, type=type, what=what, over=over)
-            ear = Thread(target=_listen, args=(told, heard, control), name="kq-web-ear", daemon=True)
+            wanted = {"job": job, "queue": queue, "type": type, "what": what, "over": over}
+            ear = Thread(target=self._listen, args=(heard, wanted), name="kq-web-ear", daemon=True)
             ear.start()
             try:
                 while (left := until - SYSTEM.monotonic()) > 0:
@@ -91,11 +128,22 @@ class Desk:
                 with anyio.CancelScope(shield=True):
                     await to_thread.run_sync(ear.join)
 
+    def _listen(self, heard: Queue[Happened], wanted: dict[str, Any]) -> None:
+        with self._apart() as control:
+            for event in control.events(**wanted):
+                with suppress(Full):
+                    heard.put_nowait(event)
+
     def close(self) -> None:
         """End what was opened here; the control that was given stays open."""
         if self._changer.control is not None:
             self._changer.control.close()
             self._changer.control = None
+
+
+def _must_have_room(limiter: CapacityLimiter) -> None:
+    if limiter.available_tokens < 1:
+        raise Busy("as many do that already as may", fix="Try again later, or use the command line.")
 
 
 class _Line:
@@ -113,13 +161,6 @@ class _Line:
         assert self.control is not None
         with self._lock:
             return question(self.control)
-
-
-def _listen(told: Iterator[Happened], heard: Queue[Happened], control: Control) -> None:
-    for event in told:
-        with suppress(Full):
-            heard.put_nowait(event)
-    control.close()
 
 
 def _next(heard: Queue[Happened], patience: float) -> Happened | None:

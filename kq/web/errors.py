@@ -6,6 +6,7 @@ from kq.errors import (
     LOOK,
     BadArguments,
     BrokerError,
+    Busy,
     Forbidden,
     KqError,
     MessageError,
@@ -18,6 +19,7 @@ from kq.errors import (
 def status_of(error: Exception) -> int:
     """The status that tells what kind of error this is."""
     table: list[tuple[type[Exception], int]] = [
+        (Busy, 429),
         (Forbidden, 403),
         (NotFound, 404),
         (NotRepaired, 409),

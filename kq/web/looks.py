@@ -112,6 +112,8 @@ EFFECTS = (
 )
 JOBS = (Field("state", "text", "Only jobs in this state.", choices=LISTED), *CHOICE, _LIMIT)
 
+JOB = Look("/jobs/{name}", "jobs show", "All that is known of a job, without secrets.", _job)
+
 LOOKS = (
     Look("/status", "status", "Everything at one moment: the snapshot.", _status),
     Look("/queues", "queues ls", "The queues and what is in them.", _queues),
@@ -119,7 +121,7 @@ LOOKS = (
     Look("/jobs", "jobs ls", "Jobs that have not ended, in their order; the limit is for each queue.", _jobs, JOBS),
     Look("/failures", "jobs ls", "Buried jobs by what they failed of.", _groups, CHOICE),
     Look("/jobs/{name}/why", "jobs why", "Why the job is where it is.", _why_job),
-    Look("/jobs/{name}", "jobs show", "All that is known of a job, without secrets.", _job),
+    JOB,
     Look("/workers", "workers ls", "The workers of the last hour, and how their hearts beat.", _workers),
     Look("/effects", "effects ls", "Side effects that the ledger knows.", _effects, EFFECTS),
     Look("/held", "effects held", "What happens unless somebody says no.", _held, (CHOICE[0],)),

@@ -35,6 +35,7 @@ HEARD = (
     Field("type", "text", "Only of this job type; * stands for anything.", ""),
     Field("seconds", "duration", "For how long to listen, at most 5m.", 30.0),
 )
+WAITED = (Field("seconds", "duration", "For how long to wait, at most 50 s.", 30.0),)
 _KINDS: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},
     "flag": {"type": "boolean"},
@@ -106,6 +107,9 @@ def _paths() -> dict[str, Any]:
     for what in ("events", "logs"):
         told = {"application/x-ndjson": {"schema": _ref("events")}}
         paths[f"/{what}"] = {"get": _operation(what, f"The {what} as they happen, a line of JSON each.", told, HEARD)}
+    about = "A job as soon as it has ended or was buried, or as it is when time is up; its state says which."
+    told = {"application/json": {"schema": _ref("jobs show")}}
+    paths["/jobs/{name}/ended"] = {"get": _operation("jobs ended", about, told, WAITED, named=True)}
     plain = {"text/plain": {"schema": {"type": "string"}}}
     paths["/metrics"] = {"get": _operation("metrics", "Numbers of all queues and workers for Prometheus.", plain)}
     own = {"application/json": {"schema": _ref("me")}}

@@ -133,6 +133,7 @@ class Site:
             "/metrics": api.numbers,
             "/events": partial(api.heard, what="events"),
             "/logs": partial(api.heard, what="logs"),
+            "/jobs/{name}/ended": api.ended,
         }
         return [
             *(self._way("GET", API + path, "view", answer) for path, answer in fixed.items()),

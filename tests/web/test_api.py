@@ -6,6 +6,8 @@ import json
 import random
 import re
 from collections.abc import Callable
+from threading import Thread, Timer
+from time import monotonic
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,13 +17,15 @@ import pytest
 
 import kq
 from kq.cli.frame import VERBS, Root
+from kq.conformance.contract.waiting import eventually
 from kq.control import Control
+from kq.web import desk
 from kq.web.acts import ACTS
 from kq.web.looks import LOOKS
 from kq.web.openapi import component, document, operations
 from kq.web.site import Site
 from scripts import reference
-from tests.web.conftest import JUNK, Browser
+from tests.web.conftest import JUNK, TOKENS, Browser
 
 #: Verbs about this host, this terminal or one worker, which are nothing to ask a server for.
 LOCAL = {
@@ -194,6 +198,69 @@ def test_events_are_told_as_they_happen_for_some_time(browser: Browser, app: kq.
     answer = browser.api("/events?seconds=0")
     assert (answer.status_code, answer.text) == (200, "")
     assert browser.api("/events?seconds=1h").status_code == 422
+
+
+def test_a_jobs_end_is_waited_for(browser: Browser, app: kq.App, control: Control) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+    assert browser.api(f"/jobs/{id}/ended?seconds=0").json()["state"] == "ready"
+    buried = Timer(0.3, lambda: control.apart().bury(id, "x"))
+    buried.start()
+    try:
+        told = browser.api(f"/jobs/{id}/ended").json()
+    finally:
+        buried.join()
+    fits("jobs show", told)
+    assert (told["state"], told["args"]) == ("buried", ["ann", "***"])
+    assert browser.api("/jobs/nobody/ended").status_code == 404
+    assert browser.api(f"/jobs/{id}/ended?seconds=1h").status_code == 422
+
+
+def test_only_so_many_wait_at_a_time(
+    control: Control, app: kq.App, browse: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "WAITS", 1)
+    browser = browse(Site(control, hosts=()))
+    id = app.jobs["login"].submit("ann", "pw").id
+
+    def refused() -> Any:
+        answer = browser.api(f"/jobs/{id}/ended?seconds=0", token="")
+        return answer.status_code == 429 and answer.json()
+
+    def wait() -> None:
+        while browser.api(f"/jobs/{id}/ended", token="").status_code == 429:  # the other one was just there
+            pass
+
+    first = Thread(target=wait)
+    first.start()
+    try:
+        told = eventually(refused, "another one waits")
+    finally:
+        control.apart().bury(id)
+        first.join(30)
+    fits("error", told)
+    assert told["error"]["code"] == "KQ603"
+
+
+def test_jobs_are_kicked_at_a_rate_and_a_few_first(browser: Browser, app: kq.App, control: Control) -> None:
+    ids = [app.jobs["login"].submit("ann", "pw").id for _ in range(4)]
+    for id in ids:
+        control.bury(id)
+    began = monotonic()
+    done = browser.api("/jobs/kick", {"type": "login", "limit": 3, "rate": "20/s"}).json()
+    fits("jobs kick", done)
+    assert (done["kicked"], done["left"], done["stopped"]) == (ids[:3], 0, None)
+    assert monotonic() - began >= 1 / 20
+    for id in ids[:3]:
+        control.bury(id)
+    # The canary was kicked, and nobody runs it.
+    told = browser.api("/jobs/kick", {"all": True, "first": 1, "stop_on_same_failure": True, "wait": 0.1}).json()
+    assert (len(told["kicked"]), told["left"]) == (1, 3)
+    assert f"{told['kicked'][0]} has not ended" in told["stopped"]
+    for wrong in ({"rate": "often"}, {"rate": "1/h"}, {"first": 1, "wait": "1h"}):
+        refused = browser.api("/jobs/kick", {"all": True, **wrong})
+        assert refused.status_code == 422, refused.text
+    assert control.queues()[0].buried == 3
+    assert browser.api("/jobs/kick", {"all": True, "rate": "1/s"}, token=TOKENS["viewer"]).status_code == 403
 
 
 @pytest.mark.parametrize("seed", range(2))
