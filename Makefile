@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
-JOBS ?= 2
+# How many processes run tests: two for each of CI's two cores, as most of a test is waiting for a worker or a lease.
+JOBS ?= 4
 OUTAGE ?= 30
 ifeq ($(SEED),)
 SEED := $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
@@ -47,7 +48,7 @@ format: .venv/.dev  ## put the code in shape
 
 contract: .venv/.dev  ## prove the contract on each broker: writes docs/contract.md (minutes)
 	@scripts/servers.sh
-	@KQ_THOROUGH=1 KQ_CONTRACT_PAGE=docs/contract.md $(PYTEST) -q -n $(JOBS) tests/conformance $(ARGS)
+	@KQ_THOROUGH=1 KQ_CONTRACT_PAGE=docs/contract.md $(PYTEST) -q -n 2 tests/conformance $(ARGS)
 
 backlog: .venv/.dev  ## what a job costs with 1 000 000 jobs waiting, on each broker (minutes)
 	@scripts/servers.sh
@@ -95,7 +96,7 @@ reference: .venv/.dev  ## write docs/reference.md from the code
 	@PYTHONPATH=. $(PY) scripts/reference.py
 
 simulate: .venv/.dev  ## a million histories of workers that die, freeze and fail, in memory (minutes)
-	@KQ_HISTORIES=1000000 $(PYTEST) -q -n $(JOBS) tests/unit/test_simulation.py --timeout 3600 $(ARGS)
+	@KQ_HISTORIES=1000000 $(PYTEST) -q -n 2 tests/unit/test_simulation.py --timeout 3600 $(ARGS)
 
 pythons: .venv/.dev  ## what needs no server, under each Python here from 3.11 to 3.14 (minutes)
 	@scripts/pythons.sh $(ARGS)
