@@ -52,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by the length of a text that is long: all processes tell each other the names of all tests."""
+    if isinstance(val, str | bytes) and len(val) > 100:
+        return f"{argname} of {len(val)}"
+    return None
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis that all tests of this process share; one that is to be killed is made with RedisServer()."""
