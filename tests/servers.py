@@ -199,6 +199,10 @@ class RabbitServer(Server):
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     @property
+    def _node(self) -> str:
+        return f"kq{self.port}@localhost"
+
+    @property
     def pids(self) -> list[int]:
         return super().pids + ([self._epmd.pid] if self._epmd else [])
 
@@ -219,21 +223,25 @@ class RabbitServer(Server):
     def remember(self) -> None:
         # Now and then it answers a declaration before it has written it to its disk (4.0.5, Mnesia): of queues that
         # are declared at the same time, one in 200 was gone after a kill at once, with all that was confirmed in it.
-        self._ctl("eval", "mnesia:sync_log().")
+        self._evaluate("mnesia:sync_log()")
 
     def fill(self) -> None:
         """Let it be short of disk."""
-        self._ctl("eval", "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")
+        # Set and cleared by a word without an answer; the question after it is answered when that was heard.
+        self._evaluate("rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}), rabbit_alarm:get_alarms()")
 
     def free(self) -> None:
         """Let that be over."""
-        self._ctl("eval", "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
+        self._evaluate("rabbit_alarm:clear_alarm({resource_limit, disk, node()}), rabbit_alarm:get_alarms()")
 
-    def _ctl(self, *words: str) -> None:
-        """Let the server's own tool do something."""
-        tool = [*sorted(glob("/usr/lib/rabbitmq/lib/*/sbin/rabbitmqctl")), "rabbitmqctl"][0]
+    def _evaluate(self, expression: str) -> None:
+        """Let the server do something. By Erlang's own tool: rabbitmqctl starts a node of its own, for seconds."""
+        tool = [require("erl_call"), "-sname", self._node, "-e"]
         environment = {**os.environ, **self.environment()}
-        subprocess.run([tool, *words], env=environment, check=True, capture_output=True)
+        done = subprocess.run(
+            tool, env=environment, input=f"{expression}.\n", check=True, capture_output=True, text=True
+        )
+        assert done.stdout.startswith("{ok, "), done.stdout + done.stderr
 
     def command(self) -> list[str]:
         # Debian's program of this name in /usr/sbin insists on its own user.
@@ -245,7 +253,7 @@ class RabbitServer(Server):
         return {
             "HOME": str(where),  # the cookie
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "RABBITMQ_NODENAME": f"kq{self.port}@localhost",
+            "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(self._distribution),
@@ -264,7 +272,9 @@ def require(program: str) -> str:
     """The path of program; raises Missing with the line that installs it."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if path is None:
-        package = {"epmd": "rabbitmq-server", "chromedriver": "chromium-driver"}.get(program, program)
+        package = {"epmd": "rabbitmq-server", "erl_call": "erlang-base", "chromedriver": "chromium-driver"}.get(
+            program, program
+        )
         raise Missing(f"{program} is not installed: apt install {package} (or brew install {package})")
     return path
 
