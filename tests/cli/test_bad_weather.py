@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from kq.conformance.contract.processes import command_line, tree
+from kq.conformance.contract.waiting import eventually
 from tests.cli.conftest import Place, Said, worker
 from tests.conftest import available
 from tests.servers import RedisServer, free_port
@@ -97,8 +98,10 @@ def test_a_password_is_no_argument_of_any_process(shop: Place, server: RedisServ
     setting.config_set("requirepass", "hush")
     url = server.url.replace("redis://", "redis://:hush@")
     with worker(shop, "--pool", "process", "-c", "1", environment={"KQ_URL": url}) as process:
-        family = tree(psutil.Process(process.pid))
-        assert len(family) >= 3
+        supervisor = psutil.Process(process.pid)
+        family = eventually(
+            lambda: each if len(each := tree(supervisor)) >= 3 else [], "nursery and executor are there"
+        )
         assert not [each for each in family if "hush" in " ".join(command_line(each))]
 
 
