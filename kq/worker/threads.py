@@ -8,7 +8,9 @@ import ctypes
 import os
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,9 @@ from kq.worker.execution import Execution, run_here, uninterrupted
 from kq.worker.gates import Gates
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
+
+#: Ends of jobs that took less than so many seconds are told together, as long as others wait here.
+SHORT = 0.001
 
 
 class Aim:
@@ -56,12 +61,51 @@ class Aim:
         return SoftTimeout("the job ran past its timeout") if ours else error
 
 
+class Ends:
+    """What has ended, on its way to the supervisor. To send each short job's end by itself costs more than the job."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._sock = bench.sock
+        self._sending = threading.Lock()
+        self._gathered: deque[bytes] = deque()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._called = False
+
+    def gather(self, data: bytes) -> None:
+        """Tell of one end soon: with the next that is told, or when there is time for it."""
+        self._gathered.append(data)
+        if not self._called:
+            self._called = True
+            self._calls.put(None)
+
+    def tell(self, data: bytes, then: Callable[[], None] = lambda: None) -> None:
+        """Tell of one end now, after those that were gathered; then() before anything else is told."""
+        try:
+            with self._sending:
+                self._sock.sendall(b"".join([*self._taken(), data]))
+                then()
+        except OSError:
+            os._exit(1)  # the supervisor is gone, or a job closed what was not its own
+
+    def tell_gathered(self) -> None:
+        """Tell of what is gathered while jobs go on, for ever. A thread of its own waits no longer than Python lets it:
+        5 ms beside others that compute, not at all beside such as wait.
+        """
+        while True:
+            self._calls.get()
+            self._called = False  # before looking: what comes later calls again
+            self.tell(b"")
+
+    def _taken(self) -> Iterator[bytes]:
+        while self._gathered:
+            yield self._gathered.popleft()
+
+
 def run_in_threads(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     taking = threading.Lock()
-    sending = threading.Lock()
-    aim, gates = Aim(), Gates[Run]()
+    aim, gates, ends = Aim(), Gates[Run](), Ends(bench)
 
     def leave(run: Run) -> None:
         if (following := gates.leave(run.queue, run.limit)) is not None:
@@ -77,14 +121,15 @@ def run_in_threads(bench: Workbench) -> None:
                 leave(run)
                 continue
             bench.page.mark(slot, run.seq)
+            began = time.monotonic()
             data = execute(bench, aim, loops, slot, run)
-            try:
-                with sending:  # who follows does so in the order in which ends are told
-                    bench.sock.sendall(data)
-                    leave(run)
-            except OSError:
-                os._exit(1)  # the supervisor is gone, or a job closed what was not its own
+            if run.limit or waiting.empty() or time.monotonic() - began > SHORT:
+                # Who follows does so in the order in which ends are told.
+                ends.tell(data, partial(leave, run))
+            else:
+                ends.gather(data)
 
+    threading.Thread(target=ends.tell_gathered, name="kq-ends", daemon=True).start()
     for slot in range(bench.page.slots):
         threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
     while (order := bench.order()) is not None:
