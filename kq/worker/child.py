@@ -83,6 +83,16 @@ class Executor:
         """Whether it can start one more task."""
         return len(self.tasks) < self.slots and not self.leaving and not self.gone
 
+    @property
+    def full(self) -> bool:
+        """Whether each of its slots has a task."""
+        return self.active >= self.slots
+
+    @property
+    def ahead(self) -> int:
+        """How many of its tasks have no slot yet."""
+        return len(self.tasks) - self.active
+
     # What it is given.
 
     def give(self, tasks: Sequence[Task], limit: int = 0) -> None:

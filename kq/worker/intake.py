@@ -142,7 +142,7 @@ class Intake:
         To ask a broker for that, and to take it back at the next reserve, can cost as much as the reserve itself.
         """
         assert self._session is not None
-        if self._line and not self._has_room() and not self.is_due:
+        if self.waits and not self._has_room() and not self.is_due:
             self._watched = NOBODY, self._clock.monotonic() + DEAF
             return
         descriptor, due = self._session.watch()
@@ -202,14 +202,14 @@ class Intake:
     @property
     def next_look(self) -> float:
         """When to look for jobs that wait too long, monotonic; infinite when none waits."""
-        return self._next_look if self._waits() else float("inf")
+        return self._next_look if self.waits else float("inf")
 
     def let_go(self, now: float) -> Sequence[Task]:
         """What is to go back because jobs were short, so that it was taken ahead, and now waits behind a long one.
 
         What executors were given comes back to the line first.
         """
-        if self._session is None or self._ending or now < self._next_look or not self._waits():
+        if self._session is None or self._ending or now < self._next_look or not self.waits:
             return ()
         self._next_look = now + PATIENCE / 2
         for executor in self._pool.executors.values():
@@ -241,9 +241,10 @@ class Intake:
             for queue in left:
                 self._open_or_close(queue)
 
-    def _waits(self) -> bool:
+    @property
+    def waits(self) -> bool:
         """Whether jobs are here that have not begun."""
-        return bool(self._line) or any(executor.behind for executor in self._pool.executors.values())
+        return bool(self._line) or self._pool.is_ahead
 
     def _jobs_of(self, queue: str) -> int:
         """How many jobs of queue run or wait here."""

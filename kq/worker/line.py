@@ -32,14 +32,16 @@ class Line:
             self._waiting.append(task)
 
     def take(self, most: Callable[[Task], int], room: Callable[[str, int], int]) -> list[Task]:
-        """The next jobs for one executor: one, or as many of its kind as most(first) says.
+        """The next jobs for one executor: as many of a kind as most(first) says; none where that is 0.
 
         room(queue, limit): how many jobs of a queue that has a limit it may be given. These go apart from others.
         """
-        first, size = self._next(room)
-        if first is None:
+        position, size = self._next(room)
+        first = self._waiting[position] if size else None
+        if first is None or (size := min(size, most(first))) < 1:
             return []
-        tasks, size = [first], min(size, most(first))
+        del self._waiting[position]
+        tasks = [first]
         while len(tasks) < size and self._waiting and self._fits(self._waiting[0], first):
             tasks.append(self._waiting.popleft())
         return tasks
@@ -58,18 +60,17 @@ class Line:
         limit = self.limits[task.delivery.queue]
         return limit if limit < self._slots else 0
 
-    def _next(self, room: Callable[[str, int], int]) -> tuple[Task | None, int]:
-        """The next job whose queue may run one more, and how many of that may go with it at most."""
+    def _next(self, room: Callable[[str, int], int]) -> tuple[int, int]:
+        """Where the next job stands whose queue may run one more, and how many may go at most, it included; else 0."""
         full = set[str]()
         for position, task in enumerate(self._waiting):
             queue, limit, size = task.delivery.queue, self.limit(task), len(self._waiting)
             if limit:
                 size = 0 if queue in full else room(queue, limit)
             if size > 0:
-                del self._waiting[position]
-                return task, size
+                return position, size
             full.add(queue)
-        return None, 0
+        return 0, 0
 
     def _fits(self, task: Task, first: Task) -> bool:
         """Whether task may go together with first."""

@@ -175,14 +175,17 @@ class Lobby:
 
     def give_out(self) -> None:
         """Give those in line to executors that have room. Suspects are kept back until their starts are counted."""
-        if not self._line:
-            return
-        rooms = self._pool.rooms()
+        if self._line:
+            self._fill(self._pool.rooms())
+        if self._line:
+            self._fill(self._pool.busy())
+
+    def _fill(self, rooms: list[Executor]) -> None:
         while rooms and self._line:
             executor = rooms.pop()
             tasks = self._batch(executor, len(rooms) + 1)
             if not tasks:
-                return
+                continue
             if tasks[0].suspect and not tasks[0].counted:
                 self._suspects += tasks
                 continue

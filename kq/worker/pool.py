@@ -30,8 +30,8 @@ log = logging.getLogger("kq.worker")
 PoolKind: TypeAlias = Literal["process", "thread", "async"]
 
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
-BATCH_SECONDS = 0.005
-BATCH_LIMIT = 32
+BATCH_SECONDS = 0.01
+BATCH_LIMIT = 64
 #: Seconds that idle executors have at the end to send what observers of the app have gathered.
 LAST_WORDS = 3.0
 
@@ -227,6 +227,19 @@ class Pool:
         """Executors that can start a task now."""
         return [executor for executor in self.executors.values() if executor.open][: self._left()]
 
+    def busy(self) -> list[Executor]:
+        """Executors that can't start a task before one of theirs ends."""
+        return [
+            executor
+            for executor in self.executors.values()
+            if executor.full and not (executor.leaving or executor.gone)
+        ]
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether executors have tasks that have not begun."""
+        return any(executor.ahead for executor in self.executors.values())
+
     def has_room(self, executor: Executor) -> bool:
         """Whether executor can start a task now."""
         return executor.open and self._left() > 0
@@ -266,12 +279,25 @@ class Pool:
             self._on_end(task, GivenBack())
 
     def batch(self, task: Task, executor: Executor) -> int:
-        """How many tasks like this one to give to executor at a time."""
-        seconds = task.kind.seconds
-        if seconds is None or task.counters.lost or task.suspect:
-            return 1
-        free = min(executor.slots - len(executor.tasks), self._left())
-        return max(free, min(BATCH_LIMIT, int(BATCH_SECONDS / max(seconds, 1e-6))))
+        """How many tasks like this one to give to executor at a time; none that would wait there long."""
+        seconds, full = task.kind.seconds, executor.full
+        if seconds is None or task.poison or task.suspect:
+            return 0 if full else 1
+        worth = int(BATCH_SECONDS * executor.slots / max(seconds, 1e-6))
+        if full:
+            return self._ahead(executor) if worth else 0
+        return max(min(executor.slots - len(executor.tasks), self._left()), min(BATCH_LIMIT, worth))
+
+    def _ahead(self, executor: Executor) -> int:
+        """How many more tasks to give to an executor that is full, so that it need not wait for us when one ends."""
+        now, ends = self._clock.monotonic(), 0.0
+        for task in executor.tasks.values():
+            seconds = task.kind.seconds
+            # Nobody knows when one ends that takes longer than its like.
+            if task.started and seconds is not None and now - task.started < seconds + BATCH_SECONDS:
+                ends += 1 / max(seconds, 1e-6)
+        most = min(BATCH_LIMIT, int(BATCH_SECONDS * ends))
+        return most - executor.ahead if 2 * executor.ahead <= most else 0
 
     def _begin(self, executor: Executor) -> None:
         """Note the start of those tasks of executor that have a slot now."""

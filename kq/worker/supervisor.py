@@ -426,8 +426,8 @@ class Supervisor:
         """Write down and tell the broker how executions ended."""
         if not self._ends or self._backoff.waits:
             return
-        # Not when an executor may be without a job meanwhile: those in line are there to be given out.
-        if self._line and self._ends.can_wait:
+        # Not when an executor may be without a job meanwhile.
+        if self._intake.waits and self._ends.can_wait:
             return
         self._intake.settled(self._ends.settle(lease.session))
         self._recovered()
