@@ -64,5 +64,5 @@ def processes(place: Place) -> Iterator[tuple[str, float]]:
 def span(place: Place, worker: Running, jobs: list[kq.Job[None]]) -> float:
     """Seconds from the first start to the last end of jobs."""
     drained(worker, len(jobs), lambda: app.submit_many(jobs))
-    marks = place.marks()
+    marks = place.marked(len(jobs))
     return max(end for _, end in marks) - min(start for start, _ in marks)

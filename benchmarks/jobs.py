@@ -97,6 +97,10 @@ def _marks() -> int:
     return os.open(os.environ[MARKS], os.O_WRONLY | os.O_APPEND)
 
 
+def number_of_marks(file: Path) -> int:
+    return file.stat().st_size // _MARK.size
+
+
 def marks(file: Path) -> list[tuple[float, float]]:
     """The pairs that jobs left in file since the last call."""
     data = file.read_bytes()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.cost import percentile
 from benchmarks.jobs import app, started, timed
 from benchmarks.measure import measures
-from benchmarks.place import BULK, WAIT, Place, drained
+from benchmarks.place import BULK, Place, drained
 
 STARTS = 200
 #: Jobs due at once; jobs due one after the other, and seconds between two of them.
@@ -40,7 +40,7 @@ def due(place: Place) -> Iterator[tuple[str, float]]:
     with place.worker("thread") as worker:
         place.marks()  # what rows before this one left
         drained(worker, count, lambda: submit_due([0.0] * count))
-        ready = place.marks()
+        ready = place.marked(count)
         first = min(start for _, start in ready)
         drain = [start - first for _, start in ready]
         at_once = late(place, [time.time() + AHEAD] * count)
@@ -55,12 +55,7 @@ def due(place: Place) -> Iterator[tuple[str, float]]:
 def late(place: Place, dues: list[float]) -> list[float]:
     """Seconds by which each of some jobs starts after it is due."""
     submit_due(dues)
-    found: list[tuple[float, float]] = []
-    until = time.monotonic() + WAIT
-    while len(found) < len(dues) and time.monotonic() < until:
-        time.sleep(0.2)
-        found += place.marks()
-    return [start - due for due, start in found]
+    return [start - due for due, start in place.marked(len(dues))]
 
 
 def submit_due(dues: list[float]) -> None:

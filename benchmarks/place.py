@@ -19,7 +19,7 @@ import psutil
 import kq
 from benchmarks.by_hand import Loop, MemoryLoop, RabbitLoop, RedisLoop, SQLiteLoop
 from benchmarks.cost import Cost
-from benchmarks.jobs import MARKS, app, last, marks, nothing, started
+from benchmarks.jobs import MARKS, app, last, marks, nothing, number_of_marks, started
 from kq.conformance.contract.processes import cpu, tree
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
@@ -91,6 +91,13 @@ class Place:
                 yield child
             finally:
                 child.send_signal(signal.SIGTERM)
+
+    def marked(self, count: int) -> list[tuple[float, float]]:
+        """What count jobs have marked since the last call, or will soon: some run beside the last one."""
+        until = time.monotonic() + WAIT
+        while number_of_marks(self.folder / "marks") < count and time.monotonic() < until:
+            time.sleep(0.05)
+        return self.marks()
 
     def marks(self) -> list[tuple[float, float]]:
         """What jobs have marked since the last call."""
