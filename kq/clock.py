@@ -37,12 +37,12 @@ SYSTEM = SystemClock()
 RANDOM = random.Random()
 
 
-def age(id: str, now: float) -> float:
-    """Seconds since an id was made by new_id(); infinity for one of another make."""
+def made_at(id: str) -> float | None:
+    """When an id was made by new_id(), to the millisecond; None for one of another make."""
     try:
-        return now - int(id[:12], 16) / 1000 if len(id) == 28 else float("inf")
+        return int(id[:12], 16) / 1000 if len(id) == 28 else None
     except ValueError:
-        return float("inf")
+        return None
 
 
 def new_id() -> str:
@@ -59,4 +59,4 @@ def derived_id(parent: str, number: int) -> str:
     It sorts with its parent's, where new_id() made that.
     """
     digest = hashlib.blake2b(f"{parent}/{number}".encode("utf-8", "replace"), digest_size=14).hexdigest()
-    return parent[:12] + digest[12:] if age(parent, 0.0) < float("inf") else digest
+    return digest if made_at(parent) is None else parent[:12] + digest[12:]

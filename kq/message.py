@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from kq.clock import made_at
 from kq.errors import MessageError
 from kq.job import FALLBACKS, LATEST, Counters
 from kq.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
@@ -90,7 +91,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     kq: int = VERSION
     id: Name
     type: Name
-    submitted: Instant = 0.0
+    submitted: Instant = 0.0  # not written where the id says it
     due: Instant | None = None  # since when it may start, if that is not when it was submitted
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
     parent: Name | None = None  # the job that staged it
@@ -119,6 +120,12 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     log: str | None = None  # the last lines that were logged in an executor that died
     buried: Instant | None = None
     queue: str | None = None
+
+    @property
+    def submitted_at(self) -> float:
+        """When it was submitted, or its id was made; 0.0 where neither is known."""
+        instant = self.submitted or made_at(self.id) or 0.0
+        return instant if instant <= LATEST else 0.0
 
     @property
     def counters(self) -> Counters:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from kq.clock import age
+from kq.clock import made_at
 from kq.errors import MessageError
 from kq.job import Job
 from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
@@ -18,6 +18,8 @@ from kq.unique import ByArguments, Unique, marks_of, unique_of
 
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0
+#: Seconds after which a job that was made has to say when it was submitted; before that its id does.
+AT_ONCE = 0.01
 
 
 class Writer:
@@ -75,12 +77,14 @@ class Writer:
         if delay is not None and delay > YEAR:
             raise ValueError(f"at {settings.at} is more than a year away; submit it later")
         delay = max(delay or 0.0, settings.hold or 0.0)
+        made = made_at(job.id)
+        old = float("inf") if made is None else now - made
         head = Head(
             id=job.id,
             type=job.type,
-            submitted=now,
+            submitted=0.0 if 0 <= old < AT_ONCE else now,
             due=now + delay if delay else None,
-            again=age(job.id, now) > FRESH,
+            again=old > FRESH,
             timeout=settings.timeout,
             deadline=settings.deadline,
             retry_policy=None if policy is None else policy.to_data(),

@@ -240,7 +240,7 @@ def info_of(seen: Seen) -> JobInfo:
         kwargs,
         head.history,
         seen.due,
-        submitted=head.submitted or None,
+        submitted=head.submitted_at or None,
         buried=headers["buried"] if isinstance(headers.get("buried"), int | float) else None,
         headers=headers,
         version=blake2b(seen.stamp, digest_size=8).hexdigest(),

@@ -68,4 +68,4 @@ class Keys:
 
 def pause(task: Task, now: float) -> float:
     """Seconds until a job that waits for its turn looks again. now: by the store's clock."""
-    return min(LATEST, max(SOON, PART * (now - task.head.submitted)))
+    return min(LATEST, max(SOON, PART * (now - task.head.submitted_at)))

@@ -37,7 +37,7 @@ class Meter:
         """task has begun. now: an instant of the clock by which jobs are said to be ready."""
         work = self._of(task)
         work.started += 1
-        ready = task.head.due or task.head.submitted
+        ready = task.head.due or task.head.submitted_at
         if ready:
             work.waited.add(max(0.0, now - ready))
 

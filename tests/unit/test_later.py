@@ -11,7 +11,7 @@ import pytest
 
 import kq
 from kq.app import App
-from kq.clock import age, derived_id, new_id
+from kq.clock import derived_id, made_at, new_id
 from kq.context import STAGED_LIMIT, CurrentJob, Footing, running
 from kq.job import State
 from kq.message import decode_head
@@ -133,7 +133,7 @@ def test_inside_of_a_job_the_app_stages_with_it(job: CurrentJob) -> None:
 
 def test_derived_ids_sort_with_their_parents_and_are_ids_also_of_foreign_ones() -> None:
     parent = new_id()
-    assert age(derived_id(parent, 0), 0.0) == age(parent, 0.0)
+    assert made_at(derived_id(parent, 0)) == made_at(parent)
     ids = {derived_id(each, number) for each in (parent, "job 7", "", "\ud800") for number in range(50)}
     assert len(ids) == 200
     assert all(len(id) == 28 and int(id, 16) for id in ids)

@@ -83,7 +83,7 @@ class Management(base.Management):
 
 def browsed(seen: Seen) -> Browsed:
     """seen with its envelope opened."""
-    head, body = opened(seen.body)
+    head, body = opened(seen.id, seen.body)
     return Browsed(
         id=seen.id,
         queue=seen.queue,

@@ -60,6 +60,8 @@ from kq_transports.transport import EngineTransport
 
 MICRO = 1_000_000  # Lua reckons in microseconds
 PORT = 6379
+DIGITS = 28  # of an id that is kept as half as many bytes
+TEXT = b"\x10"  # what begins with this or more is an id as it is
 ZERO = ord("0")  # a ticket begins with the digit of the priority
 
 
@@ -264,15 +266,15 @@ class RedisEngine(Engine):
         return _seen(queue, self._run("browse", queue, state, limit, offset))
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
-        return _seen(queue, self._run("find", queue, *ids))
+        return _seen(queue, self._run("find", queue, *map(_short, ids)))
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
-        return [id.decode() for id in self._run("remove", queue, *ids)]
+        return [_whole(id) for id in self._run("remove", queue, *map(_short, ids))]
 
     def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
         asked: list[str | bytes | int] = []
         for each in swaps:
-            asked += each.id, each.body, int(each.keeps_due), len(each.messages)
+            asked += _short(each.id), each.body, int(each.keeps_due), len(each.messages)
         messages = [message for each in swaps for message in each.messages]
         return [bool(made) for made in self._run("swap", queue, len(swaps), *asked, *_flat(messages))]
 
@@ -355,7 +357,7 @@ class RedisEngine(Engine):
         known = [int(count or 0) for count in counts] or [0] * len(ids)
         for number, (id, job, count) in enumerate(zip(ids, jobs, known, strict=True), first):
             ticket, _, body = job.partition(b" ")
-            yield Delivery(str(number), id.decode(), name, body, ticket[0] - ZERO, count)
+            yield Delivery(str(number), _whole(id), name, body, ticket[0] - ZERO, count)
 
 
 class Transport(EngineTransport):
@@ -445,14 +447,34 @@ _ACTIONS = {Action.DONE: "done", Action.GIVE_BACK: "back"}
 def _flat(messages: Iterable[Message]) -> list[str | bytes | int]:
     flat: list[str | bytes | int] = []
     for message in messages:
-        flat += message.queue, message.id, message.body, message.priority, ceil(message.delay * MICRO)
+        flat += message.queue, _short(message.id), message.body, message.priority, ceil(message.delay * MICRO)
     return flat
+
+
+def _short(id: str) -> bytes:
+    """How an id is kept: 28 hex digits, as most are, as the bytes that they stand for. Text never begins like these."""
+    if len(id) == DIGITS:
+        try:
+            short = bytes.fromhex(id)
+        except ValueError:
+            short = b""
+        if b"\x00" < short[:1] < TEXT and short.hex() == id:
+            return short
+    text = id.encode()
+    return text if text >= TEXT else b"\x00" + text
+
+
+def _whole(short: bytes) -> str:
+    """The id that is kept so."""
+    if short >= TEXT:
+        return short.decode()
+    return short[1:].decode() if short[:1] == b"\x00" else short.hex()
 
 
 def _seen(queue: str, reply: list[bytes]) -> list[Seen]:
     return [
         Seen(
-            id=id.decode(),
+            id=_whole(id),
             queue=queue,
             body=body.partition(b" ")[2],
             priority=body[0] - ZERO,

@@ -16,7 +16,8 @@
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
 --   kq:{q}:seat       string the connection that a single-active-consumer queue gives to
 --   kq:{q}:exchanges  set    exchanges that the queue is bound to
--- An id is in jobs and in exactly one of a line, beside, delayed and held.
+-- An id is in jobs and in exactly one of a line, beside, delayed and held. One of 28 hex digits, as most are, is
+-- written as the 14 bytes that they stand for; see _short() in redis.py.
 --
 -- Keys of a connection c:
 --   kq:leases         zset   c -> when its lease ends
