@@ -55,7 +55,9 @@ def bytes_waiting(place: Place) -> Iterator[tuple[str, float]]:
 
     def used() -> int:
         memory = server.info("memory")
-        return int(memory["used_memory"] - memory["mem_aof_buffer"] - memory["mem_clients_normal"])
+        # The heap of its Lua is larger or smaller by a megabyte from one moment to the next, whatever is stored.
+        apart = ("mem_aof_buffer", "mem_clients_normal", "used_memory_vm_eval")
+        return int(memory["used_memory"] - sum(memory.get(name, 0) for name in apart))
 
     fill(1)
     before = used()

@@ -29,6 +29,9 @@ CONTENT_TYPE = "application/json"
 #: A job's history has at most so many lines: its first attempt and the latest.
 HISTORY_LIMIT = 30
 
+#: When a job was submitted whose id says it: this is not written. (The same object, or msgspec takes it for something.)
+IN_ITS_ID = 0.0
+
 #: A body larger than this, in bytes, is refused where it is submitted, and buried where it arrives.
 BODY_LIMIT = 1024 * 1024
 
@@ -91,7 +94,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     kq: int = VERSION
     id: Name
     type: Name
-    submitted: Instant = 0.0  # not written where the id says it
+    submitted: Instant = IN_ITS_ID
     due: Instant | None = None  # since when it may start, if that is not when it was submitted
     again: bool = False  # an earlier submit of this id may have been stored, and the job may have run
     parent: Name | None = None  # the job that staged it

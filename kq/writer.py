@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kq.clock import made_at
 from kq.errors import MessageError
 from kq.job import Job
-from kq.message import BODY_LIMIT, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
+from kq.message import BODY_LIMIT, IN_ITS_ID, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
 from kq.policy import YEAR
 from kq.registry import Registry
 from kq.unique import ByArguments, Unique, marks_of, unique_of
@@ -82,7 +82,7 @@ class Writer:
         head = Head(
             id=job.id,
             type=job.type,
-            submitted=0.0 if 0 <= old < AT_ONCE else now,
+            submitted=IN_ITS_ID if 0 <= old < AT_ONCE else now,
             due=now + delay if delay else None,
             again=old > FRESH,
             timeout=settings.timeout,

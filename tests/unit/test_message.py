@@ -15,8 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
+from kq.app import App
+from kq.clock import made_at
 from kq.errors import MessageError
-from kq.job import Counters
+from kq.job import Counters, Job
 from kq.message import (
     DEPTH_LIMIT,
     HEAD_LIMIT,
@@ -67,6 +69,24 @@ def test_headers_say_their_version_and_nothing_that_goes_without_saying(head: He
 
 def test_a_fresh_job_has_few_headers() -> None:
     assert encode_head(Head(id=ID, type="shop.jobs.resize", submitted=5)) == {**HEADERS, "submitted": 5.0}
+
+
+@pytest.mark.parametrize(("later", "said"), [(0.005, False), (0.5, True)], ids=["at once", "later"])
+def test_when_a_job_was_submitted_is_in_its_id_unless_that_was_made_before(
+    later: float, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App("shop", "memory://shop")
+    now = (made_at(ID) or 0.0) + later
+    monkeypatch.setattr("kq.writer.time.time", lambda: now)
+    headers = app.envelope(Job(ID, "shop.jobs.resize")).headers
+    assert ("submitted" in headers) is said
+    assert decode_head(headers).submitted_at == (now if said else made_at(ID))
+    assert app.envelope(Job("mine", "shop.jobs.resize")).headers["submitted"] == now
+
+
+def test_nobody_knows_when_a_job_was_submitted_whose_id_names_no_moment() -> None:
+    ids = ["mine", "f" * 28, "x" * 28]
+    assert [Head(id=id, type="t").submitted_at for id in ids] == [0.0, 0.0, 0.0]
 
 
 def test_arguments_that_are_left_out_are_none() -> None:
