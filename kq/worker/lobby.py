@@ -177,7 +177,7 @@ class Lobby:
         """Give those in line to executors that have room. Suspects are kept back until their starts are counted."""
         if self._line:
             self._fill(self._pool.rooms())
-        if self._line:
+        if self._line and not self._suspects:  # else these would overtake them
             self._fill(self._pool.busy())
 
     def _fill(self, rooms: list[Executor]) -> None:
