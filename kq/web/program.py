@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from kq.config import Web
 from kq.control import Control
 from kq.credential import Role
 from kq.errors import ConfigError
 from kq.url import host_and_port
+from kq.web.patience import Patient
 from kq.web.sessions import Doorkeeper
 from kq.web.site import Site
 
@@ -43,7 +45,7 @@ def run(control: Control, wish: Web, orders: int = -1, *, protected: bool = Fals
     hosts = {*wish.hosts, host} - {""}
     most: Role = "view" if protected else "edit"
     site = Site(control, doorkeeper=doorkeeper, hosts=hosts, hide=wish.hide, most=most)
-    server = _Server(_config(site, wish), guarded, orders)
+    server = _Server(config_of(site, wish), guarded, orders)
     with _socket(host, port, wish.listen) as line:
         server.run([line])
     if server.renew:
@@ -79,7 +81,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _config(site: Site, wish: Web) -> uvicorn.Config:
+def config_of(site: ASGIApp, wish: Web) -> uvicorn.Config:
+    """How a server serves site."""
     return uvicorn.Config(
         site,
         log_config=None,
@@ -94,7 +97,7 @@ def _config(site: Site, wish: Web) -> uvicorn.Config:
         limit_concurrency=200,
         h11_max_incomplete_event_size=64 * 1024,
         ws="none",
-        http="h11",
+        http=Patient,
         loop="asyncio",
     )
 

@@ -1,0 +1,155 @@
+"""Clients that are slow: they give up their place, and others do not notice them. Over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import uvicorn
+from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from kq.config import Web
+from kq.conformance.contract.waiting import eventually
+from kq.control import Control
+from kq.web import desk, patience
+from kq.web.program import config_of
+from kq.web.site import Site
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is less patient than it is."""
+    for name, seconds in (("ASKS", 1.0), ("SENDS", 0.3), ("READS", 0.3), ("LOOK", 0.05)):
+        monkeypatch.setattr(patience, name, seconds)
+
+
+@contextmanager
+def served(site: ASGIApp) -> Iterator[int]:
+    """Serve it as kq web does; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as line:
+        server = uvicorn.Server(config_of(site, Web()))
+        serving = threading.Thread(target=server.run, args=([line],))
+        serving.start()
+        try:
+            eventually(lambda: server.started, "it is served")
+            yield line.getsockname()[1]
+        finally:
+            server.should_exit = True
+            serving.join()
+
+
+@pytest.fixture
+def port(control: Control) -> Iterator[int]:
+    with served(Site(control, hosts=())) as port:
+        yield port
+
+
+@contextmanager
+def connected(port: int, *said: bytes) -> Iterator[socket.socket]:
+    """A connection on which something was said; it never waits."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        for each in said:
+            line.sendall(each)
+        line.setblocking(False)
+        yield line
+
+
+def is_cut(line: socket.socket, more: bytes = b"") -> bool:
+    """Whether the other side has ended the connection. more: what is said before looking."""
+    try:
+        line.send(more)
+        return line.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def status(port: int, path: str = "/livez") -> int:
+    """Of an answer; 0 where the connection was ended before."""
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        line.request("GET", path)
+        return line.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        line.close()
+
+
+BEGIN = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
+BODY = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "more"),
+    [(b"", b""), (BEGIN, b"x"), (BODY, b"x")],
+    ids=["nothing is said", "a header without an end", "a body byte by byte"],
+)
+def test_who_does_not_say_in_time_what_he_wants_is_cut_off(hurry: None, port: int, said: bytes, more: bytes) -> None:
+    with connected(port, said) as line:
+        eventually(lambda: is_cut(line, more), "it is cut off")
+    eventually(lambda: status(port) == 200, "others are served")
+
+
+def test_who_waits_between_two_requests_is_not_hurried_and_then_is(hurry: None, port: int) -> None:
+    asked = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(port, asked) as patient, connected(port, BEGIN) as slow:
+        eventually(lambda: b"200" in _read(patient), "it is answered")
+        eventually(lambda: is_cut(slow, b"x"), "another one has had more than his time")
+        assert not is_cut(patient, asked)
+        eventually(lambda: b"200" in _read(patient), "it is answered again")
+        patient.send(BEGIN)
+        eventually(lambda: is_cut(patient, b"x"), "now it is too slow")
+
+
+def _read(line: socket.socket) -> bytes:
+    with suppress(BlockingIOError):
+        return line.recv(2**16)
+    return b""
+
+
+def test_who_does_not_read_the_answer_is_cut_off(hurry: None) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        begun.set()
+        try:
+            while True:
+                yield bytes(2**16)
+                await checkpoint()
+        finally:
+            ended.set()
+
+    async def answer(request: Request) -> Response:
+        return StreamingResponse(endless()) if request.url.path == "/" else Response()
+
+    with served(Starlette(routes=[Route("/{path:path}", answer)])) as port, connected(port, BEGIN + b"x\r\n\r\n"):
+        assert begun.wait(20)
+        assert ended.wait(20)
+        eventually(lambda: status(port) == 200, "others are served")
+
+
+def test_so_many_listen_at_a_time_and_who_goes_leaves_his_place(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/api/v1/events?seconds=60"
+    asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    lines = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(desk.EARS)]
+    try:
+        for line in lines:
+            line.sendall(asked)
+            assert line.recv(12) == b"HTTP/1.1 200"
+        eventually(lambda: status(port, path) == 429, "no more may listen")
+        lines.pop().close()
+        eventually(lambda: status(port, "/api/v1/events?seconds=0") == 200, "there is room again")
+    finally:
+        for line in lines:
+            line.close()
