@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from kq.act import Act, Meant, stamp_of
 from kq.aside import aside
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.errors import (
@@ -25,7 +26,7 @@ from kq.lock import Lock
 from kq.message import decode_head
 from kq.outcome import DEATHS
 from kq.reading import text
-from kq.record import Record, decode_record, encode, job_key, place_key
+from kq.record import Record, decode_record, job_key, meant_key, place_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
@@ -200,8 +201,7 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
     queue = place_of(job, queue, app.store)
     for place in (queue, queue + PARKED):
         found = inspector.find(place, [job])
-        if found and _taken_out(found[0], Lock.of(found[0].headers, job, queue), app, inspector):
-            _forget(found, Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue), app)
+        if found and found[0].state != "held" and _taken_out(found[0], queue, order, app, inspector):
             return True
     if app.store.get([job_key(job)])[0] is not None or inspector.find(queue + BURIED, [job]):
         return False
@@ -213,22 +213,38 @@ def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector)
     return True
 
 
-def _taken_out(seen: Seen, lock: Lock | None, app: Looks, inspector: Inspector) -> bool:
-    """Take a waiting job out of its queue. Who dies between this and what is written then leaves its key in doubt."""
-    if lock is not None and seen.state != "held":
-        app.store.write(lock.doubted())
+def _taken_out(seen: Seen, queue: str, order: Order, app: Looks, inspector: Inspector) -> bool:
+    """Take a waiting job out of its queue, and record its end; False when it is not there any more.
+
+    Who dies in the middle leaves what he meant for control to finish, and the job's unique key in doubt.
+    """
+    store, lock = app.store, Lock.of(seen.headers, seen.id, queue)
+    while True:
+        record, standing = store.get([job_key(seen.id), meant_key(seen.id)])
+        meant = _revoking(seen, queue, order, app) if app.keep and not _is_over(record) else None
+        if meant is None or store.write([meant.begun(standing)])[0]:
+            break
+    if lock is not None:
+        store.write(lock.doubted())
     removed = bool(inspector.remove(seen.queue, [seen.id]))
-    if lock is not None and not removed:
-        app.store.write(lock.confirmed())
+    if removed:
+        after = [] if meant is None else meant.done(record)
+        after += [] if lock is None else lock.removed(store.now())
+        after += [Write(place_key(seen.id), None)] if seen.headers.get("degraded_by") else []
+    else:
+        after = [] if meant is None else [meant.undone(standing)]
+        after += [] if lock is None else lock.confirmed()
+    if after:
+        store.write(after)
     return removed
 
 
-def _forget(found: Sequence[Seen], record: Record, app: Looks) -> None:
-    """Write down how what was found of a job ended, and forget its unique key and where it went."""
-    for message in found:
-        writes = [Write(job_key(message.id), encode(record), app.keep)] if app.keep else []
-        if lock := Lock.of(message.headers, message.id, record.queue):
-            writes += lock.removed(app.store.now())
-        if message.headers.get("degraded_by"):
-            writes.append(Write(place_key(message.id), None))
-        app.store.write(writes)
+def _revoking(seen: Seen, queue: str, order: Order, app: Looks) -> Meant:
+    act = Act(time.time(), order.by, "revoked", seen.id, queue=queue, reason=order.reason)
+    record = Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue)
+    return Meant(seen.id, app.store.now(), act, seen.queue, stamp_of(seen), record, app.keep)
+
+
+def _is_over(record: bytes | None) -> bool:
+    known = decode_record(record)
+    return known is not None and known.is_over

@@ -24,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
     complete it. type: the job type that ended it; degraded_by: which of the fallbacks that is, 0 for none of them.
     staged: jobs that are to be submitted because it completed, until they are. log: the last lines that it logged, if
-    it completed. meant: a human is about to end it so, and its message may still be there.
+    it completed.
     """
 
     state: State
@@ -40,12 +40,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     history: tuple[Attempt, ...] = ()
     degraded_by: int = 0
     staged: tuple[Envelope, ...] = ()
-    meant: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has ended for certain: what is there of it is a copy."""
-        return self.state in ENDED and not self.meant
+        """Whether the job has ended: what is there of it is a copy."""
+        return self.state in ENDED
 
 
 class Late(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,6 +99,11 @@ def job_key(job: str) -> str:
 
 def late_key(job: str) -> str:
     return f"late:{job}"
+
+
+def meant_key(job: str) -> str:
+    """What somebody is about to do to a job by hand."""
+    return f"meant:{job}"
 
 
 def start_key(job: str) -> str:

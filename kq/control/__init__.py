@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from kq.control.audit import Act
+from kq.act import Act
 from kq.control.effects import Answer, Effects
 from kq.control.gauges import Gauged, Gauges
 from kq.control.hearing import Hears

@@ -6,13 +6,12 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
-import msgspec
-
+from kq.act import Act
 from kq.control import audit
-from kq.control.audit import Act
 from kq.control.repair import Repair
 from kq.errors import NotRepaired
 from kq.ledger import Entry, Ledger, Stage
+from kq.message import encode_result
 from kq.standing import caller
 
 #: What a human found out about an effect in doubt: it is done, or is to be repeated.
@@ -49,13 +48,15 @@ class Effects(Repair):
         """Say of the effects that a buried job is in doubt about what a human found out, and put the job back.
 
         "done": they happened, and outcome is what is recorded. "repeat": they did not, and are done when the job runs.
-        Returns the entries as they were. Raises NotRepaired when none is in doubt, or the job is not there.
+        Returns the entries as they were. Raises NotRepaired when none is in doubt, or the job is not there, TypeError
+        for an outcome that JSON cannot carry.
         """
+        said = encode_result(outcome)
         entries = self._ledger.doubts(id)
         if not entries:
             raise NotRepaired(f"job {id} is in doubt about no effect", fix=f"See kq jobs show {id}; kick it as it is.")
         for entry in entries:
-            self._decide(entry, answer, outcome, reason, by)
+            self._decide(entry, answer, said, reason, by)
         refused = [each.refused for each in self.kick(ids=[id], reason=reason, by=by)]
         if refused != [""]:
             raise NotRepaired(
@@ -73,21 +74,21 @@ class Effects(Repair):
             raise NotRepaired(f"the ledger has no effect {key!r}", fix="kq effects ls lists them.")
         if self._ledger.is_at_work(entry):
             raise NotRepaired(f"job {entry.job} is at the effect {key!r} right now, on {entry.worker}")
-        self._decide(entry, "repeat", None, reason, by)
+        self._decide(entry, "repeat", b"null", reason, by)
         return entry
 
     @property
     def _ledger(self) -> Ledger:
-        return Ledger(self._app.store)
+        return Ledger(self._app.store, patience=0.0)  # people ask again
 
-    def _decide(self, entry: Entry, answer: Answer, outcome: Any, reason: str, by: str) -> None:
+    def _decide(self, entry: Entry, answer: Answer, outcome: bytes, reason: str, by: str) -> None:
         by = by or caller()
         act = {"done": "said that it happened", "repeat": "lifted"}[answer]
         told = Act(self._app.store.now(), by, act, job=entry.job, type=entry.type, reason=reason, effect=entry.key)
         self._app.store.write([audit.line(told)])
         if answer == "done":
             note = f"{by} said that it happened: {reason or 'no reason given'}"
-            made = self._ledger.decide(entry, msgspec.json.encode(outcome), note)
+            made = self._ledger.decide(entry, outcome, note)
         else:
             made = self._ledger.lift(entry)
         if not made:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+from kq.act import BURIED_BY_HAND, KICKED, Act
 from kq.broker import BURIED, PARKED, Seen
-from kq.control.audit import Act
 from kq.errors import MessageError
 from kq.job import Counters
 from kq.message import OF_BURIED, Attempt, Envelope, Head, again, decode_head
+
+
+def made(seen: Seen, act: Act) -> tuple[Envelope, ...]:
+    """What takes the place of a message: nothing when act ends its job. Raises MessageError as buried() does."""
+    if act.act == KICKED:
+        return (kicked(seen, act),)
+    return (buried(seen, act),) if act.act == BURIED_BY_HAND else ()
 
 
 def kicked(seen: Seen, act: Act) -> Envelope:

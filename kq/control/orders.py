@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
+from kq.act import Act
 from kq.broker import PARKED
 from kq.clock import new_id
 from kq.control import audit
-from kq.control.audit import Act
 from kq.control.parking import put_back
 from kq.control.view import View
 from kq.errors import BrokerError

@@ -1,8 +1,6 @@
 """Repair: what a human does to jobs that lie buried or wait. Each act is one swap at the broker, and is audited.
 
-What is recorded of a job changes first, the message after that, and the first is undone when the broker says that the
-message is not what it was (docs/decisions/0007-a-message-is-swapped-for-another.md). A crash between the two leaves the
-message where it was, for the next human to see; never two of it, and never none.
+How it is carried out, and what becomes of it when the program dies, is told in kq.control.steps.
 """
 
 from __future__ import annotations
@@ -10,24 +8,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from kq.broker import BURIED, PARKED, Seen, Swap
+from kq.act import Act, Meant
+from kq.broker import BURIED, PARKED, Seen
 from kq.control import audit, forms
-from kq.control.audit import Act
 from kq.control.sight import ANY, JobInfo, Where, info_of
-from kq.control.view import MOST, View
-from kq.errors import BrokerError, BrokerUnreachable, MessageError, NotRepaired
+from kq.control.steps import BATCH, Stands, Step, Steps, names_two
+from kq.control.view import MOST
+from kq.errors import MessageError, NotRepaired
 from kq.handle import Handle
 from kq.job import HIGHEST, LOWEST, Job, State
-from kq.lock import Lock
-from kq.message import BODY_LIMIT, Envelope, decode_body, one_line, only_id, with_arguments
+from kq.message import BODY_LIMIT, decode_body, encode_result, one_line, with_arguments
 from kq.policy import YEAR
-from kq.record import Record, decode_record, encode, job_key, place_key
+from kq.record import Record, decode_record, job_key
 from kq.standing import caller
 from kq.state.store import Write
 
@@ -37,13 +35,8 @@ R = TypeVar("R")
 REPAIRABLE = frozenset({State.READY, State.DELAYED, State.RETRYING, State.PAUSED, State.BURIED})
 #: How often, and every how many seconds, a job is looked for that is known to wait and is not found.
 LOOKS, LOOK = 50, 0.02
-#: So many jobs are repaired in one round trip.
-BATCH = 100
 #: So many are purged in one.
 PURGED = 500
-
-_MOVED = "it is not there any more, has changed, or a worker has it"
-_TOUCHED = "somebody else is at it, or it has just ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +47,7 @@ class Repaired:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """A write that comes before the swap, the one that undoes it, and what it means when it is refused."""
-
-    write: Write
-    undo: Write
-    refused: str = _TOUCHED
-
-
-@dataclass(slots=True)
-class _Step:
-    """One act, as it is carried out. after: what is written when the swap was made.
-
-    lock: of a job whose message is taken away; what holds its key is in doubt until the swap was made.
-    """
-
-    seen: Seen
-    act: Act
-    publish: tuple[Envelope, ...] = ()
-    keeps_due: bool = False
-    facts: list[_Fact] = field(default_factory=list)
-    after: list[Write] = field(default_factory=list)
-    lock: Lock | None = None  # that the job holds, and that is let go of
-    refused: str = ""
-
-
-class Repair(View):
+class Repair(Steps):
     """Puts jobs right."""
 
     def kick(
@@ -98,10 +65,12 @@ class Repair(View):
         queue: only those that were buried from it. ids, where: only these. limit: at most so many, the first in order.
         A job whose unique key another job has by now stays. by: who does it, user@host by default.
         """
-        now, done = time.time(), list[Repaired]()
-        for batch in _batches(self._buried(queue, ids, where, limit, now)):
-            records = self._app.store.get([job_key(info_of(seen).id) for seen in batch])
-            steps = [self._kicking(*each, reason, by) for each in zip(batch, records, strict=True)]
+        self.finish_acts()
+        done = list[Repaired]()
+        for batch in _batches(self._buried(queue, ids, where, limit, time.time())):
+            acts = [_act("kicked", info_of(seen), reason, by) for seen in batch]
+            stands, now = self._stands([act.job for act in acts]), self._app.store.now()
+            steps = [self._kicking(*each, now) for each in zip(batch, acts, stands, strict=True)]
             self._carry_out(steps)
             done += [Repaired(info_of(step.seen), step.refused) for step in steps]
         return done
@@ -144,7 +113,7 @@ class Repair(View):
             made = forms.edited(
                 seen, act, body, _in_range(job.priority if priority is None else priority), _wait(delay)
             )
-            self._carry_out_one(_Step(seen, act, (made,), keeps_due=delay is None))
+            self._carry_out_one(Step(seen, act, (made,), keeps_due=delay is None))
         return tuple(changed)
 
     def check(self, job: JobInfo, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -176,35 +145,33 @@ class Repair(View):
         if job.state is State.BURIED:
             raise NotRepaired(f"job {id} is buried already")
         act = _act("buried", job, reason, by)
-        envelope = forms.buried(seen, act)
-        error = str(envelope.headers["error"])
+        error = str(forms.buried(seen, act).headers["error"])
         record = Record(State.BURIED, error=error, ended=act.at, attempts=job.attempt, type=job.type, queue=job.queue)
-        # Written afterwards: before, a job that its worker has just got would be told as buried.
-        known = Write(job_key(job.id), encode(record), self._keep(job), must=(job_key(job.id), None))
-        after = [known] if self._keep(job) else []
-        lock = _lock(seen)
-        self._carry_out_one(
-            _Step(seen, act, (envelope,), after=after, lock=None if lock and lock.holds == "gone" else lock)
-        )
+        (stands,), now = self._stands([id]), self._app.store.now()
+        meant = self._recorded(seen, act, record, now)
+        self._carry_out_one(self._step(seen, act, meant, stands, now))
 
     def complete(self, id: str, result: Any = None, *, reason: str = "", by: str = "") -> None:
-        """End a buried job with a result, as if it had run. Raises NotRepaired when nothing was done."""
+        """End a buried job with a result, as if it had run.
+
+        Raises NotRepaired when nothing was done, TypeError for a result that JSON cannot carry.
+        """
+        value = msgspec.Raw(encode_result(result))
         seen = self._waiting_one(id)
         job = info_of(seen)
         if job.state is not State.BURIED:
             raise NotRepaired(f"job {id} is {job.state.value}, not buried", fix=f"Bury it first: kq jobs bury {id}.")
         act = _act("completed", job, reason, by)
-        value = msgspec.Raw(msgspec.json.encode(result))
-        record = Record(State.COMPLETED, value, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        (before,) = self._app.store.get([job_key(id)])
-        self._carry_out_one(self._ending(_Step(seen, act, after=_unplaced(seen), lock=_lock(seen)), record, before))
+        record = Record(State.COMPLETED, value)
+        (stands,), now = self._stands([id]), self._app.store.now()
+        self._carry_out_one(self._ending(seen, act, record, stands, now))
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
         seen = self._waiting_one(id)
         act = _act("deleted", info_of(seen), reason, by)
-        (before,) = self._app.store.get([job_key(id)])
-        self._carry_out_one(self._deleting(seen, act, before))
+        (stands,), now = self._stands([id]), self._app.store.now()
+        self._carry_out_one(self._deleting(seen, act, stands, now))
 
     def purge(self, queue: str, *, buried: bool = False, reason: str = "", by: str = "") -> int:
         """End all jobs that wait in queue, for good; returns how many. Those that run go on; submitting goes on.
@@ -240,8 +207,8 @@ class Repair(View):
         left: int = getattr(self._inspector.count(place), state)
         ended = refused = 0
         while left > 0 and (batch := self._inspector.browse(place, state, min(left, PURGED), refused)):
-            records = self._app.store.get([job_key(info_of(seen).id) for seen in batch])
-            steps = [self._deleting(seen, act, record) for seen, record in zip(batch, records, strict=True)]
+            stands, now = self._stands([info_of(seen).id for seen in batch]), self._app.store.now()
+            steps = [self._deleting(seen, act, known, now) for seen, known in zip(batch, stands, strict=True)]
             self._do(steps)
             made = sum(not step.refused for step in steps)
             left, ended, refused = left - len(steps), ended + made, refused + len(steps) - made
@@ -266,6 +233,7 @@ class Repair(View):
 
     def _waiting_one(self, id: str) -> Seen:
         """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
+        self.finish_acts()
         for _ in range(LOOKS):
             found = next(self._places(id), None)
             if found is not None and found.state != "held":
@@ -293,46 +261,42 @@ class Repair(View):
 
     # What an act is made of.
 
-    def _kicking(self, seen: Seen, record: bytes | None, reason: str, by: str) -> _Step:
-        job = info_of(seen)
-        step = _Step(seen, _act("kicked", job, reason, by))
-        step.publish = (forms.kicked(seen, step.act),)
-        if _names_two(seen):
-            record = None
-        known = decode_record(record)
+    def _kicking(self, seen: Seen, act: Act, stands: Stands, now: float) -> Step:
+        known = None if names_two(seen) else decode_record(stands.record)
         if known is not None and known.is_over:
             # A broker that forgot an ack in its own death still shows what was kicked before.
-            step.refused = f"it is {known.state.value} by now, and this is a copy; kq jobs rm {job.id} takes it away"
-        elif record is not None:
-            key = job_key(job.id)
-            back = Write(key, record, self._keep(job), must=(key, None))
-            step.facts.append(_Fact(Write(key, None, must=(key, record)), back))
-        if lock := _lock(seen):
-            step.facts += _claim(lock, self._app.store.now())
-            step.after += lock.confirmed()
+            told = f"it is {known.state.value} by now, and this is a copy; kq jobs rm {act.job} takes it away"
+            return Step(seen, act, refused=told)
+        step = self._step(seen, act, self._meant(seen, act, known, 0.0, now), stands, now)
+        if stands.record is not None and known is None and not names_two(seen):  # nobody can read it
+            step.after.append(Write(job_key(act.job), None, must=(job_key(act.job), stands.record)))
         return step
 
-    def _deleting(self, seen: Seen, act: Act, before: bytes | None) -> _Step:
-        """before: what is recorded of the job."""
-        job = info_of(seen)
+    def _deleting(self, seen: Seen, act: Act, stands: Stands, now: float) -> Step:
+        """act: of this job, or of its whole queue."""
         why = f"{act.act} by {act.by}: {act.reason}" if act.reason else f"{act.act} by {act.by}"
-        record = Record(State.DELETED, error=why, ended=act.at, worker=act.by, attempts=job.attempt, type=job.type)
-        return self._ending(_Step(seen, act, after=_unplaced(seen), lock=_lock(seen)), record, before)
+        return self._ending(seen, act, Record(State.DELETED, error=why), stands, now)
 
-    def _ending(self, step: _Step, record: Record, before: bytes | None) -> _Step:
-        """step, with the facts that say how its job ends; none where it has ended already, and this is a copy.
+    def _ending(self, seen: Seen, act: Act, record: Record, stands: Stands, now: float) -> Step:
+        """What ends a job; it is not told where the job has ended already, and this is a copy."""
+        job, known = info_of(seen), decode_record(stands.record)
+        ended = msgspec.structs.replace(
+            record,
+            ended=act.at,
+            worker=act.by,
+            attempts=job.attempt,
+            type=job.type,
+            queue=job.queue,
+            history=job.history,
+        )
+        over = known is not None and known.is_over
+        meant = None if over else self._recorded(seen, act, ended, now)
+        return self._step(seen, act, meant, stands, now)
 
-        Until the message is gone that is only meant: a worker that has just got it runs it.
-        """
-        job, known = info_of(step.seen), decode_record(before)
-        key, keep = job_key(job.id), self._keep(job)
-        if keep and not (known is not None and known.is_over) and not _names_two(step.seen):
-            ended = msgspec.structs.replace(record, queue=job.queue, history=job.history)
-            meant = encode(msgspec.structs.replace(ended, meant=True))
-            undo = Write(key, before, keep, must=(key, meant))
-            step.facts.append(_Fact(Write(key, meant, keep, must=(key, before)), undo))
-            step.after.append(Write(key, encode(ended), keep, must=(key, meant)))
-        return step
+    def _recorded(self, seen: Seen, act: Act, record: Record, now: float) -> Meant | None:
+        """What is meant by an act after which record is kept, if any is of such jobs."""
+        keep = self._keep(info_of(seen))
+        return self._meant(seen, act, record, keep, now) if keep > 0 else None
 
     def _keep(self, job: JobInfo) -> float:
         """Seconds that is remembered how job ended."""
@@ -359,106 +323,16 @@ class Repair(View):
 
     # Carrying it out.
 
-    def _carry_out_one(self, step: _Step) -> None:
+    def _carry_out_one(self, step: Step) -> None:
         self._carry_out([step])
         if step.refused:
             fix = f"Look again: kq jobs show {step.act.job}."
             raise NotRepaired(f"nothing was done to job {step.act.job}: {step.refused}", fix=fix)
 
-    def _carry_out(self, steps: Sequence[_Step]) -> None:
-        """Do all of steps, which are about one queue, and note in those that were refused why."""
-        for step in steps:
-            trail = audit.line(step.act)
-            step.facts.append(_Fact(trail, Write(trail.key, None)))
-        self._do(steps)
-        for step in steps:
-            if not step.refused:
-                audit.log.info("%s", step.act)
-
-    def _do(self, steps: Sequence[_Step]) -> None:
-        """Do all of steps, which are about one queue, without a line in the audit."""
-        locks = [write for step in steps if not step.refused and step.lock for write in step.lock.doubted()]
-        if locks:
-            self._app.store.write(locks)
-        self._note([step for step in steps if not step.refused])
-        self._swap([step for step in steps if not step.refused])
-        done = [step for step in steps if not step.refused]
-        after = [write for step in done for write in step.after]
-        if locked := [step for step in steps if step.lock]:
-            now = self._app.store.now()
-            after += [write for step in locked for write in _let_go(step, now)]
-        if after:
-            self._app.store.write(after)
-
-    def _swap(self, steps: Sequence[_Step]) -> None:
-        """Change the messages; what was noted of those that did not change is undone."""
-        if not steps:
-            return
-        swaps = [Swap(step.seen, step.publish, step.keeps_due) for step in steps]
-        try:
-            made = self._inspector.swap(steps[0].seen.queue, swaps)
-        except BrokerError as error:
-            if not isinstance(error, BrokerUnreachable) or error.stored == "no":
-                self._undo(fact for step in steps for fact in step.facts)
-            raise
-        late = [step for step, done in zip(steps, made, strict=True) if not done]
-        self._undo(fact for step in late for fact in step.facts)
-        for step in late:
-            step.refused = _MOVED
-
-    def _note(self, steps: Sequence[_Step]) -> None:
-        """Write the facts of steps; those of one that has a refused fact are undone."""
-        facts = [(step, fact) for step in steps for fact in step.facts]
-        made = self._app.store.write([fact.write for _, fact in facts]) if facts else []
-        for (step, fact), done in zip(facts, made, strict=True):
-            if not done:
-                step.refused = step.refused or fact.refused
-        self._undo(fact for (step, fact), done in zip(facts, made, strict=True) if done and step.refused)
-
-    def _undo(self, facts: Iterable[_Fact]) -> None:
-        undone = [fact.undo for fact in facts]
-        if undone:
-            self._app.store.write(undone)
-
 
 def _act(what: str, job: JobInfo, reason: str, by: str, changed: Sequence[str] = ()) -> Act:
     by = by or caller()
     return Act(time.time(), by, what, job.id, job.type, job.queue, one_line(reason), tuple(changed))
-
-
-def _lock(seen: Seen) -> Lock | None:
-    job = info_of(seen)
-    return Lock.of(seen.headers, job.id, job.queue)
-
-
-def _let_go(step: _Step, now: float) -> list[Write]:
-    """What becomes of the key of a job whose message was taken away, or was not. now: by the state store's clock."""
-    if step.lock is None:
-        return []
-    return step.lock.confirmed() if step.refused else step.lock.removed(now)
-
-
-def _names_two(seen: Seen) -> bool:
-    """Whether a message says that it is two jobs: what becomes of it says nothing of either."""
-    try:
-        only_id(seen.id, seen.headers)
-    except MessageError:
-        return True
-    return False
-
-
-def _claim(lock: Lock, now: float) -> list[_Fact]:
-    """Take the unique key, which was given up when the job was buried, unless the job holds it there too."""
-    refused = f"another job has its unique key {lock.key!r}; wait until that ends"
-    if lock.holds == "gone":
-        return [_Fact(lock.held(), lock.held(), refused)]
-    (place, claim), (left, *_, unclaimed) = lock.claimed(), lock.removed(now)
-    return [_Fact(place, left, refused), _Fact(claim, unclaimed, refused)]
-
-
-def _unplaced(seen: Seen) -> list[Write]:
-    """What forgets where a job went when another type was to run it, as it has ended."""
-    return [Write(place_key(info_of(seen).id), None)] if seen.headers.get("degraded_by") else []
 
 
 def _changes(job: JobInfo, body: bytes, priority: int | None, delay: float | None) -> list[str]:

@@ -69,6 +69,7 @@ class Rounds:
             beats = self._control.heartbeat_check()
             self._retire_dead(beats)
             self._finish_resuming()
+            self._finish_acts()
             pause = min(pause, self._tell_long(beats))
             self._control.note_down(self._chronicle)
             self._bell.ring()
@@ -155,6 +156,10 @@ class Rounds:
             back = self._control.finish_resume(type)
             if back:
                 log.warning("put back %s parked jobs of %s, which somebody began to resume", back, type)
+
+    def _finish_acts(self) -> None:
+        for act in self._control.finish_acts():
+            log.warning("finished what was begun and not ended: %s", act)
 
 
 def _is_silent(beat: Heartbeat) -> bool:

@@ -129,10 +129,10 @@ def hand() -> Iterator[subprocess.Popen[str]]:
         assert process.wait(30) == 0
 
 
-def tell(process: subprocess.Popen[str], seconds: float, act: str, queue: str, ids: Sequence[str]) -> None:
-    """Start a program that is killed after so many seconds; 0: never."""
+def tell(process: subprocess.Popen[str], when: float | str, act: str, queue: str, ids: Sequence[str]) -> None:
+    """Start a program that is killed then; see tests/control/hand.py."""
     assert process.stdin is not None
-    process.stdin.write(f"{seconds} {act} {queue} {' '.join(ids)}\n")
+    process.stdin.write(f"{when} {act} {queue} {' '.join(ids)}\n")
     process.stdin.flush()
 
 
