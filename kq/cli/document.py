@@ -15,8 +15,10 @@ from typing import Any
 
 import click
 
+from kq.cli.literal import literal
 from kq.control import JobInfo
 from kq.errors import BadArguments
+from kq.message import encode_body
 from kq.plain import printable
 from kq.units import parse_duration
 
@@ -56,9 +58,9 @@ def _set(document: dict[str, Any], path: str, text: str) -> None:
     last = path.rpartition(".")[2]
     if isinstance(inner, list):
         number = _position(inner, last, path)
-        inner[number : number + 1] = [_value(text)]
+        inner[number : number + 1] = [literal(text, "--set")]
     elif isinstance(inner, dict):
-        inner[last] = _value(text)
+        inner[last] = literal(text, "--set")
     else:
         raise click.BadParameter(f"{path!r}: there is nothing inside {json.dumps(inner)}", param_hint="--set")
 
@@ -75,13 +77,6 @@ def _position(values: list[Any], name: str, path: str) -> int:
     if not name.isdecimal() or int(name) > len(values):
         raise click.BadParameter(f"{path!r}: {name} is no position; there are {len(values)}", param_hint="--set")
     return int(name)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=str)
-    except ValueError:
-        return text
 
 
 def edited(job: JobInfo, check: Callable[[dict[str, Any]], object]) -> dict[str, Any] | None:
@@ -130,6 +125,8 @@ def _parsed(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("line 1: it is nested too deep") from None
     if not isinstance(found, dict) or not isinstance(found.get("args", []), list):
         raise ValueError('line 1: it must be an object with "args": [...], "kwargs": {...}, "priority": 0 to 9')
     if unknown := found.keys() - set(PARTS):
@@ -141,6 +138,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _checked(document: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     try:
+        encode_body(document.get("args", []), document.get("kwargs", {}))
         check(document)
     except TypeError as error:
         raise TypeError(f"line 1: {error}") from error

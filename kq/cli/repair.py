@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.failing import DONE, LATE, NO
 from kq.cli.frame import Duration, flags, verb, warn
+from kq.cli.literal import parsed
 from kq.cli.looking import looking
 from kq.cli.orders import unknown_job
 from kq.cli.show import print_json, print_table
@@ -215,14 +215,6 @@ def complete(id: str, result: str, reason: str) -> int:
     value = parsed(result, "--result")
     with looking() as control:
         return _each([id], "completed", lambda each: control.complete(each, value, reason=reason))
-
-
-def parsed(text: str, option: str) -> Any:
-    """The JSON that somebody gave to an option."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text[:100]!r} is no JSON: {error}", param_hint=option) from error
 
 
 def _each(ids: Sequence[str], done: str, act: Any) -> int:

@@ -47,6 +47,8 @@ def _object(text: str | None) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as error:
         raise click.BadParameter(f"{text[:100]!r} is no JSON: {error}", param_hint="--kwargs") from error
+    except RecursionError:
+        raise click.BadParameter(f"{text[:20]}…: it is nested too deep", param_hint="--kwargs") from None
     if not isinstance(found, dict):
         raise click.BadParameter(f'{text[:100]} is no JSON object; write {{"width": 200}}', param_hint="--kwargs")
     return found

@@ -11,6 +11,7 @@ import click
 
 from kq.app import App
 from kq.cli.frame import flags
+from kq.cli.literal import literal
 from kq.cli.near import did_you_mean
 from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
@@ -80,7 +81,7 @@ def find_type(app: App, name: str, *, must: bool) -> JobType[..., Any] | None:
 
 def _values(arguments: Sequence[str], job_type: JobType[..., Any] | None) -> list[Any]:
     hints = list(_texts(job_type))
-    return [text if position in hints else _value(text) for position, text in enumerate(arguments)]
+    return [text if position in hints else literal(text, "ARGS") for position, text in enumerate(arguments)]
 
 
 def _texts(job_type: JobType[..., Any] | None) -> list[int]:
@@ -95,13 +96,6 @@ def _texts(job_type: JobType[..., Any] | None) -> list[int]:
     code = job_type.function.__code__
     order = code.co_varnames[: code.co_argcount]
     return [order.index(name) for name in names if name in order and hints[name] is str]
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=str)
-    except ValueError:
-        return text
 
 
 def _job(

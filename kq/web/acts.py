@@ -16,6 +16,7 @@ from kq.control.kicking import Kicking
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.job import HIGHEST, LOWEST, Job, Settings
+from kq.message import encode_result
 from kq.units import format_duration, parse_rate
 from kq.web.choosing import CHOICE, buried
 from kq.web.fields import Field, Said
@@ -157,7 +158,12 @@ def _kicked(deed: Deed, ids: Iterable[str]) -> Data:
         return {"would_kick": list(jobs)}
     refused = {id: "it is not buried" for id in ids if id not in jobs}
     kicking = Kicking(
-        deed.control, reason=deed.reason, by=deed.by, answer=said["answer"], outcome=said["outcome"], over=deed.over
+        deed.control,
+        reason=deed.reason,
+        by=deed.by,
+        answer=said["answer"],
+        outcome=_carried(said["outcome"]),
+        over=deed.over,
     )
     kicking.run(list(jobs.values()), **_pace(said, len(jobs)))
     refused |= kicking.refused
@@ -218,8 +224,17 @@ def _bury(deed: Deed) -> Data:
 
 
 def _complete(deed: Deed) -> Data:
-    result = deed.said["result"]
+    result = _carried(deed.said["result"])
     return _each(deed, "completed", lambda id: deed.control.complete(id, result, reason=deed.reason, by=deed.by))
+
+
+def _carried(value: Any) -> Any:
+    """value, which is to be what a job returned. Raises BadArguments where no job can return it."""
+    try:
+        encode_result(value)
+    except TypeError as error:
+        raise BadArguments(str(error), fix="Nothing was done.") from error
+    return value
 
 
 def _delete(deed: Deed) -> Data:

@@ -90,6 +90,23 @@ def test_what_does_not_fit_is_refused_and_named(shop: Place) -> None:
     assert shown(shop, id)["kwargs"] == {}
 
 
+def test_json_that_a_job_cannot_carry_is_refused_wherever_it_is_written(shop: Place) -> None:
+    id, text = buried(shop, "resize", "cat.png"), r'"\ud800"'
+    for verb in (
+        ("jobs", "complete", id, "--result", text),
+        ("jobs", "complete", id, "--result", "[NaN]"),
+        ("jobs", "kick", id, "--done", "--outcome", text),
+        ("jobs", "edit", id, "--set", f"args.0={text}"),
+        ("submit", "resize", "cat.png", "--kwargs", f'{{"width": {text}}}'),
+        ("submit", "other.type", "[" * 20_000, "--queue", "mail"),
+    ):
+        said = shop.kq(*verb)
+        assert said.code in (2, 65), (verb, said)
+        assert "KQ001" not in said.err
+    (job,) = shop.kq("--json", "jobs", "ls").json
+    assert (job["id"], job["state"], shown(shop, id)["args"]) == (id, "buried", ["cat.png"])
+
+
 def test_an_application_that_does_not_know_the_type_changes_nothing_unless_told(shop: Place) -> None:
     id = buried(shop, "resize", "cat.png")
     shop.write("other.py", JOBS.replace("def resize", "def shrink"))

@@ -166,7 +166,8 @@ def test_jobs_are_buried_revoked_completed_and_deleted(
     assert f"buried {ids[0]}" in open_page.told(f"/jobs/{ids[0]}/bury", reason="wait")
     assert "buried 2 jobs" in open_page.told("/jobs/bury", ids=ids[1:3])
     assert f"revoked {ids[3]}" in open_page.told(f"/jobs/{ids[3]}/revoke")
-    assert open_page.post(f"/jobs/{ids[0]}/complete", result='"\\ud800"').status_code == 422
+    for wrong in ('"\\ud800"', "[NaN]", "1e999", "[" * 100 + "]" * 100):
+        assert open_page.post(f"/jobs/{ids[0]}/complete", result=wrong).status_code == 422
     assert f"completed {ids[0]}" in open_page.told(f"/jobs/{ids[0]}/complete", result='"by hand"')
     assert handles[0].result(1) == "by hand"
     assert "deleted 2 jobs" in open_page.told("/jobs/rm", ids=[ids[1], buried[0]])
