@@ -166,7 +166,7 @@ def _parts(url: str) -> list[SplitResult]:
 
 def redact(text: str) -> str:
     """text, which may be or contain URLs, with *** for every password and token."""
-    return _IN_QUERY.sub(r"\1***", _IN_USER.sub(_without_password, text))
+    return _IN_QUERY.sub(r"\1***", _IN_USER.sub(lambda found: f"{found[1]}{_veiled(found[1], found[2])}@", text))
 
 
 def redact_url(url: str) -> str:
@@ -178,8 +178,16 @@ def _without_user(url: str) -> str:
     before, at, place = url.rpartition("@")
     beginning = _BEGINNING.match(before)
     assert beginning is not None  # it may be empty
-    user, colon, _ = before[beginning.end() :].partition(":")
-    return f"{beginning[0]}{user}:***@{place}" if at and colon else url
+    return f"{beginning[0]}{_veiled(beginning[0], before[beginning.end() :])}@{place}" if at else url
+
+
+def _veiled(beginning: str, user: str) -> str:
+    """What stands before the @ of a URL that begins so, without its password."""
+    name, colon, _ = user.partition(":")
+    if colon:
+        return f"{name}:***"
+    # Redis has passwords without users, and is often given one where the user would stand.
+    return "***" if user and beginning.strip().lower().startswith(("redi", "unix", "valkey")) else user
 
 
 def split_url(url: str) -> SplitResult:
@@ -208,11 +216,6 @@ def anchored(url: str, folder: str | PurePath) -> str:
     if not path:
         return url
     return f"sqlite:///{quote(str(PurePath(folder) / unquote(path)))}{question}{query}"
-
-
-def _without_password(found: re.Match[str]) -> str:
-    user, colon, _ = found[2].partition(":")
-    return f"{found[1]}{user}:***@" if colon else found[0]
 
 
 def _split(part: str, url: str) -> SplitResult:

@@ -133,7 +133,14 @@ def test_a_missing_driver_names_the_extra(written: str, extra: str, monkeypatch:
     [
         ("redis://:hush@h/0", "redis://:***@h/0"),
         ("amqp://user:hush@h//", "amqp://user:***@h//"),
-        ("redis://user@h/0", "redis://user@h/0"),
+        ("redis://hush@h/0", "redis://***@h/0"),
+        ("rediss://hush@a;rediss://hush@b", "rediss://***@a;rediss://***@b"),
+        ("rediz://hush@h/0", "rediz://***@h/0"),
+        (
+            "no answer from valkey://hu/sh@h:1/0 of bob@example.org",
+            "no answer from valkey://***@h:1/0 of bob@example.org",
+        ),
+        ("amqp://user@h//", "amqp://user@h//"),
         ("redis://:hush@a;redis://:hush@b", "redis://:***@a;redis://:***@b"),
         ("redis://:hu@sh@h/0", "redis://:***@h/0"),
         ("redis://:hu/sh@h/0", "redis://:***@h/0"),
