@@ -31,7 +31,7 @@ KEEP = 365 * 86400.0
 BEGUN_KEEP = 30 * 86400.0
 #: Keys longer than this are stored under their digest.
 KEY_LIMIT = 200
-#: Seconds for which a store that does not answer is asked again, and between two times.
+#: Seconds for which a job asks a store again that does not answer, and between two times.
 PATIENCE = 60.0
 PAUSE = 0.1
 #: So many doubts are looked at.
@@ -100,12 +100,14 @@ _read = reader(Entry)
 class Ledger:
     """The entries in one state store. May be shared by threads.
 
-    lapse: when, on the monotonic clock, the worker in whose name this speaks may do nothing more.
+    lapse: when, on the monotonic clock, the worker in whose name this speaks may do nothing more. patience: seconds for
+    which a store that does not answer is asked again; who has other things to do has none.
     """
 
-    def __init__(self, store: Store, lapse: Callable[[], float] = lambda: inf) -> None:
+    def __init__(self, store: Store, lapse: Callable[[], float] = lambda: inf, patience: float = PATIENCE) -> None:
         self._store = store
         self._lapse = lapse
+        self._patience = patience
 
     # What a job does.
 
@@ -199,7 +201,7 @@ class Ledger:
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """ask(), again while the store does not answer: who gives up between two words leaves a doubt."""
-        until = SYSTEM.monotonic() + PATIENCE
+        until = SYSTEM.monotonic() + self._patience
         while True:
             try:
                 return ask()

@@ -26,7 +26,7 @@ class Doubts:
     """Looks into the ledger in the name of one worker. doubted: is told of each job that leaves a doubt there."""
 
     def __init__(self, store: Store, worker: str, doubted: Callable[[Task], None]) -> None:
-        self._ledger = Ledger(store)
+        self._ledger = Ledger(store, patience=0.0)  # the loop asks again, and beats meanwhile
         self._worker = worker
         self._doubted = doubted
 

@@ -40,6 +40,8 @@ End: TypeAlias = tuple[Task, Verdict]
 SHORT = 0.001
 HOLD = 0.005
 HOLD_LIMIT = 128
+#: Seconds after which no further job is looked at in the ledger before the loop has been round: it has a lease to keep.
+LOOKING = 0.1
 
 
 class Ends:
@@ -132,10 +134,11 @@ class Ends:
     def settle(self, session: Session) -> list[Task]:
         """Write down and tell the broker what has ended; returns that. Raises LeaseLost.
 
-        After another error it is all still to be told; what was told is not told twice.
+        What has taken too long by now to be looked into is left for the next time. After another error it is all still
+        to be told; what was told is not told twice.
         """
-        ended, now = self._waiting, self._clock.now()
-        self._resolve(session, ended)
+        number, now = self._resolve(session), self._clock.now()
+        ended = self._waiting[:number]
         refused = self._write(ended, now)
         settlements = [
             # Another delivery speaks for the job: this one is a copy, to be taken away, or not ours any more.
@@ -149,7 +152,8 @@ class Ends:
             log.warning("%s was settled by another worker; what this one says is refused", settlement.delivery.id)
         if self._troubles is not None:
             self._troubles.made(now)
-        self._waiting, self.due = [], math.inf
+        self._waiting = self._waiting[number:]
+        self.due = self._clock.monotonic() if self._waiting else math.inf
         for position, (task, verdict) in enumerate(ended):
             if position in refused:
                 log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
@@ -193,18 +197,26 @@ class Ends:
         self._waiting.clear()
         self.due = math.inf
 
-    def _resolve(self, session: Session, ended: list[End]) -> None:
-        """See each verdict in the light of what its job has begun, and of whether there is room for what follows it."""
-        room = False
-        for position, (task, verdict) in enumerate(ended):
+    def _resolve(self, session: Session) -> int:
+        """See each verdict in the light of what its job has begun, and of whether there is room for what follows it.
+
+        Returns how many of them were seen so: all, or the first ones.
+        """
+        waiting, room, until = self._waiting, False, self._clock.monotonic() + LOOKING
+        for position, (task, verdict) in enumerate(waiting):
             if self._doubts.concern(task, verdict):
+                if position and self._clock.monotonic() >= until:
+                    break
                 verdict = self._doubts.resolve(task, verdict)
-                ended[position] = task, verdict
+                waiting[position] = task, verdict
                 if not task.told:
                     self._note(task, verdict)
             room = room or isinstance(verdict, FallBack) or (isinstance(verdict, Complete) and bool(verdict.staged))
+        else:
+            position = len(waiting)
         if room:
-            _make_room(session, ended)
+            _make_room(session, waiting, position)
+        return position
 
     def _write(self, ended: Sequence[End], now: float) -> set[int]:
         """Write down what ended; returns the positions of those that another delivery speaks for. Raises LeaseLost."""
@@ -238,12 +250,12 @@ class Ends:
         ]
 
 
-def _make_room(session: Session, ended: list[End]) -> None:
-    """Declare the queues of what was staged, and of what runs instead, before an end is told that leads there.
+def _make_room(session: Session, ended: list[End], number: int) -> None:
+    """Declare the queues of what the first ones staged, or what runs instead, before an end is told that leads there.
 
     A queue that the broker refuses is not mended by waiting: who needs it has failed.
     """
-    for position, (task, verdict) in enumerate(ended):
+    for position, (task, verdict) in enumerate(ended[:number]):
         if isinstance(verdict, Complete) and verdict.staged:
             what, queues = "the jobs that it staged", {envelope.queue for envelope in verdict.staged}
         elif isinstance(verdict, FallBack) and task.next is not None and task.next.queue:

@@ -1,0 +1,67 @@
+"""Looking into the ledger is one thing of many that a worker's loop has to do: its lease and its other jobs go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.diary import Diary
+from kq.conformance.contract.jobs import Jobs
+from kq.conformance.contract.waiting import eventually
+from kq.conformance.contract.world import Gate
+from kq.control import Control
+from kq.job import State
+from kq.state.memory import MemoryStore
+from kq.state.store import StoreUnreachable, Write
+from tests.brokers import OnMemory
+
+#: So many jobs give up at once, and so long does the state store take to say what one of them has begun.
+JOBS, SECONDS = 25, 0.2
+
+
+class TestDoubts(OnMemory):
+    lease = 3.0
+
+    def test_many_jobs_that_give_up_beside_a_slow_state_store_cost_no_lease(
+        self, jobs: Jobs, crew: Crew, diary: Diary, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert 1.5 * self.lease < JOBS * SECONDS
+        scan = MemoryStore.scan
+
+        def slow(store: MemoryStore, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+            time.sleep(SECONDS if prefix.startswith("begun-") else 0.0)
+            return scan(store, prefix, limit)
+
+        monkeypatch.setattr(MemoryStore, "scan", slow)
+        crew.worker(pool="thread", concurrency=JOBS)
+        acts = ["raise ValueError", "raise ValueError", "return"]
+        given_up = [jobs.best.options(timeout=60.0).submit(acts) for _ in range(JOBS)]
+        assert [job.degraded_by(60) for job in given_up] == [2] * JOBS
+        assert [len(diary.starts(job.id)) for job in given_up] == [3] * JOBS
+
+    def test_a_state_store_that_takes_no_doubt_costs_no_lease(
+        self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write, refused, over = MemoryStore.write, list[float](), threading.Event()
+
+        def refuse(store: MemoryStore, writes: Sequence[Write]) -> list[bool]:
+            if not over.is_set() and any(b'"stage":"doubt"' in (each.value or b"") for each in writes):
+                refused.append(time.monotonic())
+                raise StoreUnreachable("not now")
+            return write(store, writes)
+
+        monkeypatch.setattr(MemoryStore, "write", refuse)
+        crew.worker(concurrency=2)
+        beside = jobs.hold.submit(gate.path)
+        killed = jobs.deed_final.submit("a", "spin")
+        eventually(lambda: refused and refused[-1] - refused[0] > 1.5 * self.lease, "it was asked for long enough")
+        over.set()
+        eventually(lambda: killed.state() is State.BURIED, "the question stands")
+        assert [entry.job for entry in control.doubts(killed.id)] == [killed.id]
+        gate.open()
+        assert beside.result(20)
+        assert len(diary.starts(beside.id)) == 1
