@@ -60,11 +60,11 @@ class Tap:
 
 
 class Frames:
-    """Reads one direction of AMQP 0-9-1; calls on_frame with the size of each frame that is no heartbeat."""
+    """Reads one direction of AMQP 0-9-1; calls on_frame with each frame that is no heartbeat."""
 
     HEARTBEAT = 8
 
-    def __init__(self, on_frame: Callable[[int], None], *, greets: bool) -> None:
+    def __init__(self, on_frame: Reader, *, greets: bool) -> None:
         self._on_frame = on_frame
         self._skip = 8 if greets else 0  # "AMQP" and the version, which a client begins with
         self._buffer = b""
@@ -78,6 +78,6 @@ class Frames:
             kind, _, size = struct.unpack_from(">BHI", self._buffer)
             if len(self._buffer) < size + 8:
                 return
-            self._buffer = self._buffer[size + 8 :]
+            frame, self._buffer = self._buffer[: size + 8], self._buffer[size + 8 :]
             if kind != self.HEARTBEAT:
-                self._on_frame(size + 8)
+                self._on_frame(frame)

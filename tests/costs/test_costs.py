@@ -27,8 +27,8 @@ from tests.servers import RabbitServer
 
 WRITE = os.environ.get("KQ_COSTS") == "write"
 #: So often each is done at most, until it costs what the card says: a busy machine may wake a worker more often, or let
-#: it do a part so late that it is not counted; a broker is asked once more whether it has said all; and now and then
-#: the app asks whether anybody listens to events. The card has the most where a worker has a part in it.
+#: it do a part so late that it is not counted; who reads on RabbitMQ what another still holds reads again; and now and
+#: then the app asks whether anybody listens to events. The card has the most where a worker has a part in it.
 TIMES = 3 if WRITE else 20
 
 
