@@ -193,7 +193,12 @@ def test_a_state_store_that_is_not_there(shop: Place) -> None:
 def test_a_worker_tells_an_outage_once_and_its_end_even_when_a_job_ends_meanwhile(shop: Place) -> None:
     gate = shop.folder / "gate"
     os.mkfifo(gate)
-    with available(RedisServer) as server, worker(shop, "-c", "1", environment={"KQ_URL": server.url}) as process:
+    # The outage is within the lease, however long it takes: else the job would run again, and read what nobody writes.
+    leased = {"KQ_LEASE_LENGTH": "1h"}
+    with (
+        available(RedisServer) as server,
+        worker(shop, "-c", "1", environment={"KQ_URL": server.url, **leased}) as process,
+    ):
         assert shop.kq("submit", "read", str(gate), "--url", server.url).code == 0
         with gate.open("w"):  # as soon as the job runs
             server.kill()

@@ -209,7 +209,7 @@ class TestReload(WorkerWorld):
         worker.ready(times=2)
         assert app.submit("version").result(10) == "new, at last"
         assert worker.process.poll() is None
-        assert len(worker.tree()) == 3
+        eventually(lambda: len(worker.tree()) == 3, "the processes with the old code are gone")
 
     def test_new_code_that_does_not_import_is_told_and_the_old_goes_on(
         self, app: App, crew: Crew, tmp_path: Path, queue: str
