@@ -7,6 +7,7 @@ halfway, the others are still parked (promises C2, C16).
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import ceil
 
 from kq.app import App
 from kq.broker import PARKED, Delivery, Inspector, Session, Settlement
@@ -31,7 +32,7 @@ def put_back(app: App, inspector: Inspector, parked: str, types: Collection[str]
     moved, others = 0, 0
     session = Session(app.broker, f"resume-{new_id()}", app.lease, {parked: BATCH}, arrived.append)
     try:
-        while moved + others < waiting and session.next(SILENCE):
+        while moved + others < waiting and _comes(session):
             mine = [Settlement(each, (_envelope(each),)) for each in arrived if each.headers.get("type") in types]
             others += len(arrived) - len(mine)
             moved += len(mine) - len(session.settle(mine))
@@ -41,6 +42,16 @@ def put_back(app: App, inspector: Inspector, parked: str, types: Collection[str]
     finally:
         session.close()
     return moved
+
+
+def _comes(session: Session) -> bool:
+    """Whether there is a delivery within SILENCE seconds; the lease is kept meanwhile, which may be shorter."""
+    parts = ceil(3 * SILENCE / session.lease)
+    for _ in range(parts):
+        if session.next(SILENCE / parts):
+            return True
+        session.beat()
+    return False
 
 
 def _envelope(parked: Delivery) -> Envelope:

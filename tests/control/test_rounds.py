@@ -5,20 +5,24 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from kq.app import App
-from kq.broker import Delivery, Session
+from kq.broker import PARKED, Delivery, Inspector, Session, Settlement
 from kq.control import Control
+from kq.control.parking import SILENCE, put_back
 from kq.control.rounds import Rounds
 from kq.control.sight import RunningJob, WorkerInfo
 from kq.job import State
+from kq.message import Envelope
 from kq.record import SEAT, encode, worker_key
 from kq.standing import Kind, Order, give
 from kq.state.store import Store, StoreUnreachable, Write
+from kq_transports.engine import Counts
 
 R = TypeVar("R")
 LEASE = 1.0
@@ -126,6 +130,30 @@ def one_round(app: App, fails_at: int, after: bool) -> bool:
         rounds.close()
         plain.write([Write(SEAT, None)])  # as when the lease of a dead one's seat is over
     return False
+
+
+def test_who_puts_back_what_others_took_meanwhile_keeps_a_lease_that_is_shorter_than_its_patience(
+    app: App, sessions: list[Session]
+) -> None:
+    class LookedThroughLate(Inspector):
+        """Somebody takes the jobs just after they were counted."""
+
+        def count(self, queue: str) -> Counts:
+            counts = super().count(queue)
+            taken: list[Delivery] = []
+            sessions.append(Session(app.broker, "faster", 60, {queue: 10}, taken.append))
+            assert sessions[-1].next(5)
+            return counts
+
+    assert LEASE < SILENCE
+    parked: list[Delivery] = []
+    app.submit("note", "x")
+    sessions.append(Session(app.broker, "parks", 60, {"default": 1}, parked.append))
+    assert sessions[-1].next(5)
+    (job,) = parked
+    sessions[-1].settle([Settlement(job, (Envelope(job.id, f"default{PARKED}", job.body, job.headers),))])
+    with closing(LookedThroughLate(app.broker)) as inspector:
+        assert put_back(app, inspector, f"default{PARKED}", {"note"}) == 0
 
 
 def test_control_can_be_looked_through_while_another_acts(app: App) -> None:
