@@ -31,6 +31,7 @@ demo: .venv/.kq  ## real jobs on real workers, on an SQLite file in a temporary 
 
 test: .venv/.dev  ## all tests; on private Redis and RabbitMQ servers where they can be had
 	@scripts/servers.sh
+	@$(PY) -m compileall -q kq transports/kq_transports
 	@$(PYTEST) -q -n $(JOBS) --dist loadgroup $(ARGS)
 
 unit: .venv/.dev  ## the tests that need no broker, in seconds

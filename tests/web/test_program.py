@@ -13,25 +13,37 @@ import ssl
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+import kq
+from kq.config import Web
+from kq.control import Control
 from kq.credential import understood
+from kq.errors import ConfigError
+from kq.web import program
 from tests.cli.conftest import Place
 from tests.web.conftest import CHEAP, PASSWORD
 
 READY = re.compile(r"ready: (https?)://\S+:(\d+)/")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
+def furnished(folder: Path) -> Place:
+    """A place with an application, and a job of it that waits."""
+    made = Place(folder)
     made.write("kq.yaml", "url: sqlite:///kq.db\n")
     made.write("jobs.py", "import kq\napp = kq.App('shop')\n@app.job\ndef greet(name: str) -> str:\n    return name\n")
-    assert made.kq("-A", "jobs", "submit", "greet", "ann").code == 0
+    app = kq.App("shop", f"sqlite:///{folder}/kq.db")
+    app.submit("jobs.greet", "ann")
+    app.close()
     return made
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return furnished(tmp_path)
 
 
 class Page:
@@ -112,17 +124,22 @@ def test_it_serves_until_it_is_told_to_end(place: Place) -> None:
     assert [row["name"] for row in rows if row["paused"]] == ["%2e/../a?b#c"]
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "example.org:0"])
-def test_it_does_not_listen_to_strangers_without_credentials(place: Place, listen: str) -> None:
-    said = place.kq("web", "--listen", listen)
+def test_it_does_not_listen_to_strangers_without_credentials(place: Place) -> None:
+    said = place.kq("web", "--listen", "0.0.0.0:0")
     assert said.code == 78
     assert "where nobody has to sign in" in said.err
     assert "kq web --hash-password" in said.err
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "example.org:0"])
+def test_a_stranger_is_whoever_is_not_on_this_host(control: Control, listen: str) -> None:
+    with pytest.raises(ConfigError, match="where nobody has to sign in"):
+        program.run(control, Web(listen=listen))
+
+
 def test_where_nobody_can_listen_is_said(place: Place) -> None:
-    with serving(place) as page:
-        said = place.kq("web", "--listen", f"127.0.0.1:{page.port}")
+    with closing(socket.create_server(("127.0.0.1", 0))) as line:
+        said = place.kq("web", "--listen", f"127.0.0.1:{line.getsockname()[1]}")
     assert (said.code, "nobody can listen at" in said.err) == (78, True)
 
 
