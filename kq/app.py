@@ -391,7 +391,7 @@ class App:
         if transaction is not None and transaction.add(jobs):
             return [Handle(job.id, self._registry.queue_of(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
-        made = [self._writer.written(job) for job in jobs]
+        made = self._writer.all_written(jobs)
         if not (made and self.observers):
             return self._store(made, until)
         with self.observers.submitting([envelope for _, envelope in made]):

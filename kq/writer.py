@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,6 +28,12 @@ class Writer:
     def __init__(self, registry: Registry, now: Callable[[], float]) -> None:
         self._registry = registry
         self._now = now
+
+    def all_written(self, jobs: Sequence[Job[Any]]) -> list[tuple[Unique | None, Envelope]]:
+        """written() of jobs that are stored together. To write many takes a while: by that much none is late."""
+        made = [self.written(job) for job in jobs]
+        now = time.time()
+        return [(unique, _on_time(job, envelope, now)) for job, (unique, envelope) in zip(jobs, made, strict=True)]
 
     def written(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
         """What was said of the job's unique key, which is text now, and its message.
@@ -99,3 +105,10 @@ class Writer:
         return Stage(
             job.type, self._registry.queue_of(job), job.settings.timeout, None if policy is None else policy.to_data()
         )
+
+
+def _on_time(job: Job[Any], envelope: Envelope, now: float) -> Envelope:
+    """envelope, so that a job which is to start at an instant does when it is stored now."""
+    if job.settings.at is None or job.settings.hold:
+        return envelope
+    return replace(envelope, delay=min(envelope.delay, max(0.0, job.settings.at - now)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from hypothesis import strategies as some
 from kq.app import App
 from kq.clock import made_at
 from kq.errors import MessageError
-from kq.job import Counters, Job
+from kq.job import Counters, Job, Settings
 from kq.message import (
     DEPTH_LIMIT,
     HEAD_LIMIT,
@@ -36,6 +37,7 @@ from kq.message import (
     set_aside,
 )
 from kq.policy import Fixed
+from kq.writer import Writer
 from tests.unit.strategies import COUNTERS, HEADS, JSON, TEXT
 
 ID = "019b3c4d5e6f0123456789abcdef"
@@ -82,6 +84,19 @@ def test_when_a_job_was_submitted_is_in_its_id_unless_that_was_made_before(
     assert ("submitted" in headers) is said
     assert decode_head(headers).submitted_at == (now if said else made_at(ID))
     assert app.envelope(Job("mine", "shop.jobs.resize")).headers["submitted"] == now
+
+
+def test_many_jobs_that_are_to_start_at_an_instant_are_not_late_by_what_it_takes_to_write_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = itertools.count(1000)
+    monkeypatch.setattr("kq.writer.time.time", lambda: float(next(ticks)))
+    writer = Writer(App("shop", "memory://shop")._registry, time.time)
+    jobs = [Job(f"{number}", "t", settings=Settings(at=5000.0)) for number in range(10)]
+    held = Job("held", "t", settings=Settings(at=5000.0, hold=9000.0))
+    made = [envelope for _, envelope in writer.all_written([*jobs, held])]
+    assert {envelope.delay for envelope in made[:-1]} == {5000.0 - next(ticks) + 1}
+    assert made[-1].delay == 9000
 
 
 def test_nobody_knows_when_a_job_was_submitted_whose_id_names_no_moment() -> None:
