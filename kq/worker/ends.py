@@ -95,12 +95,7 @@ class Ends:
         self.due = min(self.due, now + HOLD if _is_small(task, verdict) else now)
         if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
             self._note(task, verdict)
-        # Not a lack of memory: it is the job's as often as the host's, and would take worker after worker.
-        if (
-            isinstance(verdict, Retry | Bury | FallBack)
-            and verdict.how == "bad storage"
-            and "MemoryError" not in verdict.failure.names
-        ):
+        if not isinstance(verdict, Complete) and _is_of_bad_storage(verdict):
             self._bear(task)
 
     def add_unread(self, task: Task, outcome: Outcome) -> None:
@@ -269,6 +264,13 @@ def _make_room(session: Session, ended: list[End], number: int) -> None:
         except BrokerError as error:
             failure = Failure(names_of(error), f"{what} can't be stored: {error.message}")
             ended[position] = task, Bury(failure, task.counters.plus("failed"), "raised")
+
+
+def _is_of_bad_storage(verdict: Verdict) -> bool:
+    """Not a lack of memory: it is the job's as often as the host's, and would take worker after worker."""
+    if not isinstance(verdict, Retry | Bury | FallBack):
+        return False
+    return verdict.how == "bad storage" and "MemoryError" not in verdict.failure.names
 
 
 def _is_small(task: Task, verdict: Verdict) -> bool:

@@ -16,6 +16,9 @@ from kq.worker.task import Task
 _jobs = logging.getLogger("kq.jobs")
 _worker = logging.getLogger("kq.worker")
 
+#: Ends that are told of on any level from INFO up.
+_TOLD_OF = (Retry, Bury, FallBack, PassOn)
+
 
 def started(task: Task) -> None:
     """task has begun, on an executor of this worker."""
@@ -25,7 +28,7 @@ def started(task: Task) -> None:
 
 def ended(task: Task, verdict: Verdict, now: float) -> None:
     """task has ended with verdict, or goes without having begun. now: monotonic."""
-    log = _worker if isinstance(verdict, Retry | Bury | FallBack | PassOn) else _jobs
+    log = _worker if isinstance(verdict, _TOLD_OF) else _jobs
     level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
     if not log.isEnabledFor(level):
         return

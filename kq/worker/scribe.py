@@ -90,6 +90,10 @@ class Scribe:
 
     def follow_ups(self, task: Task, verdict: Verdict, now: float) -> tuple[Envelope, ...]:
         """What is stored together with the job's ack."""
+        if isinstance(verdict, Complete):
+            # Who had it before may have released them and died before the broker was told that it is done.
+            known = task.delivery.redelivered or task.head.again
+            return tuple(each.again() if known else each for each in verdict.staged) if verdict.staged else ()
         queue = task.delivery.queue
         if isinstance(verdict, Retry | FallBack):
             form = self._form(task, verdict, now)
@@ -103,10 +107,6 @@ class Scribe:
             form = self._form(task, verdict, now)
             headers = self._buried(task, verdict, form, now)
             return (_envelope(task, headers, form.queue + BURIED, body=form.body),)
-        if isinstance(verdict, Complete) and verdict.staged:
-            # Who had it before may have released them and died before the broker was told that it is done.
-            known = task.delivery.redelivered or task.head.again
-            return tuple(each.again() if known else each for each in verdict.staged)
         if isinstance(verdict, Drop):
             return tuple(each.again() for each in verdict.staged)
         if isinstance(verdict, Park):

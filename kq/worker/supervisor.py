@@ -417,7 +417,7 @@ class Supervisor:
             task.interrupted = task.killed = False
             self._lobby.line_up(task)
             return
-        if isinstance(outcome, GivenBack | Died) and task.recalled:
+        if task.recalled and isinstance(outcome, GivenBack | Died):
             started = isinstance(outcome, Died)
             outcome = Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()
         self._ends.add(task, self._ends.judged(task, outcome))

@@ -92,8 +92,8 @@ def test_many_jobs_that_are_to_start_at_an_instant_are_not_late_by_what_it_takes
     ticks = itertools.count(1000)
     monkeypatch.setattr("kq.writer.time.time", lambda: float(next(ticks)))
     writer = Writer(App("shop", "memory://shop")._registry, time.time)
-    jobs = [Job(f"{number}", "t", settings=Settings(at=5000.0)) for number in range(10)]
-    held = Job("held", "t", settings=Settings(at=5000.0, hold=9000.0))
+    jobs = [Job[None](f"{number}", "t", settings=Settings(at=5000.0)) for number in range(10)]
+    held = Job[None]("held", "t", settings=Settings(at=5000.0, hold=9000.0))
     made = [envelope for _, envelope in writer.all_written([*jobs, held])]
     assert {envelope.delay for envelope in made[:-1]} == {5000.0 - next(ticks) + 1}
     assert made[-1].delay == 9000
