@@ -92,14 +92,15 @@ class Gathered(ContractWorld):
         crew.worker()
         parent = jobs.beget.submit(["return"], ["a", "b"], 60.0)
         first, second = parent.result(10)
-        held = eventually(lambda: len(found := control.held()) == 2 and found, "they are there")
+        held = eventually(lambda: len(found := control.held(parent.queue)) == 2 and found, "they are there")
         assert isinstance(held, list)
         assert {(job.id, job.parent, job.state) for job in held} == {
             (id, parent.id, State.DELAYED) for id in (first, second)
         }
         assert all(50 < (job.due or 0) - time.time() <= 61 for job in held)
+        assert {first, second} <= {job.id for job in control.held()}  # of all queues: others may hold some, too
         assert control.revoke(first, reason="the customer went away", by="anna")
-        assert [job.id for job in control.held()] == [second]
+        assert [job.id for job in control.held(parent.queue)] == [second]
         (line, *_) = control.audit()
         assert (line.by, line.act, line.job, line.reason) == ("anna", "revoked", first, "the customer went away")
         control.edit(second, delay=0)

@@ -19,6 +19,7 @@ from kq.control import Control
 
 ROUNDS = 4  # of a measurement of which the best counts: other programs disturb this machine
 BATCH = 50  # jobs that are taken and settled at a time
+AT_A_TIME = 500  # jobs that are submitted together, in the time that one submit has
 MIB = 1024 * 1024
 
 
@@ -99,7 +100,8 @@ class Bounded(ContractWorld):
         self, app: App, jobs: Jobs, crew: Crew, control: Control, queue: str, measured: Figures
     ) -> None:
         worker = crew.worker(concurrency=2)
-        warm = app.submit_many(jobs.add.job(number, 1) for number in range(2000))
+        for _ in range(2000 // AT_A_TIME):
+            warm = app.submit_many(jobs.add.job(number, 1) for number in range(AT_A_TIME))
         warm[-1].result(20)
         before = memory(worker)
         fill(app, jobs, self.many)
@@ -148,8 +150,8 @@ def drain(session: Session, arrived: list[Delivery]) -> None:
 def fill(app: App, jobs: Jobs, count: int) -> None:
     """Submit count jobs of the lowest priority."""
     low = jobs.note.options(priority=0)
-    for _ in range(count // 1000):
-        app.submit_many(low.job() for _ in range(1000))
+    for _ in range(count // AT_A_TIME):
+        app.submit_many(low.job() for _ in range(AT_A_TIME))
 
 
 def seconds(act: Callable[[], object]) -> float:
