@@ -97,7 +97,7 @@ def command(folder: Path) -> None:
     there = [each for each in files if (folder / each).exists()]
     if there:
         raise Refused(
-            f"{', '.join(there)} exists in {folder.resolve()}; nothing was written", fix="Name another folder."
+            f"{folder.resolve()} has {', '.join(there)} already; nothing was written", fix="Name another folder."
         )
     for each, text in files.items():
         path = folder / each

@@ -36,7 +36,7 @@ def named_app(loaded: Loaded) -> App:
         app = load_app(where)
     except KqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard may end itself
         raise _broken(where, error) from error
     return _pointed(app)
 
@@ -65,7 +65,7 @@ def _suggestion() -> str:
     return "Write -A module:app, set KQ_APP, or write app: in kq.yaml; kq init makes all of it."
 
 
-def _broken(where: str, error: Exception) -> AppNotFound:
+def _broken(where: str, error: BaseException) -> AppNotFound:
     """Why where can't be imported, with the user's own lines of the traceback."""
     message = f"{where} can't be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):

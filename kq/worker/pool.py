@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from kq.clock import Clock
-from kq.errors import KqError
+from kq.errors import ConfigError, KqError
 from kq.outcome import GivenBack, Outcome
 from kq.worker.child import Executor, outcome_of
 from kq.worker.cradle import Cradle
@@ -32,6 +32,9 @@ PoolKind: TypeAlias = Literal["process", "thread", "async"]
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.01
 BATCH_LIMIT = 64
+#: So many births are asked for at a time. With hundreds the sockets between supervisor and nursery fill, and each waits
+#: for the other.
+BIRTHS = 64
 #: Seconds that idle executors have at the end to send what observers of the app have gathered.
 LAST_WORDS = 3.0
 
@@ -110,6 +113,7 @@ class Pool:
                         self.executors[number].pid = pid
                         if self.executors[number].doomed:
                             self.executors[number].kill()
+                    self._fill()
                 case Exited(pid, status):
                     for executor in [each for each in self.executors.values() if each.pid == pid]:
                         self._exited(executor, status)
@@ -126,16 +130,24 @@ class Pool:
         self._fill()
 
     def _fill(self) -> None:
-        """Have as many executors as there are to be."""
+        """Have as many executors as there are to be, or ask for some; each birth that is told asks for more."""
         staying = sum(not executor.leaving for executor in self.executors.values())
-        while self.cradle.imported and staying < self._processes and self._spawn():
-            staying += 1
+        unborn = sum(not executor.pid for executor in self.executors.values())
+        missing = min(self._processes - staying, BIRTHS - unborn)
+        while self.cradle.imported and missing > 0 and self._spawn():
+            missing -= 1
 
     def _spawn(self) -> bool:
-        """Ask for one more executor; False when there is no nursery to ask."""
+        """Ask for one more executor; False when there is no nursery to ask. Raises ConfigError where none fits."""
         self._numbers += 1
-        ours, theirs = socket.socketpair()
-        page, claims = Page(self._slots), Claims(self._slots + BATCH_LIMIT)
+        try:
+            ours, theirs = socket.socketpair()
+            page, claims = Page(self._slots), Claims(self._slots + BATCH_LIMIT)
+        except OSError as error:
+            there = len(self.executors)
+            what = f"a worker for {self.size} jobs at once has room for {there} executors here: {error.strerror}"
+            fix = "Let it run fewer (-c), or raise the limit (ulimit -n, LimitNOFILE= in a systemd unit)."
+            raise ConfigError(what, fix=fix) from error
         executor = Executor(self._numbers, ours, page, claims, self._slots, self.kind == "process")
         executor.on_readable = partial(self._heard, executor)
         self.version += 1

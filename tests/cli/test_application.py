@@ -65,6 +65,14 @@ def test_a_module_with_a_syntax_error_is_shown_with_the_line(place: Place) -> No
     assert "can't be imported: SyntaxError: '(' was never closed (jobs.py, line 2)" in said.err
 
 
+def test_a_module_that_ends_the_program_is_shown_with_that_line(place: Place) -> None:
+    place.write("jobs.py", "import sys\nsys.exit(3)\n")
+    said = place.kq("-A", "jobs:app", "worker")
+    assert said.code == 78
+    assert said.err.splitlines()[0] == "KQ102 jobs:app can't be imported: SystemExit: 3"
+    assert "sys.exit(3)" in said.err
+
+
 def test_a_package_that_the_module_needs_is_named(place: Place) -> None:
     place.write("jobs.py", "import no_such_package\n")
     said = place.kq("-A", "jobs:app", "worker")

@@ -40,7 +40,7 @@ def test_it_overwrites_nothing(place: Place) -> None:
     place.write("jobs.py", "precious")
     said = place.kq("init")
     assert said.code == 77
-    assert "jobs.py exists" in said.err
+    assert "has jobs.py already" in said.err
     assert files(place) == {"jobs.py"}
     assert (place.folder / "jobs.py").read_text() == "precious"
 

@@ -41,3 +41,17 @@ class TestANurseryThatDies(WorkerWorld):
         gate.open()
         assert job.result(10)
         assert worker.process.poll() is None
+
+
+class TestThousandsOfExecutors(WorkerWorld):
+    def test_are_born_while_the_worker_obeys(self, crew: Crew) -> None:
+        worker = crew.program(concurrency=5000)
+        worker.stop()
+        assert "told to end: 0 running" in worker.said()
+
+    def test_are_refused_where_so_many_files_may_not_be_open(self, crew: Crew) -> None:
+        worker = crew.program(concurrency=5000, ready=False)
+        worker.supervisor.rlimit(psutil.RLIMIT_NOFILE, (300, 300))
+        assert worker.wait() == 78
+        assert "KQ101 a worker for 5000 jobs at once has room for " in worker.said()
+        assert "executors here: Too many open files" in worker.said()
