@@ -113,9 +113,9 @@ def _set_aside(shot: Snapshot) -> Iterator[Advice]:
         yield Advice(told, "kq effects ls --stage doubt", "effects", grave=True)
     for row in shot.queues:
         if row.buried:
-            latest = next(
-                (f", the latest for {each.exception}" for each in shot.failures if each.queue == row.name), ""
-            )
+            # Not of a failure that is tried again, be it the latest.
+            kinds = (each.exception for each in shot.failures if each.queue == row.name and each.buried)
+            latest = next((f", the latest for {exception}" for exception in kinds), "")
             lie = "lies" if row.buried == 1 else "lie"
             what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
             yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group", "buried", row.name)

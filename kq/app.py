@@ -295,6 +295,11 @@ class App:
             return Decorator(self._registry, options)
         return self._registry.add(function)
 
+    @overload
+    def effect(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncJobType[P, R]: ...
+    @overload
+    def effect(self, function: Callable[P, R], /) -> JobType[P, R]: ...
+    @overload
     def effect(
         self,
         *,
@@ -303,8 +308,19 @@ class App:
         check: Callable[..., bool | None] | None = None,
         remember: float = KEEP,
         **options: Unpack[JobOptions],
-    ) -> Decorator:
-        """Make a job type whose jobs do something that must happen once: `@app.effect(…)` (promise C13).
+    ) -> Decorator: ...
+    def effect(  # type: ignore[misc]
+        self,
+        function: Any = None,
+        /,
+        *,
+        key: Callable[..., str] | None = None,
+        on_doubt: OnDoubt = "bury",
+        check: Callable[..., bool | None] | None = None,
+        remember: float = KEEP,
+        **options: Any,
+    ) -> Any:
+        """Make a job type whose jobs do something that must happen once: `@app.effect`, or with terms (promise C13).
 
         What was done under a key is not done again: the job completes with what was recorded then. The function may
         still be called here and now, without that memory.
@@ -317,7 +333,8 @@ class App:
         Raises ValueError for an on_doubt that is none, or remember out of range.
         """
         effect = partial(Effect, key=key, on_doubt=on_doubt, check=check, keep=remember)
-        return Decorator(self._registry, dict(options), effect)
+        decorator = Decorator(self._registry, options, effect)
+        return decorator if function is None else decorator(function)
 
     def observe(self, observer: Observer) -> None:
         """Let observer be told of what is submitted and of what runs. Say it where the app is defined."""

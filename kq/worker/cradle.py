@@ -22,6 +22,12 @@ _decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
 ENDS_WITHIN = 6.0
 
 
+def in_one_line(error: str) -> str:
+    """What a Hello says of an application that does not import, without the lines between its first and its last."""
+    lines = error.splitlines()
+    return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else error
+
+
 class Cradle:
     """Has a nursery that imports the application at where, and forks. url, state: where that connects to."""
 
@@ -92,8 +98,7 @@ class Cradle:
         status = nursery.wait()
         if data is None:
             return f"the process that imports {self._where} ended with status {status}"
-        error = _decode_hello(data).error.splitlines()
-        return f"{error[0]} {error[-1]}" if len(error) > 1 else "".join(error)
+        return in_one_line(_decode_hello(data).error)
 
     def close(self) -> None:
         """Let it end, with all its children and what their jobs left behind."""

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from kq.clock import Clock
-from kq.errors import ConfigError, KqError
+from kq.errors import AppNotFound, ConfigError, KqError
 from kq.outcome import GivenBack, Outcome
 from kq.worker.child import Executor, outcome_of
-from kq.worker.cradle import Cradle
+from kq.worker.cradle import Cradle, in_one_line
 from kq.worker.lapse import Lapse
 from kq.worker.limits import Limits, tasks_of
 from kq.worker.slate import Written
@@ -121,7 +121,9 @@ class Pool:
     def _greeted(self, hello: Hello) -> None:
         """The application is imported; raises KqError when it does not import."""
         if hello.error:
-            raise KqError(hello.error)
+            error = AppNotFound(in_one_line(hello.error))
+            error.add_note(hello.error.partition("\n")[2])
+            raise error
         self.cradle.imported = True
         self.kinds = {entry.name: kind_of(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code, self.observed = hello.code, hello.observed

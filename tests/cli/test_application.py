@@ -73,6 +73,15 @@ def test_a_module_that_ends_the_program_is_shown_with_that_line(place: Place) ->
     assert "sys.exit(3)" in said.err
 
 
+def test_a_module_that_imports_once_only_is_shown_with_its_own_lines(place: Place) -> None:
+    place.write("jobs.py", APP + "import os\nos.mkdir('taken')\n")
+    said = place.kq("-A", "jobs:app", "--url", "sqlite:///kq.db", "worker")
+    assert said.code == 78
+    told, *notes = [line for line in said.err.splitlines() if "has the seat" not in line]
+    assert told == "KQ102 jobs:app does not import: FileExistsError: [Errno 17] File exists: 'taken'"
+    assert any("os.mkdir('taken')" in note for note in notes)
+
+
 def test_a_package_that_the_module_needs_is_named(place: Place) -> None:
     place.write("jobs.py", "import no_such_package\n")
     said = place.kq("-A", "jobs:app", "worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -305,6 +306,18 @@ class Forgetful(Between):
             self.lost += 1
             raise StoreUnreachable("the answer was lost")
         return made
+
+
+def test_an_effect_without_terms_is_one_as_well() -> None:
+    app = App("terms", "memory://terms")
+
+    @app.effect
+    def deed(number: int) -> int:
+        return number
+
+    assert app.jobs[deed.name] is deed
+    assert inspect.unwrap(deed.function) is not deed.function  # in a worker it asks the ledger first
+    assert deed(3) == 3
 
 
 @pytest.mark.parametrize(

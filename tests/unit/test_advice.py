@@ -56,13 +56,16 @@ def test_a_late_worker_is_to_be_asked() -> None:
     assert [each.command for each in told(workers=(worker("w1", state="late", beat_age=9.0),))] == ["kq workers ping"]
 
 
-def test_buried_jobs_are_told_with_what_the_latest_failed_of() -> None:
+def test_buried_jobs_are_told_with_what_the_latest_of_them_failed_of() -> None:
     failures = (
-        FailureRow(type="send", queue="mail", exception="OSError", last=2.0),
-        FailureRow(type="send", queue="mail", exception="KeyError", last=1.0),
+        FailureRow(type="send", queue="mail", exception="SoftTimeout", buried=0, last=3.0),  # tried again
+        FailureRow(type="send", queue="mail", exception="OSError", buried=1, last=2.0),
+        FailureRow(type="send", queue="mail", exception="KeyError", buried=1, last=1.0),
     )
-    (only,) = told(queues=(QueueRow(name="mail", buried=1),), failures=failures)
-    assert only.what == "1 job of queue mail lies buried, the latest for OSError"
+    (only,) = told(queues=(QueueRow(name="mail", buried=2),), failures=failures)
+    assert only.what == "2 jobs of queue mail lie buried, the latest for OSError"
+    (uncounted,) = told(queues=(QueueRow(name="mail", buried=1),), failures=failures[:1])
+    assert uncounted.what == "1 job of queue mail lies buried"
 
 
 def test_names_of_strangers_are_quoted_where_they_are_to_be_typed() -> None:
