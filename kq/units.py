@@ -1,4 +1,4 @@
-"""Durations and sizes as people write and read them.
+"""Durations, sizes and instants as people write and read them.
 
 Inside kq durations are float seconds and sizes are int bytes; other units exist in config, on the
 command line and on screens only, and are converted here.
@@ -7,6 +7,7 @@ command line and on screens only, and are converted here.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, tzinfo
 
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES: dict[str, int] = {
@@ -71,6 +72,23 @@ def parse_rate(text: str) -> float:
     if found is None or not float(found[1]):
         raise ValueError(f"{text!r} is no rate; write 10/s, 100/m or 500/h")
     return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def format_instant(instant: float) -> str:
+    """An instant for people everywhere: 2026-11-25 12:01:10 UTC; as a number where the calendar has none for it."""
+    return _dated(instant, "%Y-%m-%d %H:%M:%S UTC", UTC)
+
+
+def format_local(instant: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """The same by the clock on their wall. form: as strftime() takes it."""
+    return _dated(instant, form)
+
+
+def _dated(instant: float, form: str, zone: tzinfo | None = None) -> str:
+    try:
+        return datetime.fromtimestamp(instant, zone).strftime(form)
+    except (ValueError, OverflowError, OSError):  # a stranger wrote it
+        return f"{instant:g} s since 1970"
 
 
 def format_duration(seconds: float) -> str:

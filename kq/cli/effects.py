@@ -11,12 +11,13 @@ from kq.cli.frame import flags, noun
 from kq.cli.jobs import call_of, due_in
 from kq.cli.looking import looking
 from kq.cli.repair import reason as why
-from kq.cli.show import print_json, print_table, when
+from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
 from kq.control import schema
 from kq.errors import NotRepaired
 from kq.ledger import Stage
 from kq.plain import printable
+from kq.units import format_local
 
 
 @noun("effects")
@@ -41,7 +42,7 @@ def ls(prefix: str, stage: str | None, job_type: str, search: str, limit: int) -
     if flags().json:
         print_json(list(map(schema.effect, entries)))
         return
-    rows = [[each.key, each.stage, each.job, when(each.since), each.note] for each in entries]
+    rows = [[each.key, each.stage, each.job, format_local(each.since), each.note] for each in entries]
     print_table(["KEY", "STAGE", "JOB", "SINCE", "NOTE"], rows, none="There are no effects.")
 
 
@@ -72,7 +73,7 @@ def show(key: str) -> None:
         print_json(schema.effect(entry))
         return
     for name, value in schema.effect(entry).items():
-        text = when(value) if name == "since" else value
+        text = format_local(value) if name == "since" else value
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(str(text))}")
 
 

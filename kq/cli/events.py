@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ from kq.control import schema
 from kq.event import Event
 from kq.plain import printable, printable_json
 from kq.standing import Hearing
-from kq.units import format_duration
+from kq.units import format_duration, format_local
 
 
 @verb("events")
@@ -62,7 +61,7 @@ def tell(
 def as_text(event: Event) -> str:
     """One line for people."""
     about = f"{event.type} {event.job} ({event.queue}{f', attempt {event.attempt}' if event.attempt else ''})"
-    told = [time.strftime("%H:%M:%S", time.localtime(event.at)), event.event, about if event.job else event.worker]
+    told = [format_local(event.at, "%H:%M:%S"), event.event, about if event.job else event.worker]
     if event.seconds is not None:
         told.append(f"after {format_duration(event.seconds)}")
     if event.event == "progress":

@@ -13,13 +13,13 @@ from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
 from kq.cli.looking import looking
-from kq.cli.show import print_json, print_table, when
+from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
 from kq.control import MOST, Entry, JobInfo, schema
 from kq.job import State
 from kq.message import Attempt
 from kq.plain import printable
-from kq.units import format_duration
+from kq.units import format_duration, format_local
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
@@ -140,7 +140,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
             yield name, text
     for name, instant in (("submitted", job.submitted), ("buried", job.buried)):
         if instant:
-            yield name, when(instant)
+            yield name, format_local(instant)
     if job.due is not None:
         yield "due", due_in(job)
     yield ("body", job.body) if job.body else ("arguments", call_of(job))
@@ -165,7 +165,7 @@ def _questions(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str
     """What is not known, and how it is answered."""
     for entry in doubts:
         yield "in doubt", f"did the effect {entry.key} happen? Nobody knows."
-        yield " ", f"It was begun at {when(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
+        yield " ", f"It was begun at {format_local(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
         yield " ", f"{entry.note}."
     if doubts:
         yield " ", f"It happened: kq jobs kick {job.id} --done. It did not: kq jobs kick {job.id} --repeat"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from kq.cli import offer
 from kq.cli.events import tell
 from kq.cli.frame import Duration, verb
 from kq.event import Event
+from kq.units import format_local
 
 
 @verb("logs")
@@ -27,7 +27,7 @@ def command(follow: bool, job: str, queue: str, type: str, seconds: float | None
 
 def as_text(event: Event) -> str:
     """A record for people; one that has several lines is told as one."""
-    when = time.strftime("%H:%M:%S", time.localtime(event.at))
+    when = format_local(event.at, "%H:%M:%S")
     if event.event == "lost":
         return f"{when}  {event.n:g} lines were not told, as there were too many"
     about = f"  {event.type} {event.job} on {event.worker}" if event.job else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 
 import click
 import msgspec
@@ -52,11 +51,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
         text = "  ".join(cells).rstrip()
         text = text if limit is None else cut(text, limit)
         click.echo(click.style(text, bold=True) if number == 0 else text)
-
-
-def when(instant: float) -> str:
-    """An instant for people, by the clock on their wall."""
-    return datetime.fromtimestamp(instant).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def width() -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -24,7 +23,7 @@ from kq.reading import reader
 from kq.record import encode
 from kq.state.store import Write
 from kq.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
-from kq.units import format_duration
+from kq.units import format_duration, format_instant
 
 HOUR = 3600.0
 #: The key under which it is known what was told.
@@ -163,9 +162,10 @@ def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
     if case.job:
         yield f"{'A job was' if new == 1 else f'{new:,} jobs were'} buried. One of them:"
         yield f"  {case.call}"
-        yield f"  job {case.job}, queue {case.queue}, on {case.worker}, code {case.code or 'unknown'}, {_when(case.at)}"
+        where = f"queue {case.queue}, on {case.worker}, code {case.code or 'unknown'}"
+        yield f"  job {case.job}, {where}, {format_instant(case.at)}"
     else:
-        yield f"It happened at {_when(case.at)}."  # so that it is another alert when it happens again
+        yield f"It happened at {format_instant(case.at)}."  # so that it is another alert when it happens again
     yield ""
     yield from (f"{what + ':':10} {command}" for what, command in commands(case))
     if case.traceback:
@@ -178,7 +178,7 @@ def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
 def _digest_lines(
     cases: Mapping[str, Trouble], news: Mapping[str, int], totals: Mapping[str, int], since: float, now: float
 ) -> Iterable[str]:
-    yield f"Between {_when(since)} and {_when(now)}:"
+    yield f"Between {format_instant(since)} and {format_instant(now)}:"
     ranked = sorted(cases, key=lambda id: -news[id])
     for id in ranked[:LINES]:
         case = cases[id]
@@ -227,10 +227,6 @@ def _failures(number: int) -> str:
 
 def _kinds(number: int) -> str:
     return "1 kind" if number == 1 else f"{number:,} kinds"
-
-
-def _when(instant: float) -> str:
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 _decode = reader(Told)

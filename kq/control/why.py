@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from shlex import quote
 
 from kq.broker import PARKED, Seen
@@ -15,7 +14,7 @@ from kq.job import State
 from kq.message import Head, decode_head
 from kq.policy import retries_of
 from kq.standing import Order, Standing, read
-from kq.units import format_duration
+from kq.units import format_duration, format_instant
 
 #: So many jobs are counted before one that waits.
 MOST = 1000
@@ -249,6 +248,5 @@ def _jobs(number: int) -> str:
 
 def _when(instant: float, now: float) -> str:
     """An instant for people: the time, and how far away it is."""
-    time = datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     away = format_duration(abs(instant - now))
-    return f"{time} (in {away})" if instant >= now else f"{time} ({away} ago)"
+    return f"{format_instant(instant)} (in {away})" if instant >= now else f"{format_instant(instant)} ({away} ago)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +13,7 @@ from kq import __version__
 from kq.control import commands
 from kq.plain import printable
 from kq.redaction import redacted_text
-from kq.units import format_duration, format_rate, format_size
+from kq.units import format_duration, format_instant, format_rate, format_size
 
 #: What stands where nobody knows.
 NOTHING = "–"
@@ -34,7 +33,7 @@ def ago(instant: float | None, now: float) -> str:
 
 def clock(instant: float | None) -> str:
     """The day and the time."""
-    return NOTHING if not instant else datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return NOTHING if not instant else format_instant(instant)
 
 
 def rate(number: float | None) -> str:

@@ -47,12 +47,12 @@ def shop(place: Place) -> Place:
     return place
 
 
-def put(shop: Place, id: str, type: str) -> None:
+def put(shop: Place, id: str, type: str, **more: object) -> None:
     """Publish a message as a stranger would."""
     app = App("shop", f"sqlite:///{shop.folder}/kq.db")
     with app.broker.connection() as connection, connection.channel() as channel:
         declare_missing(channel, ["default"], set())
-        headers = {"kq": 1, "id": id, "type": type, "submitted": 1.0}
+        headers = {"kq": 1, "id": id, "type": type, "submitted": 1.0, **more}
         message = channel.prepare_message(b"{}", 5, "application/json", "utf-8", headers, {"message_id": id})
         channel.basic_publish(message, exchange="", routing_key="default")
 
@@ -95,6 +95,13 @@ def test_a_name_without_end_does_not_fill_the_log(shop: Place) -> None:
         assert running.stderr is not None
         lines = running.stderr.read().splitlines()
     assert max(map(len, lines)) < LONGEST + 100
+
+
+def test_a_job_that_is_due_when_no_calendar_has_years_is_told_of_as_any_other(shop: Place) -> None:
+    put(shop, "far", "fail", **{"x-delay": 2**62})
+    said = shop.here("jobs", "why", "far", "--url", f"sqlite:///{shop.folder}/kq.db")
+    assert said.code == 0, said.err
+    assert "job far is delayed until 4.61169e+15 s since 1970" in said.out
 
 
 def record(message: str, error: Exception | None = None) -> logging.LogRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kq.units import format_duration, format_size, parse_duration, parse_size
+from kq.units import format_duration, format_instant, format_local, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,18 @@ def test_a_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> 
 )
 def test_a_size_is_shown_in_one_unit(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("instant", "text"),
+    [
+        (0.0, "1970-01-01 00:00:00 UTC"),
+        (1764072070.9, "2025-11-25 12:01:10 UTC"),
+        (9e15, "9e+15 s since 1970"),
+        (-1e300, "-1e+300 s since 1970"),
+        (float("nan"), "nan s since 1970"),
+    ],
+)
+def test_an_instant_is_shown_also_where_the_calendar_has_none(instant: float, text: str) -> None:
+    assert format_instant(instant) == text
+    assert format_local(instant).endswith(text[-10:]) or text.endswith("UTC")

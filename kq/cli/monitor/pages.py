@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 from rich.segment import Segment
@@ -14,6 +13,7 @@ from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Spot, Ui
 from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
+from kq.units import format_instant
 
 #: What the marks say.
 LEGEND = (
@@ -174,7 +174,7 @@ NOBODY = "nobody counts what lies buried"
 
 
 def _clock(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) if at else "unknown"
+    return format_instant(at) if at else "unknown"
 
 
 def help_lines(ui: Ui, width: int) -> list[Line]:
