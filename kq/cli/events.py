@@ -65,9 +65,9 @@ def as_text(event: Event) -> str:
     if event.seconds is not None:
         told.append(f"after {format_duration(event.seconds)}")
     if event.event == "progress":
-        told.append(f"{event.n:g} of {event.of:g}" if event.of else f"{event.n:g}")
+        told.append(f"{number(event.n)} of {event.of:g}" if event.of else number(event.n))
     if event.event == "lost":
-        told.append(f"{event.n:g} events were not told, as there were too many")
+        told.append(f"{number(event.n)} events were not told, as there were too many")
     if event.message:
         told.append(event.message)
     if event.next is not None and event.next > event.at:
@@ -75,6 +75,11 @@ def as_text(event: Event) -> str:
     if event.worker and event.job:
         told.append(f"on {event.worker}")
     return "  ".join(told)
+
+
+def number(n: float | None) -> str:
+    """n for people, also where the event that should tell it does not: it may be a stranger's."""
+    return "?" if n is None else f"{n:g}"
 
 
 def _say(error: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kq.cli import offer
-from kq.cli.events import tell
+from kq.cli.events import number, tell
 from kq.cli.frame import Duration, verb
 from kq.event import Event
 from kq.units import format_local
@@ -29,6 +29,6 @@ def as_text(event: Event) -> str:
     """A record for people; one that has several lines is told as one."""
     when = format_local(event.at, "%H:%M:%S")
     if event.event == "lost":
-        return f"{when}  {event.n:g} lines were not told, as there were too many"
+        return f"{when}  {number(event.n)} lines were not told, as there were too many"
     about = f"  {event.type} {event.job} on {event.worker}" if event.job else ""
     return f"{when}  {event.level} {event.logger}: {event.message}{about}"

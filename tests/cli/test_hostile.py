@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
 from kq.app import App
 from kq.broker import declare_missing
+from kq.cli import events, logs
 from kq.cli.worker import JSONLines, Lines
+from kq.event import Event
 from kq.plain import LONGEST, printable, printable_json
 from tests.cli.conftest import Place, worker
 
@@ -102,6 +105,12 @@ def test_a_job_that_is_due_when_no_calendar_has_years_is_told_of_as_any_other(sh
     said = shop.here("jobs", "why", "far", "--url", f"sqlite:///{shop.folder}/kq.db")
     assert said.code == 0, said.err
     assert "job far is delayed until 4.61169e+15 s since 1970" in said.out
+
+
+@pytest.mark.parametrize("name", ["progress", "lost", "failed", "log"])
+@pytest.mark.parametrize("tell", [events.as_text, logs.as_text])
+def test_an_event_that_leaves_out_what_it_should_tell_is_told(name: str, tell: Callable[[Event], str]) -> None:
+    assert "1e+18 s since 1970" in tell(Event(event=name, at=1e18, job="far", next=2e18))
 
 
 def record(message: str, error: Exception | None = None) -> logging.LogRecord:
