@@ -165,6 +165,8 @@ class BrokerFull(BrokerError):
     """The broker refuses to store more: memory, disk or queue length. Nothing was stored."""
 
     code = "KQ304"
+    #: As with BrokerUnreachable.
+    stored: ClassVar[Stored] = "no"
 
 
 class LeaseLost(BrokerError):

@@ -60,7 +60,7 @@ def purge(queue: str, buried: bool, yes: bool, reason: str) -> None:
     if flags().json:
         print_json({"queue": queue, "purged": ended})
     else:
-        click.echo(printable(f"purged {queue}: {ended} jobs"))
+        click.echo(printable(f"purged {queue}: {ended} {'job' if ended == 1 else 'jobs'}"))
 
 
 @command.command("rm")

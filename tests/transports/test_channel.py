@@ -20,6 +20,7 @@ from kq_transports import memory
 from kq_transports.conformance.flaky import Flaky, Moment
 from kq_transports.engine import (
     Action,
+    Binding,
     Counts,
     Delivery,
     Engine,
@@ -594,6 +595,31 @@ def breaking(
     with kombu.Connection(hostname=broker, transport=Transport, **options) as connection:
         connection.connect()
         yield connection, engines
+
+
+def test_a_queue_that_goes_while_it_is_routed_to_keeps_nothing_from_the_others(broker: str, connect: Open) -> None:
+    other = connect()
+
+    class Slow(memory.Transport):
+        def open_engine(self, options: Options) -> Engine:
+            engine = super().open_engine(options)
+
+            def bindings(exchange: str) -> tuple[str, Sequence[Binding]]:
+                found = MemoryEngine.bindings(engine, exchange)  # type: ignore[arg-type]
+                other.default_channel.queue_delete("gone")
+                return found
+
+            engine.bindings = bindings  # type: ignore[method-assign]
+            return engine
+
+    with kombu.Connection(hostname=broker, transport=Slow) as connection:
+        channel = connection.default_channel
+        channel.exchange_declare("news", "fanout")
+        for queue in ("gone", "here"):
+            channel.queue_declare(queue, auto_delete=False)
+            channel.queue_bind(queue, "news")
+        kombu.Producer(channel).publish("x", exchange="news")
+        assert channel.basic_get("here").payload == "x"
 
 
 def deep(levels: int) -> bytes:

@@ -159,7 +159,14 @@ class Channel(Conversation[Transaction]):
             self._transaction.messages += messages
             return
         try:
-            self.store(messages)
+            try:
+                self.store(messages)
+            except QueueMissing:
+                # One that was bound has gone since it was asked who is, such as a listener's own: the others get it.
+                left = self.routed(message, exchange, routing_key, mandatory) if exchange else messages
+                if [each.queue for each in left] == [each.queue for each in messages]:
+                    raise
+                self.store(left)
         except Unreachable:
             # Kombu repeats a publish with the same properties: under the same id it is stored once.
             message.properties.setdefault("message_id", messages[0].id)
