@@ -172,8 +172,15 @@ VERDICTS: list[Verdict] = [
 ]
 
 
+#: How many jobs a worker of the model holds at most.
+HOLDS = 10
+
+
 class Model(RuleBasedStateMachine):
-    """Submits, workers and people around one key; a model says who has it."""
+    """Submits, workers and people around one key; a model says who has it.
+
+    What happens is decided by what is drawn alone: neither by how long it takes nor by ids, which are new each time.
+    """
 
     @initialize(way=some.sampled_from(WAYS))
     def begin(self, way: tuple[Until, Conflict]) -> None:
@@ -187,7 +194,7 @@ class Model(RuleBasedStateMachine):
         self.turn: str | None = None
         self.words: dict[str, str] = {}  # of those that wait or run
         self.running: dict[str, Task] = {}
-        self.buried: set[str] = set()
+        self.buried: list[str] = []
         self.count = 0
         self.join()
 
@@ -200,7 +207,7 @@ class Model(RuleBasedStateMachine):
         """A worker joins."""
         self.arrived: list[Delivery] = []
         name = f"w{next(_names)}"
-        self.session = Session(self.app.broker, name, 1e5, {"unique": 10}, self.arrived.append)
+        self.session = Session(self.app.broker, name, 1e5, {"unique": HOLDS}, self.arrived.append)
         self.app.store.write([Write(lease_key(name), b"1")])
         self.keys, self.scribe = Keys(self.app.store, name), Scribe(name, "host", True, "")
 
@@ -225,8 +232,8 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        while self.session.next(0.01):
-            pass
+        while len(self.arrived) < min(len(self.waiting), HOLDS - len(self.running)):
+            assert self.session.next(20.0), f"{self.waiting} wait"
         tasks = [Task(each, decode_head(each.headers), KIND, Counters()) for each in self.arrived]
         self.arrived.clear()
         if not tasks:
@@ -246,6 +253,11 @@ class Model(RuleBasedStateMachine):
             if self.place == id and (self.turns or self.until == "start"):
                 self.place = None
 
+    @property
+    def waiting(self) -> list[str]:
+        """Who may be taken, now or a moment later."""
+        return [id for id in self.words if id not in self.running]
+
     def settle(self, task: Task, verdict: Verdict) -> None:
         self.app.store.write(list(self.scribe.records(task, verdict, time.time())))
         assert not self.session.settle([Settlement(task.delivery, self.scribe.follow_ups(task, verdict, time.time()))])
@@ -256,10 +268,10 @@ class Model(RuleBasedStateMachine):
         which=some.integers(0, 5),
     )
     def end(self, verdict: Verdict, which: int) -> None:
-        id = sorted(self.running)[which % len(self.running)]
+        id = list(self.running)[which % len(self.running)]
         self.settle(self.running.pop(id), verdict)
         if isinstance(verdict, Bury):
-            self.buried.add(id)
+            self.buried.append(id)
         if not isinstance(verdict, Retry):
             self.over(id, gone=not isinstance(verdict, Bury))
 
@@ -277,15 +289,14 @@ class Model(RuleBasedStateMachine):
         self.running.clear()
         self.join()
 
-    @precondition(lambda self: self.words.keys() - self.running.keys())
+    @precondition(lambda self: self.waiting)
     @rule(which=some.integers(0, 5), bury=some.booleans())
     def take_away(self, which: int, bury: bool) -> None:
-        waiting = sorted(self.words.keys() - self.running.keys())
-        id = waiting[which % len(waiting)]
+        id = self.waiting[which % len(self.waiting)]
         if bury:
             with Control(self.app) as control:
                 control.bury(id)
-            self.buried.add(id)
+            self.buried.append(id)
         else:
             assert Handle[Any](id, "unique", self.app).revoke()
         self.over(id, gone=not bury)
@@ -293,7 +304,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.buried)
     @rule(which=some.integers(0, 5), delete=some.booleans())
     def repair(self, which: int, delete: bool) -> None:
-        id = sorted(self.buried)[which % len(self.buried)]
+        id = self.buried[which % len(self.buried)]
         with Control(self.app) as control:
             (job,) = [job for job in control.jobs("unique", State.BURIED) if job.id == id]
             if delete:
@@ -318,7 +329,7 @@ class Model(RuleBasedStateMachine):
     def the_broker_has_what_the_model_has(self) -> None:
         if hasattr(self, "session"):
             with Control(self.app) as control:
-                has = self.words.keys() | self.buried
+                has = {*self.words, *self.buried}
                 # Whose delay ends between a look at the ready ones and one at the delayed ones is in neither.
                 eventually(lambda: {job.id for job in control.jobs("unique")} == has, f"the broker has {has}", 2)
 
