@@ -82,10 +82,10 @@ class App:
         submit_timeout: float | None = None,
         publish_retry_policy: PublishPolicy | None = None,
     ) -> None:
-        if lease is not None and lease < 1:
-            raise ConfigError(f"lease {lease} s is too short; use 1 s or more, 15 s by default")
-        if submit_timeout is not None and submit_timeout <= 0:
-            raise ConfigError(f"submit_timeout {submit_timeout} s is too short; use more than 0 s, 5 s by default")
+        if lease is not None and not 1 <= lease <= 86400:
+            raise ConfigError(f"lease {lease} s is out of range; use 1 s to a day, 15 s by default")
+        if submit_timeout is not None and not 0 < submit_timeout <= 86400:
+            raise ConfigError(f"submit_timeout {submit_timeout} s is out of range; use more than 0 s, 5 s by default")
         check_keep(keep)
         self.name = name
         self.version = version

@@ -63,8 +63,12 @@ class Webhook(str):
     """A URL to post to. All of it but the host is a secret."""
 
 
+#: The least and the most that some durations may be, in seconds: clocks and brokers can't wait for everything.
+SPANS = {"lease.length": (1.0, 86400.0), "submit_timeout": (0.001, 86400.0)}
+
+
 class Lease(msgspec.Struct, frozen=True):
-    """length: seconds of silence after which a worker is taken for dead and its jobs go to others; 1 s or more."""
+    """length: seconds of silence after which a worker is taken for dead and its jobs go to others; 1 s to a day."""
 
     length: Seconds = Seconds(15)
 
@@ -408,8 +412,10 @@ def _understood(one: Given) -> object:
         parse_mail_url(str(value))
     if one.key == "alerts.sender" and not re.match(ADDRESS, str(value)):
         raise ConfigError(f"{one.key} in {one.origin} is {value!r}, no address", fix="Write kq@example.org.")
-    if one.key == "lease.length" and value < 1:
-        raise ConfigError(f"{one.key} in {one.origin} is {shown(value)}, which is too short", fix="Write 1s or more.")
+    if one.key in SPANS and not SPANS[one.key][0] <= value <= SPANS[one.key][1]:
+        least, most = SPANS[one.key]
+        what = f"{one.key} in {one.origin} is {shown(value)}, which is too {'short' if value < least else 'long'}"
+        raise ConfigError(what, fix=f"Write {format_duration(least)} to {format_duration(most)}.")
     return value
 
 

@@ -42,8 +42,10 @@ def test_an_option_that_a_job_type_has_not_got_is_named_with_the_nearest(decorat
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"lease": 0.5}, "lease 0.5 s is too short"),
-        ({"submit_timeout": 0}, "submit_timeout 0 s is too short"),
+        ({"lease": 0.5}, "lease 0.5 s is out of range"),
+        ({"lease": 1e9}, "out of range; use 1 s to a day"),
+        ({"submit_timeout": 0}, "submit_timeout 0 s is out of range"),
+        ({"submit_timeout": 1e12}, "out of range; use more than 0 s"),
         ({"keep": -1}, "keep -1 s is less than nothing"),
         ({"max_lost": 0}, "max_lost 0 is out of range"),
         ({"queue": "mail.buried"}, "is not free"),
