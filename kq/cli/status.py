@@ -49,7 +49,9 @@ def show(shot: Snapshot) -> None:
         return
     click.echo(printable(_head(shot)))
     click.echo(_totals(shot))
-    _section(["QUEUE", *_QUEUE.split(), "STATE"], [_queue_row(row) for row in shot.queues], _QUEUE)
+    _section(
+        ["QUEUE", *_QUEUE.split(), "STATE"], [_queue_row(row, unknown=bool(shot.broker)) for row in shot.queues], _QUEUE
+    )
     _section(["WORKER", "STATE", *_WORKER.split(), "QUEUES", "RUNS"], list(map(_worker_row, shot.workers)), _WORKER)
     rows = [_failure_row(row, shot.at) for row in shot.failures[:FAILURES]]
     _section(["FAILURE", "QUEUE", *_FAILURE.split(), "LATEST"], rows, _FAILURE)
@@ -85,12 +87,15 @@ def _head(shot: Snapshot) -> str:
 
 def _totals(shot: Snapshot) -> str:
     all = shot.totals
+    ready, delayed, buried = (
+        NOTHING if shot.broker else f"{number:,}" for number in (all.ready, all.delayed, all.buried)
+    )
     return "  ".join(
         [
-            f"ready {all.ready:,}",
+            f"ready {ready}",
             f"running {all.running}/{all.slots}",
-            f"delayed {all.delayed:,}",
-            f"buried {all.buried:,}",
+            f"delayed {delayed}",
+            f"buried {buried}",
             f"workers {all.workers}/{all.known}",
             f"in {rate(all.came)}/s",
             f"out {rate(all.ended)}/s",
@@ -101,8 +106,9 @@ def _totals(shot: Snapshot) -> str:
     )
 
 
-def _queue_row(row: QueueRow) -> list[str]:
-    counts = [row.ready, row.delayed, row.retrying, row.running, row.buried]
+def _queue_row(row: QueueRow, *, unknown: bool) -> list[str]:
+    """unknown: the broker did not say what is in it."""
+    counts = [None] * 5 if unknown else [row.ready, row.delayed, row.retrying, row.running, row.buried]
     rates = [row.came, row.ended, row.failed]
     return [
         row.name,
@@ -110,7 +116,7 @@ def _queue_row(row: QueueRow) -> list[str]:
         *map(rate, rates),
         *map(span, (row.oldest, row.wait_p95, row.drain)),
         str(row.workers),
-        _state(row),
+        "unknown" if unknown else _state(row),
     ]
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 
+import click
 import jsonschema
 import pytest
 
 from kq import App, Control, snapshot
+from kq.cli.frame import Flags
+from kq.cli.status import show
 from kq.clock import new_id
 from kq.job import Job, Settings
+from kq.snapshot import QueueRow, Snapshot
 from tests.cli.conftest import ROOT, Place
 from tests.cli.test_schema import fits
+from tests.servers import free_port
 
 FORM = json.loads((ROOT / "docs" / "schema" / f"snapshot-{snapshot.SCHEMA}.json").read_text())
 
@@ -67,6 +72,21 @@ def test_a_broker_that_is_not_there_ends_with_69(place: Place) -> None:
     said = place.kq("status", "--url", "redis://127.0.0.1:1/0")
     assert said.code == 69
     assert "KQ3" in said.err
+
+
+def test_what_is_in_queues_is_not_known_while_the_broker_is_away(shop: Place) -> None:
+    shop.write("kq.yaml", f"url: amqp://127.0.0.1:{free_port()}//\nstate: sqlite:///{shop.folder}/kq.db\n")
+    said = shop.here("status")
+    assert said.code == 69
+    assert "ready -  running 0/0  delayed -  buried -" in said.out
+
+
+def test_a_queue_is_unknown_while_the_broker_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(click.Command("status"), obj=Flags()):
+        show(Snapshot(at=0.0, broker="it is away", queues=(QueueRow(name="mail"),)))
+    (queue,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("mail "))
+    assert queue[1:6] == ["-"] * 5
+    assert queue[-1] == "unknown"
 
 
 def test_watching_is_a_line_of_json_for_each_look(shop: Place) -> None:
