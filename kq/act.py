@@ -2,7 +2,7 @@
 
 An act on a job is two changes, in two places: its message at the broker, and what is recorded of it here. So what is
 meant is written down first and struck out last, and whoever finds it later can tell how far it came: the message is
-where it was, or it is not (docs/decisions/0022-what-is-meant-is-written-down-first.md).
+where it was, or it is not (docs/decisions/0023-what-is-meant-is-written-down-first.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 First what is meant is written down, with the audit's line. Then comes one swap at the broker, which is refused when the
 message is not what it was (docs/decisions/0007-a-message-is-swapped-for-another.md). Then what is recorded of the job
 changes, and what was meant is struck out. Who dies between two of these leaves the message where it was or not, and the
-next one sees which (docs/decisions/0022-what-is-meant-is-written-down-first.md).
+next one sees which (docs/decisions/0023-what-is-meant-is-written-down-first.md).
 """
 
 from __future__ import annotations
