@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
+import msgspec
 import psutil
 import pytest
 
 from tests.proxy import Proxy
-from tests.servers import LOG_THREAD, Missing, RabbitServer, RedisServer, Server
+from tests.servers import LOG_THREAD, Missing, RabbitNode, RabbitServer, RedisServer, Server
 
 pytest.register_assert_rewrite("kq.conformance", "kq_transports.conformance")
 
@@ -77,34 +78,41 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def rabbit_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a RabbitMQ that the whole run shares, all xdist workers included.
+def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
+    """A RabbitMQ that the whole run shares, all xdist workers included.
 
-    Use queues of your own (`prefix`) and delete them; never stop it: put a Proxy before it, or
-    make another one with RabbitServer(), which takes 4 seconds.
+    Use a virtual host of your own; never stop it: put a Proxy before it, or make another one with RabbitServer(),
+    which takes 4 seconds.
     """
     here = tmp_path_factory.getbasetemp()
     shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
-    url, users = shared / "rabbit.url", shared / "rabbit.users"
+    node, users = shared / "rabbit.json", shared / "rabbit.users"
     with locked(shared / "rabbit.start", fcntl.LOCK_EX):
-        server = None if url.exists() else available(RabbitServer)
+        server = None if node.exists() else available(RabbitServer)
         if server is not None:
             server.start()
-            url.write_text(server.url)
+            node.write_bytes(msgspec.json.encode(server.node))
         using = locked(users, fcntl.LOCK_SH)
         using.__enter__()
     try:
         if server is None:
-            yield url.read_text()
+            yield msgspec.json.decode(node.read_bytes(), type=RabbitNode)
         else:
             with lasting(server):
-                yield server.url
+                yield server.node
     finally:
         using.__exit__(None, None, None)
         if server is not None:
-            url.unlink()
+            node.unlink()
             with locked(users, fcntl.LOCK_EX):  # the other workers have let go
                 server.close()
+
+
+@pytest.fixture
+def rabbit_url(rabbit_node: RabbitNode) -> Iterator[str]:
+    """The URL of a RabbitMQ in which nothing else is than what the test makes."""
+    with rabbit_node.virtual_host(f"t{uuid.uuid4().hex[:8]}") as url:
+        yield url
 
 
 @pytest.fixture

@@ -203,8 +203,11 @@ class Repair(Steps):
         audit.log.info("%s", act)
 
     def _purge(self, place: str, state: Literal["ready", "delayed"], act: Act) -> int:
-        """End what waits there now; what comes meanwhile must not keep us for ever."""
-        left: int = getattr(self._inspector.count(place), state)
+        """End what waits there now; what comes meanwhile must not keep us for ever.
+
+        So much is looked at though it is not counted: a broker under load may not know yet, or not tell, what it has.
+        """
+        left = max(PURGED, getattr(self._inspector.count(place), state))
         ended = refused = 0
         while left > 0 and (batch := self._inspector.browse(place, state, min(left, PURGED), refused)):
             stands, now = self._stands([info_of(seen).id for seen in batch]), self._app.store.now()

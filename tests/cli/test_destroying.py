@@ -46,7 +46,7 @@ def test_a_human_is_asked(shop: Place) -> None:
 
 
 def test_what_is_buried_is_purged_apart(shop: Place) -> None:
-    assert shop.here("queues", "purge", "mail", "--buried", "-y").out == "purged mail: 1 jobs\n"
+    assert shop.here("queues", "purge", "mail", "--buried", "-y").out == "purged mail: 1 job\n"
     assert counts(shop) == (2, 0)
     assert shop.here("queues", "purge", "mail", "--buried").out == "purged mail: 0 jobs\n"
 

@@ -19,7 +19,7 @@ from kq.control import Health, Heartbeat, WorkerInfo
 from kq.url import parse
 from tests.cli.conftest import Place, Said, worker
 from tests.conftest import available
-from tests.servers import RedisServer
+from tests.servers import RabbitNode, RedisServer
 
 JOBS = """
 import kq
@@ -183,9 +183,9 @@ def test_a_database_that_is_not_there(shop: Place, server_of_mine: RedisServer) 
     assert (finding.level, finding.about) == ("fail", "broker")
 
 
-def test_a_virtual_host_that_is_not_there_and_a_user_that_is_not_let_in(shop: Place, rabbit_url: str) -> None:
+def test_a_virtual_host_that_is_not_there_and_a_user_that_is_not_let_in(shop: Place, rabbit_node: RabbitNode) -> None:
     place = {"XDG_STATE_HOME": str(shop.folder / "state")}
-    base = rabbit_url.removesuffix("//")
+    base = rabbit_node.url.removesuffix("//")
     assert found(doctor(shop, KQ_URL=f"{base}/nowhere", **place), "vhost nowhere not found").level == "fail"
     finding = found(doctor(shop, KQ_URL=f"{base.replace('guest:guest', 'guest:wrong')}//", **place), "refuse")
     assert finding.level == "fail"

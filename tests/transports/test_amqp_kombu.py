@@ -16,10 +16,13 @@ from tests.proxy import Proxy
 class OnRabbit(KombuWorld):
     @pytest.fixture(autouse=True)
     def server(self, rabbit_url: str) -> None:
-        self.port = urlsplit(rabbit_url).port or 0
+        self.port, self.path = urlsplit(rabbit_url).port or 0, urlsplit(rabbit_url).path
 
     def url(self, where: Path) -> str:
-        return f"kq-amqp://guest:guest@127.0.0.1:{self.port}//"
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        return f"kq-amqp://guest:guest@127.0.0.1:{port}{self.path}"
 
 
 class TestAmqpTransport(OnRabbit, KombuSuite):
@@ -32,4 +35,4 @@ class TestAmqpOnABadNetwork(OnRabbit, WireSuite):
         return proxy_to(self.port)
 
     def through(self, wire: Proxy) -> Place:  # type: ignore[override]
-        return Place(f"kq-amqp://guest:guest@127.0.0.1:{wire.port}//", {})
+        return Place(self.url_at(wire.port), {})
