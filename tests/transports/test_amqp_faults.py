@@ -203,6 +203,7 @@ class TestDeliveries(OnOwnRabbit):
         holder = connect(heartbeat=HEARTBEAT)
         publish(holder, queue, *"abc")
         held = Inbox(holder, queue, prefetch=2).take(2)
+        server.remember()
         server.restart()
         with pytest.raises(LeaseLost):
             held[0].ack()
@@ -394,6 +395,7 @@ class TestDelays(OnOwnRabbit):
         for word in words:
             send(channel, queue, word, headers={"x-delay": random_.randrange(20, 2000)})
         channel.tx_commit()
+        server.remember()
         server.restart()
         consumer = connect()
         inbox, seen, until = Inbox(consumer, queue, prefetch=500), set[str](), time.monotonic() + RESTART
