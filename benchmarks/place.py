@@ -34,6 +34,8 @@ BULK = 500
 CONCURRENCY: dict[PoolKind, int] = {"process": 2, "thread": 10, "async": 10}
 #: Seconds that one step may take.
 WAIT = 120.0
+#: A server is at rest that takes less than this part of a core for so many seconds.
+IDLE, REST = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A broker for one run. jobs: how many make a row. backlog: how many wait in the rows about that."""
+    """A broker for one run. jobs: how many make a row. backlog: how many wait in the rows about that.
+
+    server: the process of its server, where it has one.
+    """
 
     name: str
     url: str
     folder: Path
     hand: Loop
+    server: int | None
     jobs: int
     backlog: int
 
@@ -92,6 +98,15 @@ class Place:
             finally:
                 child.send_signal(signal.SIGTERM)
 
+    def rest(self) -> None:
+        """Wait until the server is done with what it does later: Redis rewrites its log, RabbitMQ writes to disk."""
+        until = time.monotonic() + WAIT
+        busy = self.server is not None
+        while busy and time.monotonic() < until:
+            before = cpu(tree(psutil.Process(self.server)))
+            time.sleep(REST)
+            busy = cpu(tree(psutil.Process(self.server))) - before > IDLE * REST
+
     def marked(self, count: int) -> list[tuple[float, float]]:
         """What count jobs have marked since the last call, or will soon: some run beside the last one."""
         until = time.monotonic() + WAIT
@@ -112,26 +127,26 @@ def opened(name: str, jobs: int, backlog: int) -> Iterator[Place]:
         os.environ["XDG_STATE_HOME"] = where
         os.environ[MARKS] = str(folder / "marks")
         (folder / "marks").touch()
-        url, hand = _broker(name, folder, stack)
+        url, hand, server = _broker(name, folder, stack)
         app.close()
         app.configure(url=url)
         try:
-            yield Place(name, url, folder, hand, jobs, backlog)
+            yield Place(name, url, folder, hand, server, jobs, backlog)
         finally:
             app.close()
 
 
-def _broker(name: str, folder: Path, stack: contextlib.ExitStack) -> tuple[str, Loop]:
+def _broker(name: str, folder: Path, stack: contextlib.ExitStack) -> tuple[str, Loop, int | None]:
     match name:
         case "memory":
-            return f"memory://bench{time.time_ns()}", MemoryLoop()
+            return f"memory://bench{time.time_ns()}", MemoryLoop(), None
         case "sqlite":
-            return f"sqlite:///{folder}/kq.db", SQLiteLoop(folder / "hand.db")
+            return f"sqlite:///{folder}/kq.db", SQLiteLoop(folder / "hand.db"), None
         case "redis":
             redis = stack.enter_context(RedisServer())
-            return redis.url, RedisLoop(redis.url)
+            return redis.url, RedisLoop(redis.url), redis.pid
     rabbit = stack.enter_context(RabbitServer())
-    return rabbit.url, RabbitLoop(rabbit.url)
+    return rabbit.url, RabbitLoop(rabbit.url), rabbit.pid
 
 
 def fill(jobs: int, kind: kq.JobType[..., Any] = nothing) -> None:
