@@ -78,7 +78,7 @@ faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults
 	@scripts/servers.sh
 	@echo "the seed is $(SEED)"
 	@KQ_THOROUGH=1 KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_CUTS=100 \
-	  KQ_LEASES=100 KQ_HUGE=64 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
+	  KQ_LEASES=100 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md (25 minutes)
 	@scripts/servers.sh

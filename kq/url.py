@@ -67,7 +67,7 @@ _NEARLY = {
 }
 _DURATIONS = frozenset({"timeout", "lease"})
 #: Options that say something of a connection's jobs and nothing of the place.
-_OF_TRANSPORTS = frozenset({"timeout", "lease", "name"})
+_OF_TRANSPORTS = frozenset({"timeout", "lease", "name", "max_message_size"})
 
 _SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
 _IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNORECASE)

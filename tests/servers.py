@@ -225,7 +225,7 @@ class RabbitServer(Server):
         self._distribution, self._epmd_port = free_port(), free_port()
         self._epmd: subprocess.Popen[str] | None = None
         (self.folder / "plugins").write_text("[].")
-        settings = ["log.console = false", "disk_free_limit.absolute = 10MB", "max_message_size = 134217728"]
+        settings = ["log.console = false", "disk_free_limit.absolute = 10MB"]
         (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
 
     @property

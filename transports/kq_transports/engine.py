@@ -72,6 +72,16 @@ class Full(EngineError):
     """The broker refuses to store more (memory, disk, queue length). Nothing was stored."""
 
 
+class TooLarge(EngineError):
+    """A message has more bytes than its publisher may store (Options.max_message_size). Nothing was stored."""
+
+    def __init__(self, queue: str, size: int, limit: float) -> None:
+        super().__init__(
+            f"a message for {queue!r} has {size:,} bytes, more than the {limit:,} that max_message_size allows; "
+            "keep it elsewhere and send its name"
+        )
+
+
 class Declined(EngineError):
     """The rider of a publish refused it. Nothing was stored, and the rider has done nothing."""
 
@@ -211,6 +221,9 @@ class Counts(msgspec.Struct, frozen=True):
     held: int = 0
 
 
+#: Bytes that a message may have when it is published, unless a connection says otherwise: as in RabbitMQ from 4.0 on.
+MESSAGE_LIMIT = 16 * 1024 * 1024
+
 #: Of each priority of a queue, so many messages are looked at for the one that has been ready longest.
 DEPTH = 32
 
@@ -268,6 +281,7 @@ class Options(msgspec.Struct):
     timeout: seconds that one verb may take before Unreachable.
     look: the connection is for looking. It creates nothing (Absent where there is no broker yet) and goes on
         where nothing can be written, until the first verb that changes something.
+    max_message_size: bytes that a message may have when it is published, its headers included.
     extra: the transport's own options, such as synchronous="normal".
     """
 
@@ -276,6 +290,7 @@ class Options(msgspec.Struct):
     keep_alive: bool = False
     timeout: float = 5.0
     look: bool = False
+    max_message_size: int = MESSAGE_LIMIT
     extra: dict[str, object] = msgspec.field(default_factory=dict)
 
 
@@ -357,9 +372,17 @@ class Engine(ABC):
         """Store messages, all or none; stored (as durably as the broker does) on return.
 
         An id that its queue already has (ready, delayed or held) is skipped. Wakes waiting
-        consumers. Raises Full, or NotFound for a queue that was not declared: then nothing is stored.
+        consumers. Raises Full, TooLarge (see fit()), or NotFound for a queue that was not declared: then nothing
+        is stored.
         rider: done in the same step or, when it refuses (Declined), nothing is (traits.carries).
         """
+
+    def fit(self, messages: Iterable[Message]) -> None:
+        """For publish(): raise TooLarge when one of messages is. Here, so that it need not travel for that."""
+        limit = self.options.max_message_size
+        for message in messages:
+            if len(message.body) > limit:
+                raise TooLarge(message.queue, len(message.body), limit)
 
     @abstractmethod
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
@@ -380,7 +403,8 @@ class Engine(ABC):
         its message. With messages it is all or nothing: when any receipt is stale, no message is
         stored and no other delivery ends, so a settle that is repeated because its answer was
         lost does nothing twice. Without messages the receipts that are not stale are settled. An id
-        among messages may be that of a delivery that ends DONE here: it is then stored anew.
+        among messages may be that of a delivery that ends DONE here: it is then stored anew. How large they are is
+        not asked, for what is there must get away, with some words more about why.
         """
 
     @abstractmethod

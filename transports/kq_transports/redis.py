@@ -172,6 +172,7 @@ class RedisEngine(Engine):
     # The life of a message.
 
     def publish(self, messages: Sequence[Message], rider: Passenger | None = None) -> None:
+        self.fit(messages)
         if messages and rider is not None:
             self._answer(_carrying(rider.text), rider.argument, *_flat(messages))
         elif messages:

@@ -20,6 +20,7 @@ from kombu.transport import base
 from kq_transports.channel import Channel
 from kq_transports.connection import Connection
 from kq_transports.engine import (
+    MESSAGE_LIMIT,
     Engine,
     Full,
     LeaseLost,
@@ -27,6 +28,7 @@ from kq_transports.engine import (
     NotFound,
     Options,
     Stale,
+    TooLarge,
     Traits,
     Unreachable,
 )
@@ -48,8 +50,8 @@ class EngineTransport(base.Transport):
     """A Kombu transport on an engine. heartbeat=… is the length of the lease, in seconds; without one the
     engine keeps it alive by itself.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds), look; all others go to the
-    engine as Options.extra.
+    transport_options: name (of the connection, unique), lease and timeout (seconds), look, max_message_size (bytes);
+    all others go to the engine as Options.extra.
     """
 
     traits: ClassVar[Traits]
@@ -60,7 +62,7 @@ class EngineTransport(base.Transport):
 
     connection_errors: Any = (Unreachable, LeaseLost, KombuConnectionError, exceptions.ConnectionError)
     recoverable_connection_errors: Any = (Unreachable, LeaseLost, exceptions.RecoverableConnectionError)
-    channel_errors: Any = (NotFound, Mismatch, Full, Stale, ChannelError, exceptions.ChannelError)
+    channel_errors: Any = (NotFound, Mismatch, Full, TooLarge, Stale, ChannelError, exceptions.ChannelError)
     recoverable_channel_errors: Any = ()
 
     implements = base.Transport.implements.extend(
@@ -97,6 +99,7 @@ class EngineTransport(base.Transport):
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
             look=bool(given.pop("look", False)),
+            max_message_size=int(given.pop("max_message_size", MESSAGE_LIMIT)),
             extra=given,
         )
 

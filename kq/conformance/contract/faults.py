@@ -33,7 +33,8 @@ nobody.""",
     "F7": "hung: A job past its limit is interrupted, then killed with all that it started, and disturbs nobody.",
     "F8": "long job: A job of many leases starts once, on RabbitMQ also beyond its consumer timeout.",
     "F9": """malformed: What can't be read is kept whole among the buried, with the reason, and stops neither worker
-nor queue. A body beyond the limit is handed over whole by the broker, and passes through the worker's memory.""",
+nor queue. A body beyond 16 MiB is refused where it is published; one beyond kq's own limit of 1 MiB is handed over
+whole by the broker, and passes through the worker's memory.""",
     "F10": """signals: TERM, twice, to the whole group: what runs ends or is handed back, the next worker has it within
 a second, and no process stays.""",
     "F11": """no room: The disk, Redis' memory or RabbitMQ is full for longer than a lease. Submits say so in time;

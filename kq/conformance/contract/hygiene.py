@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import zlib
 from collections.abc import Mapping
@@ -28,8 +27,8 @@ from kq.record import GROUPS, HISTORY, SEAT, job_key, late_key, place_key, start
 from kq.state.store import Write
 
 MIB = 1024 * 1024
-#: A body far beyond the limit; 64 MiB with `make faults`.
-HUGE = int(os.environ.get("KQ_HUGE") or 8) * MIB
+#: A body that no transport takes, and one far beyond kq's limit that each does.
+HUGE, LARGE = 64 * MIB, 15 * MIB
 JSON = "application/json"
 GOOD: Mapping[str, Any] = {"kq": 1, "id": "g", "type": "note", "submitted": 1.0}
 BODY = b'{"args": [], "kwargs": {}}'
@@ -122,6 +121,24 @@ class Hygiene(ContractWorld):
 
     @keeps("C19")
     @survives("F9")
+    def test_a_body_that_is_huge_is_refused_where_it_is_published(
+        self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
+    ) -> None:
+        crew.worker()
+        jobs.add.submit(1, 2).result(10)
+        body, took = b"x" * HUGE, []
+        for _ in range(5):
+            began = time.monotonic()
+            with pytest.raises(Exception, match="max_message_size"):
+                put(app, queue, "huge", {**GOOD, "id": "huge"}, body, JSON)
+            took.append(elapsed(began))
+            assert jobs.add.submit(1, 2).result(10) == 3
+        assert inspector.count(queue + BURIED).ready == 0
+        measured(f"{HUGE // MIB} MiB: refused after {ms(min(took))}")
+        assert min(took) < 0.2
+
+    @keeps("C19")
+    @survives("F9")
     def test_a_body_of_many_megabytes_is_buried_for_its_size(
         self, app: App, inspector: Inspector, queue: str, jobs: Jobs, crew: Crew, measured: Figures
     ) -> None:
@@ -129,12 +146,12 @@ class Hygiene(ContractWorld):
         worker = crew.program()
         jobs.add.submit(1, 2).result(10)
         before = peak(worker.supervisor)
-        put(app, queue, "huge", {**GOOD, "id": "huge"}, b"x" * HUGE, JSON)
+        put(app, queue, "large", {**GOOD, "id": "large"}, b"x" * LARGE, JSON)
         began = time.monotonic()
         assert jobs.add.submit(1, 2).result(10) == 3
         eventually(lambda: inspector.count(queue + BURIED).ready == 1, "it is buried")
         took, grown = elapsed(began), peak(worker.supervisor) - before
-        measured(f"{HUGE // MIB} MiB: the next job was done after {ms(took)}, {grown / MIB:+.0f} MiB in the worker")
+        measured(f"{LARGE // MIB} MiB: the next job was done after {ms(took)}, {grown / MIB:+.0f} MiB in the worker")
         assert worker.process.poll() is None
         assert took < 5
 

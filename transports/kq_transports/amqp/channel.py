@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
 from kq_transports.connection import QueueMissing
 from kq_transports.conversation import Conversation, ignore
-from kq_transports.engine import Arguments, EngineError, Unreachable, given_id
+from kq_transports.engine import Arguments, EngineError, TooLarge, Unreachable, given_id
 from kq_transports.envelope import Outgoing
 
 if TYPE_CHECKING:
@@ -167,26 +168,30 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         if self._transaction is not None:
             self._transaction.letters.append(letter)
         else:
-            self.store([letter])
+            self.store([letter], self.link.options.max_message_size)
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """What Kombu's Producer.batch() publishes through."""
         return PublishBatch(self, max_size)
 
-    def store(self, letters: Sequence[Letter]) -> None:
-        """Publish letters and wait until the broker has them; when this raises, some of them may be stored."""
+    def store(self, letters: Sequence[Letter], limit: float) -> None:
+        """Publish letters and wait until the broker has them; when this raises, some of them may be stored.
+
+        Raises TooLarge when the body of one has more than limit bytes: then none is.
+        """
         begin = time.monotonic()
-        returned = self._publish(letters, begin)
+        returned = self._publish(letters, begin, limit)
         delayed = [letter for letter in returned if delay_of(letter.message)]
         if delayed:
             # Somebody took their ladder away, or the queue, which is found out now.
             for letter in delayed:
                 self.link.delays.forget(letter.key)
-            returned = [letter for letter in returned if letter not in delayed] + self._publish(delayed, begin)
+            again = self._publish(delayed, begin, limit)
+            returned = [letter for letter in returned if letter not in delayed] + again
         for letter in returned:
             self._return(letter)
 
-    def _publish(self, letters: Sequence[Letter], begin: float) -> list[Letter]:
+    def _publish(self, letters: Sequence[Letter], begin: float, limit: float) -> list[Letter]:
         """Store letters; returns those that no queue wanted."""
         link = self._checked
         try:
@@ -194,6 +199,9 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         except Unreachable as error:
             error.sent = False  # it was the way of a delayed message that could not be made
             raise
+        for letter, each in zip(letters, sent, strict=True):
+            if len(each.body) > limit:
+                raise TooLarge(letter.key, len(each.body), limit)
         returned = link.publish(sent, begin + link.options.timeout)
         if not returned:
             return []
@@ -398,7 +406,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         """
         transaction = self._gathered()
         if transaction.letters:
-            self.store(transaction.letters)
+            # What was delivered must get away, however large it is; see Engine.settle().
+            self.store(transaction.letters, math.inf if transaction.ends else self.link.options.max_message_size)
         self._settle(list(transaction.ends.items()))
         self._checked.flush()
 

@@ -56,7 +56,7 @@ class PublishBatch:
     def flush(self) -> None:
         """Store what was gathered; after a failure some of it may be stored, and may be stored again."""
         if self._letters:
-            self.channel.store(self._letters)
+            self.channel.store(self._letters, self.channel.link.options.max_message_size)
         self._letters.clear()
 
     def discard(self) -> None:

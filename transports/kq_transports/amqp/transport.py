@@ -15,6 +15,7 @@ from kq_transports.amqp.line import Address
 from kq_transports.amqp.management import Management
 from kq_transports.amqp.seat import LOOK
 from kq_transports.engine import (
+    MESSAGE_LIMIT,
     EngineError,
     Full,
     LeaseLost,
@@ -22,6 +23,7 @@ from kq_transports.engine import (
     NotFound,
     Options,
     Stale,
+    TooLarge,
     Traits,
     Unreachable,
 )
@@ -36,8 +38,8 @@ QUEUE_TYPES = ("classic", "quorum")
 class Transport(pyamqp.Transport):
     """RabbitMQ by py-amqp. heartbeat=… is the length of the lease, in seconds; without one a thread keeps it alive.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds), look, queue_type (classic
-    or quorum).
+    transport_options: name (of the connection, unique), lease and timeout (seconds), look, max_message_size (bytes
+    of a body; the server has a limit of its own), queue_type (classic or quorum).
     """
 
     traits: ClassVar[Traits] = TRAITS
@@ -45,7 +47,7 @@ class Transport(pyamqp.Transport):
     client: Any
     connection_errors: Any = (Unreachable, LeaseLost, KombuConnectionError, exceptions.ConnectionError)
     recoverable_connection_errors: Any = (Unreachable, LeaseLost, exceptions.RecoverableConnectionError)
-    channel_errors: Any = (NotFound, Mismatch, Full, Stale, ChannelError, exceptions.ChannelError)
+    channel_errors: Any = (NotFound, Mismatch, Full, TooLarge, Stale, ChannelError, exceptions.ChannelError)
     recoverable_channel_errors: Any = ()
 
     implements = pyamqp.Transport.implements.extend(
@@ -79,6 +81,7 @@ class Transport(pyamqp.Transport):
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
             look=bool(given.pop("look", False)),
+            max_message_size=int(given.pop("max_message_size", MESSAGE_LIMIT)),
         )
         queue_type = given.pop("queue_type", QUEUE_TYPES[0])
         if queue_type not in QUEUE_TYPES:

@@ -109,6 +109,7 @@ class MemoryEngine(Engine):
 
     def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
         """rider: called under the broker's lock; returns whether it agrees, and has done what it does."""
+        self.fit(messages)
         with self._broker.lock:
             self._broker.reap()
             self._broker.check(messages)

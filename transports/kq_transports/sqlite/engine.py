@@ -145,6 +145,7 @@ class SqliteEngine(Engine):
 
     def publish(self, messages: Sequence[Message], rider: Rider | None = None) -> None:
         """rider: called in the transaction with the Database and its connection; returns whether it agrees."""
+        self.fit(messages)
         if messages:
             with self._work() as work:
                 if rider is not None and not rider(self._database, work.connection):

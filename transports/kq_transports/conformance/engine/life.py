@@ -17,7 +17,7 @@ from kq_transports.conformance.engine.world import (
     requires,
     take,
 )
-from kq_transports.engine import Action, Counts, Delivery, Engine, Full, Message, NotFound, Verdict, Want
+from kq_transports.engine import Action, Counts, Delivery, Engine, Full, Message, NotFound, TooLarge, Verdict, Want
 
 
 class Order(EngineWorld):
@@ -296,6 +296,20 @@ class Publish(EngineWorld):
         with pytest.raises(Full, match="small"):
             engine.publish([message("x"), message("b", queue="small"), message("c", queue="small")])
         assert (engine.count("small"), engine.count(QUEUE)) == (Counts(ready=1), Counts())
+
+    def test_one_message_that_is_too_large_stores_nothing_of_the_whole(self, engine: Engine) -> None:
+        engine.options.max_message_size = 1000
+        with pytest.raises(TooLarge, match=r"'jobs' has 1,001 bytes, more than the 1,000"):
+            engine.publish([message("a"), Message("b", QUEUE, bytes(1001))])
+        assert engine.count(QUEUE) == Counts()
+        engine.publish([Message("b", QUEUE, bytes(1000))])
+        assert ids(take(engine)) == "b"
+
+    def test_what_was_delivered_gets_away_however_large_it_is(self, engine: Engine) -> None:
+        engine.options.max_message_size = 1000
+        engine.publish([Message("a", QUEUE, bytes(1000))])
+        assert engine.settle(done(take(engine)), [Message("a", QUEUE, bytes(1001))]) == []
+        assert [len(delivery.body) for delivery in take(engine)] == [1001]
 
     def test_a_full_queue_has_room_again_when_a_message_is_done(self, engine: Engine) -> None:
         engine.declare("small", {"x-max-length": 1})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import kombu
 import pytest
@@ -165,6 +167,24 @@ class Declaring(KombuWorld):
             publish(connection, queue, "c")
         assert bodies(Inbox(connection, queue).rest()) == "a b"
 
+    @pytest.mark.parametrize("how", ["alone", "in a batch", "in a transaction"])
+    def test_a_message_that_is_too_large_is_an_error_for_its_publisher(
+        self, connect: Connect, queue: str, how: str
+    ) -> None:
+        connection = connect(max_message_size=1000)
+        channel = connection.channel()
+        send_all: Callable[[], None] = {
+            "alone": lambda: send(channel, queue, "x" * 1000, message_id="large"),
+            "in a batch": lambda: batched(channel, queue, "a", "x" * 1000),
+            "in a transaction": lambda: together(channel, queue, "a", "x" * 1000),
+        }[how]
+        with pytest.raises(connection.channel_errors, match="max_message_size"):
+            send_all()
+        publish(connection, queue, "b")
+        inbox = Inbox(connection, queue)
+        assert bodies(inbox.take()) == "b"
+        assert inbox.rest() == []
+
     def test_purge_empties_a_queue(self, connection: kombu.Connection, queue: str) -> None:
         publish(connection, queue, *"abc")
         with connection.channel() as channel:
@@ -263,3 +283,19 @@ class SingleActive(KombuWorld):
             worker = connect()
             assert bodies(Inbox(worker, single, single=True).take(within=PROMPT)) == "a"
             worker.close()
+
+
+def batched(channel: Any, queue: str, *words: str) -> None:
+    """Publish words to queue in one batch."""
+    producer = kombu.Producer(channel, serializer="json", auto_declare=False)
+    with producer.batch(max_size=len(words)):
+        for word in words:
+            producer.publish(word, routing_key=queue)
+
+
+def together(channel: Any, queue: str, *words: str) -> None:
+    """Publish words to queue in one transaction."""
+    channel.tx_select()
+    for word in words:
+        send(channel, queue, word, message_id=word[:9])
+    channel.tx_commit()
