@@ -55,6 +55,7 @@ ROWS = [
     Row("rate-async", "drain, async pool, jobs/s", PLAIN, "{:,.0f}"),
     Row("drain-async-plain", "drain, async pool, plain functions, CPU µs a job", base="hand-drain"),
     Row("results", "results stored and fetched, added CPU µs a job", aims=on(10, 25, 25, 40)),
+    Row("hand-stored", "by hand: a message stored and known to be, p50 ms", MS, "{:.2f}"),
     Row("start-p50", "start at an idle worker, process pool, p50 ms", MS, "{:.2f}", aims=on(0.6, 1.2, 1.2, 2)),
     Row("start-p99", "start at an idle worker, process pool, p99 ms", MS, "{:.2f}", aims=on(2, 4, 3.5, 5)),
     Row("result-p50", "submit to result, p50 ms", MS, "{:.2f}", aims=on(1, 2, 2, 3)),
