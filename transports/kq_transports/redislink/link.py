@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
-from redis.connection import Connection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -28,9 +26,8 @@ from redis.exceptions import TimeoutError as TooLate
 from kq_transports.engine import EngineError, Full, Unreachable
 from kq_transports.redislink.place import Place
 from kq_transports.redislink.script import Script
-
-#: What the server answers: int, bytes, None, or a list of these.
-Reply: TypeAlias = Any
+from kq_transports.redislink.wire import Reply, Wire
+from kq_transports.redislink.words import as_command, spelled
 
 
 class Refused(Exception):
@@ -51,7 +48,7 @@ class Link:
         self.place = place
         self.opened = 0
         self._timeout = timeout
-        self._connection: Connection | None = None
+        self._wire: Wire | None = None
 
     def run(self, script: Script, *arguments: str | bytes | int) -> Reply:
         """What script returns; the whole of it is one transaction.
@@ -62,15 +59,15 @@ class Link:
 
     def ask(self, *command: str | bytes | int) -> Reply:
         """What the server answers to one plain command that changes nothing; raises as run()."""
-        return self._surely(lambda: self._exchange(self._open(), packed(*command)), True)
+        return self._surely(lambda: self._exchange(self._open(), as_command(len(command), spelled(*command))), True)
 
     def listen(self, timeout: float) -> bool:
         """Whether something comes within timeout seconds from a server that was told to send by itself."""
-        connection = self._open()
+        wire = self._open()
         try:
-            heard = bool(connection.can_read(max(0.0, timeout)))
+            heard = wire.hears(max(0.0, timeout))
             if heard:
-                connection.read_response()
+                wire.read()
         except (Broken, TooLate, ResponseError, InvalidResponse, OSError) as error:
             self.close()
             raise explained(error, self.place, sent=True) from error
@@ -82,9 +79,9 @@ class Link:
 
     def close(self) -> None:
         """Let go of the socket; the next call opens another one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.connection.disconnect()
 
     def _surely(self, attempt: Callable[[], Reply], repeatable: bool) -> Reply:
         """What attempt returns, made again when the socket turns out to be dead.
@@ -93,12 +90,12 @@ class Link:
         """
         if not repeatable:
             self._drop_if_dead()
-        fresh = self._connection is None
+        fresh = self._wire is None
         try:
             return attempt()
         except Unreachable as error:
             # After a wait for an answer the time is used up.
-            if fresh or isinstance(error.__cause__, TooLate) or (error.sent and not repeatable):
+            if fresh or isinstance(error.__cause__, SILENT) or (error.sent and not repeatable):
                 raise
             sent = error.sent
         try:
@@ -109,34 +106,33 @@ class Link:
 
     def _drop_if_dead(self) -> None:
         try:
-            if self._connection is not None:
-                self._connection.can_read()
+            if self._wire is not None:
+                self._wire.connection.can_read()
         except (Broken, OSError):
             self.close()
 
     def _attempt(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Reply:
-        connection = self._open()
+        wire, count, rest = self._open(), 4 + len(arguments), spelled(self.opened, *arguments)
         try:
-            return self._exchange(connection, packed("EVALSHA", script.sha, 0, self.opened, *arguments))
+            return self._exchange(wire, as_command(count, script.call + rest))
         except NoScriptError:
             # A server that was restarted, or a SCRIPT FLUSH: nothing has run. This also makes it known.
-            return self._exchange(connection, packed("EVAL", script.text, 0, self.opened, *arguments))
+            return self._exchange(wire, as_command(count, spelled("EVAL", script.text, 0) + rest))
 
-    def _open(self) -> Connection:
-        if self._connection is None:
+    def _open(self) -> Wire:
+        if self._wire is None:
             connection = self.place.connection(self._timeout)
             try:
                 connection.connect()
             except (Broken, TooLate, ResponseError, OSError) as error:
                 raise explained(error, self.place, sent=False) from error
-            self._connection = connection
+            self._wire = Wire(connection, self._timeout)
             self.opened += 1
-        return self._connection
+        return self._wire
 
-    def _exchange(self, connection: Connection, command: bytes) -> Reply:
+    def _exchange(self, wire: Wire, command: bytes) -> Reply:
         try:
-            connection.send_packed_command([command], check_health=False)
-            return connection.read_response()
+            return wire.ask(command)
         except NoScriptError:
             raise
         except ResponseError as error:
@@ -147,15 +143,6 @@ class Link:
         except BaseException:
             self.close()  # an answer that nobody read would be taken for that of the next call
             raise
-
-
-def packed(*words: str | bytes | int) -> bytes:
-    """A command as it is sent (RESP). redis-py's own takes three times the CPU, and the most of a submit in bulk."""
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        text = word if isinstance(word, bytes) else str(word).encode()
-        parts += b"$%d\r\n" % len(text), text, b"\r\n"
-    return b"".join(parts)
 
 
 def explained(error: Exception, place: Place, *, sent: bool) -> EngineError | Refused:
@@ -196,6 +183,9 @@ def _code(error: Exception) -> str:
     return "CLUSTER" if re.search(r"\b(cluster|slot)\b", str(error)) else ""
 
 
+#: The time for an answer is over.
+SILENT = (TooLate, TimeoutError, BlockingIOError)
+
 # From the special to the general: to redis-py a wrong password is a broken connection.
 _CODES = {
     AuthenticationError: "NOAUTH",
@@ -204,7 +194,7 @@ _CODES = {
     ClusterError: "CLUSTER",
     MovedError: "CLUSTER",
     OutOfMemoryError: "OOM",
-    TooLate: "SILENT",
+    **dict.fromkeys(SILENT, "SILENT"),
     Broken: "BROKEN",
     InvalidResponse: "BROKEN",
     OSError: "BROKEN",
