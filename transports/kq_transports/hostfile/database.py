@@ -6,8 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from kq_transports.engine import EngineError, Unreachable
@@ -39,6 +38,7 @@ class Database:
 
     def __init__(self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full") -> None:
         self.path = _usable(path)
+        self._name = str(self.path)
         self._timeout = timeout
         if synchronous not in ("full", "normal"):
             raise EngineError(f"synchronous must be full or normal, not {synchronous!r}")
@@ -64,24 +64,30 @@ class Database:
             self._lock.close()
             raise
 
-    @contextmanager
-    def turn(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def turn(self, *, durable: bool = True) -> Turn:
         """A write transaction: committed at the end, undone when the body raises.
 
         durable: False for what may be forgotten at a power failure; it saves the wait for the disk.
         """
+        return Turn(self, durable)
+
+    def begin(self, durable: bool) -> sqlite3.Connection:
+        """Wait for this connection's turn and begin a write transaction, which end() ends."""
         self._take_turn(self._durable if durable else "NORMAL")
+        return self._connection
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit what begin() began or, after an error, undo it and raise what that means, where it is SQLite's."""
         try:
-            yield self._connection
-            self._commit()
-        except BaseException as error:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, self.path) from error
-            raise
+            if error is None:
+                self._commit()
         finally:
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
             self._leave()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, self.path) from error
 
     def read(self, statement: str, values: Values = ()) -> list[Row]:
         """The rows that statement selects, as of one moment."""
@@ -131,7 +137,7 @@ class Database:
         return self.path.with_name(self.path.name + suffix)
 
     def _connect(self, schema: Schema) -> None:
-        self._file = _identity(self.path)
+        self._file = _identity(self._name)
         if not self._lock.acquire(self._timeout):
             raise locked(self.path)
         try:
@@ -197,7 +203,7 @@ class Database:
             self._mutex.release()
             raise
         try:
-            if _identity(self.path) != self._file:
+            if _identity(self._name) != self._file:
                 raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
             self._begin(synchronous, time.monotonic() - start)
         except BaseException as error:
@@ -212,7 +218,7 @@ class Database:
             raise EngineError(f"the connection to {self.path} belongs to the parent process; open one after the fork")
         if self._closed:
             raise EngineError(f"the connection to {self.path} was closed")
-        if not self._mutex.acquire(timeout=self._timeout):
+        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(timeout=self._timeout):
             raise locked(self.path)
 
     def _leave(self) -> None:
@@ -241,6 +247,20 @@ class Database:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise explain(error, self.path, committing=True) from error
+
+
+class Turn:
+    """A write transaction of database, for the length of a block."""
+
+    def __init__(self, database: Database, durable: bool) -> None:
+        self._database = database
+        self._durable = durable
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._database.begin(self._durable)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._database.end(error)
 
 
 def _usable(name: str) -> Path:
@@ -273,7 +293,7 @@ def _create(path: Path) -> None:
             raise EngineError(f"cannot create {path}: {error.strerror}") from error
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int]:
     """What tells this file from another of the same name; (0, 0) when there is none."""
     try:
         status = os.stat(path)

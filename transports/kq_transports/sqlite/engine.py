@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 from kq_transports.engine import (
     Arguments,
@@ -41,7 +41,7 @@ from kq_transports.engine import (
 from kq_transports.hostfile import Bell, Database, Reader
 from kq_transports.sqlite import leases, look, moves, topology
 from kq_transports.sqlite.schema import SCHEMA
-from kq_transports.sqlite.work import Queue, Work, work_on
+from kq_transports.sqlite.work import Queue, Work
 
 # Transactions of this connection after which an idle moment is used to empty the log.
 _CHECKPOINT_AFTER = 100
@@ -276,9 +276,9 @@ class SqliteEngine(Engine):
 
     # Transactions.
 
-    def _work(self, *, durable: bool = True) -> AbstractContextManager[Work]:
+    def _work(self, *, durable: bool = True) -> Work:
         self._transactions += 1
-        return work_on(self._database, durable=durable)
+        return Work(self._database, durable=durable)
 
     @contextmanager
     def _own_work(self, *, durable: bool = True) -> Iterator[Work]:
@@ -377,7 +377,7 @@ class SqliteEngine(Engine):
         lease = self._lease
         if lease is None:
             return True
-        with work_on(self._database, durable=False) as work:
+        with Work(self._database, durable=False) as work:
             alive = leases.is_alive(work, lease)
             if alive:
                 leases.renew(work, lease, self.options.lease)

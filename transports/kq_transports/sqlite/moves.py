@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -12,6 +12,9 @@ from kq_transports.sqlite.work import EVERYBODY, Queue, Work
 
 #: A row that has just left kq_held: ticket, queue, rank, seq, count.
 _Held: TypeAlias = tuple[int, int, int, int, int]
+
+#: What comes to a queue: rows of kq_ready (queue, seq, rank), and of kq_delayed (the same, and due).
+_Arrivals: TypeAlias = tuple[Queue, list[tuple[int, int, int]], list[tuple[int, int, int, float]]]
 
 LOWEST = 9  # the rank of priority 0
 
@@ -46,31 +49,35 @@ _FIRST_DUE = "SELECT min(due) FROM kq_delayed WHERE queue = ?"
 
 def store(work: Work, messages: Iterable[Message]) -> None:
     """Store messages behind all others, except those whose id their queue has. NotFound, Full: undo all."""
-    ready: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    delayed: defaultdict[str, list[tuple[int, int, int, float]]] = defaultdict(list)
+    arrivals: dict[str, _Arrivals] = {}
     for message in messages:
-        queue, rank = work.known_queue(message.queue).number, LOWEST - message.priority
-        due = work.steady + message.delay
-        stored = work.execute(_STORE, (queue, message.id, rank, due, message.body))
+        arrived = arrivals.get(message.queue)
+        if arrived is None:
+            arrived = arrivals[message.queue] = work.known_queue(message.queue), [], []
+        queue, ready, delayed = arrived
+        rank, due = LOWEST - message.priority, work.steady + message.delay
+        stored = work.execute(_STORE, (queue.number, message.id, rank, due, message.body))
         if not stored.rowcount:
             continue
         seq = stored.lastrowid or 0
         if message.delay > 0:
-            delayed[message.queue].append((queue, seq, rank, due))
+            delayed.append((queue.number, seq, rank, due))
         else:
-            ready[message.queue].append((queue, seq, rank))
-    for name, rows in ready.items():
-        _make_ready(work, work.known_queue(name), rows)
-    for name, later in delayed.items():
-        _make_delayed(work, work.known_queue(name), later)
-    for name in {*ready, *delayed}:
-        _check_room(work, work.known_queue(name), name, len(ready[name]) + len(delayed[name]))
+            ready.append((queue.number, seq, rank))
+    for name, (queue, ready, delayed) in arrivals.items():
+        if ready:
+            _make_ready(work, queue, ready)
+        if delayed:
+            _make_delayed(work, queue, delayed)
+        if queue.length is not None:
+            _check_room(work, queue, name, len(ready) + len(delayed))
 
 
 def _make_ready(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int]]) -> None:
     work.executemany(_MAKE_READY, rows)
     work.count(queue.number, ready=len(rows))
-    work.call(queue.number, len(rows))
+    if queue.sleepers:
+        work.call(queue.number, len(rows))
 
 
 def _make_delayed(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int, float]]) -> None:
@@ -83,10 +90,8 @@ def _make_delayed(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int, 
 
 
 def _check_room(work: Work, queue: Queue, name: str, added: int) -> None:
-    if queue.length is None:
-        return
     (waiting,) = work.execute("SELECT ready + delayed FROM kq_queue WHERE number = ?", (queue.number,)).fetchone()
-    if waiting + added > queue.length:
+    if queue.length is not None and waiting + added > queue.length:
         raise Full(f"the queue {name!r} has x-max-length {queue.length} and is full; let it drain or allow more")
 
 

@@ -7,15 +7,13 @@ committed; and nobody sleeps on if this process is killed between its commit and
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from kq_transports.engine import NotFound
 from kq_transports.hostfile import Database
 
-_QUEUE = "SELECT number, single, seat, length, expires, delayed FROM kq_queue WHERE name = ?"
+_QUEUE = """SELECT number, single, seat, length, expires, delayed,
+    EXISTS (SELECT 1 FROM kq_waiter WHERE queue = number) FROM kq_queue WHERE name = ?"""
 _COUNT = "UPDATE kq_queue SET ready = ready + ?, delayed = delayed + ?, held = held + ? WHERE number = ?"
 # On a queue with a seat, only who sits there can take anything. The last to fall asleep is rung first: somebody who
 # gave up waiting and does something else now, which nobody can know, has been on the list for longer.
@@ -28,7 +26,8 @@ EVERYBODY = 1_000_000
 class Queue(NamedTuple):
     """A queue's row at the beginning of the transaction.
 
-    length, expires (seconds): None without such an argument. seat: the lease that has it.
+    length, expires (seconds): None without such an argument. seat: the lease that has it. sleepers: whether anybody
+    sleeps until something comes to it.
     """
 
     number: int
@@ -37,21 +36,40 @@ class Queue(NamedTuple):
     length: int | None
     expires: float | None
     delayed: int
+    sleepers: bool
 
 
 class Work:
-    """What one verb does within its transaction. awake, steady: the readings of hostfile.clock at its beginning."""
+    """What one verb does, in a block that is a write transaction on database and undone when that raises.
 
-    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
-        self.execute = connection.execute
-        self.executemany = connection.executemany
-        self.connection = connection
-        self.awake = database.clock.awake()
-        self.steady = database.clock.steady()
+    awake, steady: the readings of hostfile.clock at its beginning.
+    """
+
+    def __init__(self, database: Database, *, durable: bool = True) -> None:
         self._database = database
+        self._durable = durable
         self._queues: dict[str, Queue | None] = {}
         self._changed: dict[int, list[int]] = {}
-        self._calls: defaultdict[int, int] = defaultdict(int)
+        self._calls: dict[int, int] = {}
+
+    def __enter__(self) -> Work:
+        connection = self._database.begin(self._durable)
+        self.connection: sqlite3.Connection = connection
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        clock = self._database.clock
+        self.awake = clock.awake()
+        self.steady = clock.steady()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            try:
+                self._finish()
+            except BaseException as failed:
+                self._database.end(failed)
+                raise
+        self._database.end(error)
 
     def queue(self, name: str) -> Queue | None:
         """The queue of that name, None when there is none."""
@@ -76,7 +94,7 @@ class Work:
 
     def call(self, queue: int, sleepers: int) -> None:
         """Wake up to so many of those who sleep on queue, for it has something for them."""
-        self._calls[queue] += sleepers
+        self._calls[queue] = self._calls.get(queue, 0) + sleepers
 
     def call_all(self) -> None:
         """Wake everybody: the moments that they sleep for have changed."""
@@ -89,7 +107,7 @@ class Work:
             self.execute(_COUNT, (*change, queue))
         self._changed.clear()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Write the counts and ring the bells; the last step before the commit."""
         self.tally()
         for queue, sleepers in self._calls.items():
@@ -103,12 +121,3 @@ class Work:
             woken += self._database.ring(bell)
             if woken >= sleepers:
                 return
-
-
-@contextmanager
-def work_on(database: Database, *, durable: bool = True) -> Iterator[Work]:
-    """One write transaction on database, undone when the body raises."""
-    with database.turn(durable=durable) as connection:
-        work = Work(database, connection)
-        yield work
-        work.finish()
