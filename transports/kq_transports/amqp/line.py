@@ -183,7 +183,9 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
     def look(self) -> None:
         """Read what has arrived, without waiting; raises when the line has ended."""
         try:
-            self.wait_for(lambda: False, NOW)
+            self._check_line()
+            if self._wire.has_news:
+                self.wait_for(lambda: False, NOW)
         except Unreachable as error:
             error.sent = False  # by who looks before he speaks
             raise

@@ -19,6 +19,9 @@ class Publisher(Line):
     @property
     def outlet(self) -> Outlet:
         """The channel for publishes."""
+        outlet = self._outlet
+        if outlet is not None and outlet.usable:
+            return outlet
         with self._opening:
             if self._outlet is None or not self._outlet.usable:
                 self._outlet = Outlet(self)

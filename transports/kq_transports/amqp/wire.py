@@ -18,7 +18,7 @@ from typing import Any
 
 from amqp.transport import SSLTransport
 
-from kq_transports.engine import EngineError, Unreachable
+from kq_transports.engine import EngineError, Unreachable, sleep_on
 from kq_transports.tcp import connected
 
 #: Bytes read at once.
@@ -46,6 +46,16 @@ class Wire:
         if until is not None and until <= time.monotonic():
             return self._read()
         return self._read() if self._readable(until) else b""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something has arrived that was not read, if only the end."""
+        if self._tls and self._tls.pending():
+            return True
+        try:
+            return sleep_on([self.sock.fileno()], 0)  # not on what another thread may be waiting with
+        except ValueError:  # it was closed meanwhile, as who reads will learn
+            return True
 
     def _read(self) -> bytes:
         try:
