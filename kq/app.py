@@ -409,7 +409,9 @@ class App:
             return [Handle(job.id, self._registry.queue_of(job), self) for job in jobs]
         until = time.monotonic() + self.submit_timeout
         made = self._writer.all_written(jobs)
-        if not (made and self.observers):
+        if not made:
+            return []
+        if not self.observers:
             return self._store(made, until)
         with self.observers.submitting([envelope for _, envelope in made]):
             return self._store([(unique, self._carrying(envelope)) for unique, envelope in made], until)
@@ -418,9 +420,15 @@ class App:
         envelopes = [envelope for _, envelope in made]
         keyed = [(unique, envelope) for unique, envelope in made if unique is not None]
         rider = rider_for(self, keyed) if keyed else None
-        if rider is not None and self.publisher.publish(envelopes, until, rider):
-            self._tell(envelopes)
-            return [Handle(e.id, e.queue, self) for e in envelopes]
+        if (keyed and rider is None) or not self.publisher.publish(envelopes, until, rider):
+            return self._store_claimed(envelopes, keyed, until)
+        self._tell(envelopes)
+        return [Handle(e.id, e.queue, self) for e in envelopes]
+
+    def _store_claimed(
+        self, envelopes: Sequence[Envelope], keyed: Sequence[tuple[Unique, Envelope]], until: float
+    ) -> list[Handle[Any]]:
+        """The same for jobs whose unique keys don't ride on the publish, or are held: they are claimed before it."""
         claims = Claims(self, keyed, until)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:

@@ -6,6 +6,7 @@ for the wire in `message.py`, and carried out by `worker/`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -56,6 +57,7 @@ MOVES: dict[State, frozenset[State]] = {
 ENDED = frozenset(state for state, following in MOVES.items() if not following)
 
 LOWEST, HIGHEST = 0, 9
+PRIORITIES = range(LOWEST, HIGHEST + 1)
 
 #: Bytes of the longest name of a queue: with what the brokers and kq add to it, AMQP takes 255.
 LONGEST_NAME = 200
@@ -67,6 +69,7 @@ FALLBACKS = 8
 LATEST = 253_402_300_799.0
 
 
+@functools.lru_cache(maxsize=1024)
 def check_queue(name: str) -> None:
     """Raise ValueError unless every broker can have a queue of that name, and it may be an application's."""
     if not name:
@@ -79,6 +82,11 @@ def check_queue(name: str) -> None:
         raise ValueError(f"queue {name!r} can't be named so; use characters that can be printed")
     if (size := len(name.encode())) > LONGEST_NAME:
         raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")
+
+
+def _check_instant(name: str, instant: float) -> None:
+    if not 0 <= instant <= LATEST:
+        raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -108,7 +116,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        if self.priority is not None and self.priority not in range(LOWEST, HIGHEST + 1):
+        if self.priority is not None and self.priority not in PRIORITIES:
             raise ValueError(f"priority {self.priority!r} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
         if self.delay is not None and not 0 <= self.delay <= YEAR:
             raise ValueError(f"delay {self.delay} is out of range; use 0 s to a year")
@@ -118,9 +126,10 @@ class Settings(msgspec.Struct, frozen=True):
             raise ValueError(f"hold {self.hold} is out of range; use 0 s to a year")
         if self.timeout is not None and not 0 < self.timeout <= YEAR:
             raise ValueError(f"timeout {self.timeout} is out of range; use more than 0 s, at most a year")
-        for name, instant in (("at", self.at), ("deadline", self.deadline)):
-            if instant is not None and not 0 <= instant <= LATEST:
-                raise ValueError(f"{name} {instant} is no instant; use seconds since the epoch, as time.time() gives")
+        if self.at is not None:
+            _check_instant("at", self.at)
+        if self.deadline is not None:
+            _check_instant("deadline", self.deadline)
         if self.unique is not None:
             unique_of(self.unique)
         if self.queue is not None:

@@ -6,7 +6,7 @@ that runs, it has a turn, for that one (docs/decisions/0019-a-unique-key-has-a-p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -62,14 +62,12 @@ class Unique(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.key == "":
             raise ValueError("unique is empty; leave it out or give it a name")
-        if not isinstance(self.key, str | ByArguments) and not callable(self.key):
+        if not isinstance(self.key, str) and not callable(self.key):
             raise TypeError(f"unique {self.key!r} is no key; use text, kq.by_arguments or a function of the arguments")
-        for name, value, known in (("until", self.until, _UNTIL), ("conflict", self.conflict, _CONFLICT)):
-            if value not in known:
-                raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
-        for name, seconds in (("period", self.period), ("at_most", self.at_most)):
-            if seconds is not None and not 0 < seconds <= YEAR:
-                raise ValueError(f"{name} {seconds} is out of range; use more than 0 s, at most a year")
+        _check_word("until", self.until, _UNTIL)
+        _check_word("conflict", self.conflict, _CONFLICT)
+        _check_seconds("period", self.period)
+        _check_seconds("at_most", self.at_most)
         if self.at_most is not None and self.conflict != "debounce":
             raise ValueError('at_most is the end of a delay that begins anew; use it with conflict="debounce"')
         if self.conflict not in ("join", "reject") and (self.period is not None or self.until == "gone"):
@@ -86,6 +84,16 @@ class Unique(msgspec.Struct, frozen=True):
         if self.until == "end":
             return None if self.conflict in ("join", "reject") else "turn"
         return self.until
+
+
+def _check_word(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds <= YEAR:
+        raise ValueError(f"{name} {seconds} is out of range; use more than 0 s, at most a year")
 
 
 def marks_of(unique: Unique, now: Callable[[], float]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Writer:
     def all_written(self, jobs: Sequence[Job[Any]]) -> list[tuple[Unique | None, Envelope]]:
         """written() of jobs that are stored together. To write many takes a while: by that much none is late."""
         made = [self.written(job) for job in jobs]
+        if len(made) == 1:
+            return made
         now = time.time()
         return [(unique, _on_time(job, envelope, now)) for job, (unique, envelope) in zip(jobs, made, strict=True)]
 

@@ -73,9 +73,9 @@ def put(channel: Any, envelope: Envelope) -> None:
 
 def prepared(channel: Any, envelope: Envelope) -> Any:
     """envelope as Kombu publishes it."""
-    headers = dict(envelope.headers)
+    headers = envelope.headers
     if envelope.delay > 0:
-        headers["x-delay"] = max(1, round(envelope.delay * 1000))
+        headers = {**headers, "x-delay": max(1, round(envelope.delay * 1000))}
     properties = {"message_id": envelope.id, "delivery_mode": 2}
     return channel.prepare_message(envelope.body, envelope.priority, CONTENT_TYPE, "utf-8", headers, properties)
 

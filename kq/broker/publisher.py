@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -66,7 +66,9 @@ class Publisher:
         Repeats after a failure; an id that is already there is stored once. Raises BrokerUnreachable, whose .stored
         says what is known, or BrokerFull. rider: see Publishes.publish.
         """
-        if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._lock.acquire(blocking=False) and not self._lock.acquire(
+            timeout=max(0.0, until - time.monotonic())
+        ):
             raise BrokerUnreachable(f"{self._where} is busy with another submit; stored: no", stored="no")
         try:
             return self._publish(envelopes, until, rider)
@@ -98,7 +100,7 @@ class Publisher:
 
     def _publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> bool:
         stored: Stored = "no"
-        waits = self._broker.publishing.waits()
+        waits: Iterator[float] | None = None
         while True:
             try:
                 self._attempt(envelopes, until, rider)
@@ -117,6 +119,7 @@ class Publisher:
                 if stored_by(error) != "no":
                     stored = "unknown"
                     envelopes = [envelope.again() for envelope in envelopes]
+                waits = waits or self._broker.publishing.waits()
                 wait = next(waits, None)
                 if wait is None or time.monotonic() + wait >= until:
                     raise BrokerUnreachable(
@@ -134,7 +137,8 @@ class Publisher:
 
     def _attempt(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> None:
         channel = self._open(until)
-        declare_missing(channel, {envelope.queue for envelope in envelopes}, self._declared, self._broker.singletons)
+        if missing := {envelope.queue for envelope in envelopes} - self._declared:
+            declare_missing(channel, missing, self._declared, self._broker.singletons)
         try:
             for envelope in envelopes:
                 put(channel, envelope)

@@ -178,9 +178,10 @@ class Channel(Conversation[Transaction]):
 
     def routed(self, message: Outgoing, exchange: str, key: str | None, mandatory: bool) -> list[engine.Message]:
         """What is to be stored for message."""
-        link, key = self._link, key or ""
+        key = key or ""
         if not exchange:
             return message.stored("", key, [key])
+        link = self._link
         queues = route(*link.ask(link.engine.bindings, exchange), key)
         if mandatory and not queues:
             self._return(message, exchange, key)
@@ -338,8 +339,7 @@ class Channel(Conversation[Transaction]):
         publishes the other deliveries are settled and `refused` has the tags of those that were not.
         After an error the deliveries are unsettled as before and the publishes are forgotten.
         """
-        transaction = self._gathered()
-        self._commit(transaction)
+        self._commit(self._gathered())
 
     def carry(self, rider: engine.Rider) -> None:
         """Let the next commit, which only publishes, carry rider. It raises Declined when that refuses."""
@@ -357,6 +357,9 @@ class Channel(Conversation[Transaction]):
             self._commit(transaction)
 
     def _commit(self, transaction: Transaction) -> None:
+        if not transaction.ends:
+            self.refused = transaction.commit(self._link)
+            return
         link, full = self._link, self.credit <= 0
         try:
             self.refused = transaction.commit(link)
