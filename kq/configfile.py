@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import msgspec
 from kq.errors import ConfigError
 
 FILE_NAME = "kq.yaml"
+#: Where a pyproject.toml may speak of [tool.kq], in one of the ways to write that; whether it does, a parser knows.
+_MENTION = re.compile(r"""\bkq["'\s]*([].=\n]|\Z)""")
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -34,13 +38,13 @@ def find(named: str | Path | None, folder: Path) -> Path | None:
     """
     if named:
         path = folder / named
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"there is no config file {str(named)!r}", fix="kq init writes one.")
         return path
     folders = [folder, *folder.parents]
     root = next((number for number, each in enumerate(folders) if _is_repository(each)), 0)
     for each in folders[: root + 1]:
-        if (each / FILE_NAME).is_file():
+        if lexists(each / FILE_NAME):  # a folder, or a link to nothing, is told of when it is read
             return each / FILE_NAME
         if _has_section(each / "pyproject.toml"):
             return each / "pyproject.toml"
@@ -49,11 +53,22 @@ def find(named: str | Path | None, folder: Path) -> Path | None:
 
 def read(path: Path) -> Read:
     """What stands in path: YAML, TOML, or [tool.kq] of a pyproject.toml. Raises ConfigError when it is neither."""
+    text = _text(path)
+    if path.suffix != ".toml":
+        return _read_yaml(path, text)
+    tree = _toml(path, text)
+    if path.name != "pyproject.toml":
+        return Read(path, tree)
+    if not _has_tool(tree):
+        raise ConfigError(f"config file {path} has no [tool.kq]", fix="Write it there, or name another file.")
+    return Read(path, tree["tool"]["kq"])
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} can't be read: {error}") from error
-    return _read_toml(path, text) if path.suffix == ".toml" else _read_yaml(path, text)
 
 
 def _is_repository(folder: Path) -> bool:
@@ -61,18 +76,25 @@ def _is_repository(folder: Path) -> bool:
 
 
 def _has_section(path: Path) -> bool:
-    return path.is_file() and b"[tool.kq" in path.read_bytes()
+    if not path.is_file():
+        return False
+    text = _text(path)
+    return _MENTION.search(text) is not None and _has_tool(_toml(path, text))
 
 
-def _read_toml(path: Path, text: str) -> Read:
+def _has_tool(tree: dict[str, Any]) -> bool:
+    tools = tree.get("tool")
+    return isinstance(tools, dict) and "kq" in tools
+
+
+def _toml(path: Path, text: str) -> dict[str, Any]:
     # Here and not above: who has no such file does not pay for the parser.
     import tomllib
 
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"config file {path} is no TOML: {error}") from error
-    return Read(path, tree.get("tool", {}).get("kq") if path.name == "pyproject.toml" else tree)
 
 
 def _read_yaml(path: Path, text: str) -> Read:

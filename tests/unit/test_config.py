@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,39 @@ def test_a_wrong_setting_is_refused_with_what_would_be_right(folder: Path, text:
     write(folder, text)
     with pytest.raises(ConfigError, match=said):
         load(environ={}, folder=folder)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("gone.yaml")], ids=["folder", "link"])
+def test_what_has_the_name_of_a_config_file_and_is_none_is_not_passed_over(
+    folder: Path, make: Callable[[Path], object]
+) -> None:
+    make(folder / "kq.yaml")
+    with pytest.raises(ConfigError, match=r"kq.yaml can't be read: "):
+        load(environ={}, folder=folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[tool]\nkq = {app = 'a:b'}", "[tool]\nkq.app = 'a:b'", "tool.kq.app = 'a:b'", "['tool'.'kq']\napp = 'a:b'"],
+)
+def test_settings_in_a_pyproject_are_found_however_they_are_written(folder: Path, text: str) -> None:
+    write(folder, text, "pyproject.toml")
+    assert load(environ={}, folder=folder).config.app == "a:b"
+
+
+@pytest.mark.parametrize("text", ["[tool]\nkq = 3", "[tool]\nkq = 'sqlite:///kq.db'"])
+def test_a_section_that_is_none_is_refused(folder: Path, text: str) -> None:
+    write(folder, text, "pyproject.toml")
+    with pytest.raises(ConfigError, match=r"pyproject.toml holds no settings"):
+        load(environ={}, folder=folder)
+
+
+@pytest.mark.parametrize("text", ["[project.scripts]\nkq = 'a:b'", "tool = 3", "[tool.x]\npackages = ['kq']"])
+def test_a_pyproject_that_speaks_otherwise_of_kq_configures_nothing_unless_it_is_named(folder: Path, text: str) -> None:
+    path = write(folder, text, "pyproject.toml")
+    assert load(environ={}, folder=folder).file is None
+    with pytest.raises(ConfigError, match=r"pyproject.toml has no \[tool.kq\]"):
+        load(file=path, environ={}, folder=folder)
 
 
 def test_toml_that_is_none_is_refused(folder: Path) -> None:
