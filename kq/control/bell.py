@@ -199,7 +199,7 @@ def commands(case: Trouble) -> list[tuple[str, str]]:
     type, exception = shlex.quote(case.type), shlex.quote(case.exception)
     if not case.job:
         return [("go on", f"kq queues resume --type {type}")]
-    chosen = f"--type {type} --error {exception}"
+    chosen = f"--type {type} --error {exception}" + (f" --place {shlex.quote(case.place)}" if case.place else "")
     found = [("look", f"kq jobs show {case.job}"), ("all", f"kq jobs ls --state buried {chosen}")]
     if case.exception.rpartition(".")[2] == "InDoubt":
         happened = ("happened", f"kq jobs kick {case.job} --done")

@@ -92,7 +92,8 @@ def test_a_digest_tells_of_each_group_and_its_commands() -> None:
     alert = written("shop", draft, cases, {"a": 1234, "b": 1}, 0.0, EVERY, EVERY)
     assert alert.subject == "[shop] 4 failures of 2 kinds"
     assert "3 failures (1,234 in all): shop.pay: ValueError in jobs.py:pay" in alert.text
-    assert "kq jobs kick --type shop.pay --error ValueError --first 1 --stop-on-same-failure" in alert.text
+    kick = "kq jobs kick --type shop.pay --error ValueError --place jobs.py:pay --first 1 --stop-on-same-failure"
+    assert kick in alert.text
     assert "kq queues resume --type kq.mail" in alert.text
     assert [group["new"] for group in alert.groups] == [3, 1]
 

@@ -107,7 +107,11 @@ def test_the_chosen_row_stays_chosen_when_others_overtake_it_and_its_neighbour_w
         (["3", "j", "e"], SCENE, "kq jobs edit 019e6f2b01"),
         (["3", "j", "p"], SCENE, "kq queues pause default"),
         (["3", " ", " ", " ", "K"], SCENE, "kq jobs kick 019e6f2b01 019e6f2c01 --yes"),
-        (["g", "j", "K"], SCENE, "kq jobs kick --queue default --type shop.bill --error ValueError --yes"),
+        (
+            ["g", "j", "K"],
+            SCENE,
+            "kq jobs kick --queue default --type shop.bill --error ValueError --place billing.py:bill --yes",
+        ),
         (["2", "D"], SCENE, "kq workers retire mailer-4c1e"),
         (["2", "x"], SCENE, "kq jobs revoke 019e6f1d01 --interrupt"),
         (["2", "enter", "D"], SCENE, "kq workers retire mailer-4c1e"),

@@ -28,7 +28,7 @@ KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--ye
 ON_BILL = replace(SCENE, book=BILL_BOOK)
 LOST = replace(SCENE, trouble="KQ302 redis://cache-1:6379/0 does not answer: Connection refused", age=12.0, retry=4.0)
 YOUNG = replace(SCENE, shot=msgspec.structs.replace(SHOT, history=History(total=GROWS[-5:])))
-GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError")
+GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError", "billing.py:bill")
 
 SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
     "80x24": (Ui(), SCENE, Size(80, 24)),

@@ -21,7 +21,8 @@ def read_page(control: Control, page: Page) -> Book:
             found = control.jobs(page.name, limit=LISTED)
             return Book(page, (("why", control.why_queue(page.name)),), tuple(map(_row, found)))
         case "group":
-            found = control.buried(page.queue, where=Where(page.type, page.exception), limit=LISTED)
+            where = Where(page.type, page.exception, place=page.place)
+            found = control.buried(page.queue, where=where, limit=LISTED)
             return Book(page, jobs=tuple(map(_row, found)))
         case "job":
             return _job(control, page)

@@ -113,7 +113,7 @@ def _facts(scene: Scene, page: Page) -> Iterator[tuple[str, str]]:
 
 
 def _is(row: FailureRow, page: Page) -> bool:
-    return (row.queue, row.type, row.exception) == (page.queue, page.type, page.exception)
+    return (row.queue, row.type, row.exception, row.place) == (page.queue, page.type, page.exception, page.place)
 
 
 def _queue(row: QueueRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -163,7 +163,7 @@ def _worker(row: WorkerRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
 
 
 def _group(row: FailureRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
-    yield "error", f"{row.exception}: {row.message}"
+    yield "error", "".join(piece.text for piece in panes.error(row))
     yield "where", row.place or "unknown"
     buried = NOBODY if row.buried is None else f"{row.buried:,} buried"
     yield "jobs", f"{row.type} in {row.queue}: {row.failed:,} attempts failed so, {buried}"
@@ -228,7 +228,7 @@ def chosen_page(ui: Ui, scene: Scene) -> Page | None:
         case WorkerRow():
             return Page("worker", row.name)
         case FailureRow():
-            return Page("group", f"{row.type} {row.exception}", row.queue, row.type, row.exception)
+            return Page("group", f"{row.type} {row.exception}", row.queue, row.type, row.exception, row.place)
         case JobRow():
             return Page("job", row.id, row.queue, row.type)
     return None

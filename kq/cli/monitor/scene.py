@@ -15,13 +15,14 @@ STALE_TIMES, STALE_LEAST = 3.0, 4.0
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was opened: a queue, a worker, a group of failures or a job. name: of it; a group has the other three."""
+    """What was opened: a queue, a worker, a group of failures or a job. name: of it; a group has the other four."""
 
     kind: Literal["queue", "worker", "group", "job"]
     name: str
     queue: str = ""
     type: str = ""
     exception: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ def _kick(ui: Ui, scene: Scene) -> Ask | str:
             case FailureRow(buried=0):
                 return f"nothing of {row.type} lies buried for that"
             case FailureRow():
-                line = commands.kick_all(queue=row.queue, type=row.type, error=row.exception)
-                many.append((f"the buried jobs of {row.type} that failed of {row.exception}", line))
+                line = commands.kick_all(queue=row.queue, type=row.type, error=row.exception, place=row.place)
+                at = f" at {row.place}" if row.place else ""
+                many.append((f"the buried jobs of {row.type} that failed of {row.exception}{at}", line))
             case WorkerRow():
                 return "K kicks buried jobs: choose them among the failures (3)"
     if many:

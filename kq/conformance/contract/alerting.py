@@ -98,7 +98,7 @@ class AlertSuite(ContractWorld):
         assert "in login" in text  # the traceback
         for command in ("jobs show", "jobs edit", "jobs rm"):
             assert f"kq {command} {job.id}" in text
-        assert "kq jobs kick --type login --error ValueError --first 1" in text
+        assert "kq jobs kick --type login --error ValueError --place jobs.py:login --first 1" in text
         assert "hunter2" not in mail.data.decode()
 
     @keeps("C13")
