@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from kq.snapshot import Snapshot
-from kq.tally import BOUNDS, EFFECTS, Spread, Tally, Work
+from kq.tally import BOUNDS, EFFECTS, Spread, Tally, Wait, Work
 
 #: So many queues with job types have numbers of their own; the others are together.
 SERIES = 200
@@ -65,16 +65,20 @@ def of_worker(told: Tally) -> Iterator[Metric]:
     yield Metric("kq_jobs_started_total", "counter", "Attempts that began.", _counts(work, "started"))
     yield Metric("kq_jobs_degraded_total", "counter", "Jobs that completed by a fallback.", _counts(work, "degraded"))
     waited, ran = "From when a job was ready to its start.", "From the start of an attempt to its end."
-    yield Metric("kq_job_wait_seconds", "histogram", waited, _histograms((each, each.waited) for each in work))
-    yield Metric("kq_job_duration_seconds", "histogram", ran, _histograms((each, each.ran) for each in work))
+    yield Metric("kq_job_wait_seconds", "histogram", waited, _waits(told.waits))
+    spreads = ((_labels(each), each.ran) for each in work)
+    yield Metric("kq_job_duration_seconds", "histogram", ran, _histograms(spreads))
     effects = "Side effects by what they came to; unknown: broke off, and nobody knew whether they had happened."
     yield Metric("kq_side_effects_total", "counter", effects, _effects(work))
     again = "How often the broker answered again after it had not, or had given the worker's jobs to others."
     yield Metric("kq_broker_reconnects_total", "counter", again, [Sample(told.reconnects, {})])
 
 
-def of_all(shot: Snapshot) -> Iterator[Metric]:
-    """What is to be seen of all queues and workers: to be scraped in one place."""
+def of_all(shot: Snapshot, answers: Spread) -> Iterator[Metric]:
+    """What is to be seen of all queues and workers: to be scraped in one place.
+
+    answers: how long the broker took to answer, as often as it was looked at there.
+    """
     queues, workers = shot.queues, shot.workers
     states = [
         (row, state) for row in queues for state in ("ready", "delayed", "retrying", "running", "buried", "parked")
@@ -114,7 +118,9 @@ def of_all(shot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "kq_side_effects_in_doubt", "Effects of which nobody knows whether they happened.", [({}, shot.doubtful)]
     )
-    yield _gauge("kq_broker_roundtrip_seconds", "What the broker took to answer.", [({}, shot.round_trip)])
+    took = "What the broker took to say what is in all queues."
+    answered = _histograms([({}, answers)]) if any(answers.counts) else ()
+    yield Metric("kq_broker_roundtrip_seconds", "histogram", took, answered)
     yield _gauge("kq_broker_up", "1 while the broker answers.", [({}, float(not shot.broker))])
 
 
@@ -160,9 +166,21 @@ def _counts(work: Iterable[Work], name: str) -> Iterator[Sample]:
     return (Sample(getattr(each, name), _labels(each)) for each in work)
 
 
-def _histograms(spreads: Iterable[tuple[Work, Spread]]) -> Iterator[Sample]:
-    for work, spread in spreads:
-        labels, below = _labels(work), 0
+def _waits(waits: Iterable[Wait]) -> Iterator[Sample]:
+    """By queue and priority; what is beyond the first SERIES together."""
+    most = sorted(waits, key=lambda each: sum(each.waited.counts), reverse=True)
+    spreads = [({"queue": each.queue, "priority": str(each.priority)}, each.waited) for each in most[:SERIES]]
+    if most[SERIES:]:
+        rest = Spread()
+        for each in most[SERIES:]:
+            rest.include(each.waited)
+        spreads.append(({"queue": OTHER, "priority": OTHER}, rest))
+    return _histograms(spreads)
+
+
+def _histograms(spreads: Iterable[tuple[Mapping[str, str], Spread]]) -> Iterator[Sample]:
+    for labels, spread in spreads:
+        below = 0
         for bound, number in zip((*BOUNDS, float("inf")), spread.counts, strict=True):
             below += number
             yield Sample(below, {**labels, "le": _number(bound)}, "_bucket")

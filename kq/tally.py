@@ -39,8 +39,21 @@ class Spread(msgspec.Struct):
         counts = [now - then for now, then in zip(self.counts, before.counts, strict=True)]
         return Spread(counts, self.seconds - before.seconds)
 
+    def include(self, other: Spread) -> None:
+        """Count what another one counted too."""
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+
     def copy(self) -> Spread:
         return Spread(self.counts.copy(), self.seconds)
+
+
+class Wait(msgspec.Struct):
+    """How long jobs of one queue and priority waited: from when they were ready to their start."""
+
+    queue: str
+    priority: int
+    waited: Spread = msgspec.field(default_factory=Spread)
 
 
 class Work(msgspec.Struct):
@@ -87,9 +100,8 @@ class Work(msgspec.Struct):
         """Count what another one counted too."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for mine, more in ((self.waited, other.waited), (self.ran, other.ran)):
-            mine.counts = [a + b for a, b in zip(mine.counts, more.counts, strict=True)]
-            mine.seconds += more.seconds
+        self.waited.include(other.waited)
+        self.ran.include(other.ran)
 
     def copy(self) -> Work:
         counts = {name: getattr(self, name) for name in COUNTED}
@@ -142,7 +154,7 @@ class Tally(msgspec.Struct, frozen=True):
 
     recent: what happened in the last so many seconds (span): a minute, unless beats are further apart. returning: for
     each queue, when jobs that failed are due again and how many that are. reconnects: how often the broker answered
-    again after it had not, or had given the worker's jobs to others.
+    again after it had not, or had given the worker's jobs to others. waits: since it began, by queue and priority.
     """
 
     worker: str
@@ -155,6 +167,7 @@ class Tally(msgspec.Struct, frozen=True):
     latest: list[Failed] = []
     returning: dict[str, list[tuple[float, int]]] = {}
     reconnects: int = 0
+    waits: list[Wait] = []
 
 
 def quantile(spreads: Iterable[Spread], part: float) -> float | None:

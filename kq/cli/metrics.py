@@ -19,7 +19,7 @@ def command() -> None:
     """
     with looking() as control:
         shot = control.snapshot()
-    told = [metrics.of_build(__version__, shot.transport), *metrics.of_all(shot)]
+    told = [metrics.of_build(__version__, shot.transport), *metrics.of_all(shot, control.answers)]
     if flags().json:
         print_json({"metrics": list(map(schema.metric, told))})
     else:

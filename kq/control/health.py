@@ -90,7 +90,7 @@ class Health:
         with self._looking:
             self._control = self._control or Control(self._app)
             try:
-                return list(metrics.of_all(self._control.snapshot()))
+                return list(metrics.of_all(self._control.snapshot(), self._control.answers))
             except (BrokerError, StoreUnreachable):
                 return []
 

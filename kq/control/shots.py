@@ -15,7 +15,7 @@ from kq.control.view import MOST, View
 from kq.errors import BrokerError
 from kq.snapshot import Snapshot
 from kq.state.store import Gathered, StoreUnreachable
-from kq.tally import MINUTE
+from kq.tally import MINUTE, Spread
 
 #: Seconds between two looks that are remembered, so that it is known how many jobs came meanwhile.
 PAUSE = 5.0
@@ -27,6 +27,8 @@ class Shots(View):
     def __init__(self, app: App) -> None:
         super().__init__(app)
         self._looks: deque[Earlier] = deque()
+        #: How long the broker took to answer, of all snapshots that were taken here.
+        self.answers = Spread()
 
     def snapshot(self) -> Snapshot:
         """Everything at one moment: queues, workers, failures. As often as once a second, from one thread at a time.
@@ -37,6 +39,8 @@ class Shots(View):
         began = time.monotonic()
         loads, broker = self._loads()
         took = time.monotonic() - began
+        if loads is not None:
+            self.answers.add(took)
         gathered, store = self._gathered()
         if broker is not None and gathered is None:
             raise broker

@@ -106,7 +106,8 @@ async def described_api(asked: Asked) -> Response:
 async def numbers(asked: Asked) -> Response:
     """For Prometheus."""
     shot = await asked.desk.snapshot()
-    text = metrics.text([metrics.of_build(__version__, shot.transport), *metrics.of_all(shot)])
+    answers = await asked.desk.look(lambda control: control.answers)
+    text = metrics.text([metrics.of_build(__version__, shot.transport), *metrics.of_all(shot, answers)])
     return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 

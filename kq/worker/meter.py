@@ -10,7 +10,7 @@ from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
 from kq.policy import retries_of
-from kq.tally import EFFECTS, MINUTE, Failed, Group, Tally, Work
+from kq.tally import EFFECTS, MINUTE, Failed, Group, Tally, Wait, Work
 from kq.worker.task import Task
 
 #: So many groups of failures, and so many of the latest failures, are remembered.
@@ -28,6 +28,7 @@ class Meter:
         #: How often the broker answered again; see Tally.
         self.reconnects = 0
         self._work: dict[tuple[str, str], Work] = {}
+        self._waits: dict[tuple[str, int], Wait] = {}
         self._marks: deque[tuple[float, dict[tuple[str, str], Work]]] = deque()
         self._groups: dict[tuple[str, str, str, str], Group] = {}
         self._latest: deque[Failed] = deque(maxlen=LATEST)
@@ -39,7 +40,9 @@ class Meter:
         work.started += 1
         ready = task.head.due or task.head.submitted_at
         if ready:
-            work.waited.add(max(0.0, now - ready))
+            waited = max(0.0, now - ready)
+            work.waited.add(waited)
+            self._wait_of(task).waited.add(waited)
 
     def ended(self, task: Task, verdict: Verdict, now: float) -> None:
         """task has ended with verdict, now."""
@@ -87,7 +90,8 @@ class Meter:
         returning = {queue: left for queue, due in self._returning.items() if (left := _left(due, now))}
         work, groups = list(self._work.values()), list(self._groups.values())
         latest = list(self._latest)
-        return Tally(worker, now, began, work, recent, now - at, groups, latest, returning, self.reconnects)
+        span, waits = now - at, list(self._waits.values())
+        return Tally(worker, now, began, work, recent, span, groups, latest, returning, self.reconnects, waits)
 
     @property
     def sums(self) -> tuple[int, int]:
@@ -101,6 +105,13 @@ class Meter:
         if work is None:
             work = self._work[key] = Work(*key)
         return work
+
+    def _wait_of(self, task: Task) -> Wait:
+        key = task.delivery.queue, task.delivery.priority
+        wait = self._waits.get(key)
+        if wait is None:
+            wait = self._waits[key] = Wait(*key)
+        return wait
 
     def _mark(self, began: float, now: float) -> None:
         """Remember how it was, so that what happened in the last minute is known."""

@@ -20,7 +20,7 @@ import yaml
 
 from kq import config, metrics
 from kq.snapshot import History, QueueRow, SingletonRow, Snapshot, WorkerRow
-from kq.tally import Tally, Work
+from kq.tally import Spread, Tally, Wait, Work
 from kq.units import parse_duration
 from kq.url import host_and_port
 from kq.web.guard import LIVE
@@ -246,8 +246,9 @@ _SHOT = Snapshot(
 def told() -> dict[str, set[str]]:
     """All that /metrics may tell: names as they are scraped, and their labels."""
     found: dict[str, set[str]] = {}
-    work = Tally("w", 0.0, 0.0, [Work("q", "t", done=1)])
-    for metric in (*metrics.of_worker(work), *metrics.of_all(_SHOT), metrics.of_build("1", "redis")):
+    work, answers = Tally("w", 0.0, 0.0, [Work("q", "t", done=1)], waits=[Wait("q", 0)]), Spread()
+    answers.add(0.001)
+    for metric in (*metrics.of_worker(work), *metrics.of_all(_SHOT, answers), metrics.of_build("1", "redis")):
         for sample in metric.samples:
             found.setdefault(metric.name + sample.suffix, set()).update(sample.labels)
     return found

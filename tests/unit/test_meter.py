@@ -82,7 +82,9 @@ def test_copies_and_side_effects_are_counted_beside_the_jobs() -> None:
 def test_a_job_waited_since_it_might_have_started(head: dict[str, Any], waited: float) -> None:
     meter = Meter()
     meter.started(task(**head), 10.0)
-    assert only(meter.tally("w", 0.0, 10.0)).waited.seconds == waited
+    tally = meter.tally("w", 0.0, 10.0)
+    assert only(tally).waited.seconds == waited
+    assert [(each.queue, each.priority, each.waited.seconds) for each in tally.waits] == [("mail", 0, waited)]
 
 
 def test_a_job_that_completes_after_a_fallback_does_so_the_simple_way() -> None:

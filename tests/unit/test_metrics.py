@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kq import metrics
 from kq.snapshot import History, Paused, QueueRow, RunningRow, SingletonRow, Snapshot, WorkerRow
-from kq.tally import Spread, Tally, Work
+from kq.tally import Spread, Tally, Wait, Work
 
 
 def read(told: Any) -> dict[str, dict[tuple[str, ...], float]]:
@@ -43,16 +43,33 @@ def test_side_effects_are_told_of_types_that_have_any() -> None:
     assert told["kq_broker_reconnects_total"] == {(): 3}
 
 
+def spread(*seconds: float) -> Spread:
+    made = Spread()
+    for each in seconds:
+        made.add(each)
+    return made
+
+
 def test_histograms_count_upwards_and_end_with_all() -> None:
-    ran = Spread()
-    for seconds in (0.02, 0.02, 3.0, 1e6):
-        ran.add(seconds)
-    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work(ran=ran)])))
+    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work(ran=spread(0.02, 0.02, 3.0, 1e6))])))
     buckets = {labels[0]: number for labels, number in told["kq_job_duration_seconds_bucket"].items()}
     assert (buckets["0.01"], buckets["0.025"], buckets["5"], buckets["+Inf"]) == (0, 2, 3, 4)
     assert list(buckets.values()) == sorted(buckets.values())
     assert told["kq_job_duration_seconds_count"] == {("mail", "send"): 4}
     assert told["kq_job_duration_seconds_sum"]["mail", "send"] == pytest.approx(1e6 + 3.04)
+
+
+def test_waits_are_told_by_queue_and_priority() -> None:
+    waits = [Wait("mail", 9, spread(0.02)), Wait("mail", 0, spread(40.0, 50.0)), Wait("bulk", 0, spread(1.0))]
+    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work()], waits=waits)))
+    assert told["kq_job_wait_seconds_count"] == {("9", "mail"): 1, ("0", "mail"): 2, ("0", "bulk"): 1}
+    assert told["kq_job_wait_seconds_sum"]["0", "mail"] == 90.0
+
+
+def test_queues_without_end_become_one_other_of_those_that_wait() -> None:
+    waits = [Wait(f"q{number}", 0, spread(1.0)) for number in range(metrics.SERIES + 3)]
+    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [], waits=waits)))["kq_job_wait_seconds_count"]
+    assert (len(told), told["other", "other"]) == (metrics.SERIES + 1, 3)
 
 
 def test_job_types_without_end_become_one_other() -> None:
@@ -96,7 +113,7 @@ SHOT = Snapshot(
 
 
 def test_all_queues_and_workers_are_told_as_gauges() -> None:
-    told = read(metrics.of_all(SHOT))
+    told = read(metrics.of_all(SHOT, spread(0.002, 0.4)))
     assert told["kq_queue_jobs"]["mail", "ready"] == 3
     assert told["kq_queue_oldest_seconds"] == {("mail",): 12.5}
     assert told["kq_queue_arrival_rate"] == {("mail",): 0.5}
@@ -108,18 +125,24 @@ def test_all_queues_and_workers_are_told_as_gauges() -> None:
     assert told["kq_worker_heartbeat_age_seconds"] == {("w",): 1.5, ("gone",): 60}
     assert told["kq_singleton_leader"] == {("mail", "w"): 1, ("pay", ""): 0}
     assert told["kq_side_effects_in_doubt"] == {(): 2}
-    assert (told["kq_broker_roundtrip_seconds"], told["kq_broker_up"]) == ({(): 0.002}, {(): 1})
+    assert told["kq_broker_up"] == {(): 1}
+    assert told["kq_broker_roundtrip_seconds_count"] == {(): 2}
+    assert told["kq_broker_roundtrip_seconds_bucket"]["0.0025",] == 1
 
 
 def test_what_nobody_knows_is_left_out() -> None:
-    told = read(metrics.of_all(Snapshot(at=0.0, broker="it does not answer")))
+    told = read(metrics.of_all(Snapshot(at=0.0, broker="it does not answer"), Spread()))
     assert told["kq_broker_up"] == {(): 0}
-    assert "kq_broker_roundtrip_seconds" not in told
+    assert "kq_broker_roundtrip_seconds_count" not in told
     assert "kq_queue_jobs" not in told
 
 
 def test_no_name_breaks_the_rules_of_prometheus() -> None:
-    told = [*metrics.of_all(SHOT), *metrics.of_worker(Tally("w", 2.0, 1.0, [work()])), metrics.of_build("1", "redis")]
+    told = [
+        *metrics.of_all(SHOT, spread(1.0)),
+        *metrics.of_worker(Tally("w", 2.0, 1.0, [work()])),
+        metrics.of_build("1", "redis"),
+    ]
     assert len({metric.name for metric in told}) == len(told)
     for metric in told:
         assert metric.name.startswith("kq_")
