@@ -21,6 +21,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from functools import cached_property
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -31,7 +32,7 @@ from kq.errors import BadJob, ConfigError, InDoubt, NotDone
 from kq.gate import Gate
 from kq.jobtype import JobType
 from kq.ledger import KEEP
-from kq.mailurl import ADDRESS, CONTROLS, parse_mail_url
+from kq.mailurl import ADDRESS, CONTROLS, MailUrl, parse_mail_url
 from kq.once import Once, OnDoubt, check_terms
 from kq.policy import Polynomial, RetryPolicy
 from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
@@ -163,10 +164,12 @@ def mailer(
         raise ConfigError(f"sender {sender!r} is no address; use name@example.org or Name <name@example.org>")
     check_terms(on_doubt, remember)
     url = None if server is None else parse_mail_url(server)
+
+    def where() -> MailUrl:
+        return url or parse_mail_url(app.mail)
+
     gate = Gate(app, name, per_minute, per_recipient, per_family)
-    postman = Postman(
-        app, name, sender, on_doubt, remember, gate, lambda: post_to(url or parse_mail_url(app.mail), patience)
-    )
+    postman = Postman(app, name, sender, on_doubt, remember, gate, lambda: post_to(where(), patience))
 
     def send(
         to: str | list[Address],
@@ -183,7 +186,19 @@ def mailer(
         return postman.deliver(mail)
 
     policy = retry_policy or Polynomial()
-    return app.job(name=name, queue=queue, singleton=singleton, retry_policy=policy, fallback=fallback)(send)
+    job_type = app.job(name=name, queue=queue, singleton=singleton, retry_policy=policy, fallback=fallback)(send)
+    _servers[job_type] = where
+    return job_type
+
+
+#: Where the mails of each mailer go.
+_servers: WeakKeyDictionary[JobType[..., Any], Callable[[], MailUrl]] = WeakKeyDictionary()
+
+
+def server_of(job_type: JobType[..., Any]) -> MailUrl | None:
+    """Where the mails of a mailer go; None for what is no mailer. Raises ConfigError when `mail:` is no server."""
+    where = _servers.get(job_type)
+    return None if where is None else where()
 
 
 @dataclass

@@ -337,6 +337,22 @@ def test_alerts_that_could_not_be_sent_are_found_before_they_are_needed(shop: Pl
     assert found(told, "there is no command '/nowhere/page'").level == "fail"
 
 
+def test_a_mail_server_of_the_application_that_takes_no_mail(shop: Place) -> None:
+    with MailServer() as post:
+        mailers = f"""
+import kq.mail
+kq.mail.mailer(app, {post.url!r}, sender="shop@example.org")
+kq.mail.mailer(app, sender="shop@example.org", name="news")
+"""
+        shop.write("jobs.py", JOBS + mailers)
+        assert found(doctor(shop, KQ_MAIL="log:"), "kq.mail sends by").level == "ok"
+        assert not post.accepted
+    told = doctor(shop, KQ_MAIL="log:")
+    assert found(told, "news sends by log:").level == "ok"
+    gone = found(told, "takes no mail")
+    assert (gone.level, gone.about) == ("fail", "mail")
+
+
 def test_the_address_of_a_webhook_is_a_secret(shop: Place) -> None:
     said = shop.kq("doctor", KQ_ALERTS_WEBHOOK="http://127.0.0.1:1/services/s3cret")
     assert "http://127.0.0.1/***" in said.out

@@ -83,6 +83,7 @@ def _follow(app: App, findings: list[Finding]) -> None:
     if not _extend(findings, "URL", lambda: server.address(app)):
         return
     _extend(findings, "alerts", lambda: alerts.channels(app))
+    _extend(findings, "mail", lambda: alerts.mailers(app))
     reached = _extend(findings, "broker", lambda: server.broker(app))
     if not reached and not app.address.state_stays_here:
         return

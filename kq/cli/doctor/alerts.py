@@ -1,4 +1,4 @@
-"""The doctor on alerts: that those who are to be told can be."""
+"""The doctor on alerts and mailers: that those who are to be told can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from kq.cli.doctor.finding import Finding
 from kq.control import Control
 from kq.errors import KqError
 from kq.job import State
-from kq.mailurl import parse_mail_url
+from kq.mail import server_of
+from kq.mailurl import MailUrl, parse_mail_url
 from kq.smtp import post_to
 from kq.trouble import queue_of
 
@@ -25,7 +26,7 @@ def channels(app: App) -> Iterator[Finding]:
     """Whether mail server, webhook and command are there; nothing is sent."""
     alerts = app.alerts
     if alerts.mail:
-        yield _mail(app)
+        yield _mail("alerts", f"go to {', '.join(alerts.mail)} by", parse_mail_url(app.mail))
     if alerts.webhook:
         yield _webhook(alerts.webhook)
     if alerts.command:
@@ -43,14 +44,21 @@ def unsent(app: App) -> Iterator[Finding]:
             yield Finding("warn", "alerts", f"some could not be sent: {job.error}", fix)
 
 
-def _mail(app: App) -> Finding:
-    url = parse_mail_url(app.mail)
+def mailers(app: App) -> Iterator[Finding]:
+    """Whether the servers to which the application's mailers send are there; nothing is sent."""
+    for name, job_type in app.jobs.items():
+        url = server_of(job_type)
+        if url is not None:
+            yield _mail("mail", f"{name} sends by", url)
+
+
+def _mail(about: str, told: str, url: MailUrl) -> Finding:
     try:
         words = post_to(url, PATIENCE).reach()
     except KqError as error:
-        fix = "Name another server: mail: smtps://user:password@host in kq.yaml, or KQ_MAIL."
-        return Finding("fail", "alerts", f"{url} takes no mail: {error.message}", fix)
-    return Finding("ok", "alerts", f"go to {', '.join(app.alerts.mail or ())} by {url}, which says {words!r}")
+        fix = "Name another server: mail: smtps://user:password@host in kq.yaml, KQ_MAIL, or server= of the mailer."
+        return Finding("fail", about, f"{url} takes no mail: {error.message}", fix)
+    return Finding("ok", about, f"{told} {url}, which says {words!r}")
 
 
 def _webhook(hook: str) -> Finding:
