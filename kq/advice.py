@@ -15,6 +15,8 @@ from typing import Literal, TypeAlias
 from kq.snapshot import QueueRow, Snapshot
 from kq.units import format_duration
 
+#: Seconds by which two clocks may differ before times on screens mislead.
+SKEW = 2.0
 #: What there is more to be seen of. buried: of the queue that is named.
 Kind: TypeAlias = Literal["", "queue", "type", "worker", "effects", "buried"]
 
@@ -35,7 +37,8 @@ class Advice:
 
 def advice(shot: Snapshot) -> list[Advice]:
     """All that is to be said of shot."""
-    return [*_unreached(shot), *_queues(shot), *_paused_types(shot), *_workers(shot), *_set_aside(shot)]
+    said = [*_unreached(shot), *_queues(shot), *_paused_types(shot), *_workers(shot), *_clocks(shot)]
+    return [*said, *_set_aside(shot)]
 
 
 def _unreached(shot: Snapshot) -> Iterator[Advice]:
@@ -100,6 +103,18 @@ def _workers(shot: Snapshot) -> Iterator[Advice]:
             yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left), "worker", worker.name)
         elif worker.state == "late":
             yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping", "worker", worker.name)
+
+
+def _clocks(shot: Snapshot) -> Iterator[Advice]:
+    for host, seconds in clocks_off(shot).items():
+        what = f"the clock of {host} and the state store's differ by {format_duration(abs(seconds))}"
+        yield Advice(what, "kq doctor", "worker", host)
+
+
+def clocks_off(shot: Snapshot) -> dict[str, float]:
+    """The hosts of living workers whose clock is off, and by how many seconds it is ahead of the state store's."""
+    live = (worker for worker in shot.workers if worker.state != "dead")
+    return {worker.host: worker.skew for worker in live if worker.skew is not None and abs(worker.skew) > SKEW}
 
 
 def _start(queues: list[str]) -> str:

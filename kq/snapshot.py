@@ -29,7 +29,7 @@ QueueState: TypeAlias = Literal["paused", "unserved", "growing", "busy", "ok"]
 SPANS = (120.0, 180.0, 300.0, 600.0)
 
 #: Which fields are durations, in seconds; their names in JSON end in _s.
-DURATIONS = {"beat_age", "drain", "lease", "lease_left", "limit", "oldest", "round_trip", "step"} | {
+DURATIONS = {"beat_age", "drain", "lease", "lease_left", "limit", "oldest", "round_trip", "skew", "step"} | {
     f"{span}_{part}" for span in ("wait", "run") for part in ("p50", "p95")
 }
 
@@ -123,11 +123,12 @@ class QueueRow(Row, frozen=True, kw_only=True):
 class WorkerRow(Row, frozen=True, kw_only=True):
     """A worker, as it described itself at its last beat.
 
-    beat_age: since then. lease_left: until its jobs go to others unless it beats; 0.0 when they did. started: when it
-    began. retired: when control took a dead one out, None when nobody did. code: the version of the application.
-    executors: their pids; running: what runs in them. rss: bytes of it and its executors; cpu: cores they used since
-    the beat before. ok, failed: attempts that ended well or not since it started. queues: and how many jobs of each may
-    run at a time. singletons: queues whose seat it has.
+    beat_age: since then. lease_left: until its jobs go to others unless it beats; 0.0 when they did. skew: by how much
+    its host's clock is ahead of the state store's; below 0.0 where it is behind. started: when it began. retired: when
+    control took a dead one out, None when nobody did. code: the version of the application. executors: their pids;
+    running: what runs in them. rss: bytes of it and its executors; cpu: cores they used since the beat before. ok,
+    failed: attempts that ended well or not since it started. queues: and how many jobs of each may run at a time.
+    singletons: queues whose seat it has.
     """
 
     name: str
@@ -137,6 +138,7 @@ class WorkerRow(Row, frozen=True, kw_only=True):
     beat_age: float
     lease: float
     lease_left: float
+    skew: float | None = None
     started: float = 0.0
     retired: float | None = None
     code: str = ""
@@ -239,13 +241,17 @@ def span_of(points: Sequence[Point], at: float, step: float) -> float:
 
 
 class Totals(Row, frozen=True, kw_only=True):
-    """All queues and workers together. workers: alive, late or stopping; known: dead ones of the last hour too."""
+    """All queues and workers together. workers: alive, late or stopping; known: dead ones of the last hour too.
+
+    completed: jobs that those workers, and those that ended in the last hour, have completed since they began.
+    """
 
     ready: int = 0
     delayed: int = 0
     retrying: int | None = None
     running: int = 0
     buried: int = 0
+    completed: int | None = None
     workers: int = 0
     known: int = 0
     slots: int = 0

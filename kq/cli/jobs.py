@@ -15,7 +15,7 @@ from kq.cli.frame import flags, noun
 from kq.cli.looking import looking
 from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
-from kq.control import MOST, Entry, JobInfo, schema
+from kq.control import MOST, Control, Entry, JobInfo, Where, schema
 from kq.job import State
 from kq.message import Attempt
 from kq.plain import printable
@@ -52,19 +52,31 @@ def ls(
     group: bool = False,
 ) -> None:
     """List jobs in the order in which they would run. Those that have ended are not listed; `show` knows them."""
+    chosen, none = where(job_type, error, place, search, older), "There are no such jobs."
     with looking() as control:
         control.freshen()
         if group:
-            _print_groups(control.jobs(queue, State.BURIED, MOST, where(job_type, error, place, search, older)))
+            _print_groups(control.jobs(queue, State.BURIED, MOST, chosen))
             return
-        jobs = control.jobs(queue, state, limit, where(job_type, error, place, search, older))
+        jobs = control.jobs(queue, state, limit, chosen)
         if not jobs:
             doubt_queue(control, queue)
+        if not (jobs or queue or state or chosen != Where()):
+            none = _nothing(control)
     if flags().json:
         print_json(list(map(schema.job, jobs)))
         return
     rows = [[job.id, job.type, job.queue, job.state.value, str(job.attempt), _note(job)] for job in jobs]
-    print_table(["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"], rows, right="ATTEMPT", none="There are no jobs.")
+    print_table(["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"], rows, right="ATTEMPT", none=none)
+
+
+def _nothing(control: Control) -> str:
+    """What there is to say where there are no jobs: those that have ended are not lost."""
+    done = control.snapshot().totals.completed
+    told = "There are no jobs: none waits, runs or lies buried."
+    if not done:
+        return told
+    return f"{told} {done:,} completed: kq jobs show ID tells what one returned, as long as that is kept."
 
 
 def _print_groups(jobs: Sequence[JobInfo]) -> None:

@@ -96,6 +96,7 @@ def _totals(shot: Snapshot) -> str:
             f"running {all.running}/{all.slots}",
             f"delayed {delayed}",
             f"buried {buried}",
+            f"completed {NOTHING if all.completed is None else f'{all.completed:,}'}",
             f"workers {all.workers}/{all.known}",
             f"in {rate(all.came)}/s",
             f"out {rate(all.ended)}/s",

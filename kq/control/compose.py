@@ -80,7 +80,7 @@ def compose(facts: Facts) -> Snapshot:
     return Snapshot(
         at=facts.now,
         control=text(control.get(SEAT, b"")),
-        totals=_totals(queues, beats, rows.all),
+        totals=_totals(queues, beats, rows.all, tallies),
         queues=queues,
         workers=tuple(map(_worker, beats)),
         failures=tuple(_failures(tallies, control.get(GROUPS))),
@@ -253,7 +253,9 @@ def _paused(orders: Mapping[str, bytes], kind: Kind) -> Iterator[tuple[str, Paus
                 yield what, Paused(what=what, at=order.at, by=order.by, reason=order.reason)
 
 
-def _totals(queues: Iterable[QueueRow], beats: Sequence[Heartbeat], recent: Recent | None) -> Totals:
+def _totals(
+    queues: Iterable[QueueRow], beats: Sequence[Heartbeat], recent: Recent | None, tallies: Iterable[Tally]
+) -> Totals:
     rows = list(queues)
     live = [beat.worker for beat in beats if beat.health is not Health.DEAD]
     known = recent is not None
@@ -265,6 +267,7 @@ def _totals(queues: Iterable[QueueRow], beats: Sequence[Heartbeat], recent: Rece
         retrying=sum(row.retrying or 0 for row in rows) if known else None,
         running=sum(len(worker.running) for worker in live),
         buried=sum(row.buried for row in rows),
+        completed=sum(work.completed for told in tallies for work in told.work) if known else None,
         workers=len(live),
         known=len(beats),
         slots=sum(worker.slots for worker in live),
@@ -290,6 +293,7 @@ def _worker(beat: Heartbeat) -> WorkerRow:
         beat_age=beat.age,
         lease=worker.lease,
         lease_left=lease_left(beat),
+        skew=worker.clock - worker.beat if worker.clock else None,
         started=worker.started,
         retired=worker.retired or None,
         code=worker.code,

@@ -28,8 +28,8 @@ SHOWN, SHOWN_QUEUES = 50, 20
 #: So many jobs that failed last are shown on the overview.
 RECENT = 10
 #: By what queues are sorted, the usual first; as in the monitor.
-SORTS: Mapping[str, Callable[[QueueRow], tuple[float, str]]] = {
-    "oldest": lambda row: (-(row.oldest or 0.0), row.name),
+SORTS: Mapping[str, Callable[[QueueRow], tuple[float | str, ...]]] = {
+    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready, row.name),
     "ready": lambda row: (-row.ready, row.name),
     "wait": lambda row: (-(row.wait_p95 or 0.0), row.name),
     "in": lambda row: (-(row.came or 0.0), row.name),

@@ -99,8 +99,10 @@ class Ends:
             self._bear(task)
 
     def add_unread(self, task: Task, outcome: Outcome) -> None:
-        """task could not even be read: no end of a job to log or to count."""
-        self._waiting.append((task, self.judged(task, outcome)))
+        """task could not even be read: who found that out has logged it."""
+        verdict = self.judged(task, outcome)
+        self._waiting.append((task, verdict))
+        self._meter.ended(task, verdict, self._skew.now())
         self.due = self._clock.monotonic()
 
     def add_late(self, task: Task, outcome: Outcome) -> None:

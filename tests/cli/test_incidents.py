@@ -1,7 +1,8 @@
-"""Incidents, brought about with real workers: a stranger finds the cause, and what to type, with one command.
+"""Incidents, brought about with real workers on each broker: a stranger finds the cause with one command, and with at
+most three keys at the monitor, and what to type next.
 
-Each is a row of the table in docs/operations.md, which names its test: what is asked, what is said and what is to be
-done are read from there.
+Each is a row of the table in docs/operations.md, which names its test: what is asked, what is said, which keys show it
+and what is to be done are read from there.
 """
 
 from __future__ import annotations
@@ -13,26 +14,38 @@ import socket
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import pytest
 
 from kq import __version__
 from kq.app import App
 from kq.cli.frame import run
+from kq.cli.monitor.board import Size, render
+from kq.cli.monitor.press import press
+from kq.cli.monitor.source import Live
+from kq.cli.monitor.state import Ui
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried
+from kq.conformance.contract.world import ContractWorld, Gate, buried, requires
 from kq.control import Control
 from kq.job import State
-from tests.brokers import OnRedis, OnSqlite
+from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available
 from tests.docs.pages import ROOT
-from tests.servers import RedisServer
+from tests.servers import RabbitServer, RedisServer, Server
+from tests.unit.test_monitor_picture import text_of
 from tests.worker.test_health import Answers
 
-ROW = re.compile(r"^\|[^|]+\|[^|]+\| (?P<ask>[^|]+) \| (?P<says>[^|]+) \| (?P<then>[^|]+) \| `(?P<test>test_\w+)` \|$")
+ROW = re.compile(
+    r"^\|[^|]+\|[^|]+\| (?P<ask>[^|]+) \| (?P<says>[^|]+) \| (?P<seen>[^|]+) \| (?P<then>[^|]+) "
+    r"\| `(?P<test>test_\w+)` \|$"
+)
+QUOTED = re.compile(r"`([^`]+)`")
+SIZE = Size(100, 30)
 
 
 def rows() -> Iterator[re.Match[str]]:
@@ -52,19 +65,68 @@ def typed(*words: str) -> str:
     return said.getvalue()
 
 
+class Monitor:
+    """The screen of a monitor, without its terminal."""
+
+    def __init__(self, app: App) -> None:
+        self._source = Live(lambda: Control(app), "", lambda shot: ())
+        self._ui = Ui()
+
+    def __enter__(self) -> Self:
+        self._source.start()
+        eventually(lambda: self._source.scene().freshness != "waiting", "the first look")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._source.stop()
+
+    def press(self, key: str) -> None:
+        self._ui, act = press(self._ui, key, self._source.scene())
+        assert act is None, act
+        self._source.want(self._ui.page, every=0.2)
+
+    def seen(self) -> str:
+        """What is on it, without frames and spaces: what is long is broken anywhere."""
+        return bare(text_of(render(self._ui, self._source.scene(), SIZE)))
+
+
+def bare(text: str) -> str:
+    return re.sub(r"[\s│╭╮╰╯─]", "", text)
+
+
 @dataclass(frozen=True)
 class Incident:
-    """A row. ask: the command; says: what its answer has to say; then: the command to type next."""
+    """A row. ask: the command; says: what its answer has to say; then: the command to type next.
+
+    keys: what to press at the monitor, and shows: what is on its screen then; "" where it is not there that one looks.
+    """
 
     ask: str
     says: tuple[str, ...]
     then: str
+    keys: tuple[str, ...]
+    shows: str
+    app: App
 
     def happens(self, **names: str) -> None:
-        """Ask, and find in the answer all that the row says, the next command too. names: what stands for what."""
+        """Ask, and find in the answer all that the row says, the next command too; and what it says of the monitor.
+
+        names: what stands for what.
+        """
         said = typed(*shlex.split(filled(self.ask, names))[1:])
         for each in (*self.says, self.then):
             assert filled(each, names) in said, said
+        if self.shows:
+            self._is_seen(bare(filled(self.shows, names)))
+
+    def _is_seen(self, text: str) -> None:
+        assert len(self.keys) <= 3
+        with Monitor(self.app) as monitor:
+            if "3" in self.keys:
+                eventually(lambda: "failures&buried0" not in monitor.seen(), "its worker has told of it")
+            for key in self.keys:
+                monitor.press(key)
+            eventually(lambda: text in monitor.seen(), f"{text} on the screen", more=monitor.seen)
 
     def mend(self, **names: str) -> str:
         """Type the next command."""
@@ -81,11 +143,13 @@ class Staged(ContractWorld):
     """What the row of a test says."""
 
     @pytest.fixture
-    def incident(self, request: pytest.FixtureRequest) -> Incident:
+    def incident(self, request: pytest.FixtureRequest, app: App) -> Incident:
         (row,) = [row for row in rows() if row["test"] == request.node.originalname]
-        (ask,), says = (re.findall(r"`([^`]+)`", row[name]) for name in ("ask", "says"))
+        (ask,), says = (QUOTED.findall(row[name]) for name in ("ask", "says"))
         then = re.findall(r"`(kq [^`]+|timedatectl [^`]+)`", row["then"])
-        return Incident(ask, tuple(says), then[0])
+        before, _, after = row["seen"].partition(":")
+        keys = tuple(key.lower() for key in QUOTED.findall(before))
+        return Incident(ask, tuple(says), then[0], keys, "".join(QUOTED.findall(after)), app)
 
 
 class Incidents(Staged):
@@ -128,8 +192,17 @@ class Incidents(Staged):
         assert job.result(10) == 1
 
     def test_a_worker_is_dead(
-        self, incident: Incident, jobs: Jobs, crew: Crew, control: Control, diary: Diary, gate: Gate, queue: str
+        self,
+        incident: Incident,
+        app: App,
+        jobs: Jobs,
+        crew: Crew,
+        control: Control,
+        diary: Diary,
+        gate: Gate,
+        queue: str,
     ) -> None:
+        requires(app, "shared")
         victim = crew.program()
         (name,) = [worker.name for worker in control.workers()]
         job = jobs.hold.submit(gate.path)
@@ -155,8 +228,9 @@ class Incidents(Staged):
             handle.result(20)
 
     def test_the_worker_that_had_a_singletons_seat_is_gone(
-        self, incident: Incident, jobs: Jobs, crew: Crew, control: Control, diary: Diary, sole: str
+        self, incident: Incident, app: App, jobs: Jobs, crew: Crew, control: Control, diary: Diary, sole: str
     ) -> None:
+        requires(app, "shared")
         frozen = crew.program(queues=sole)
         first = jobs.sole.submit(60)
         eventually(lambda: diary.starts(first.id), "it runs")
@@ -192,11 +266,23 @@ class Incidents(Staged):
         assert "deleted" in typed(*shlex.split(f"jobs rm {job.id} --yes"))
 
 
+class TestOnMemory(Incidents, OnMemory):
+    pass
+
+
 class TestOnSqlite(Incidents, OnSqlite):
     pass
 
 
-class TestClocks(Staged, OnRedis):
+class TestOnRedis(Incidents, OnRedis):
+    pass
+
+
+class TestOnRabbit(Incidents, OnRabbit):
+    pass
+
+
+class Clocks(Staged):
     """A server has a clock of its own."""
 
     def test_the_clock_of_a_host_is_wrong(self, incident: Incident, crew: Crew, control: Control) -> None:
@@ -205,19 +291,31 @@ class TestClocks(Staged, OnRedis):
         incident.happens(HOST=socket.gethostname())
 
 
-class TestTheBroker(Staged):
-    """Lost, and found again."""
+class TestClocksOnRedis(Clocks, OnRedis):
+    pass
+
+
+class TestClocksOnRabbit(Clocks, OnRabbit):
+    @pytest.fixture
+    def state_url(self, redis_url: str) -> str:
+        return redis_url
+
+
+class Lost(Staged):
+    """The broker is lost, and found again."""
+
+    kind: type[Server]
 
     @pytest.fixture
-    def server(self) -> Iterator[RedisServer]:
-        with available(RedisServer) as server:
+    def server(self) -> Iterator[Server]:
+        with available(self.kind) as server:
             yield server
 
     @pytest.fixture
-    def broker_url(self, server: RedisServer) -> str:
+    def broker_url(self, server: Server) -> str:
         return server.url
 
-    def test_the_broker_is_lost(self, incident: Incident, server: RedisServer, crew: Crew, jobs: Jobs) -> None:
+    def test_the_broker_is_lost(self, incident: Incident, server: Server, crew: Crew, jobs: Jobs) -> None:
         crew.worker()
         server.kill()
         incident.happens()
@@ -225,17 +323,29 @@ class TestTheBroker(Staged):
         server.start()
         assert jobs.note.submit("x").result(20) == "x"
 
-    def test_a_worker_has_lost_its_broker(self, incident: Incident, server: RedisServer, crew: Crew) -> None:
+    def test_a_worker_has_lost_its_broker(self, incident: Incident, server: Server, crew: Crew) -> None:
         answers = Answers()
         crew.worker("--health", answers.address)
         answers.becomes("/readyz", 200, "it takes jobs")
         server.kill()
-        answers.becomes("/readyz", 503, "it has noticed")
+        eventually(lambda: "not connected" in answers.ask("/readyz")[1], "it has given the connection up")
         incident.happens(**{"HOST:PORT": answers.address})
         server.start()
         answers.becomes("/readyz", 200, "it takes jobs again")
 
 
+class TestLostOnRedis(Lost):
+    kind = RedisServer
+
+
+class TestLostOnRabbit(Lost):
+    kind = RabbitServer
+
+    @pytest.fixture
+    def state_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'state.db'}"
+
+
 def test_each_row_of_the_table_is_staged() -> None:
-    staged = {name for kind in (Incidents, TestClocks, TestTheBroker) for name in dir(kind) if name.startswith("test_")}
+    staged = {name for kind in (Incidents, Clocks, Lost) for name in dir(kind) if name.startswith("test_")}
     assert {row["test"] for row in rows()} == staged

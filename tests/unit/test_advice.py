@@ -56,6 +56,13 @@ def test_a_late_worker_is_to_be_asked() -> None:
     assert [each.command for each in told(workers=(worker("w1", state="late", beat_age=9.0),))] == ["kq workers ping"]
 
 
+def test_a_host_whose_clock_is_off_is_named_once() -> None:
+    off = [worker(name, host="web-2", skew=-300.0) for name in ("w1", "w2")]
+    (clock,) = told(workers=(*off, worker("w3", host="web-1", skew=0.4), worker("w4", host="web-3")))
+    assert clock.what == "the clock of web-2 and the state store's differ by 5m00s"
+    assert clock.command == "kq doctor"
+
+
 def test_buried_jobs_are_told_with_what_the_latest_of_them_failed_of() -> None:
     failures = (
         FailureRow(type="send", queue="mail", exception="SoftTimeout", buried=0, last=3.0),  # tried again

@@ -128,6 +128,12 @@ def test_rates_of_a_worker_that_went_silent_fade() -> None:
     assert queue(compose(facts({"mail": Load()}, tallies=(fresh, stale, gone)))).ended == 2.0 + 1.0
 
 
+def test_what_workers_completed_is_told_together_also_of_those_that_have_ended() -> None:
+    tallies = did(completed=20), did(completed=3, at=NOW - 600)
+    assert compose(facts({}, worker(), tallies=tallies)).totals.completed == 23
+    assert compose(Facts(NOW, {}, None)).totals.completed is None
+
+
 def test_waits_of_all_workers_make_one_quantile() -> None:
     short, long = Spread(), Spread()
     for _ in range(95):

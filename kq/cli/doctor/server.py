@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kq.advice import SKEW
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.cli.doctor.finding import Finding, Level, failed
@@ -22,8 +23,6 @@ from kq.url import redact
 QUEUE = "kq.doctor"
 #: Seconds that one round trip may take before it counts as failed.
 PATIENCE = 5.0
-#: Seconds by which two clocks may differ before times on screens mislead.
-SKEW = 2.0
 
 #: What some facts that servers tell of themselves mean for jobs: fact, values, how bad, why, the remedy.
 ADVICE: list[tuple[str, Callable[[str], bool], Level, str, str]] = [

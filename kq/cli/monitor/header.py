@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 
+from kq.advice import clocks_off
 from kq.cli.monitor.ink import (
     ACCENT,
     BAD,
@@ -166,7 +167,10 @@ def _notes(scene: Scene) -> Iterator[Line]:
     for met in scene.met:
         yield [Segment("✗ it is so: ", BAD), said(met, WORST)]
     if shot.doubtful:
-        yield [Segment(f"▲ {shot.doubtful} side effects in doubt: kq effects ls --stage doubt", WARN)]
+        what = "1 side effect" if shot.doubtful == 1 else f"{shot.doubtful:,} side effects"
+        yield [Segment(f"▲ {what} in doubt: kq effects ls --stage doubt", WARN)]
+    for host, seconds in clocks_off(shot).items():
+        yield [said(f"▲ the clock of {host} and the state store's differ by {format_duration(abs(seconds))}", WARN)]
     for order in shot.paused:
         why = f": {order.reason}" if order.reason else ""
         yield [said(f"‖ type {order.what} paused{f' by {order.by}' if order.by else ''}{why}", WARN)]

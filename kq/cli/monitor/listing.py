@@ -15,7 +15,8 @@ Row: TypeAlias = QueueRow | WorkerRow | FailureRow | JobRow
 R = TypeVar("R", QueueRow, WorkerRow, FailureRow, JobRow)
 
 _QUEUE: Mapping[str, Callable[[QueueRow], object]] = {
-    "oldest": lambda row: -(row.oldest or 0.0),
+    # Not every broker tells at once how long jobs have waited.
+    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready),
     "ready": lambda row: -row.ready,
     "wait": lambda row: -(row.wait_p95 or 0.0),
     "in": lambda row: -(row.came or 0.0),
