@@ -219,7 +219,7 @@ class Claims:
         """jobs: how many can be sent and not begun at a time."""
         self.reader, self._writer = descriptors or os.pipe()
         self._last = 0
-        self._early: set[int] = set()  # claimed before they begin
+        self._claimed: set[int] = set()  # and not begun
         os.set_blocking(self.reader, False)
         if self._writer >= 0 and jobs * _SEQ.size > PIPE_SIZE:
             fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
@@ -229,17 +229,14 @@ class Claims:
 
     def claim(self, seq: int) -> bool:
         """Whether this job may begin; else it was taken back."""
-        if seq in self._early:
-            self._early.remove(seq)
-            return True
-        try:
+        with contextlib.suppress(BlockingIOError):
             while self._last < seq:
                 (self._last,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))
-                if self._last < seq:
-                    self._early.add(self._last)
-        except BlockingIOError:
+                self._claimed.add(self._last)
+        if seq not in self._claimed:
             return False
-        return self._last == seq
+        self._claimed.remove(seq)
+        return True
 
     def take_back(self) -> set[int]:
         """The seqs of all jobs that have not begun, and now will not."""

@@ -32,3 +32,12 @@ def test_who_begins_before_others_that_came_first_claims_these_too() -> None:
     assert claims.take_back() == {5}
     assert [claims.claim(seq) for seq in (2, 3, 5)] == [True, True, False]
     claims.close()
+
+
+def test_who_was_taken_back_costs_none_that_came_after_him_its_claim() -> None:
+    claims = Claims(10)
+    claims.offer([1, 2])
+    assert claims.take_back() == {1, 2}
+    claims.offer([3, 4])
+    assert [claims.claim(seq) for seq in (1, 4, 2, 3)] == [False, True, False, True]
+    claims.close()
