@@ -17,7 +17,7 @@ from kq.errors import MessageError
 from kq.fallback import check_queues
 from kq.lock import Lock
 from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
-from kq.outcome import Died, Drop, Expired, PassOn, Revoke, Rules, Unusable
+from kq.outcome import Died, Drop, Expired, PassOn, Revoke, Rules, Unusable, Verdict
 from kq.standing import NONE, Standing
 from kq.worker.child import Executor
 from kq.worker.ends import Ends
@@ -56,9 +56,12 @@ class Lobby:
         self._keys = Keys(ground.store, worker)
 
     def heed(self, standing: Standing) -> None:
-        """From now on these orders stand, for those in line too."""
+        """From now on these orders stand, for those in line too, and for what executors were given ahead."""
         self._standing, self._ordered = standing, bool(standing)
         if self._ordered:
+            for executor in list(self._pool.executors.values()):
+                if any(self._fate(task) for task in executor.tasks.values() if not task.started):
+                    self._pool.take_back(executor)
             for task in self._line.clear():
                 self.line_up(task)
 
@@ -95,12 +98,16 @@ class Lobby:
 
     def line_up(self, task: Task) -> None:
         """Put task in line, unless an order is against it: then it ends or goes back here."""
-        if self._ordered and (fate := self._standing.fate(task.head.id, task.head.type, task.delivery.queue)):
+        if self._ordered and (fate := self._fate(task)):
             self._ends.add(task, fate)
         elif task.head.unique and not task.keyed:
             self._keyless.append(task)
         else:
             self._line.put(task)
+
+    def _fate(self, task: Task) -> Verdict | None:
+        """What orders make of a job that has not begun."""
+        return self._standing.fate(task.head.id, task.head.type, task.delivery.queue)
 
     def admit(self) -> None:
         """Let those in line that may start here, and settle those that ended elsewhere."""

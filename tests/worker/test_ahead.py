@@ -14,7 +14,9 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate
+from kq.control import Control
 from kq.handle import Handle
+from kq.job import State
 from kq.worker.pool import PoolKind
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import WHERE, Odd
@@ -76,6 +78,39 @@ class TakenAhead(ContractWorld):
         assert all(len(diary.starts(handle.id)) == 1 for handle in behind)
         order = [entry.id for entry in diary.starts(*(handle.id for handle in short))]
         assert order == [handle.id for handle in short]
+
+    def test_do_not_start_once_the_worker_knows_of_a_pause(
+        self,
+        behind: list[Handle[int]],
+        crew: Crew,
+        diary: Diary,
+        gate: Gate,
+        control: Control,
+        inspector: Inspector,
+        queue: str,
+    ) -> None:
+        crew.program()
+        long, *short = behind
+        eventually(lambda: diary.starts(long.id), "the long job runs")
+        control.pause(queue)
+        assert control.ping()
+        gate.open()
+        assert long.result(10)
+        eventually(lambda: inspector.count(queue).ready == len(short), "they are given back")
+        assert not diary.starts(*(handle.id for handle in short))
+
+    def test_do_not_start_once_the_worker_knows_that_they_are_revoked(
+        self, behind: list[Handle[int]], crew: Crew, diary: Diary, gate: Gate, control: Control
+    ) -> None:
+        crew.program()
+        long, *short = behind
+        eventually(lambda: diary.starts(long.id), "the long job runs")
+        assert short[0].revoke()
+        assert control.ping()
+        gate.open()
+        assert all(handle.result(10) for handle in [long, *short[1:]])
+        assert short[0].state() is State.REVOKED
+        assert not diary.starts(short[0].id)
 
 
 class TestOnSqlite(OnSqlite, TakenAhead):
