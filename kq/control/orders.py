@@ -12,7 +12,7 @@ from kq.broker import PARKED
 from kq.clock import new_id
 from kq.control import audit
 from kq.control.parking import put_back
-from kq.control.view import View
+from kq.control.view import MOST, View
 from kq.errors import BrokerError
 from kq.handle import revoke
 from kq.job import ENDED, State
@@ -78,14 +78,24 @@ class Orders(View):
         names = {worker.name for worker in self.workers()}
         heard = names == set(self._answers(nudge(self._inspector), names, PATIENCE))
         back = self.put_back({type})
-        if heard:  # who did not hear of it may still park a job
+        if heard and not self._may_be_parked(type):  # who did not hear of it may still park a job
             self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
         return back
 
     def put_back(self, types: Collection[str]) -> int:
         """Let parked jobs of types wait in their queues again, whatever is ordered; returns how many there were."""
-        parked = [queue for queue in self._inspector.queues() if queue.endswith(PARKED)]
-        return sum(put_back(self._app, self._inspector, queue, types) for queue in parked)
+        return sum(put_back(self._app, self._inspector, queue, types) for queue in self._parking_queues())
+
+    def _may_be_parked(self, type: str) -> bool:
+        """Whether jobs of a type are parked still, or somebody has some in his hands: who resumes another type, too."""
+        parked = self._parking_queues()
+        if any(self._inspector.count(queue).held for queue in parked):
+            return True
+        seen = (each for queue in parked for each in self._inspector.browse(queue, "ready", MOST))
+        return any(each.headers.get("type") == type for each in seen)
+
+    def _parking_queues(self) -> list[str]:
+        return [queue for queue in self._inspector.queues() if queue.endswith(PARKED)]
 
     def retire(self, worker: str, *, now: bool = False, reason: str = "", by: str = "") -> bool:
         """Take a worker out of commission: it finishes what runs, gives back the rest and ends.

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from kq.app import App
+from kq.broker import PARKED, Delivery, Session
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms
@@ -230,6 +231,23 @@ class Broadcast(ContractWorld):
         assert job.state() is State.PAUSED
         control.resume_type("note")  # the control in the worker may have been sooner
         assert job.result(10) == "x"
+
+    @keeps("C15")
+    def test_what_somebody_has_in_his_hands_while_its_type_is_resumed_comes_back_as_well(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        control.pause_type("note")
+        job = jobs.note.submit("x")
+        crew.worker()
+        eventually(lambda: job.state() is State.PAUSED, "it is parked")
+        taken: list[Delivery] = []
+        other = Session(app.broker, "resumes-another-type", app.lease, {job.queue + PARKED: 10}, taken.append)
+        try:
+            assert other.next(5)
+            assert control.resume_type("note") == 0
+        finally:
+            other.close()
+        assert job.result(10) == "x"  # the control in the worker sees that it was not done
 
     @keeps("C15")
     def test_a_worker_that_is_retired_finishes_what_runs_and_ends(
