@@ -114,8 +114,10 @@ def group_of(error: str, traceback: str) -> tuple[str, str]:
     return name if _NAME.fullmatch(name) else error, place
 
 
+#: The classes that a code divides.
+_DIVIDED = re.compile(r"OSError|sqlite3\.\w+")
 _FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
-_NAME = re.compile(r"[\w.]+")
+_NAME = re.compile(r"[\w.<>]+")  # one that a function made is called f.<locals>.Error
 
 
 def classified(failures: Failures | None) -> dict[str, FailureClass]:
@@ -136,7 +138,7 @@ def names_of(error: BaseException) -> tuple[str, ...]:
     names: list[str] = []
     codes = [*_system_code(error), *_sqlite_codes(error)]
     for each in type(error).__mro__:
-        if codes and (each is OSError or each.__module__ == "sqlite3"):
+        if codes and _DIVIDED.fullmatch(error_name(each)):
             names += codes
             codes = []
         if issubclass(each, BaseException):

@@ -10,7 +10,7 @@ out submits it again, and the broker and the ledger know it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from kq.app import App
 from kq.clock import new_id
+from kq.message import one_line
 from kq.reading import reader
 from kq.record import encode
 from kq.state.store import Write
@@ -30,8 +31,9 @@ HOUR = 3600.0
 TOLD = "alerts:told"
 #: So many counts are read, at most.
 MOST = 10_000
-#: So many groups have a line of their own in a digest.
-LINES = 50
+#: So many groups have a line of their own in a digest, and so many are told to programs: an alert is a job, which must
+#: not be too large to be submitted.
+LINES, TOLD_TO_PROGRAMS = 50, 100
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,6 +135,7 @@ def written(
     every: float,
 ) -> Alert:
     """An alert in words. totals: how many cases there were of each group."""
+    ranked = sorted(cases, key=lambda id: -draft.news[id])
     groups = [
         {
             "type": case.type,
@@ -142,9 +145,10 @@ def written(
             "total": totals[id],
             "job": case.job,
             "queue": case.queue,
-            "error": case.error,
+            "error": one_line(case.error),
         }
-        for id, case in cases.items()
+        for id in ranked[:TOLD_TO_PROGRAMS]
+        for case in [cases[id]]
     ]
     if draft.kind == "first":
         ((id, case),) = cases.items()
@@ -152,7 +156,7 @@ def written(
         text = "\n".join(_first_lines(case, draft.news[id], every))
     else:
         subject = f"[{app}] {_failures(sum(draft.news.values()))} of {_kinds(len(cases))}"
-        text = "\n".join(_digest_lines(cases, draft.news, totals, since, now))
+        text = "\n".join(_digest_lines(cases, ranked, draft.news, totals, since, now))
     return Alert(new_id(), " ".join(subject.split())[:200], text, groups)
 
 
@@ -176,16 +180,20 @@ def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
 
 
 def _digest_lines(
-    cases: Mapping[str, Trouble], news: Mapping[str, int], totals: Mapping[str, int], since: float, now: float
+    cases: Mapping[str, Trouble],
+    ranked: Sequence[str],
+    news: Mapping[str, int],
+    totals: Mapping[str, int],
+    since: float,
+    now: float,
 ) -> Iterable[str]:
     yield f"Between {format_instant(since)} and {format_instant(now)}:"
-    ranked = sorted(cases, key=lambda id: -news[id])
     for id in ranked[:LINES]:
         case = cases[id]
         yield ""
         place = f" in {case.place}" if case.place else ""
         yield f"{_failures(news[id])} ({totals[id]:,} in all): {case.type}: {case.exception}{place}"
-        yield f"  {case.error}"
+        yield f"  {one_line(case.error)}"
         yield from (f"  {what + ':':8} {command}" for what, command in commands(case))
     if len(ranked) > LINES:
         yield ""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kq.control.bell import HOUR, Told, after, commands, next_draft, written
+from kq.message import BODY_LIMIT, encode_body
 from kq.trouble import Alert, Count, Trouble
 
 EVERY, MOST = 600.0, 12
@@ -96,6 +97,20 @@ def test_a_digest_tells_of_each_group_and_its_commands() -> None:
     assert kick in alert.text
     assert "kq queues resume --type kq.mail" in alert.text
     assert [group["new"] for group in alert.groups] == [3, 1]
+
+
+def test_an_alert_of_very_many_kinds_is_not_too_large_to_be_submitted() -> None:
+    cases = {
+        str(n): Trouble(f"shop.{n}", "f.<locals>.Odd", f"{n}.py:f", error="x" * 2000, job="7") for n in range(1000)
+    }
+    draft = next_draft(
+        Told({id: {} for id in cases}), counts(**dict.fromkeys(cases, 1) | {"500": 9}), EVERY, EVERY, MOST
+    )
+    assert draft is not None
+    job = written("shop", draft, cases, dict.fromkeys(cases, 9), 0.0, EVERY, EVERY).job("shop")
+    assert len(encode_body(job.args, job.kwargs)) < BODY_LIMIT / 2
+    groups = job.args[2]
+    assert (len(groups), groups[0]["type"]) == (100, "shop.500")
 
 
 def test_names_that_a_shell_would_read_otherwise_are_quoted() -> None:

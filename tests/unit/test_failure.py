@@ -11,7 +11,7 @@ import pytest
 
 import kq
 from kq.errors import BadJob, ConfigError
-from kq.failure import FAILURES, Failure, classified, names_of
+from kq.failure import FAILURES, Failure, classified, group_of, names_of
 from kq.outcome import Rules, class_of
 from kq.policy import error_name
 
@@ -42,6 +42,15 @@ def test_a_code_stands_before_the_class_that_it_divides() -> None:
     assert names_of(DiskFull(errno.ENOSPC, "full"))[:2] == (f"{__name__}.DiskFull", "OSError.ENOSPC")
     assert names_of(OSError("no code"))[0] == "OSError"
     assert names_of(BadJob("x"))[:2] == ("kq.errors.BadJob", "kq.errors.Steering")
+
+
+def test_errors_of_a_class_that_a_function_made_are_alike() -> None:
+    class Odd(Exception):
+        """One whose name has brackets."""
+
+    said = [str(Failure(names_of(Odd()), f"row {row} has no date")) for row in (7, 8)]
+    assert {group_of(error, "") for error in said} == {(error_name(Odd), "")}
+    assert group_of("buried by ann: broken", "")[0] == "buried by ann: broken"
 
 
 def test_sqlite_tells_a_full_disk_from_a_lock(tmp_path: Path) -> None:
