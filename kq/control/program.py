@@ -13,7 +13,8 @@ from kq.app import App
 from kq.clock import SYSTEM
 from kq.control.health import Health, served
 from kq.control.rounds import Rounds
-from kq.errors import KqError
+from kq.errors import BrokerUnreachable, KqError
+from kq.message import one_line
 from kq.state.store import StoreUnreachable
 from kq.tally import Tally
 
@@ -24,7 +25,7 @@ PATIENCE = 1.0
 
 
 class Program:
-    """Makes rounds until stop(). It survives whatever its broker and state store do.
+    """Makes rounds until stop(). It survives whatever its broker and state store do, and what goes wrong here.
 
     level: at which outages are told.
     """
@@ -67,7 +68,7 @@ class Program:
                 try:
                     pause = rounds.tick()
                     self._failing = False
-                except (KqError, StoreUnreachable) as error:
+                except Exception as error:
                     self._tell(error)
                     rounds.close()
                     rounds, pause = self._rounds(), self._app.lease / 3
@@ -81,8 +82,13 @@ class Program:
         return rounds
 
     def _tell(self, error: Exception) -> None:
+        """Say once that rounds fail, and why; with a traceback where nobody thought of it."""
         if not self._failing:
-            log.log(self._level, "control: %s; trying again", str(error).splitlines()[0])
+            outage, foreseen = isinstance(error, BrokerUnreachable | StoreUnreachable), isinstance(error, KqError)
+            level = self._level if outage else logging.WARNING
+            trace = None if outage or foreseen else error
+            told = one_line(str(error).partition("\n")[0]) or type(error).__name__
+            log.log(level, "control: %s; trying again", told, exc_info=trace)
         self._failing = True
 
 

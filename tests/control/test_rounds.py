@@ -13,8 +13,10 @@ import pytest
 
 from kq.app import App
 from kq.broker import PARKED, Delivery, Inspector, Session, Settlement
+from kq.conformance.contract.waiting import eventually
 from kq.control import Control
 from kq.control.parking import SILENCE, put_back
+from kq.control.program import controlled
 from kq.control.rounds import Rounds
 from kq.control.sight import RunningJob, WorkerInfo
 from kq.job import State
@@ -154,6 +156,29 @@ def test_who_puts_back_what_others_took_meanwhile_keeps_a_lease_that_is_shorter_
     sessions[-1].settle([Settlement(job, (Envelope(job.id, f"default{PARKED}", job.body, job.headers),))])
     with closing(LookedThroughLate(app.broker)) as inspector:
         assert put_back(app, inspector, f"default{PARKED}", {"note"}) == 0
+
+
+def test_rounds_go_on_after_what_nobody_thought_of(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    seats: list[str] = []
+
+    def odd(record: logging.LogRecord) -> bool:
+        """A filter as an application may have one, that does not like the first line that it gets."""
+        if "has the seat" in record.getMessage():
+            seats.append(record.getMessage())
+            if len(seats) == 1:
+                raise LookupError("no such tenant")
+        return True
+
+    control = logging.getLogger("kq.control")
+    control.addFilter(odd)
+    caplog.set_level(logging.INFO, "kq.control")
+    try:
+        with controlled(app) as program:
+            eventually(lambda: len(seats) > 1 and program.seated, "it has the seat again")
+    finally:
+        control.removeFilter(odd)
+    assert ["no such tenant" in record.getMessage() for record in caplog.records].count(True) == 1
+    assert "Traceback" in caplog.text
 
 
 def test_control_can_be_looked_through_while_another_acts(app: App) -> None:
