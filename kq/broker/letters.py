@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, Protocol
 
 import msgspec
@@ -75,7 +76,8 @@ def prepared(channel: Any, envelope: Envelope) -> Any:
     """envelope as Kombu publishes it."""
     headers = envelope.headers
     if envelope.delay > 0:
-        headers = {**headers, "x-delay": max(1, round(envelope.delay * 1000))}
+        wait = max(1, ceil(round(envelope.delay * 1000, 6)))  # never early (promise C6)
+        headers = {**headers, "x-delay": wait}
     properties = {"message_id": envelope.id, "delivery_mode": 2}
     return channel.prepare_message(envelope.body, envelope.priority, CONTENT_TYPE, "utf-8", headers, properties)
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as some
 
 from kq import event
 from kq.broker import Broker, Publisher
+from kq.broker.letters import prepared
 from kq.errors import MessageError
 from kq.job import FALLBACKS, State
 from kq.message import (
@@ -590,6 +591,13 @@ def test_what_json_has_no_form_for_is_written_as_the_table_says(value: Any) -> N
 
 
 # The way through a transport.
+
+
+@pytest.mark.parametrize(("delay", "wire"), [(0.0001, 1), (1.0, 1000), (0.07, 70), (1.0004, 1001), (YEAR, 31622400000)])
+def test_a_delay_is_never_shorter_on_the_wire(delay: float, wire: int) -> None:
+    broker = Broker(parse("memory://"))
+    with broker.connection() as connection, connection.channel() as channel:
+        assert prepared(channel, Envelope("1", "q", b"{}", delay=delay)).headers["x-delay"] == wire
 
 
 @pytest.mark.parametrize("name", MEANINGS)
