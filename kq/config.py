@@ -15,6 +15,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -260,8 +261,14 @@ def shown(value: object) -> str:
 # Which keys there are.
 
 
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Its fields and their types, which are text until they are looked up."""
+    return get_type_hints(kind, include_extras=True)
+
+
 def _keys(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    for name, hint in _fields(kind).items():
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             yield from _keys(hint, f"{prefix}{name}.")
         else:
@@ -282,9 +289,9 @@ def _at(config: msgspec.Struct, key: str) -> object:
     return value
 
 
-def _built(kind: type[Any], prefix: str, values: Mapping[str, object]) -> Any:
+def _built(kind: type[msgspec.Struct], prefix: str, values: Mapping[str, object]) -> Any:
     fields: dict[str, object] = {}
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    for name, hint in _fields(kind).items():
         key = f"{prefix}{name}"
         if key in SECTIONS:
             fields[name] = _built(hint, f"{key}.", values)

@@ -12,6 +12,9 @@ from kq import __version__
 #: taken away, or means something else, gets another.
 SCHEMA = 1
 
+#: How often Python looks for garbage when nobody says.
+USUAL_THRESHOLD = gc.get_threshold()
+
 
 def main() -> None:
     """Carry out the command line of this process and exit with its code."""

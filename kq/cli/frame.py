@@ -99,7 +99,7 @@ def wants_color(refused: bool) -> bool | None:
 
 
 class Verb(click.Command):
-    """A verb that takes the global options too, and returns its exit code or None."""
+    """A verb that takes the global options too, and returns its exit code or None, or what is to be called after it."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -234,4 +234,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         report(error, as_json=seen.json, verbose=seen.verbose > 0, color=wants_color(seen.no_color))
         return exit_code_of(error)
+    if callable(code):
+        code = code()
     return code if isinstance(code, int) else DONE

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kq.app import App
+from kq.cli import USUAL_THRESHOLD
 from kq.cli.changes import watch
 from kq.cli.frame import Duration, flags, verb
 from kq.cli.near import did_you_mean
@@ -22,6 +25,8 @@ from kq.config import Worker as Wish
 from kq.errors import ConfigError
 from kq.plain import LONGEST, cut, printable, printable_json
 from kq.worker import Processes, Worker
+from kq.worker.cradle import Forked
+from kq.worker.nursery import fork_nursery
 from kq.worker.program import CONCURRENCY
 
 log = logging.getLogger("kq.worker")
@@ -41,7 +46,7 @@ log = logging.getLogger("kq.worker")
 @click.option("--health", metavar="HOST:PORT", help="Answer /livez, /readyz and /metrics there. [nowhere]")
 @click.option("--reload/--no-reload", help="Begin anew when code or config is saved. [--no-reload]")
 @click.option("--orders", type=int, default=-1, hidden=True)
-def command(orders: int, reload: bool, **given: object) -> int:
+def command(orders: int, reload: bool, **given: object) -> int | Callable[[], None]:
     """Execute jobs until told to end.
 
     TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
@@ -50,8 +55,13 @@ def command(orders: int, reload: bool, **given: object) -> int:
     When bad storage ended several jobs within a minute, it ends by itself, with exit code 74.
     """
     loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
-    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
     wish = loaded.config.worker
+    several = reload or wish.processes > 1
+    nursery = None if several or threading.active_count() > 1 else fork_nursery(loaded.config.url, loaded.config.state)
+    if not isinstance(nursery, Forked | None):
+        gc.set_threshold(*USUAL_THRESHOLD)
+        return nursery
+    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
     alone = [*sys.argv[1:], "--processes", "1", "--no-reload"]
     if reload:
         return reloading([alone] * wish.processes, loaded.file)
@@ -63,6 +73,8 @@ def command(orders: int, reload: bool, **given: object) -> int:
             )
         return Processes([_program(alone)] * wish.processes).run()
     worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
+    if nursery is not None:
+        worker.supervisor.pool.cradle.adopt(nursery)
     worker.run(orders)
     return 0
 

@@ -6,12 +6,11 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
 
 from kq.app import App
 from kq.clock import SYSTEM
-from kq.control.health import Health, served
 from kq.control.rounds import Rounds
 from kq.errors import BrokerUnreachable, KqError
 from kq.message import one_line
@@ -114,6 +113,11 @@ def run(app: App, health: str | None = None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    answers = Health(app, program, lambda: program.seated)
-    with nullcontext() if health is None else served(health, answers):
+    if health is None:
+        program.run()
+        return
+    # Here and not above: who is not asked does not pay for a server.
+    from kq.control.health import Health, served
+
+    with served(health, Health(app, program, lambda: program.seated)):
         program.run()

@@ -25,10 +25,7 @@ def open_store(
     Raises ValueError for a scheme that there is no store for, or an option that it does not have.
     """
     scheme = urlsplit(url).scheme
-    opener = _OPENERS.get(scheme)
-    if opener is None:
-        known = ", ".join(f"{name}://" for name in _OPENERS)
-        raise ValueError(f"there is no state store for {scheme or 'a URL without a scheme'}; known: {known}")
+    opener = _opener(scheme)
     if make_folder and scheme == "sqlite":
         Path(_path(url)).parent.mkdir(parents=True, exist_ok=True)
     if look and scheme == "sqlite":
@@ -37,24 +34,43 @@ def open_store(
     return store
 
 
-def _memory(url: str, **options: object) -> Store:
+def preload(url: str) -> None:
+    """Import what the store at url needs, and open nothing. Raises ValueError for an unknown scheme."""
+    _opener(urlsplit(url).scheme)
+
+
+def _opener(scheme: str) -> Callable[..., Store]:
+    find = _OPENERS.get(scheme)
+    if find is None:
+        known = ", ".join(f"{name}://" for name in _OPENERS)
+        raise ValueError(f"there is no state store for {scheme or 'a URL without a scheme'}; known: {known}")
+    return find()
+
+
+def _memory() -> Callable[..., Store]:
     from kq.state.memory import MemoryStore
 
-    _only({"timeout", "clock"}, options)
-    return MemoryStore(_rest(url), **options)  # type: ignore[arg-type]
+    def opened(url: str, **options: object) -> Store:
+        _only({"timeout", "clock"}, options)
+        return MemoryStore(_rest(url), **options)  # type: ignore[arg-type]
+
+    return opened
 
 
-def _sqlite(url: str, **options: object) -> Store:
+def _sqlite() -> Callable[..., Store]:
     from kq.state.sqlite import SqliteStore
 
-    _only({"timeout", "synchronous", "look"}, options)
-    return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
+    def opened(url: str, **options: object) -> Store:
+        _only({"timeout", "synchronous", "look"}, options)
+        return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
+
+    return opened
 
 
-def _redis(url: str, **options: object) -> Store:
+def _redis() -> Callable[..., Store]:
     from kq.state.redis import RedisStore
 
-    return RedisStore(url, **options)  # type: ignore[arg-type]
+    return RedisStore
 
 
 def _only(known: set[str], options: Mapping[str, object]) -> None:
@@ -72,8 +88,8 @@ def _path(url: str) -> str:
     return unquote(_rest(url).removeprefix("/"))
 
 
-# Functions, so that a driver is imported only when its store is opened.
-_OPENERS: dict[str, Callable[..., Store]] = {
+# Functions, so that a driver is imported only when its store is wanted.
+_OPENERS: dict[str, Callable[[], Callable[..., Store]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "redis": _redis,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -20,6 +23,8 @@ _decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
 
 #: Seconds that a nursery has to end with all its children; it is killed after that.
 ENDS_WITHIN = 6.0
+#: Seconds between two looks whether it has ended.
+PAUSE = 0.005
 
 
 def in_one_line(error: str) -> str:
@@ -28,17 +33,48 @@ def in_one_line(error: str) -> str:
     return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else error
 
 
+def search_path() -> str:
+    """Where this process finds modules, as PYTHONPATH has it."""
+    return os.pathsep.join(each for each in sys.path if each)
+
+
+class Forked:
+    """A nursery that was forked, with verbs as subprocess has them. sock: where it speaks."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self._pid, self.sock = pid, sock
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)  # nobody but wait() reaps it, so the number is still its own
+
+    def wait(self, timeout: float = math.inf) -> int:
+        """The signal that ended it, negative, or its exit code. Raises subprocess.TimeoutExpired."""
+        until = time.monotonic() + timeout
+        while True:
+            pid, status = os.waitpid(self._pid, 0 if math.isinf(timeout) else os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("nursery", timeout)
+            time.sleep(PAUSE)
+
+
 class Cradle:
     """Has a nursery that imports the application at where, and forks. url, state: where that connects to."""
 
     def __init__(self, where: str, url: str, state: str, lapse: Lapse) -> None:
         self._where, self._url, self._state = where, url, state
         self._lapse = lapse
-        self._nursery: subprocess.Popen[bytes] | None = None
+        self._nursery: subprocess.Popen[bytes] | Forked | None = None
+        self._forked: Forked | None = None
         self._sock: socket.socket | None = None
         self._frames = Frames()
         #: Whether it has said Hello, and may be asked for executors.
         self.imported = False
+
+    def adopt(self, nursery: Forked) -> None:
+        """Begin with that one, which has imported nothing of the application yet."""
+        self._forked = nursery
 
     @property
     def descriptor(self) -> int | None:
@@ -47,7 +83,11 @@ class Cradle:
 
     def start(self) -> None:
         """Start the nursery. Until go_on(), hear() waits for it to say something."""
-        self._nursery, self._sock = self._start()
+        if self._forked is None:
+            self._nursery, self._sock = self._start()
+        else:
+            self._nursery, self._sock, self._forked = self._forked, self._forked.sock, None
+            self._welcome(self._sock)
         self._frames = Frames()
         self.imported = False
 
@@ -117,22 +157,19 @@ class Cradle:
         """A process that imports the application, and the socket on which it speaks."""
         ours, theirs = socket.socketpair()
         nursery = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "kq.worker.nursery",
-                str(theirs.fileno()),
-                str(self._lapse.descriptor),
-                self._where,
-                str(os.getpid()),
-            ],
-            pass_fds=[theirs.fileno(), self._lapse.descriptor],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+            [sys.executable, "-m", "kq.worker.nursery", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": search_path()},
             start_new_session=True,
         )
         theirs.close()
+        self._welcome(ours)
+        return nursery, ours
+
+    def _welcome(self, sock: socket.socket) -> None:
+        """Say what it is to import, and all else that it needs to know."""
         # Neither as arguments, which every user of the host can read, nor in the environment, which all that jobs start
         # inherits: a URL may hold a password.
+        welcome = frame(Welcome(self._where, self._url, self._state))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
-            ours.sendall(frame(Welcome(self._url, self._state)))
-        return nursery, ours
+            socket.send_fds(sock, [welcome], [self._lapse.descriptor])

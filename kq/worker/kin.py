@@ -17,7 +17,9 @@ import sys
 PAUSE = 0.1
 
 _SET_DEATH_SIGNAL = 1
+_SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None)
 
 
 def die_with(parent: int, number: int = signal.SIGKILL) -> None:
@@ -25,6 +27,19 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     _prctl(_SET_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def call_itself(name: str) -> None:
+    """Give this process a name of up to 15 letters, which `ps -o comm` and `top` show."""
+    _prctl(_SET_NAME, name.encode())
+
+
+def close_inherited() -> None:
+    """Close what this program was started with, but stdin, stdout and stderr. What Python opens is not inherited."""
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the one with which they were listed is closed already
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                os.close(int(name))
 
 
 def adopt_orphans() -> None:
@@ -79,6 +94,6 @@ def _has_children() -> bool:
     return True
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int | bytes) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value)
+        _libc.prctl(option, value)

@@ -16,6 +16,9 @@ from kq.clock import Clock
 from kq.worker.wire import memory
 
 _INSTANT = struct.Struct("d")
+_mmap = ctypes.CDLL(None).mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_size_t]
 
 
 class Lapse:
@@ -51,10 +54,7 @@ class Sight:
     """A lapse as an executor sees it: to read only, and without a descriptor, which a job could write to."""
 
     def __init__(self, lapse: Lapse) -> None:
-        libc = ctypes.CDLL(None)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_size_t]
-        address = libc.mmap(None, _INSTANT.size, mmap.PROT_READ, mmap.MAP_SHARED, lapse.descriptor, 0)
+        address = _mmap(None, _INSTANT.size, mmap.PROT_READ, mmap.MAP_SHARED, lapse.descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             raise OSError("no memory to see the end of the lease in")
         self._moment = ctypes.c_double.from_address(address)

@@ -1,7 +1,10 @@
 """The nursery: a process that imports the application once and forks executors from it.
 
-`python -m kq.worker.nursery SOCKET LAPSE APP PARENT`; a Welcome on the socket says where broker and state are. Its
-memory is shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
+A supervisor that is a program of its own forks it before it imports the application itself, so that both share the
+pages of all that kq needs; else, and in the place of one that died, it is `python -m kq.worker.nursery SOCKET PARENT`.
+Either way a Welcome on the socket says what to import, and where broker and state are.
+
+Its memory is shared by its children as long as nobody writes to it, and a fork takes milliseconds where an import takes
 seconds. It runs no job, so it stays as clean as it was after the import.
 
 What jobs started and left becomes the nursery's when their executor ends, whatever session or group it went to:
@@ -10,8 +13,8 @@ it is killed. So is everything when the supervisor ends.
 
 from __future__ import annotations
 
-import array
 import contextlib
+import gc
 import math
 import os
 import select
@@ -20,21 +23,26 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
 from kq.app import App
+from kq.broker import Broker
 from kq.errors import KqError
 from kq.loading import load_app, version_of
 from kq.message import Stage
 from kq.policy import RetryPolicy
+from kq.state import preload
 from kq.trouble import ALERT
-from kq.worker.executor import be_deaf, run_executor
-from kq.worker.kin import adopt_orphans, die_with, living_children, reap_children
+from kq.url import parse
+from kq.worker.cradle import Forked, search_path
+from kq.worker.executor import DEAF_TO, be_deaf, run_executor
+from kq.worker.kin import adopt_orphans, call_itself, close_inherited, die_with, living_children, reap_children
 from kq.worker.lapse import Lapse, Sight
 from kq.worker.relay import Line, RelayedMouth, RelayedPublisher, RelayedStore
-from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame, read_frame
+from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame
 
 #: Seconds between two looks at the lapse while it is past, or nothing is held.
 LOOK = 0.25
@@ -49,29 +57,92 @@ _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
 
 
 def main() -> None:
-    descriptor, lapse, where, parent = sys.argv[1:5]
-    die_with(int(parent))
-    sock = socket.socket(fileno=int(descriptor))
+    descriptor, parent = map(int, sys.argv[1:3])
+    _live(socket.socket(fileno=descriptor), parent)
+
+
+def fork_nursery(url: str, state: str | None) -> Forked | Callable[[], None]:
+    """A nursery that shares the pages of this process; in the nursery itself, what it is to do from now on.
+
+    For a program that has one thread, and neither a connection nor an application yet. url, state: where the
+    application will connect to, as far as is known.
+    """
+    with contextlib.suppress(ValueError):  # the application may know better
+        _import_drivers(Broker(parse(url, state)))
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    gc.freeze()  # who looks for garbage writes to all that may be some, and the pages would not be shared any more
+    # A signal to the group that comes before the child has left it waits until the child does nothing on it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            be_deaf()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if pid == 0:
+        ours.close()
+        close_inherited()
+        return partial(_live, theirs, parent)
+    theirs.close()
+    return Forked(pid, ours)
+
+
+def _live(sock: socket.socket, parent: int) -> None:
+    """Be the nursery of the process parent, which speaks on sock."""
+    die_with(parent)
+    call_itself("kq-nursery")
     be_deaf()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    said = read_frame(sock)
+    said = _first(sock)
     if said is None:
         return
-    welcome = _decode_welcome(said)
+    welcome, lapse = said
     try:
-        app = load_app(where)
+        app = load_app(welcome.where)
         app.configure(url=welcome.url, state=welcome.state)
+        _import_drivers(app.broker)
         _add_alerts(app)
     except KqError as error:
         sock.sendall(frame(Hello(error=str(error))))
         return
     except Exception:
-        sock.sendall(frame(Hello(error=f"{where} does not import:\n{traceback.format_exc(limit=-3)}")))
+        sock.sendall(frame(Hello(error=f"{welcome.where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
     be_deaf()  # whatever the application did about signals
+    # What jobs start finds what they find.
+    os.environ["PYTHONPATH"] = search_path()
+    gc.freeze()
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app), observed=bool(app.observers))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
-        _Nursery(app, sock, Lapse(int(lapse)), int(parent)).serve()
+        _Nursery(app, sock, lapse, parent).serve()
+
+
+def _import_drivers(broker: Broker) -> None:
+    """Import what takes megabytes and a tenth of a second: else each executor does, at its first submit or effect."""
+    broker.traits  # noqa: B018
+    preload(broker.address.state)
+
+
+def _first(sock: socket.socket) -> tuple[Welcome, Lapse] | None:
+    """What the supervisor says first, and until when executors may run; None when it is gone."""
+    frames, descriptors = Frames(), list[int]()
+    while True:
+        data = _receive(sock, descriptors)
+        for each in frames.feed(data):
+            return _decode_welcome(each), Lapse(descriptors[0])
+        if not data:
+            return None
+
+
+def _receive(sock: socket.socket, descriptors: list[int]) -> bytes:
+    """What the supervisor says next; b"" when it is gone. Puts what came along into descriptors."""
+    data, received, _, _ = socket.recv_fds(sock, 4096, 16)
+    for descriptor in received:
+        os.set_inheritable(descriptor, False)
+    descriptors += received
+    return data
 
 
 def _add_alerts(app: App) -> None:
@@ -190,15 +261,7 @@ class _Nursery:
         return left if 0 < left < math.inf else LOOK
 
     def _read(self) -> bool:
-        size = array.array("i").itemsize
-        data, ancillary, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(16 * size))
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                received = array.array("i")
-                received.frombytes(content[: len(content) - len(content) % size])
-                for descriptor in received:
-                    os.set_inheritable(descriptor, False)
-                self._descriptors += received
+        data = _receive(self._sock, self._descriptors)
         for each in self._frames.feed(data):
             self._spawn(_decode_spawn(each))
         return bool(data)
@@ -235,6 +298,7 @@ class _Nursery:
             for number in (signal.SIGCHLD, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_DFL)
             die_with(parent)
+            call_itself("kq-executor")
             self._sock.close()
             sight = Sight(self._lapse)
             self._lapse.close()

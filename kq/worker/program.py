@@ -19,7 +19,6 @@ from types import FrameType, TracebackType
 from kq.app import App
 from kq.broker import answer_time
 from kq.clock import SYSTEM
-from kq.control.health import Health, served
 from kq.control.program import Program, controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.job import check_queue
@@ -149,6 +148,9 @@ class Worker:
         """Answer over HTTP, if somebody wants that. rounds: who makes control's, if this worker may."""
         if self._health is None:
             return nullcontext()
+        # Here and not above: who is not asked does not pay for a server.
+        from kq.control.health import Health, served
+
         app = self.app.apart() if self.app.broker.traits.shared else self.app
         health = Health(app, self.supervisor, lambda: rounds is not None and rounds.seated)
         return served(self._health, health)

@@ -114,8 +114,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """To the nursery, before all else: where the broker is and the state store. May hold passwords."""
+    """To the nursery, before all else, with the descriptor of a lapse: what to import, and where broker and state are.
 
+    May hold passwords.
+    """
+
+    where: str
     url: str
     state: str
 

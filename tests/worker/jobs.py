@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 import os
+import signal
+import sys
 import time
 from itertools import repeat
 from typing import Any
+
+from click import get_current_context
 
 from kq.app import App
 from kq.conformance.contract import diary
@@ -30,6 +37,7 @@ class Odd(Jobs):
         self.hog = app.job(name="hog")(hog)
         self.about_itself = app.job(name="about_itself")(about_itself)
         self.cut_off = app.job(name="cut_off")(cut_off)
+        self.surroundings = app.job(name="surroundings")(surroundings)
 
 
 def tidy() -> None:
@@ -84,6 +92,31 @@ def cut_off() -> None:
         raise BadNetwork("no route")
 
 
+def surroundings() -> dict[str, Any]:
+    """What a job finds about it, as far as that hangs on how its executor was born."""
+    handlers = {number.name: signal.getsignal(number) for number in signal.Signals}
+    log = logging.getLogger("kq.worker")
+    return {
+        "its parent imported the application": os.getppid() == IMPORTED_BY,
+        "leads a session": os.getsid(0) == os.getpid(),
+        "looks for garbage": gc.get_threshold(),
+        "logs": [type(each).__name__ for each in logging.getLogger("kq").handlers] + [log.getEffectiveLevel()],
+        "stands in a command": get_current_context(silent=True) is not None,
+        "signals": {name: getattr(found, "__qualname__", type(found).__name__) for name, found in handlers.items()},
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "descriptors": sorted(map(_kind, os.listdir("/proc/self/fd"))),
+        "programs find": sorted(set(os.environ["PYTHONPATH"].split(os.pathsep))),
+        "drivers": sorted(name for name in sys.modules if name.startswith("kq_transports.sqlite.")),
+    }
+
+
+def _kind(descriptor: str) -> str:
+    """What is behind a descriptor, but for its number."""
+    with contextlib.suppress(FileNotFoundError):  # the one with which they are listed
+        return os.readlink(f"/proc/self/fd/{descriptor}").partition("[")[0]
+    return ""
+
+
 def say(word: str) -> None:
     """Write a word into the diary."""
     job = current_job()
@@ -91,6 +124,7 @@ def say(word: str) -> None:
     diary.write(job.id, word, "", job.attempt)
 
 
+IMPORTED_BY = os.getpid()
 kept: list[bytes] = []
 app = App("odd", queue=os.environ.get(QUEUE, "odd"))
 jobs = Odd(app)

@@ -6,7 +6,7 @@ import psutil
 
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.processes import executors_of, lives, nurseries, status
+from kq.conformance.contract.processes import children, executors_of, lives, nurseries, status
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from tests.worker.jobs import Odd
@@ -41,6 +41,30 @@ class TestANurseryThatDies(WorkerWorld):
         gate.open()
         assert job.result(10)
         assert worker.process.poll() is None
+
+
+class TestANurseryThatIsForked(WorkerWorld):
+    """The first one of `kq worker`; one that takes its place is a program of its own."""
+
+    def test_shares_its_memory_with_the_supervisor(self, crew: Crew) -> None:
+        worker = crew.program()
+        alone = worker.supervisor.memory_full_info().uss
+        self.replaced(worker.supervisor)
+        assert worker.supervisor.memory_full_info().uss > 1.5 * alone
+
+    def test_gives_jobs_the_surroundings_that_they_have_in_any_other(self, jobs: Odd, crew: Crew) -> None:
+        worker = crew.program("--processes", "2", ready=False).ready(times=2)
+        before = jobs.surroundings.submit().result(10)
+        for supervisor in children(worker.supervisor):
+            self.replaced(supervisor)
+        assert before == jobs.surroundings.submit().result(10)
+        assert before["its parent imported the application"]
+
+    def replaced(self, supervisor: psutil.Process) -> None:
+        """Let another nursery, and its executor, take the place of the first."""
+        (nursery,), (executor,) = nurseries(supervisor), executors_of(supervisor)
+        nursery.kill()
+        eventually(lambda: [each for each in executors_of(supervisor) if each != executor], "there is another")
 
 
 class TestThousandsOfExecutors(WorkerWorld):

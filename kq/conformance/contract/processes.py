@@ -65,7 +65,7 @@ def variable(process: psutil.Process, name: str) -> str:
 
 def nurseries(parent: psutil.Process) -> list[psutil.Process]:
     """The children of parent that fork executors."""
-    return [child for child in children(parent) if "kq.worker.nursery" in command_line(child)]
+    return [child for child in children(parent) if asked(child.name, "") == "kq-nursery"]
 
 
 def executors_of(supervisor: psutil.Process) -> list[psutil.Process]:
