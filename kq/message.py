@@ -273,7 +273,7 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
     try:
         head = msgspec.convert(headers, Head)
         # What could not be written again, as half a surrogate pair, must not come in.
-        size = len(_encode(head)) + len(_encode(_strange(headers)))
+        size = len(_encode(head)) + (0 if headers.keys() <= _OURS else len(_encode(_strange(headers))))
         for policy in _policies(head):
             from_data(policy)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:

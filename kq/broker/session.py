@@ -219,7 +219,7 @@ class Session:
         """
         by_queue: dict[str, list[Settlement]] = {}
         for settlement in settlements:
-            if settlement.delivery.place not in self._ended:
+            if not self._ended or settlement.delivery.place not in self._ended:
                 by_queue.setdefault(settlement.delivery.queue, []).append(settlement)
         for queue, group in by_queue.items():
             if queue in self._leaving and all(settlement.give_back for settlement in group):
@@ -261,12 +261,13 @@ class Session:
 
     def _note(self, group: Collection[Settlement], refused: Iterable[int]) -> None:
         """The deliveries of group have ended; refused: the tags of those that were not ours."""
-        tags = set(refused)
-        for settlement in group:
-            if settlement.delivery.queue in self._seats:
-                self._seats[settlement.delivery.queue] -= 1
-        self._ended.update(settlement.delivery.place for settlement in group)
-        self._refused += [settlement for settlement in group if settlement.delivery.tag in tags]
+        if self._seats:
+            for settlement in group:
+                if settlement.delivery.queue in self._seats:
+                    self._seats[settlement.delivery.queue] -= 1
+        self._ended.update([settlement.delivery.place for settlement in group])
+        if tags := set(refused):
+            self._refused += [settlement for settlement in group if settlement.delivery.tag in tags]
 
     @property
     def connected(self) -> bool:

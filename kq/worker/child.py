@@ -66,7 +66,6 @@ class Executor:
     queued: deque[Task] = field(default_factory=deque)
     limits: dict[str, int] = field(default_factory=dict)  # of queues: how many of their jobs it runs at a time
     gates: Gates[Task] = field(default_factory=Gates)  # with those that wait for a job of their queue to end
-    moment: tuple[float, float] = (0.0, 0.0)  # when it last began with some
     frames: Frames = field(default_factory=partial(Frames, FRAME_LIMIT))
     unsent: bytearray = field(default_factory=bytearray)
     leaving: bool = False
@@ -112,14 +111,13 @@ class Executor:
         self.claims.offer(run.seq for run in runs)
         self.send(Order(runs, worker=worker))
 
-    def begins(self, now: float, instant: float) -> Iterator[Task]:
+    def begins(self, now: float, instant: float) -> list[Task]:
         """Those tasks that have a slot now, which begin. now, instant: the same moment, monotonic and as an instant."""
-        self.moment = now, instant
-        while self.queued and self.active < self.slots:
-            task = self.queued.popleft()
-            task.started, task.began = self.moment
-            self.active += 1
-            yield task
+        begun = [self.queued.popleft() for _ in range(min(len(self.queued), self.slots - self.active))]
+        for task in begun:
+            task.started, task.began = now, instant
+        self.active += len(begun)
+        return begun
 
     @property
     def behind(self) -> Task | None:
@@ -138,8 +136,10 @@ class Executor:
 
     def _leaves(self, task: Task) -> None:
         """It has ended, or will not begin: its slot is free, and another of its queue may follow."""
-        queue = task.delivery.queue
         self.active -= task.started > 0
+        if not self.limits:
+            return
+        queue = task.delivery.queue
         while (following := self.gates.leave(queue, self.limits.get(queue, 0))) is not None:
             if following.seq in self.tasks:  # else it was taken back
                 self.queued.append(following)
@@ -184,20 +184,33 @@ class Executor:
             # A job wrote into its executor's socket: nothing that comes from there can be trusted any more.
             raise EOFError from error
 
-    def ended(self, ended: Ended) -> Task | None:
-        """The task that ended tells of, which it has no more; None when it was taken away before."""
+    def ended(self, ended: Ended, now: float, instant: float) -> tuple[Task | None, bool]:
+        """The task that ended tells of, which it has no more; None when it was taken away before.
+
+        And whether nobody knew that it had begun: since the last word others have ended before it, or it has begun
+        before others that were given first. now, instant: the same moment, monotonic and as an instant.
+        """
         task = self.tasks.pop(ended.seq, None)
-        if task is not None:
-            self.finished += 1
-            if not task.started:  # what came before it in our order came after it in that of the executor
-                with contextlib.suppress(ValueError):
-                    self.queued.remove(task)
-                task.started, task.began = self.moment
-                self.active += 1
-            self._leaves(task)
-            task.kind.took(ended.took)
-            task.log, task.effects = ended.log, ended.effects
-        return task
+        if task is None:
+            return None, False
+        self.finished += 1
+        fresh = not task.started
+        if fresh:
+            self._take_off(task)
+            task.started, task.began = now - ended.took, instant - ended.took
+            self.active += 1
+        self._leaves(task)
+        task.kind.took(ended.took)
+        task.log, task.effects = ended.log, ended.effects
+        return task, fresh
+
+    def _take_off(self, task: Task) -> None:
+        """It stands no more among those that get the next slot."""
+        if self.queued and self.queued[0] is task:
+            self.queued.popleft()
+        else:
+            with contextlib.suppress(ValueError):
+                self.queued.remove(task)
 
     def written(self) -> Iterator[tuple[Task, Written]]:
         """Each job that runs there, and what it has written on its slate."""

@@ -87,16 +87,23 @@ class Ends:
 
     def add(self, task: Task, verdict: Verdict) -> None:
         """task has ended, or goes without having begun."""
-        if self._ordered:
-            verdict = self._standing.last_word(task.head.id, verdict)
-        self._waiting.append((task, verdict))
-        now = self._clock.monotonic()
-        task.ran = now - task.started if task.started else None
-        self.due = min(self.due, now + HOLD if _is_small(task, verdict) else now)
-        if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
-            self._note(task, verdict)
-        if not isinstance(verdict, Complete) and _is_of_bad_storage(verdict):
-            self._bear(task)
+        self.add_all([(task, verdict)])
+
+    def add_all(self, ended: Iterable[End]) -> None:
+        """The same of several."""
+        now, instant = self._clock.monotonic(), self._skew.now()
+        for task, verdict in ended:
+            if self._ordered:
+                verdict = self._standing.last_word(task.head.id, verdict)
+            self._waiting.append((task, verdict))
+            task.ran = now - task.started if task.started else None
+            due = now + HOLD if _is_small(task, verdict) else now
+            if due < self.due:
+                self.due = due
+            if not isinstance(verdict, FallBack):  # that is told when it is known what the job has begun
+                self._note(task, verdict, now, instant)
+            if not isinstance(verdict, Complete) and _is_of_bad_storage(verdict):
+                self._bear(task)
 
     def add_unread(self, task: Task, outcome: Outcome) -> None:
         """task could not even be read: who found that out has logged it."""
@@ -109,10 +116,10 @@ class Ends:
         """task ended here after others had come to speak for it."""
         self._late.add(task, self.judged(task, outcome), self._scribe, self._clock.now())
 
-    def _note(self, task: Task, verdict: Verdict) -> None:
-        """Log and count how an execution ended, once."""
-        journal.ended(task, verdict, self._clock.monotonic())
-        self._meter.ended(task, verdict, self._skew.now())
+    def _note(self, task: Task, verdict: Verdict, now: float, instant: float) -> None:
+        """Log and count how an execution ended, once. now: monotonic; instant: the same by the state store's clock."""
+        journal.ended(task, verdict, now)
+        self._meter.ended(task, verdict, instant)
         task.told = True
 
     def _bear(self, task: Task) -> None:
@@ -138,9 +145,9 @@ class Ends:
         ended = self._waiting[:number]
         refused = self._write(ended, now)
         settlements = [
-            # Another delivery speaks for the job: this one is a copy, to be taken away, or not ours any more.
+            # Another delivery speaks for what was refused: this one is a copy, to be taken away, or not ours any more.
             Settlement(task.delivery)
-            if position in refused
+            if _is_plain(verdict) or position in refused
             else Settlement(task.delivery, self._scribe.follow_ups(task, verdict, now), isinstance(verdict, GiveBack))
             for position, (task, verdict) in enumerate(ended)
         ]
@@ -151,12 +158,14 @@ class Ends:
             self._troubles.made(now)
         self._waiting = self._waiting[number:]
         self.due = self._clock.monotonic() if self._waiting else math.inf
-        for position, (task, verdict) in enumerate(ended):
-            if position in refused:
-                log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
-                self._late.add(task, verdict, self._scribe, now)
-            elif self._voice.heard and settlements[position] not in late:
-                self._voice.ended(task, verdict, now)
+        for position in sorted(refused):
+            task, verdict = ended[position]
+            log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
+            self._late.add(task, verdict, self._scribe, now)
+        if self._voice.heard:
+            for position, (task, verdict) in enumerate(ended):
+                if position not in refused and settlements[position] not in late:
+                    self._voice.ended(task, verdict, now)
         if any(settlement.publish for settlement in settlements):
             self._released += self._freed(ended, late, now)
         return [task for task, _ in ended]
@@ -201,13 +210,15 @@ class Ends:
         """
         waiting, room, until = self._waiting, False, self._clock.monotonic() + LOOKING
         for position, (task, verdict) in enumerate(waiting):
+            if _is_plain(verdict) and not task.head.degraded_by:
+                continue
             if self._doubts.concern(task, verdict):
                 if position and self._clock.monotonic() >= until:
                     break
                 verdict = self._doubts.resolve(task, verdict)
                 waiting[position] = task, verdict
                 if not task.told:
-                    self._note(task, verdict)
+                    self._note(task, verdict, self._clock.monotonic(), self._skew.now())
             room = room or isinstance(verdict, FallBack) or (isinstance(verdict, Complete) and bool(verdict.staged))
         else:
             position = len(waiting)
@@ -278,5 +289,9 @@ def _is_of_bad_storage(verdict: Verdict) -> bool:
 def _is_small(task: Task, verdict: Verdict) -> bool:
     """Whether little is lost if this worker dies before it tells: the job was short, and nothing comes after it."""
     seconds = task.kind.seconds
-    plain = isinstance(verdict, Complete) and not verdict.staged and not task.suspect
-    return plain and seconds is not None and seconds < SHORT
+    return _is_plain(verdict) and not task.suspect and seconds is not None and seconds < SHORT
+
+
+def _is_plain(verdict: Verdict) -> bool:
+    """Whether its job has completed, and nothing comes after it."""
+    return isinstance(verdict, Complete) and not verdict.staged

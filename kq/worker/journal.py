@@ -7,6 +7,7 @@ formatters that write more than text.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
@@ -20,10 +21,11 @@ _worker = logging.getLogger("kq.worker")
 _TOLD_OF = (Retry, Bury, FallBack, PassOn)
 
 
-def started(task: Task) -> None:
-    """task has begun, on an executor of this worker."""
+def started(tasks: Iterable[Task]) -> None:
+    """tasks have begun, on executors of this worker."""
     if _jobs.isEnabledFor(logging.INFO):
-        _jobs.info("%s started", _name(task), extra={"kq": _fields(task, "started")})
+        for task in tasks:
+            _jobs.info("%s started", _name(task), extra={"kq": _fields(task, "started")})
 
 
 def ended(task: Task, verdict: Verdict, now: float) -> None:

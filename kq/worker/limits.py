@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kq.clock import Clock
 from kq.units import format_size
@@ -31,10 +31,12 @@ class Limits:
         #: When the next running task is to be interrupted or killed; monotonic.
         self.next_due = float("inf")
 
-    def begun(self, task: Task) -> None:
-        """task begins."""
-        due = min(task.due, task.started + WEIGH) if self._max_rss else task.due
-        self.next_due = min(self.next_due, due)
+    def begun(self, tasks: Iterable[Task]) -> None:
+        """tasks begin."""
+        for task in tasks:
+            due = min(task.due, task.started + WEIGH) if self._max_rss else task.due
+            if due < self.next_due:
+                self.next_due = due
 
     def cut_short(self, task: Task) -> None:
         """Let task end now as it would at its timeout: interrupted, then killed. May be repeated."""

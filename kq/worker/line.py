@@ -26,7 +26,7 @@ class Line:
 
     def put(self, task: Task) -> None:
         """Priority 9 goes first, equals in the order of their arrival (promise C5)."""
-        if self._waiting and self._waiting[-1].place > task.place:
+        if self._waiting and _is_before(task, self._waiting[-1]):
             bisect.insort(self._waiting, task, key=lambda other: other.place)
         else:
             self._waiting.append(task)
@@ -77,3 +77,9 @@ class Line:
         if task.kind is not first.kind or task.suspect or task.poison:
             return False
         return task.delivery.queue == first.delivery.queue or not (self.limit(task) or self.limit(first))
+
+
+def _is_before(task: Task, other: Task) -> bool:
+    """What place says, without making two of them."""
+    before, after = task.delivery.priority, other.delivery.priority
+    return before > after or (before == after and task.arrival < other.arrival)

@@ -91,7 +91,12 @@ class Lobby:
         task = Task(delivery, head, self._pool.kinds[head.type], head.counters, self._arrivals, since)
         if head.deadline is not None and self._skew.now() > head.deadline:
             self._ends.add(task, self._ends.judged(task, Expired()))
-        elif task.suspect or head.again or not self._ground.indexed or self._neighbours.may_do_better(task):
+        elif (
+            task.suspect
+            or head.again
+            or not self._ground.indexed
+            or (head.history and self._neighbours.may_do_better(task))
+        ):
             self._arrived.append(task)
         else:
             self.line_up(task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kq import tally
 from kq.failure import Failure, group_of
@@ -34,15 +34,16 @@ class Meter:
         self._latest: deque[Failed] = deque(maxlen=LATEST)
         self._returning: dict[str, Counter[float]] = {}
 
-    def started(self, task: Task, now: float) -> None:
-        """task has begun. now: an instant of the clock by which jobs are said to be ready."""
-        work = self._of(task)
-        work.started += 1
-        ready = task.head.due or task.head.submitted_at
-        if ready:
-            waited = max(0.0, now - ready)
-            work.waited.add(waited)
-            self._wait_of(task).waited.add(waited)
+    def started(self, tasks: Iterable[Task], behind: float) -> None:
+        """tasks have begun. behind: seconds by which our clock is behind the one by which jobs are said to be ready."""
+        for task in tasks:
+            work = self._of(task)
+            work.started += 1
+            ready = task.head.due or task.head.submitted_at
+            if ready:
+                waited = max(0.0, task.began + behind - ready)
+                work.waited.add(waited)
+                self._wait_of(task).waited.add(waited)
 
     def ended(self, task: Task, verdict: Verdict, now: float) -> None:
         """task has ended with verdict, now."""

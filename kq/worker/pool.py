@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -28,6 +28,8 @@ from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spa
 log = logging.getLogger("kq.worker")
 
 PoolKind: TypeAlias = Literal["process", "thread", "async"]
+#: Is told of executions that are over, or did not take place: those that were heard of together.
+OnEnd: TypeAlias = Callable[[Sequence[tuple[Task, Outcome]]], None]
 
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.01
@@ -50,7 +52,7 @@ class Pool:
         kind: PoolKind,
         size: int,
         clock: Clock,
-        on_end: Callable[[Task, Outcome], None],
+        on_end: OnEnd,
         *,
         max_jobs: int = 0,
         max_rss: int = 0,
@@ -60,8 +62,8 @@ class Pool:
         self.size = size  # how many jobs run at a time
         self._clock = clock
         self._on_end = on_end
-        #: Called with each task that begins.
-        self.on_start: Callable[[Task], None] = lambda task: None
+        #: Called with tasks that begin, or have ended before anybody knew that they had.
+        self.on_start: Callable[[Sequence[Task]], None] = lambda tasks: None
         self._relay = relay
         self._max_jobs = max_jobs
         self._processes = size if kind == "process" else 1
@@ -181,8 +183,7 @@ class Pool:
         del self.executors[executor.number]
         ends = executor.bury()
         self._fill()
-        for task, outcome in ends.items():
-            self._on_end(task, outcome)
+        self._on_end(list(ends.items()))
 
     def _lost(self, executor: Executor) -> None:
         """Its socket closed, or cannot be trusted: it is dead or dying. Its exit report tells how."""
@@ -219,16 +220,25 @@ class Pool:
         except EOFError:
             self._lost(executor)
             return False
-        for each in ends or ():
-            self._ended(executor, each)
+        if ends:
+            self._ended(executor, ends)
         return ends is not None
 
-    def _ended(self, executor: Executor, ended: Ended) -> None:
-        task = executor.ended(ended)
-        if task is not None:
-            self._on_end(task, outcome_of(ended, task))
-            self._begin(executor)
-            self._recycle(executor)
+    def _ended(self, executor: Executor, ends: Iterable[Ended]) -> None:
+        """Take in ends that came together; those that others had to await begin now."""
+        now, instant = self._clock.monotonic(), self._clock.now()
+        begun, over = list[Task](), list[tuple[Task, Outcome]]()
+        for ended in ends:
+            task, fresh = executor.ended(ended, now, instant)
+            if task is not None:
+                over.append((task, outcome_of(ended, task)))
+                if fresh:
+                    begun.append(task)
+        if begun:
+            self.on_start(begun)
+        self._on_end(over)
+        self._begin(executor)
+        self._recycle(executor)
 
     def written(self) -> Iterator[tuple[Executor, Task, Written]]:
         """Each job that runs, and what it has written on its slate."""
@@ -289,8 +299,7 @@ class Pool:
 
     def take_back(self, executor: Executor) -> None:
         """Give back what it was given and has not begun."""
-        for task in executor.take_back():
-            self._on_end(task, GivenBack())
+        self._on_end([(task, GivenBack()) for task in executor.take_back()])
 
     def batch(self, task: Task, executor: Executor) -> int:
         """How many tasks like this one to give to executor at a time; none that would wait there long."""
@@ -317,9 +326,9 @@ class Pool:
         """Note the start of those tasks of executor that have a slot now."""
         if not executor.queued or executor.active >= executor.slots:
             return
-        for task in executor.begins(self._clock.monotonic(), self._clock.now()):
-            self.limits.begun(task)
-            self.on_start(task)
+        begun = executor.begins(self._clock.monotonic(), self._clock.now())
+        self.limits.begun(begun)
+        self.on_start(begun)
 
     def unsent(self) -> list[Executor]:
         """Executors whose socket was full."""

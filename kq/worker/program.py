@@ -23,15 +23,13 @@ from kq.control.program import Program, controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.job import check_queue
 from kq.loading import whereabouts
-from kq.outcome import Outcome
 from kq.trouble import ALERT, queue_of
 from kq.url import host_and_port
 from kq.worker.notify import Notifier
 from kq.worker.plan import Plan
-from kq.worker.pool import Pool, PoolKind
+from kq.worker.pool import OnEnd, Pool, PoolKind
 from kq.worker.relay import answer_calls
 from kq.worker.supervisor import Supervisor
-from kq.worker.task import Task
 
 log = logging.getLogger("kq.worker")
 
@@ -81,7 +79,7 @@ class Worker:
         self.app = app
         place = where or whereabouts(app)
 
-        def make_pool(on_end: Callable[[Task, Outcome], None]) -> Pool:
+        def make_pool(on_end: OnEnd) -> Pool:
             address = app.address
             return Pool(
                 place,

@@ -13,7 +13,7 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
@@ -27,7 +27,7 @@ from kq.units import format_duration
 from kq.worker import journal
 from kq.worker.backoff import Backoff
 from kq.worker.ears import NOBODY, Ears
-from kq.worker.ends import Ends
+from kq.worker.ends import End, Ends
 from kq.worker.ground import Ground
 from kq.worker.guard import Guard
 from kq.worker.intake import Intake
@@ -36,7 +36,7 @@ from kq.worker.line import Line
 from kq.worker.lobby import Lobby
 from kq.worker.meter import Meter
 from kq.worker.plan import Plan
-from kq.worker.pool import Pool
+from kq.worker.pool import OnEnd, Pool
 from kq.worker.portrait import Portrait
 from kq.worker.skew import Skew
 from kq.worker.task import Task
@@ -56,7 +56,7 @@ class Supervisor:
         plan: Plan,
         broker: Broker,
         store: Store,
-        make_pool: Callable[[Callable[[Task, Outcome], None]], Pool],
+        make_pool: Callable[[OnEnd], Pool],
         *,
         clock: Clock = SYSTEM,
         chance: random.Random = RANDOM,
@@ -400,27 +400,26 @@ class Supervisor:
         self._intake.came(delivery.queue)
         self._lobby.arrive(delivery)
 
-    def _began(self, task: Task) -> None:
-        """An executor begins with task."""
-        journal.started(task)
-        self._meter.started(task, task.began + self._skew.behind)
-        self._voice.started(task)
+    def _began(self, tasks: Sequence[Task]) -> None:
+        """Executors begin with tasks."""
+        journal.started(tasks)
+        self._meter.started(tasks, self._skew.behind)
+        self._voice.started(tasks)
 
-    def _ended(self, task: Task, outcome: Outcome) -> None:
-        """An execution is over, or did not take place."""
-        if task.abandoned or self._clock.monotonic() >= self.pool.lapse.moment:
-            self._ends.add_late(task, outcome)
-            return
-        if isinstance(outcome, GivenBack) and self._stop_by is None:
-            # Its executor died before it started: it is still ours, and first in line.
-            task.started = 0.0
-            task.interrupted = task.killed = False
-            self._lobby.line_up(task)
-            return
-        if task.recalled and isinstance(outcome, GivenBack | Died):
-            started = isinstance(outcome, Died)
-            outcome = Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()
-        self._ends.add(task, self._ends.judged(task, outcome))
+    def _ended(self, ends: Sequence[tuple[Task, Outcome]]) -> None:
+        """Executions are over, or did not take place."""
+        lapsed, judged = self._clock.monotonic() >= self.pool.lapse.moment, list[End]()
+        for task, outcome in ends:
+            if task.abandoned or lapsed:
+                self._ends.add_late(task, outcome)
+            elif isinstance(outcome, GivenBack) and self._stop_by is None:
+                # Its executor died before it started: it is still ours, and first in line.
+                task.started = 0.0
+                task.interrupted = task.killed = False
+                self._lobby.line_up(task)
+            else:
+                judged.append((task, self._ends.judged(task, _recalled(task, outcome))))
+        self._ends.add_all(judged)
 
     def _settle(self, lease: Lease) -> None:
         """Write down and tell the broker how executions ended."""
@@ -475,3 +474,11 @@ class Supervisor:
         self._guard.stop()
         self.pool.close()
         self._ears.close()
+
+
+def _recalled(task: Task, outcome: Outcome) -> Outcome:
+    """outcome, as it counts where task was stopped because its worker ends."""
+    if not task.recalled or not isinstance(outcome, GivenBack | Died):
+        return outcome
+    started = isinstance(outcome, Died)
+    return Died("stopped with its worker") if started and task.kind.rules.starts_once else GivenBack()

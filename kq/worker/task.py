@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from kq.broker import Delivery
 from kq.errors import MessageError
 from kq.fallback import next_of, stages_of
@@ -42,9 +44,11 @@ class Kind:
         self.seconds = seconds if self.seconds is None else self.seconds + 0.1 * (seconds - self.seconds)
 
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """A delivery on its way through this worker. arrival: counts the deliveries to it, in their order."""
+class Task(msgspec.Struct, eq=False):
+    """A delivery on its way through this worker. arrival: counts the deliveries to it, in their order.
+
+    suspect: its starts are counted beforehand: it may be killing its workers, or must not start twice.
+    """
 
     delivery: Delivery
     head: Head
@@ -71,6 +75,10 @@ class Task:
     told: bool = False  # its end is logged and counted
     abandoned: bool = False  # it belongs to another worker by now
     shown: dict[str, Any] | None = None  # its arguments as others may see them, once somebody asked
+    suspect: bool = False
+
+    def __post_init__(self) -> None:
+        self.suspect = self.delivery.redelivered or self.kind.rules.starts_once
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -81,11 +89,6 @@ class Task:
                 with suppress(MessageError):
                     self.shown = brief_arguments(self.kind.parameters, *decode_body(self.delivery.body))
         return self.shown
-
-    @property
-    def suspect(self) -> bool:
-        """Whether its starts are counted beforehand: it may be killing its workers, or must not start twice."""
-        return self.delivery.redelivered or self.kind.rules.starts_once
 
     @property
     def poison(self) -> bool:

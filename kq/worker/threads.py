@@ -20,8 +20,13 @@ from kq.worker.gates import Gates
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 
-#: Ends of jobs that took less than so many seconds are told together, as long as others wait here.
+#: Ends of jobs that took less than so many seconds are told together, as long as others wait here, so many at most.
 SHORT = 0.001
+MANY = 32
+
+# Raises an exception in a thread at its next bytecode. C code that does not return is not reached.
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class Aim:
@@ -66,24 +71,33 @@ class Ends:
 
     def __init__(self, bench: Workbench) -> None:
         self._sock = bench.sock
-        self._sending = threading.Lock()
+        self._sending, self._ordering = threading.Lock(), threading.Lock()
         self._gathered: deque[bytes] = deque()
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._called = False
 
-    def gather(self, data: bytes) -> None:
-        """Tell of one end soon: with the next that is told, or when there is time for it."""
-        self._gathered.append(data)
-        if not self._called:
+    def gather(self, data: bytes, then: Callable[[], None] | None) -> None:
+        """Tell of one end soon: with the next that is told, or when there is time for it. then() before other ends."""
+        if then is None:
+            self._gathered.append(data)
+        else:
+            with self._ordering:  # not where somebody sends: who waits for that lets all others go first
+                self._gathered.append(data)
+                then()
+        if len(self._gathered) >= MANY:
+            self.tell(b"")
+        elif not self._called:
             self._called = True
             self._calls.put(None)
 
-    def tell(self, data: bytes, then: Callable[[], None] = lambda: None) -> None:
+    def tell(self, data: bytes, then: Callable[[], None] | None = None) -> None:
         """Tell of one end now, after those that were gathered; then() before anything else is told."""
         try:
             with self._sending:
-                self._sock.sendall(b"".join([*self._taken(), data]))
-                then()
+                if words := b"".join([*self._taken(), data]):
+                    self._sock.sendall(words)
+                if then is not None:
+                    then()
         except OSError:
             os._exit(1)  # the supervisor is gone, or a job closed what was not its own
 
@@ -104,7 +118,7 @@ class Ends:
 def run_in_threads(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
-    taking = threading.Lock()
+    claiming = threading.Lock()
     aim, gates, ends = Aim(), Gates[Run](), Ends(bench)
 
     def leave(run: Run) -> None:
@@ -114,8 +128,8 @@ def run_in_threads(bench: Workbench) -> None:
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
-            with taking:  # jobs are claimed in the order in which they are taken
-                run = waiting.get()
+            run = waiting.get()
+            with claiming:
                 mine = bench.may_begin(run)
             if not mine:
                 leave(run)
@@ -123,11 +137,14 @@ def run_in_threads(bench: Workbench) -> None:
             bench.page.mark(slot, run.seq)
             began = time.monotonic()
             data = execute(bench, aim, loops, slot, run)
-            if run.limit or waiting.empty() or time.monotonic() - began > SHORT:
-                # Who follows does so in the order in which ends are told.
-                ends.tell(data, partial(leave, run))
+            # Who follows does so in the order in which ends are told.
+            then = partial(leave, run) if run.limit else None
+            if time.monotonic() - began > SHORT:
+                ends.tell(data, then)
             else:
-                ends.gather(data)
+                ends.gather(data, then)
+                if waiting.empty():
+                    ends.tell(b"")
 
     threading.Thread(target=ends.tell_gathered, name="kq-ends", daemon=True).start()
     for slot in range(bench.page.slots):
@@ -162,15 +179,9 @@ def _execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop],
         if job_type.asynchronous:
             value = run_here(job_type.function(*args, **kwargs), loops, begun)
         else:
-            aim.begin(run.seq, _raise_here())
+            aim.begin(run.seq, partial(_raise_in, threading.get_ident(), SoftTimeout))
             value = job_type.function(*args, **kwargs)
     except BaseException as raised:
         error = raised
     execution.end_if_forked(error)
     return execution.end(value, aim.end(run.seq, error))
-
-
-def _raise_here() -> Callable[[], object]:
-    """What raises SoftTimeout in this thread at its next bytecode. C code that does not return is not reached."""
-    thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SoftTimeout)
-    return partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, error)

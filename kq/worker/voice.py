@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from kq.broker import Broker
@@ -57,10 +58,11 @@ class Voice:
         if self.heard:
             self._events.append(Event(event=state, at=self._skew.now(), worker=self._worker))
 
-    def started(self, task: Task) -> None:
-        """Tell that task has begun."""
+    def started(self, tasks: Iterable[Task]) -> None:
+        """Tell that tasks have begun."""
         if self.heard:
-            self._events.append(news.started(task, self._worker, task.began + self._skew.behind))
+            behind = self._skew.behind
+            self._events += [news.started(task, self._worker, task.began + behind) for task in tasks]
 
     def ended(self, task: Task, verdict: Verdict, at: float) -> None:
         """Tell that task was settled with verdict. at: an instant of our clock."""

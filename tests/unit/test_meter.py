@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kq.broker import Delivery
 from kq.failure import Failure
@@ -21,9 +21,11 @@ FAILURE = Failure(("ValueError",), "row 7", '  File "/srv/shop/bill.py", line 3,
 OTHER = Failure(("KeyError",), "'x'", '  File "/srv/shop/bill.py", line 9, in total\n')
 
 
-def task(queue: str = "mail", type: str = "send", id: str = "1", ran: float | None = 0.1, **head: Any) -> Task:
-    delivery = Delivery(1, queue, id, {}, b"", 0, False, "")
-    return Task(delivery, Head(id=id, type=type, **head), Kind(type, Rules(), 60.0, 0.0), Counters(), ran=ran)
+def task(
+    queue: str = "mail", type: str = "send", id: str = "1", ran: float | None = 0.1, began: float = 0.0, **head: Any
+) -> Task:
+    delivery, kind = Delivery(1, queue, id, {}, b"", 0, False, ""), Kind(type, Rules(), 60.0, 0.0)
+    return Task(delivery, Head(id=id, type=type, **head), kind, Counters(), began=began, ran=ran)
 
 
 def retry(delay: float = 5.0) -> Retry:
@@ -53,7 +55,7 @@ def only(tally: Tally) -> Work:
 )
 def test_each_verdict_counts_as_what_it_is(verdict: Verdict, counted: dict[str, int]) -> None:
     meter = Meter()
-    meter.started(task(), 10.0)
+    meter.started([task(began=10.0)], 0.0)
     meter.ended(task(), verdict, 12.0)
     work = only(meter.tally("w", 0.0, 12.0))
     names = ("completed", "failed", "retried", "fell", "buried", "revoked", "expired")
@@ -81,7 +83,7 @@ def test_copies_and_side_effects_are_counted_beside_the_jobs() -> None:
 )
 def test_a_job_waited_since_it_might_have_started(head: dict[str, Any], waited: float) -> None:
     meter = Meter()
-    meter.started(task(**head), 10.0)
+    meter.started([task(began=10.0, **head)], 0.0)
     tally = meter.tally("w", 0.0, 10.0)
     assert only(tally).waited.seconds == waited
     assert [(each.queue, each.priority, each.waited.seconds) for each in tally.waits] == [("mail", 0, waited)]

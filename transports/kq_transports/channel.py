@@ -279,6 +279,9 @@ class Channel(Conversation[Transaction]):
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """End a delivery for good; multiple: and all before it (0: all)."""
+        if self._transaction is not None and not multiple:
+            self._transaction.end(delivery_tag, Verdict(self._known(delivery_tag).receipt, Action.DONE))
+            return
         tags = [delivery_tag]
         if multiple:
             tags = [tag for tag in list(self._unsettled) if tag <= delivery_tag or not delivery_tag]

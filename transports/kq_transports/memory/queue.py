@@ -9,6 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from kq_transports.engine import DEPTH, Arguments, Counts, Load, Message, Seen, State
@@ -37,9 +38,6 @@ class Entry:
         self.holder = ""
         self.delivery = 0
 
-    def __lt__(self, other: Entry) -> bool:
-        return self.place < other.place
-
     def seen(self) -> Seen:
         """As one who looks sees it."""
         state = self.state or "ready"
@@ -57,20 +55,23 @@ class Line:
 
     def __init__(self) -> None:
         self._fresh: deque[Entry] = deque()
-        self._late: list[Entry] = []
+        self._late: list[tuple[int, Entry]] = []
 
     def add(self, entry: Entry) -> None:
         if not self._fresh or self._fresh[-1].place < entry.place:
             self._fresh.append(entry)
         else:
-            heapq.heappush(self._late, entry)
+            heapq.heappush(self._late, (entry.place, entry))
 
     def take(self, limit: int) -> list[Entry]:
         """Take up to limit entries off, first the one with the lowest place."""
         fresh, late = self._fresh, self._late
         taken: list[Entry] = []
         while len(taken) < limit and (fresh or late):
-            entry = heapq.heappop(late) if late and not (fresh and fresh[0].place < late[0].place) else fresh.popleft()
+            if late and not (fresh and fresh[0].place < late[0][0]):
+                _, entry = heapq.heappop(late)
+            else:
+                entry = fresh.popleft()
             if entry.state == "ready":
                 taken.append(entry)
         return taken
@@ -79,13 +80,14 @@ class Line:
         """Some of the first entries, not in order; the very first is among them."""
         while self._fresh and self._fresh[0].state != "ready":
             self._fresh.popleft()
-        while self._late and self._late[0].state != "ready":
+        while self._late and self._late[0][1].state != "ready":
             heapq.heappop(self._late)
-        for entries in (self._fresh, self._late):
+        for entries in (self._fresh, (entry for _, entry in self._late)):
             yield from (entry for entry in islice(entries, DEPTH) if entry.state == "ready")
 
     def __iter__(self) -> Iterator[Entry]:
-        merged = heapq.merge(self._fresh, sorted(self._late))
+        late = (entry for _, entry in sorted(self._late))
+        merged = heapq.merge(self._fresh, late, key=attrgetter("place"))
         return (entry for entry in merged if entry.state == "ready")
 
 
@@ -111,7 +113,7 @@ class Queue:
 
     def _clear(self) -> None:
         self._lines = [Line() for _ in range(PRIORITIES)]
-        self._delayed: list[tuple[float, Entry]] = []
+        self._delayed: list[tuple[float, int, Entry]] = []
         self.ready = self.delayed = 0
         #: Entries that were removed and still stand in a line.
         self._gone = 0
@@ -119,7 +121,7 @@ class Queue:
     @property
     def due(self) -> float | None:
         """When the first delayed message becomes ready; None when there is none."""
-        while self._delayed and self._delayed[0][1].state != "delayed":
+        while self._delayed and self._delayed[0][2].state != "delayed":
             heapq.heappop(self._delayed)
             self._gone -= 1
         return self._delayed[0][0] if self._delayed else None
@@ -151,7 +153,7 @@ class Queue:
             self._line_up(entry)
         else:
             entry.state, entry.due = "delayed", due
-            heapq.heappush(self._delayed, (due, entry))
+            heapq.heappush(self._delayed, (due, entry.place, entry))
             self.delayed += 1
 
     def put_back(self, entry: Entry) -> None:
@@ -165,14 +167,17 @@ class Queue:
 
     def promote(self, now: float) -> None:
         """What is due by now becomes ready."""
+        due = list[Entry]()
         while self._delayed and self._delayed[0][0] <= now:
-            _, entry = heapq.heappop(self._delayed)
+            *_, entry = heapq.heappop(self._delayed)
             if entry.state == "delayed":
-                entry.due = None
-                self.delayed -= 1
-                self._line_up(entry)
+                due.append(entry)
             else:
                 self._gone -= 1
+        self.delayed -= len(due)
+        for entry in sorted(due, key=attrgetter("place")):  # so that most of them stand in `fresh`
+            entry.due = None
+            self._line_up(entry)
 
     def take(self, limit: int, holder: str, numbers: Iterator[int]) -> list[Entry]:
         """Give up to limit entries to holder, best first."""
@@ -241,7 +246,7 @@ class Queue:
         for line in lines:
             for entry in line:
                 self._line_up(entry)
-        self._delayed = [(due, entry) for due, entry in delayed if entry.state == "delayed"]
+        self._delayed = [each for each in delayed if each[2].state == "delayed"]
         heapq.heapify(self._delayed)
         self.delayed = len(self._delayed)
 
