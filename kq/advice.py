@@ -38,7 +38,7 @@ class Advice:
 def advice(shot: Snapshot) -> list[Advice]:
     """All that is to be said of shot."""
     said = [*_unreached(shot), *_queues(shot), *_paused_types(shot), *_workers(shot), *_clocks(shot)]
-    return [*said, *_set_aside(shot)]
+    return sorted([*said, *_set_aside(shot)], key=lambda each: not each.grave)
 
 
 def _unreached(shot: Snapshot) -> Iterator[Advice]:

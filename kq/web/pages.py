@@ -29,7 +29,7 @@ SHOWN, SHOWN_QUEUES = 50, 20
 RECENT = 10
 #: By what queues are sorted, the usual first; as in the monitor.
 SORTS: Mapping[str, Callable[[QueueRow], tuple[float | str, ...]]] = {
-    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready, row.name),
+    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready, row.state == "ok", -row.buried, row.name),
     "ready": lambda row: (-row.ready, row.name),
     "wait": lambda row: (-(row.wait_p95 or 0.0), row.name),
     "in": lambda row: (-(row.came or 0.0), row.name),

@@ -36,9 +36,9 @@ def test_what_is_worst_stands_first() -> None:
     assert commands == [
         "kq doctor",
         "kq worker -Q c",
-        "kq queues resume b",
         "kq worker -Q a",
         "kq effects ls --stage doubt",
+        "kq queues resume b",
         "kq jobs ls --queue a --group",
     ]
 

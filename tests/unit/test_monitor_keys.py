@@ -13,6 +13,7 @@ from kq.cli.monitor import filtering, keys, listing, steer, verbs
 from kq.cli.monitor.press import READ_ONLY, press
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Act, Copy, Do, Quit, Redraw, Show, Spot, Step, Told, Typing, Ui
+from kq.snapshot import QueueRow
 from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT
 
 #: How somebody begins.
@@ -79,6 +80,17 @@ def test_rows_are_chosen(pressing: Sequence[str], name: str) -> None:
     row = listing.chosen(ui, SCENE)
     assert row is not None
     assert listing.key_of(row) == name
+
+
+def test_where_no_queue_waits_those_that_need_a_look_come_first() -> None:
+    rows = (
+        QueueRow(name="a"),
+        QueueRow(name="b", buried=3),
+        QueueRow(name="c", state="paused"),
+        QueueRow(name="d", ready=1, oldest=None),
+    )
+    shown = listing.queues(START, msgspec.structs.replace(SHOT, queues=rows))
+    assert [row.name for row in shown] == ["d", "c", "b", "a"]
 
 
 def test_the_chosen_row_stays_chosen_when_others_overtake_it_and_its_neighbour_when_it_goes() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from kq.cli.monitor.board import Picture, Size, render
 from kq.cli.monitor.ink import width_of, wrapped
-from kq.cli.monitor.panes import progress
+from kq.cli.monitor.panes import WAIT_CHART, progress, waits
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
 from kq.snapshot import DoubtRow, History, Paused, Progress, Snapshot
@@ -146,6 +146,11 @@ def test_numbers_of_a_broker_that_does_not_answer_are_not_told_as_none() -> None
     row = next(line for line in seen.splitlines() if "default " in line)
     assert row.split()[2:6] == ["default", "—", "—", "—"] or row.split()[1:5] == ["default", "—", "—", "—"]
     assert "ready —" in seen
+
+
+def test_the_latest_wait_of_a_young_history_stands_at_the_right() -> None:
+    drawn = waits(SHOT.queues[0], GROWS[-3:])
+    assert (len(drawn.text), len(drawn.text.lstrip())) == (WAIT_CHART, 3)
 
 
 def test_the_chosen_row_is_in_sight_among_many() -> None:

@@ -107,6 +107,15 @@ def test_no_page_shows_a_secret_or_lets_text_of_strangers_be_more_than_text(
         assert "\u202e" not in text, path
 
 
+def test_what_was_buried_at_no_place_says_none_and_a_timeout_is_a_duration(
+    open_page: Browser, app: kq.App, control: Control
+) -> None:
+    job = app.jobs["resize"].options(timeout=90).submit("cat.png")
+    control.bury(job.id, "it looks odd", by="ops")
+    assert '<p class="where">the newest' in open_page.get("/buried").text
+    assert "<dt>timeout</dt><dd>1m30s</dd>" in open_page.get(f"/jobs/{job.id}").text
+
+
 def test_a_job_shows_its_history_and_what_may_be_done(open_page: Browser, jobs: dict[str, str]) -> None:
     said = words(open_page.get(f"/jobs/{jobs['buried']}"))
     assert "login buried" in said

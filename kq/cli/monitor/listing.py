@@ -15,8 +15,8 @@ Row: TypeAlias = QueueRow | WorkerRow | FailureRow | JobRow
 R = TypeVar("R", QueueRow, WorkerRow, FailureRow, JobRow)
 
 _QUEUE: Mapping[str, Callable[[QueueRow], object]] = {
-    # Not every broker tells at once how long jobs have waited.
-    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready),
+    # Not every broker tells at once how long jobs have waited; where none does, something else may be wrong.
+    "oldest": lambda row: (-(row.oldest or 0.0), -row.ready, row.state == "ok", -row.buried),
     "ready": lambda row: -row.ready,
     "wait": lambda row: -(row.wait_p95 or 0.0),
     "in": lambda row: -(row.came or 0.0),

@@ -177,7 +177,8 @@ def oldest(row: QueueRow) -> Segment:
 def waits(row: QueueRow, points: Sequence[Point]) -> Segment:
     """How long jobs waited, in the last minutes."""
     style = BAD if row.state in ("growing", "unserved") else DIM if row.paused is not None else CHART
-    return chart([point.wait_p95 for point in points], WAIT_CHART, style)
+    before = [None] * (WAIT_CHART - len(points))
+    return chart([*before, *(point.wait_p95 for point in points)], WAIT_CHART, style)
 
 
 def drain(row: QueueRow) -> Segment:
