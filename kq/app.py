@@ -422,7 +422,8 @@ class App:
         rider = rider_for(self, keyed) if keyed else None
         if (keyed and rider is None) or not self.publisher.publish(envelopes, until, rider):
             return self._store_claimed(envelopes, keyed, until)
-        self._tell(envelopes)
+        if self.herald.listened:
+            self.herald.say(map(_submitted, envelopes))
         return [Handle(e.id, e.queue, self) for e in envelopes]
 
     def _store_claimed(
@@ -439,12 +440,9 @@ class App:
                 claims.give_up()
             raise
         claims.confirm()
-        self._tell(fresh)
-        return [Handle(claims.held.get(e.id, e.id), e.queue, self) for e in envelopes]
-
-    def _tell(self, stored: Sequence[Envelope]) -> None:
         if self.herald.listened:
-            self.herald.say(map(_submitted, stored))
+            self.herald.say(map(_submitted, fresh))
+        return [Handle(claims.held.get(e.id, e.id), e.queue, self) for e in envelopes]
 
     @cached_property
     def _writer(self) -> Writer:

@@ -180,7 +180,7 @@ def encode_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise _blamed(args, kwargs) or TypeError(f"the arguments have no JSON form: {one_line(error)}") from None
     # The encoder writes null for NaN and knows no limit of depth; look closer only where either may be.
-    if (b"null" in body or _brackets(body) > DEPTH_LIMIT) and (wrong := _blamed(args, kwargs)):
+    if (b"null" in body or body.count(b"[") + body.count(b"{") > DEPTH_LIMIT) and (wrong := _blamed(args, kwargs)):
         raise wrong
     return body
 

@@ -43,9 +43,20 @@ class Signature:
         self.unchecked = tuple(name for name, hint in hints.items() if hint is not Any and _checkable(hint) is Any)
         self._types = _types_of(parameters, hints)
         self._hints: dict[str, Any] = self._types.__annotations__
+        #: What arguments without a name may be, and how many of them it takes at least; none where it takes named ones.
+        self._leading = [self._hints[name] for name in self.positional] if self._plain else []
+        self._needs = len(self.positional) + 1
+        if self._required <= {*self.positional}:
+            self._needs = max((self.positional.index(name) + 1 for name in self._required), default=0)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, in one line that names the parameter, unless these arguments will fit where they run."""
+        if (
+            not kwargs
+            and self._needs <= len(args) <= len(self._leading)
+            and all(map(_surely_fits, args, self._leading))
+        ):
+            return
         named = self._bind(args, kwargs)
         if all(_surely_fits(value, self._hints[name]) for name, value in named.items()):
             return

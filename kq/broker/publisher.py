@@ -136,7 +136,7 @@ class Publisher:
                 raise
 
     def _attempt(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> None:
-        channel = self._open(until)
+        channel = self._channel or self._open(until)
         if missing := {envelope.queue for envelope in envelopes} - self._declared:
             declare_missing(channel, missing, self._declared, self._broker.singletons)
         try:
@@ -151,13 +151,12 @@ class Publisher:
             raise
 
     def _open(self, until: float) -> Any:
-        if self._channel is None:
-            # Half of the time that is left for connecting, half for publishing.
-            self._connection = self._broker.connection(timeout=max(0.05, (until - time.monotonic()) / 2))
-            establish(self._connection)
-            self._channel = self._connection.channel()
-            self._channel.tx_select()
-            self._declared.clear()
+        # Half of the time that is left for connecting, half for publishing.
+        self._connection = self._broker.connection(timeout=max(0.05, (until - time.monotonic()) / 2))
+        establish(self._connection)
+        self._channel = self._connection.channel()
+        self._channel.tx_select()
+        self._declared.clear()
         return self._channel
 
     def _discard(self) -> None:

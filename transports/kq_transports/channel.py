@@ -342,7 +342,11 @@ class Channel(Conversation[Transaction]):
         publishes the other deliveries are settled and `refused` has the tags of those that were not.
         After an error the deliveries are unsettled as before and the publishes are forgotten.
         """
-        self._commit(self._gathered())
+        transaction = self._gathered()
+        if transaction.ends:
+            self._commit(transaction)
+        else:
+            self.refused = transaction.commit(self._link)
 
     def carry(self, rider: engine.Rider) -> None:
         """Let the next commit, which only publishes, carry rider. It raises Declined when that refuses."""
@@ -360,9 +364,6 @@ class Channel(Conversation[Transaction]):
             self._commit(transaction)
 
     def _commit(self, transaction: Transaction) -> None:
-        if not transaction.ends:
-            self.refused = transaction.commit(self._link)
-            return
         link, full = self._link, self.credit <= 0
         try:
             self.refused = transaction.commit(link)

@@ -31,6 +31,8 @@ class Conversation(base.StdChannel, Generic[Gathered]):
         **_: Any,
     ) -> Outgoing:
         """A message ready for basic_publish()."""
+        headers = {} if headers is None else headers
+        properties = {} if properties is None else properties
         return Outgoing(body, priority, content_type, content_encoding, headers, properties)
 
     def prepare_queue_arguments(self, arguments: Arguments, **options: Any) -> Arguments:

@@ -55,26 +55,15 @@ _decode = msgspec.json.Decoder(Head).decode
 _decode_alone = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Outgoing:
+class Outgoing(msgspec.Struct, eq=False):
     """What Kombu's Producer prepared and will publish; encoded when its exchange and key are known."""
 
-    __slots__ = ("body", "content_encoding", "content_type", "headers", "priority", "properties")
-
-    def __init__(
-        self,
-        body: bytes | str,
-        priority: int | None,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: dict[str, Any] | None,
-        properties: dict[str, Any] | None,
-    ) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.content_encoding = content_encoding
-        self.headers = {} if headers is None else headers
-        self.properties = {} if properties is None else properties
-        self.priority = priority
+    body: bytes | str
+    priority: int | None
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any]
+    properties: dict[str, Any]
 
     def stored(self, exchange: str, key: str, queues: list[str]) -> list[engine.Message]:
         """One engine message, under one id, for each of queues."""
@@ -95,7 +84,11 @@ class Outgoing:
             line = _encode(head)
         body = self.body.encode() if isinstance(self.body, str) else self.body
         stored = b"%b\n%b" % (line, body)
-        priority = min(9, max(0, properties.get("priority", self.priority) or 0))
+        priority = properties.get("priority", self.priority) or 0
+        if not 0 <= priority <= 9:
+            priority = 9 if priority > 9 else 0
+        if len(queues) == 1:
+            return [engine.Message(id, queues[0], stored, priority, delay)]
         return [engine.Message(id, queue, stored, priority, delay) for queue in queues]
 
     def _is_usual(self, id: str) -> bool:

@@ -176,7 +176,7 @@ class RedisEngine(Engine):
         if messages and rider is not None:
             self._answer(_carrying(rider.text), rider.argument, *_flat(messages))
         elif messages:
-            self._run("publish", *_flat(messages))
+            self._answer(_SCRIPTS["publish"], *_flat(messages))
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
         asleep = self._bell.asleep()

@@ -27,7 +27,7 @@ from kq_transports.engine import EngineError, Full, Unreachable
 from kq_transports.redislink.place import Place
 from kq_transports.redislink.script import Script
 from kq_transports.redislink.wire import Reply, Wire
-from kq_transports.redislink.words import as_command, spelled
+from kq_transports.redislink.words import spelled
 
 
 class Refused(Exception):
@@ -55,11 +55,11 @@ class Link:
 
         Raises Refused when the script says no, Unreachable, Full, or EngineError with the remedy.
         """
-        return self._surely(lambda: self._attempt(script, arguments), script.repeatable)
+        return self._surely(script.repeatable, self._attempt, script, arguments)
 
     def ask(self, *command: str | bytes | int) -> Reply:
         """What the server answers to one plain command that changes nothing; raises as run()."""
-        return self._surely(lambda: self._exchange(self._open(), as_command(len(command), spelled(*command))), True)
+        return self._surely(True, self._ask, command)
 
     def listen(self, timeout: float) -> bool:
         """Whether something comes within timeout seconds from a server that was told to send by itself."""
@@ -83,7 +83,7 @@ class Link:
         if wire is not None:
             wire.connection.disconnect()
 
-    def _surely(self, attempt: Callable[[], Reply], repeatable: bool) -> Reply:
+    def _surely(self, repeatable: bool, attempt: Callable[..., Reply], *arguments: object) -> Reply:
         """What attempt returns, made again when the socket turns out to be dead.
 
         It may have been so for long: a server that was restarted says so only to the next command.
@@ -92,14 +92,14 @@ class Link:
             self._drop_if_dead()
         fresh = self._wire is None
         try:
-            return attempt()
+            return attempt(*arguments)
         except Unreachable as error:
             # After a wait for an answer the time is used up.
             if fresh or isinstance(error.__cause__, SILENT) or (error.sent and not repeatable):
                 raise
             sent = error.sent
         try:
-            return attempt()
+            return attempt(*arguments)
         except Unreachable as error:
             error.sent = error.sent or sent
             raise
@@ -112,12 +112,15 @@ class Link:
             self.close()
 
     def _attempt(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Reply:
-        wire, count, rest = self._open(), 4 + len(arguments), spelled(self.opened, *arguments)
+        wire, count, rest = self._wire or self._open(), 4 + len(arguments), spelled(self.opened, *arguments)
         try:
-            return self._exchange(wire, as_command(count, script.call + rest))
+            return self._exchange(wire, b"*%d\r\n%b%b" % (count, script.call, rest))
         except NoScriptError:
             # A server that was restarted, or a SCRIPT FLUSH: nothing has run. This also makes it known.
-            return self._exchange(wire, as_command(count, spelled("EVAL", script.text, 0) + rest))
+            return self._exchange(wire, b"*%d\r\n%b%b" % (count, spelled("EVAL", script.text, 0), rest))
+
+    def _ask(self, command: tuple[str | bytes | int, ...]) -> Reply:
+        return self._exchange(self._open(), b"*%d\r\n%b" % (len(command), spelled(*command)))
 
     def _open(self) -> Wire:
         if self._wire is None:

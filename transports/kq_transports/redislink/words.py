@@ -8,15 +8,10 @@ Word: TypeAlias = str | bytes | int
 
 
 def spelled(*words: Word) -> bytes:
-    """Words that are part of a command."""
+    """Words of a command; before them goes how many it has: `*3` and a line break."""
     parts = list[bytes]()
     for word in words:
         text = word if isinstance(word, bytes) else str(word).encode()
         parts += b"$%d" % len(text), text
     parts.append(b"")
     return b"\r\n".join(parts)
-
-
-def as_command(count: int, spelled: bytes) -> bytes:
-    """A command of so many words, which are spelled."""
-    return b"*%d\r\n%b" % (count, spelled)
