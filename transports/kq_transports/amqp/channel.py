@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import amqp
 from amqp import exceptions, spec
@@ -54,6 +54,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
     """
 
     gathering = Transaction
+    connection: Connection | None
     no_ack_consumers: set[str]  # type: ignore[assignment]
 
     def __init__(self, connection: Connection, channel_id: int | None = None, on_open: Any = None) -> None:
@@ -145,8 +146,9 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
     @property
     def link(self) -> Connection:
         """The connection; raises when the channel was closed."""
-        link: Any = super().link
-        return cast("Connection", link)
+        if self.connection is None:
+            raise exceptions.RecoverableConnectionError("the channel is closed")
+        return self.connection
 
     @property
     def _checked(self) -> Connection:

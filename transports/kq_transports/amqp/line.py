@@ -68,7 +68,8 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         self.blocked = ""
         self._process = os.getpid()
         self._incoming = Incoming(self._take)
-        self._turn = threading.Condition()
+        self._turn_lock = threading.RLock()
+        self._turn = threading.Condition(self._turn_lock)
         self._reading = False
         self._writing = threading.Lock()
         self._opening = threading.Lock()
@@ -139,14 +140,14 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             try:
                 self._read(until)
             finally:
-                with self._turn:
+                with self._turn_lock:
                     self._reading = False
                     self._turn.notify_all()
         return True
 
     def _may_read(self, until: float | None) -> bool:
         """Whether this thread is the one to read; else it waited until something was read, or until then."""
-        with self._turn:
+        with self._turn_lock:
             if not self._reading:
                 self._reading = True
                 return True

@@ -88,9 +88,8 @@ class Outlet(Side):
         sent = False
         for part in _parts(batch.messages, self.channel_id, link.frame_max):
             numbers = range(self._number + 1, self._number + 1 + len(part.messages))
-            self._waiting.update(
-                (number, (batch, message)) for number, message in zip(numbers, part.messages, strict=True)
-            )
+            for number, message in zip(numbers, part.messages, strict=True):
+                self._waiting[number] = batch, message
             try:
                 link.write(part.frames, until, self)
             except EngineError as error:

@@ -10,6 +10,7 @@ import calendar
 from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from struct import Struct, pack
 from typing import Any
 
@@ -21,11 +22,11 @@ LONGEST_NAME = 255
 
 # Message properties.
 
-_SHORT, _TABLE, _OCTET, _TIME = "short", "table", "octet", "time"
+_SHORT, _NAME, _TABLE, _OCTET, _TIME = "short", "name", "table", "octet", "time"
 #: In the order in which they are sent; the first has the highest bit of the flags.
 PROPERTIES = {
-    "content_type": _SHORT,
-    "content_encoding": _SHORT,
+    "content_type": _NAME,
+    "content_encoding": _NAME,
     "application_headers": _TABLE,
     "delivery_mode": _OCTET,
     "priority": _OCTET,
@@ -48,11 +49,11 @@ def packed_properties(properties: Mapping[str, Any]) -> bytes:
     Raises ValueError for what cannot be sent: a short text of more than 255 bytes, a value of no AMQP type.
     """
     flags, parts = 0, [b""]
-    for bit, name, kind in _BITS:
+    for bit, name, packed in _PACKING:
         value = properties.get(name)
         if value is not None:
             flags |= bit
-            parts.append(_PACKERS[kind](value))
+            parts.append(packed(value))
     parts[0] = _U16.pack(flags)
     return b"".join(parts)
 
@@ -65,7 +66,7 @@ def unpacked_properties(buffer: bytes, offset: int, without: Container[str] = ()
     for bit, name, kind in _BITS:
         if not flags & bit:
             continue
-        if kind is _SHORT:
+        if kind is _SHORT or kind is _NAME:
             end = offset + 1 + buffer[offset]
             properties[name] = buffer[offset + 1 : end].decode("utf-8", "replace")
             offset = end
@@ -90,6 +91,10 @@ def packed_short(text: Any) -> bytes:
     return bytes((len(data),)) + data
 
 
+#: The same for what comes again and again: names of headers, types of contents.
+_packed_name = lru_cache(maxsize=1024)(packed_short)
+
+
 def _packed_time(value: Any) -> bytes:
     return _U64.pack(calendar.timegm(value.utctimetuple()) if isinstance(value, datetime) else int(value))
 
@@ -101,7 +106,7 @@ def packed_table(table: Mapping[str, Any]) -> bytes:
     """table with its length."""
     parts: list[bytes] = []
     for key, value in table.items():
-        parts += (packed_short(key), _packed(value))
+        parts += _packed_name(key), _BY_TYPE.get(type(value), _packed)(value)
     data = b"".join(parts)
     return _U32.pack(len(data)) + data
 
@@ -158,10 +163,12 @@ _BY_TYPE: dict[type, Callable[[Any], bytes]] = {
 
 _PACKERS: dict[str, Callable[[Any], bytes]] = {
     _SHORT: packed_short,
+    _NAME: _packed_name,
     _TABLE: packed_table,
-    _OCTET: lambda value: bytes((value,)),
+    _OCTET: lru_cache(maxsize=256)(lambda value: bytes((value,))),
     _TIME: _packed_time,
 }
+_PACKING = tuple((bit, name, _PACKERS[kind]) for bit, name, kind in _BITS)
 
 _FIXED = {
     letter: (Struct(code), Struct(code).size)

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from math import ceil
 from typing import Any
 
@@ -35,7 +35,9 @@ class Wire:
         self.connected = True
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         # OpenSSL wants one thread at a time.
-        self._turn: AbstractContextManager[object] = threading.Lock() if self._tls else nullcontext()
+        self._turn = threading.Lock()
+        self._receive = self._receive_in_turn if self._tls else sock.recv
+        self._send = self._send_in_turn if self._tls else sock.send
         self._readable = _waiter(sock, select.POLLIN)
         self._writable = _waiter(sock, select.POLLOUT)
 
@@ -59,8 +61,7 @@ class Wire:
 
     def _read(self) -> bytes:
         try:
-            with self._turn:
-                data = self.sock.recv(PIECE)
+            data = self._receive(PIECE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return b""
         except (OSError, ValueError) as error:
@@ -74,14 +75,21 @@ class Wire:
         rest = memoryview(data)
         while rest:
             try:
-                with self._turn:
-                    rest = rest[self.sock.send(rest) :]
+                rest = rest[self._send(rest) :]
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 if not self._writable(until):
                     raise Unreachable(f"{self.peer} takes no data", sent=len(rest) < len(data)) from None
             except (OSError, ValueError) as error:
                 sent = len(rest) < len(data)
                 raise Unreachable(f"the connection to {self.peer} broke: {error}", sent=sent) from error
+
+    def _receive_in_turn(self, size: int) -> bytes:
+        with self._turn:
+            return self.sock.recv(size)
+
+    def _send_in_turn(self, data: memoryview) -> int:
+        with self._turn:
+            return self.sock.send(data)
 
     def hang_up(self) -> None:
         """End the connection and wake who waits for it; the descriptor stays until close()."""
