@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import NamedTuple
 
 from kq.clock import SYSTEM
 from kq.state.store import Gathered, Store, StoreUnreachable, Write
@@ -20,12 +21,12 @@ from kq_transports.engine import Absent, EngineError, sleep_on
 from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL);
+CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS state_fact_ends ON state_fact (ends) WHERE ends IS NOT NULL;
 CREATE TABLE IF NOT EXISTS state_waiter (key TEXT, bell TEXT, PRIMARY KEY (key, bell)) WITHOUT ROWID
 """
 _GET = "SELECT value FROM state_fact WHERE key = ? AND (ends IS NULL OR ends > ?)"
-_SCHEMA = Schema("state", 1, _TABLES)
+_SCHEMA = Schema("state", 2, _TABLES)
 
 _GET_MANY = """SELECT key, value FROM state_fact
     WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)"""
@@ -34,11 +35,14 @@ _PUT = "INSERT OR REPLACE INTO state_fact (key, value, ends) VALUES (?, ?, ?)"
 _SCAN = """SELECT key, value FROM state_fact
     WHERE key >= ? AND key < ? AND (ends IS NULL OR ends > ?) ORDER BY key LIMIT ?"""
 _GATHER = """SELECT prefix.key, fact.key, fact.value FROM json_each(?) AS prefix CROSS JOIN state_fact AS fact
-    WHERE fact.rowid IN (SELECT rowid FROM state_fact
+    WHERE fact.key IN (SELECT key FROM state_fact
         WHERE key >= prefix.value AND key < prefix.value || ? AND (ends IS NULL OR ends > ?) LIMIT ?)"""
+# What is known of facts, and then the bells of those who wait for others.
+_LOOK = """SELECT key, value, NULL FROM state_fact
+    WHERE key IN (SELECT value FROM json_each(?)) AND (ends IS NULL OR ends > ?)
+    UNION ALL SELECT key, NULL, bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"""
 # A bounded number in each transaction, so that the end of a million results delays no one write.
-_FORGET = "DELETE FROM state_fact WHERE rowid IN (SELECT rowid FROM state_fact WHERE ends <= ? LIMIT 200)"
-_LISTENERS = "SELECT bell FROM state_waiter WHERE key IN (SELECT value FROM json_each(?))"
+_FORGET = "DELETE FROM state_fact WHERE key IN (SELECT key FROM state_fact WHERE ends <= ? LIMIT 200)"
 
 _LAST = "\U0010ffff"  # no key has it, so it sorts behind all that start with the prefix before it
 
@@ -168,33 +172,53 @@ def _carry_out(database: Database, connection: sqlite3.Connection, writes: Seque
     """Carry out writes in their order; False for each that its conditions refuse."""
     now = database.clock.awake()
     database.clock.note(connection)
-    known = _known(connection, writes, now)
-    made, last = list[bool](), dict[str, Write]()
+    seen = _look(connection, writes, now)
+    known, made, last = dict(seen.known), list[bool](), dict[str, Write]()
     for write in writes:
         made.append(not _refuses(known, write))
         if made[-1]:
             last[write.key] = write
             known[write.key] = write.value
-    _store(database, connection, last.values(), now)
+    _store(database, connection, last.values(), seen, now)
     return made
 
 
 def _all_or_none(writes: Sequence[Write], database: Database, connection: sqlite3.Connection) -> bool:
     """Carry out writes, of different keys; False when one of them is refused, and then none is made."""
     now = database.clock.awake()
-    known = _known(connection, writes, now)
-    agrees = not any(_refuses(known, write) for write in writes)
+    seen = _look(connection, writes, now)
+    agrees = not any(_refuses(seen.known, write) for write in writes)
     if agrees:
-        _store(database, connection, writes, now)
+        _store(database, connection, writes, seen, now)
     return agrees
 
 
-def _known(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> dict[str, bytes | None]:
-    """The facts of which writes make conditions, as far as they are there."""
-    asked = {write.alive for write in writes if write.alive is not None}
+class _Seen(NamedTuple):
+    """What was seen before writes. known: facts of which they make conditions; bells: of those who wait, by key."""
+
+    known: dict[str, bytes | None]
+    bells: dict[str, list[str]]
+
+
+def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> _Seen:
+    asked, stored = set[str](), list[str]()
     for write in writes:
-        asked.update(condition[0] for condition in (write.unless, write.must) if condition is not None)
-    return dict(connection.execute(_GET_MANY, (json.dumps([*asked]), now)).fetchall()) if asked else {}
+        if write.value is not None:
+            stored.append(write.key)
+        if write.alive is not None:
+            asked.add(write.alive)
+        if write.unless is not None:
+            asked.add(write.unless[0])
+        if write.must is not None:
+            asked.add(write.must[0])
+    known: dict[str, bytes | None] = dict.fromkeys(asked)
+    bells: dict[str, list[str]] = {}
+    for key, value, bell in connection.execute(_LOOK, (json.dumps([*asked]), now, json.dumps(stored))).fetchall():
+        if bell is None:
+            known[key] = value
+        else:
+            bells.setdefault(key, []).append(bell)
+    return _Seen(known, bells)
 
 
 def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:
@@ -205,26 +229,31 @@ def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:
     return write.must is not None and known.get(write.must[0]) != write.must[1]
 
 
-def _store(database: Database, connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> None:
-    """Carry out writes, whose conditions hold, of different keys, and forget some of what has ended."""
-    connection.execute(_FORGET, (now,))
-    stored, gone = list[tuple[str, bytes, float | None]](), list[str]()
+def _store(
+    database: Database, connection: sqlite3.Connection, writes: Iterable[Write], seen: _Seen, now: float
+) -> None:
+    """Carry out writes, whose conditions hold, of different keys. Where some are to end, forget some that have."""
+    stored, gone, mortal = list[tuple[str, bytes, float | None]](), list[str](), False
     for write in writes:
-        if write.value is None:
-            gone.append(write.key)
-        else:
+        if write.value is not None:
             stored.append((write.key, write.value, None if write.keep is None else now + write.keep))
+            mortal = mortal or write.keep is not None
+        elif seen.known.get(write.key, b"") is not None:
+            gone.append(write.key)
+    if mortal:
+        connection.execute(_FORGET, (now,))
     if gone:
         connection.execute(_DELETE, (json.dumps(gone),))
     if stored:
         connection.executemany(_PUT, stored)
+    if seen.bells:
         # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
-        _wake(database, connection, [key for key, *_ in stored])
+        _wake(database, connection, {bell for key, *_ in stored for bell in seen.bells.get(key, ())})
 
 
-def _wake(database: Database, connection: sqlite3.Connection, keys: list[str]) -> None:
-    """Ring the bells of those who wait for keys; forget the bells whose owners were killed."""
-    for (bell,) in connection.execute(_LISTENERS, (json.dumps(keys),)).fetchall():
+def _wake(database: Database, connection: sqlite3.Connection, bells: Iterable[str]) -> None:
+    """Ring bells; forget those whose owners were killed."""
+    for bell in bells:
         if not database.ring(bell):
             connection.execute("DELETE FROM state_waiter WHERE bell = ?", (bell,))
 
