@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import pytest
 
 from kq.broker import Delivery
 from kq.clock import RANDOM
+from kq.conformance.between import Between
 from kq.failure import Failure
 from kq.job import Counters, State
-from kq.message import Head
-from kq.outcome import Bury, Complete, Died, Rules, verdict_after
+from kq.message import Envelope, Head
+from kq.outcome import Bury, Complete, Died, GiveBack, Park, PassOn, Rules, Verdict, verdict_after
 from kq.record import Start, decode_record, encode, job_key, lease_key
 from kq.state import Store, Write, open_store
 from kq.worker.scribe import Scribe
@@ -98,3 +100,44 @@ def test_a_worker_whose_lease_is_over_does_not_undo_what_was_counted(store: Stor
     verdict = verdict_after(Died("signal 9"), counted.counters, counted.kind.rules, RANDOM)
     assert not any(store.write(list(Scribe("w2", "web2", True, "").records(counted, verdict, 100.0))))
     assert store.get([key_of(counted)]) == [encode(Start("w2/q/1", 1))]
+
+
+def test_who_is_overtaken_between_a_look_and_a_word_speaks_for_nothing(store: Store) -> None:
+    class Overtaken(Between):
+        """Another worker records the same job just before."""
+
+        def write(self, writes: Sequence[Write]) -> list[bool]:
+            started(store, "w1/q/7", 0)
+            return super().write(writes)
+
+    admitted = Starts(Overtaken(store), "w2", True).admit([task()])
+    assert (len(admitted.unclear), admitted.ready) == (1, [])
+    assert store.get([key_of(task())]) == [encode(Start("w1/q/7", 0))]
+
+
+def test_what_goes_back_without_having_started_keeps_what_was_counted_before(store: Store) -> None:
+    store.write([Write(lease_key("w2"), b"1")])
+    started(store, "w1/q/7", 2)
+    (admitted,) = Starts(store, "w2", True).admit([task()]).ready
+    store.write(list(Scribe("w2", "web2", True, "").records(admitted, GiveBack(), 100.0)))
+    (again,) = Starts(store, "w3", True).admit([task()]).ready
+    assert again.counters == Counters(failed=1, lost=2)
+
+
+@pytest.mark.parametrize("verdict", [Park(), PassOn(1.0)], ids=["parked", "passed on"])
+def test_what_goes_elsewhere_without_having_started_takes_what_was_counted_along(
+    store: Store, verdict: Verdict
+) -> None:
+    started(store, "w1/q/7", 2)
+    (admitted,) = Starts(store, "w2", True).admit([task()]).ready
+    (message,) = Scribe("w2", "web2", True, "").follow_ups(admitted, verdict, now=100.0)
+    assert message.headers["lost"] == 2
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_what_was_staged_by_a_job_that_may_have_released_it_before_says_so(redelivered: bool) -> None:
+    staged = Envelope("2", "q", b"{}", {"id": "2"})
+    (message,) = Scribe("w2", "web2", False, "").follow_ups(
+        task(redelivered=redelivered), Complete(b"1", (staged,)), now=100.0
+    )
+    assert message.headers.get("again", False) is redelivered

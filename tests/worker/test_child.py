@@ -1,0 +1,96 @@
+"""An executor as its supervisor sees it: which of its jobs have begun, although nobody says so when they do."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from kq.broker import Delivery
+from kq.job import Counters
+from kq.message import Head
+from kq.outcome import Rules
+from kq.worker.child import Executor
+from kq.worker.task import Kind, Task
+from kq.worker.wire import DONE, Claims, Ended, Page
+
+KIND = Kind("t", Rules(), 60.0, 0.0)
+
+
+def tasks(queue: str, *ids: str) -> list[Task]:
+    return [
+        Task(Delivery(1, queue, id, {}, b"{}", 0, False, ""), Head(id=id, type="t"), KIND, Counters()) for id in ids
+    ]
+
+
+class Shared:
+    """An executor with two slots, and what its process does: claims jobs, and tells of ends."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        self.executor = Executor(1, ours, Page(2), Claims(20), slots=2, signalled=False)
+
+    def give(self, given: list[Task], limit: int = 0) -> list[str]:
+        """Give it tasks; the ids of all that begin by that."""
+        self.executor.give(given, limit)
+        self.executor.run(given, "w", observed=False)
+        return self.begun()
+
+    def begun(self) -> list[str]:
+        return [task.head.id for task in self.executor.begins(1.0, 1.0)]
+
+    def claim(self, *claimed: Task) -> None:
+        assert all(self.executor.claims.claim(task.seq) for task in claimed)
+
+    def end(self, task: Task) -> list[str]:
+        """A task ends; the ids of all that begin by that."""
+        ended, _ = self.executor.ended(Ended(task.seq, DONE), 1.0, 1.0)
+        assert ended is task
+        return self.begun()
+
+    def take_back(self) -> list[str]:
+        return [task.head.id for task in self.executor.take_back()]
+
+
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    shared = Shared()
+    yield shared
+    shared.executor.close()
+    shared.theirs.close()
+
+
+def test_jobs_begin_in_the_order_in_which_they_were_given(shared: Shared) -> None:
+    given = tasks("q", "1", "2", "3", "4")
+    assert shared.give(given) == ["1", "2"]
+    assert shared.end(given[1]) == ["3"]
+    assert shared.end(given[0]) == ["4"]
+
+
+def test_what_is_taken_back_leaves_its_place_at_the_gate_of_its_queue(shared: Shared) -> None:
+    wide, narrow = tasks("wide", "1", "2"), tasks("narrow", "3", "4")
+    assert shared.give(wide) == ["1", "2"]
+    shared.claim(*wide)
+    assert shared.give(narrow, limit=1) == []
+    assert shared.take_back() == ["3", "4"]
+    assert shared.give(tasks("narrow", "5"), limit=1) == []
+    assert shared.end(wide[0]) == ["5"]
+
+
+def test_what_waited_at_a_gate_and_was_taken_back_does_not_begin(shared: Shared) -> None:
+    narrow = tasks("narrow", "1", "2", "3")
+    assert shared.give(narrow, limit=1) == ["1"]
+    shared.claim(narrow[0])
+    assert shared.take_back() == ["2", "3"]
+    assert shared.end(narrow[0]) == []
+    assert shared.give(tasks("narrow", "4"), limit=1) == ["4"]
+
+
+def test_what_was_thought_to_have_begun_and_was_taken_back_leaves_its_slot(shared: Shared) -> None:
+    given = tasks("q", "1", "2")
+    assert shared.give(given) == ["1", "2"]
+    shared.claim(given[0])
+    assert shared.take_back() == ["2"]
+    assert not shared.executor.full
+    assert shared.give(tasks("q", "3", "4")) == ["3"]
