@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from kq.job import Counters
 from kq.message import Head
 from kq.outcome import Rules
 from kq.worker.child import Executor
+from kq.worker.limits import Limits
 from kq.worker.task import Kind, Task
 from kq.worker.wire import DONE, Claims, Ended, Page
 
@@ -94,3 +96,23 @@ def test_what_was_thought_to_have_begun_and_was_taken_back_leaves_its_slot(share
     assert shared.take_back() == ["2"]
     assert not shared.executor.full
     assert shared.give(tasks("q", "3", "4")) == ["3"]
+
+
+def test_a_job_that_asked_for_more_time_in_time_is_not_interrupted(shared: Shared) -> None:
+    class Late:
+        """A clock, a minute and a second after the job began."""
+
+        def monotonic(self) -> float:
+            return 1.0 + KIND.timeout + 1.0
+
+        now = monotonic
+
+    (task,) = tasks("q", "1")
+    shared.give([task])
+    shared.executor.pid = os.getpid()
+    page, limits = shared.executor.page, Limits({1: shared.executor}, Late(), 0)
+    page.mark(0, task.seq)
+    page.slates[0].extend(600)
+    limits.enforce()
+    assert not task.interrupted
+    assert limits.next_due == 1.0 + KIND.timeout + 600
