@@ -67,7 +67,8 @@ def ls(
         print_json(list(map(schema.job, jobs)))
         return
     rows = [[job.id, job.type, job.queue, job.state.value, str(job.attempt), _note(job)] for job in jobs]
-    print_table(["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"], rows, right="ATTEMPT", none=none)
+    headings = ["ID", "TYPE", "QUEUE", "STATE", "ATTEMPT", "NOTE"]
+    print_table(headings, rows, right="ATTEMPT", none=none, spare="ATTEMPT QUEUE")
 
 
 def _nothing(control: Control) -> str:
@@ -90,7 +91,8 @@ def _print_groups(jobs: Sequence[JobInfo]) -> None:
         [failure.type, failure.exception, failure.place, str(count), _ago(newest, now), newest.id]
         for failure, count, newest in found
     ]
-    print_table(["TYPE", "EXCEPTION", "WHERE", "JOBS", "NEWEST", "ID"], rows, right="JOBS", none="Nothing is buried.")
+    headings = ["TYPE", "EXCEPTION", "WHERE", "JOBS", "NEWEST", "ID"]
+    print_table(headings, rows, right="JOBS", none="Nothing is buried.", spare="NEWEST WHERE")
 
 
 def _ago(job: JobInfo, now: float) -> str:

@@ -169,7 +169,7 @@ def _tell_which(jobs: Sequence[JobInfo]) -> int:
         print_json({"would_kick": [job.id for job in jobs]})
     else:
         rows = [[job.id, job.type, job.queue, job.error] for job in jobs]
-        print_table(["ID", "TYPE", "QUEUE", "ERROR"], rows, none="No buried job fits.")
+        print_table(["ID", "TYPE", "QUEUE", "ERROR"], rows, none="No buried job fits.", spare="QUEUE")
     return DONE
 
 

@@ -16,6 +16,8 @@ from kq.units import format_duration, format_rate
 
 #: Characters that a column is wide at most: one long name must not push all that follows off the screen.
 WIDEST = 60
+#: Characters that the last column has at least, where it has so many: an id fits.
+ROOM = 28
 #: Stands for a number that nobody knows.
 NOTHING = "-"
 
@@ -29,10 +31,13 @@ def print_json(data: object) -> None:
     click.echo(printable_json(text.decode()))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", none: str = "") -> None:
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: str = "", none: str = "", spare: str = ""
+) -> None:
     """Columns as wide as they must be and no wider than WIDEST but the last. On a terminal what is longer is cut.
 
-    right: headings of columns with numbers. none: what to say instead when there are no rows.
+    right: headings of columns with numbers. none: what to say instead when there are no rows. spare: headings of
+    columns that are left out, the first of them first, on a terminal that is too narrow for all.
     """
     if not rows:
         click.echo(none)
@@ -41,8 +46,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
     lines = [list(headings), *(list(map(printable, row)) for row in rows)]
     if limit is not None:
         lines = [[*(cut(cell, WIDEST) for cell in line[:-1]), line[-1]] for line in lines]
-    widths = [min(WIDEST, max(len(line[column]) for line in lines)) for column in range(len(headings))]
-    numbers = set(right.split())
+        lines = _narrowed(lines, limit, spare.split())
+    headings, widths, numbers = lines[0], _widths(lines), set(right.split())
     for number, line in enumerate(lines):
         cells = [
             cell.rjust(width) if heading in numbers else cell.ljust(width)
@@ -51,6 +56,21 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: s
         text = "  ".join(cells).rstrip()
         text = text if limit is None else cut(text, limit)
         click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [min(WIDEST, max(map(len, column))) for column in zip(*lines, strict=True)]
+
+
+def _narrowed(lines: list[list[str]], limit: int, spare: Sequence[str]) -> list[list[str]]:
+    """lines without as many of the columns that can be spared as it takes; the first line has the headings."""
+    for heading in spare:
+        *others, last = _widths(lines)
+        if sum(others) + 2 * len(others) + min(last, ROOM) <= limit:
+            break
+        place = lines[0].index(heading)
+        lines = [[*line[:place], *line[place + 1 :]] for line in lines]
+    return lines
 
 
 def width() -> int:

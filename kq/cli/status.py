@@ -49,12 +49,13 @@ def show(shot: Snapshot) -> None:
         return
     click.echo(printable(_head(shot)))
     click.echo(_totals(shot))
-    _section(
-        ["QUEUE", *_QUEUE.split(), "STATE"], [_queue_row(row, unknown=bool(shot.broker)) for row in shot.queues], _QUEUE
-    )
-    _section(["WORKER", "STATE", *_WORKER.split(), "QUEUES", "RUNS"], list(map(_worker_row, shot.workers)), _WORKER)
+    queues = [_queue_row(row, unknown=bool(shot.broker)) for row in shot.queues]
+    spare = "RETRYING FAIL/S DRAIN WAIT95 DELAYED RUNNING WORKERS IN/S OUT/S"
+    _section(["QUEUE", *_QUEUE.split(), "STATE"], queues, _QUEUE, spare)
+    workers, spare = list(map(_worker_row, shot.workers)), "LEASE CPU RSS OK QUEUES FAILED"
+    _section(["WORKER", "STATE", *_WORKER.split(), "QUEUES", "RUNS"], workers, _WORKER, spare)
     rows = [_failure_row(row, shot.at) for row in shot.failures[:FAILURES]]
-    _section(["FAILURE", "QUEUE", *_FAILURE.split(), "LATEST"], rows, _FAILURE)
+    _section(["FAILURE", "QUEUE", *_FAILURE.split(), "LATEST"], rows, _FAILURE, "QUEUE AGO")
     _tell(shot)
 
 
@@ -63,10 +64,10 @@ _WORKER = "BEAT LEASE BUSY OK FAILED RSS CPU"
 _FAILURE = "FAILED BURIED AGO"
 
 
-def _section(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> None:
+def _section(headings: Sequence[str], rows: Sequence[Sequence[str]], right: str, spare: str) -> None:
     if rows:
         click.echo()
-        print_table(headings, rows, right=right)
+        print_table(headings, rows, right=right, spare=spare)
 
 
 def _tell(shot: Snapshot) -> None:
@@ -90,21 +91,22 @@ def _totals(shot: Snapshot) -> str:
     ready, delayed, buried = (
         NOTHING if shot.broker else f"{number:,}" for number in (all.ready, all.delayed, all.buried)
     )
-    return "  ".join(
-        [
-            f"ready {ready}",
-            f"running {all.running}/{all.slots}",
-            f"delayed {delayed}",
-            f"buried {buried}",
-            f"completed {NOTHING if all.completed is None else f'{all.completed:,}'}",
-            f"workers {all.workers}/{all.known}",
-            f"in {rate(all.came)}/s",
-            f"out {rate(all.ended)}/s",
-            f"fail {rate(all.failed)}/s",
-            f"oldest {span(all.oldest)}",
-            f"p95 wait {span(all.wait_p95)}",
-        ]
-    )
+    jobs = [
+        f"ready {ready}",
+        f"running {all.running}/{all.slots}",
+        f"delayed {delayed}",
+        f"buried {buried}",
+        f"completed {NOTHING if all.completed is None else f'{all.completed:,}'}",
+        f"workers {all.workers}/{all.known}",
+    ]
+    pace = [
+        f"in {rate(all.came)}/s",
+        f"out {rate(all.ended)}/s",
+        f"fail {rate(all.failed)}/s",
+        f"oldest {span(all.oldest)}",
+        f"p95 wait {span(all.wait_p95)}",
+    ]
+    return "\n".join(map("  ".join, (jobs, pace)))
 
 
 def _queue_row(row: QueueRow, *, unknown: bool) -> list[str]:

@@ -31,7 +31,7 @@ def ls() -> None:
         return
     headings = ["WORKER", "HEALTH", "BEAT", "LEASE", "BUSY", "QUEUES", "RUNS"]
     none = "No worker was seen in the last hour. Start one: kq worker"
-    print_table(headings, [_row(beat) for beat in beats], right="BEAT LEASE BUSY", none=none)
+    print_table(headings, [_row(beat) for beat in beats], right="BEAT LEASE BUSY", none=none, spare="LEASE")
 
 
 for ordered in (orders.retire, orders.ping):

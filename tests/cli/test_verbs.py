@@ -392,6 +392,18 @@ def test_a_long_name_does_not_push_the_other_columns_off_the_screen(shop: Place)
     assert [re.split(" {2,}", line)[2] for line in shown] == ["QUEUE", "default", "default"]
 
 
+def test_a_narrow_terminal_has_the_states_and_ids_rather_than_all_columns(shop: Place) -> None:
+    job = shop.kq("submit", "boom", '"it broke"', "--json").json["id"]
+    shop.kq("jobs", "bury", job)
+    shop.kq("submit", "shout", "x")
+    seen = on_a_terminal(shop, 80, "status")
+    (head,) = [line for line in seen if line.startswith("QUEUE")]
+    assert (head.split()[-1], "OLDEST" in head, "RETRYING" in head) == ("STATE", True, False)
+    assert any(line.split()[0] == "mail" and line.endswith("unserved") for line in seen if line)
+    assert any(line.endswith(job) for line in on_a_terminal(shop, 80, "jobs", "ls", "--group"))
+    assert "RETRYING" in shop.kq("status").out
+
+
 def on_a_terminal(shop: Place, columns: int, *arguments: str) -> list[str]:
     """What `kq arguments` prints on a terminal that is so wide."""
     ours, theirs = os.openpty()
