@@ -228,6 +228,8 @@ def shares_arguments(body: bytes) -> bool:
 
 def encode_result(value: Any) -> bytes:
     """The JSON of what a job returned. Raises TypeError for what JSON cannot carry, as encode_body() does."""
+    if value is None:  # as most do
+        return b"null"
     try:
         encoded = _encode(value)
     except (TypeError, ValueError, RecursionError) as error:

@@ -123,6 +123,20 @@ class Scribe:
             yield Write(key, rest, task.kind.keep or None, must=(key, known))
 
     def _record(self, task: Task, verdict: Verdict, now: float) -> Record | None:
+        if isinstance(verdict, Complete):
+            return Record(
+                State.COMPLETED,
+                msgspec.Raw(verdict.value),
+                ended=now,
+                worker=self.worker,
+                attempts=task.counters.attempts + 1,
+                type=task.head.type,
+                queue=task.delivery.queue,
+                log=task.log,
+                history=task.head.history,
+                degraded_by=task.head.degraded_by,
+                staged=verdict.staged,
+            )
         common: dict[str, Any] = {
             "ended": now,
             "worker": self.worker,
@@ -133,8 +147,6 @@ class Scribe:
             "degraded_by": task.head.degraded_by,
         }
         match verdict:
-            case Complete(value, staged):
-                return Record(State.COMPLETED, value=msgspec.Raw(value), staged=staged, log=task.log, **common)
             case Bury(failure):
                 form = self._form(task, verdict, now)
                 head, error = form.head, _error(task, verdict)

@@ -238,26 +238,29 @@ class Claims:
 
     def claim(self, seq: int) -> bool:
         """Whether this job may begin; else it was taken back."""
-        with contextlib.suppress(BlockingIOError):
-            while self._last < seq:
-                self._last = self._next()
-                self._claimed.add(self._last)
+        while self._last < seq and (following := self._next()):
+            self._last = following
+            if following == seq:
+                return True
+            self._claimed.add(following)
         if seq not in self._claimed:
             return False
         self._claimed.remove(seq)
         return True
 
     def _next(self) -> int:
-        """The next entry. Raises BlockingIOError when there is none.
+        """The next entry; 0 when there is none.
 
         Read without letting go of the interpreter: os.read() lets another thread go on, and to wait for its own turn
         again costs a thread as much as a short job.
         """
+        seq = 0
         if _read_held(self.reader, self._entry, _SEQ.size) == _SEQ.size:
             (seq,) = _SEQ.unpack(self._entry)
         else:
-            (seq,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))  # which raises what is wrong
-        return int(seq)
+            with contextlib.suppress(BlockingIOError):
+                (seq,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))  # which raises what is wrong
+        return seq
 
     def take_back(self) -> set[int]:
         """The seqs of all jobs that have not begun, and now will not."""

@@ -258,7 +258,12 @@ class Channel(Conversation[Transaction]):
     @property
     def credit(self) -> int:
         """How many more deliveries this channel may have."""
-        return self.prefetch_count - len(self._unsettled) if self.prefetch_count else UNLIMITED
+        return UNLIMITED if self.unlimited else self.prefetch_count - len(self._unsettled)
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether it may have as many as there are."""
+        return not self.prefetch_count
 
     def wanted(self) -> tuple[str, ...]:
         """The queues that this channel may have something of."""

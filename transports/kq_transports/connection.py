@@ -188,17 +188,20 @@ class Connection:
 
     def _fetch(self) -> bool:
         """Take what the channels have credit for, in one round trip; False when there was nothing."""
-        wants = [channel.want() for channel in self.channels if channel.wanted()]
-        if not wants:
+        asked = [channel for channel in self.channels if channel.wanted()]
+        if not asked:
             self.flush()
             return False
+        wants = [channel.want() for channel in asked]
         self._check()
         self._armed = None
         with self._lock:
             got = self._with_verdicts(lambda verdicts: self.engine.reserve(wants, verdicts))
-            self._more = len(got) >= min(want.limit for want in wants)
             for delivery in got:
                 self._file(delivery)
+            # Who got as much as he had credit for has none left: only one without limits may want more.
+            most = max((want.limit for channel, want in zip(asked, wants, strict=True) if channel.unlimited), default=0)
+            self._more = 0 < most <= len(got)
         return bool(self._arrived)
 
     def _file(self, delivery: Delivery) -> None:
