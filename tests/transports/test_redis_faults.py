@@ -199,6 +199,20 @@ class TestBadNetwork:
         assert engine.count(QUEUE) == Counts()
         impatient.close()
 
+    def test_what_an_older_socket_sent_is_not_done_after_what_a_newer_one_did(
+        self, server: RedisServer, engine: RedisEngine
+    ) -> None:
+        late = RedisEngine(Place.of(server.url))
+        for _ in range(2):
+            late._link.close()
+            assert take(late, 1) == []
+        engine.publish(messages("a"))
+        late._link.opened -= 1
+        with pytest.raises(EngineError, match="KQLATE"):
+            take(late)
+        assert engine.count(QUEUE) == Counts(ready=1)
+        late.close()
+
     def test_a_settle_that_is_said_again_gets_its_first_answer(self, server: RedisServer, engine: RedisEngine) -> None:
         impatient = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
         engine.publish(messages("a"))

@@ -15,7 +15,7 @@ from kq.message import Head
 from kq.outcome import Complete, GiveBack, Retry, Rules, Verdict
 from kq.record import Record, decode_late, encode, job_key, late_key
 from kq.state import Store, Write, open_store
-from kq.worker.late import LateWords
+from kq.worker.late import LIMIT, LateWords
 from kq.worker.scribe import Scribe
 from kq.worker.task import Kind, Task
 
@@ -76,3 +76,11 @@ def test_it_is_said_once(store: Store) -> None:
     store.write([Write(late_key("1"), None)])
     words.tell()
     assert store.get([late_key("1")]) == [None]
+
+
+def test_no_more_are_remembered_than_memory_is_for(store: Store) -> None:
+    words = LateWords(store)
+    for number in range(LIMIT + 5):
+        words.add(task(str(number)), Complete(b"5"), ZOMBIE, now=100.0)
+    words.tell()
+    assert len(store.scan("late:", 2 * LIMIT)) == LIMIT

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from kq.app import App
+from kq.broker import Delivery
 from kq.conformance.contract.crew import Crew
 from kq.control import Control
+from kq.elsewhere import Place
 from kq.errors import WorkerUnfit
+from kq.job import Counters
+from kq.message import Attempt, Head
+from kq.outcome import Rules
+from kq.record import encode, lease_key, worker_key
+from kq.state import Write, open_store
+from kq.worker.neighbours import Neighbours
 from kq.worker.strain import Strain
+from kq.worker.task import Kind, Task
 from tests.worker.jobs import Odd
 from tests.worker.world import WorkerWorld
 
@@ -51,3 +62,21 @@ def test_what_is_long_ago_is_forgotten() -> None:
 def test_zero_is_never() -> None:
     strain = Strain(0, within=10)
     assert not any(strain.add(str(number), 0) for number in range(100))
+
+
+@pytest.mark.parametrize(
+    ("said", "alive", "better"),
+    [({}, True, True), ({"stopping": True}, True, False), ({"queues": {"other": 1}}, True, False), ({}, False, False)],
+    ids=["it lives", "it ends", "it takes other queues", "it is dead"],
+)
+def test_a_better_place_is_a_worker_that_will_take_the_job(said: dict[str, object], alive: bool, better: bool) -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    store.write(
+        [Write(worker_key("web2-2-b"), encode({"name": "web2-2-b", "host": "web2", "queues": {"q": 1}, **said}))]
+    )
+    store.write([Write(lease_key("web2-2-b"), b"1" if alive else None)])
+    failed = Attempt(number=1, worker="web1-1-a", started=99.0, ended=100.0, outcome="bad storage", host="web1")
+    head = Head(id="1", type="t", history=(failed,))
+    task = Task(Delivery(1, "q", "1", {}, b"{}", 5, False, ""), head, Kind("t", Rules(), 60.0, 0.0), Counters())
+    found = Neighbours(store, Place("web1-1-a", "web1")).better_for([task], now=101.0)
+    assert [each for each, _ in found] == ([task] if better else [])

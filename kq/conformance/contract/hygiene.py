@@ -146,11 +146,13 @@ class Hygiene(ContractWorld):
         worker = crew.program()
         jobs.add.submit(1, 2).result(10)
         before = peak(worker.supervisor)
-        put(app, queue, "large", {**GOOD, "id": "large"}, b"x" * LARGE, JSON)
+        put(app, queue, "large", {**GOOD, "id": "large"}, b'{"args": [1, 2]' + b" " * LARGE + b"}", JSON)
         began = time.monotonic()
         assert jobs.add.submit(1, 2).result(10) == 3
         eventually(lambda: inspector.count(queue + BURIED).ready == 1, "it is buried")
         took, grown = elapsed(began), peak(worker.supervisor) - before
+        (buried,) = inspector.browse(queue + BURIED, "ready")
+        assert "bytes, more than" in buried.headers["error"]
         measured(f"{LARGE // MIB} MiB: the next job was done after {ms(took)}, {grown / MIB:+.0f} MiB in the worker")
         assert worker.process.poll() is None
         assert took < 5

@@ -71,6 +71,17 @@ class Consuming(KombuWorld):
         consumer.close()
         assert Inbox(connection, queue).rest() == []
 
+    def test_acks_in_any_order_end_nothing_else(
+        self, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, *"abcde")
+        consumer = connect()
+        got = Inbox(consumer, queue, prefetch=5).take(5)
+        for place in (4, 1, 3):
+            got[place].ack()
+        consumer.close()
+        assert bodies(Inbox(connection, queue).take(2)) == "a c"
+
     def test_a_consumer_that_sleeps_is_woken(
         self, connection: kombu.Connection, other: kombu.Connection, queue: str
     ) -> None:
@@ -284,8 +295,7 @@ class GivingBack(KombuWorld):
             (message,) = inbox.take()
             counts.append(message.headers.get("x-delivery-count", 0))
             message.requeue()
-        if self.traits(connection).indexed:
-            assert counts == list(range(22))
+        assert counts == (list(range(22)) if self.traits(connection).indexed else [0] + [1] * 21)
 
     def test_an_acknowledged_group_is_gone(self, connect: Connect, connection: kombu.Connection, queue: str) -> None:
         publish(connection, queue, *"abc")
