@@ -33,7 +33,7 @@ OnEnd: TypeAlias = Callable[[Sequence[tuple[Task, Outcome]]], None]
 
 #: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
 BATCH_SECONDS = 0.01
-BATCH_LIMIT = 64
+BATCH_LIMIT = 128
 #: So many births are asked for at a time. With hundreds the sockets between supervisor and nursery fill, and each waits
 #: for the other.
 BIRTHS = 64

@@ -22,7 +22,7 @@ from kq.worker.workbench import Workbench
 
 #: Ends of jobs that took less than so many seconds are told together, as long as others wait here, so many at most.
 SHORT = 0.001
-MANY = 32
+MANY = 64
 
 # Raises an exception in a thread at its next bytecode. C code that does not return is not reached.
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -104,16 +104,14 @@ def _usual(id: str) -> dict[str, Any]:
 def opened(id: str, stored: bytes) -> tuple[Head, bytes]:
     """Head and body of what is stored under id. What no client of ours wrote is a body without a head."""
     cut = max(stored.find(b"\n"), 0)
-    alone = stored.startswith(ALONE)
+    line = stored[:cut]
+    alone = line[:1] == ALONE
     try:
-        if alone:
-            head = Head(_decode_alone(memoryview(stored)[1:cut]), _usual(id), *USUAL)
-        else:
-            head = _decode(memoryview(stored)[:cut])
+        head = Head(_decode_alone(line[1:]), _usual(id), *USUAL) if alone else _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Head(), stored
-    # The usual head has so few brackets that nobody need look how deep they stand.
-    if stored.count(b"{", 0, cut) + stored.count(b"[", 0, cut) > DEEPEST and is_deep([head.h, head.p]):
+    # The usual head is so short, or has so few brackets, that nobody need look how deep they stand.
+    if cut > DEEPEST and line.count(b"{") + line.count(b"[") > DEEPEST and is_deep([head.h, head.p]):
         return Head(), stored
     if alone:
         head.h["id"] = id
