@@ -7,8 +7,8 @@ import logging
 import click
 
 from kq.cli.frame import flags, verb
+from kq.cli.lines import start_logging
 from kq.cli.target import any_app, settings
-from kq.cli.worker import start_logging
 from kq.control.program import run
 
 log = logging.getLogger("kq.control")

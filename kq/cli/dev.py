@@ -9,8 +9,9 @@ from importlib.util import find_spec
 import click
 
 from kq.cli.frame import flags, same_options, verb
+from kq.cli.lines import start_logging
 from kq.cli.target import settings
-from kq.cli.worker import reloading, start_logging
+from kq.cli.worker import reloading
 from kq.errors import AppNotFound
 
 #: The programs, as command lines of kq. Each obeys the descriptor that `--orders` names (kq.worker.program.Processes).

@@ -9,9 +9,9 @@ import sys
 import click
 
 from kq.cli.frame import flags, verb
+from kq.cli.lines import start_logging
 from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
-from kq.cli.worker import start_logging
 from kq.control import Control
 from kq.credential import ROLES, Role, new_token, password_hash
 from kq.errors import BadArguments

@@ -13,7 +13,7 @@ import pytest
 from kq.app import App
 from kq.broker import declare_missing
 from kq.cli import events, logs
-from kq.cli.worker import JSONLines, Lines
+from kq.cli.lines import JSONLines, Lines
 from kq.event import Event
 from kq.plain import LONGEST, printable, printable_json
 from tests.cli.conftest import Place, worker
