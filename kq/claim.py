@@ -41,9 +41,14 @@ def rider_for(app: Submits, wanted: Sequence[tuple[Unique, Envelope]]) -> Rider 
 
     None where that is not possible: Claims is then the way. May be repeated: who was not answered meets himself.
     """
-    if not app.broker.carries or any(unique.replaces for unique, _ in wanted):
+    if not app.broker.carries:
         return None
-    writes = {str(unique.key): _taken(str(unique.key), envelope.id.encode()) for unique, envelope in wanted}
+    writes = dict[str, Write]()
+    for unique, envelope in wanted:
+        if unique.replaces:
+            return None
+        key = str(unique.key)
+        writes[key] = _taken(key, envelope.id.encode())
     if len(writes) < len(wanted):
         return None
     try:

@@ -130,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True):
             _check_instant("at", self.at)
         if self.deadline is not None:
             _check_instant("deadline", self.deadline)
-        if self.unique is not None:
+        if self.unique is not None and not (isinstance(self.unique, str) and self.unique):
             unique_of(self.unique)
         if self.queue is not None:
             check_queue(self.queue)

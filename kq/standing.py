@@ -7,7 +7,6 @@ pure functions; the supervisor carries it out.
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -146,6 +145,8 @@ def nudge(inspector: Inspector) -> str:
 
 def caller() -> str:
     """Who runs this program: user@host."""
+    import getpass  # by who gives an order; a submit needs neither it nor the terminal's module
+
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -15,7 +15,6 @@ import functools
 import json
 import os
 import re
-import secrets
 import socket
 import threading
 import weakref
@@ -100,9 +99,9 @@ class RedisEngine(Engine):
 
     def __init__(self, place: Place, options: Options | None = None) -> None:
         self.options = options or Options()
-        self.options.name = self.options.name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.options.name = self.options.name or f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         # One name may come back; what belongs to its former life must not be taken for ours.
-        self._connection = f"{self.options.name}#{secrets.token_hex(4)}"
+        self._connection = f"{self.options.name}#{os.urandom(4).hex()}"
         self._link = Link(place, self.options.timeout)
         self._bell = Bell(place, self.options.timeout)
         self._pulse: Pulse | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -27,7 +26,7 @@ class Bell:
     """A bell of this process, rung by name. descriptor: readable once it was rung."""
 
     def __init__(self, folder: Path, mode: int) -> None:
-        self.name = secrets.token_hex(8)
+        self.name = os.urandom(8).hex()
         self._path = folder / self.name
         os.mkfifo(self._path, mode)
         self._path.chmod(mode)  # whatever the umask left of it

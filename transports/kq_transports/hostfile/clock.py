@@ -12,7 +12,6 @@ holds what he held, for none of them could beat meanwhile. Delays count the slee
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import sqlite3
 import sys
@@ -107,6 +106,8 @@ def boot_id() -> str:
 
 def _sysctl(name: bytes) -> str:
     """A text value of the kernel, as `sysctl -n name` prints it; "" when there is none."""
+    import ctypes  # on macOS only: it takes 2 ms, and `kq submit` is to be quick
+
     value = ctypes.create_string_buffer(128)
     size = ctypes.c_size_t(len(value))
     failed = ctypes.CDLL(None).sysctlbyname(name, value, ctypes.byref(size), None, ctypes.c_size_t(0))

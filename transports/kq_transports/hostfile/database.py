@@ -73,18 +73,38 @@ class Database:
 
     def begin(self, durable: bool) -> sqlite3.Connection:
         """Wait for this connection's turn and begin a write transaction, which end() ends."""
-        self._take_turn(self._durable if durable else "NORMAL")
+        start = time.monotonic()
+        self._enter()
+        try:
+            if not self._lock.acquire(self._timeout):
+                raise locked(self.path)
+        except BaseException:
+            self._mutex.release()
+            raise
+        try:
+            if _identity(self._name) != self._file:
+                raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
+            self._set_up(self._durable if durable else "NORMAL", time.monotonic() - start)
+            self._connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path) from error
+            raise
         return self._connection
 
     def end(self, error: BaseException | None) -> None:
         """Commit what begin() began or, after an error, undo it and raise what that means, where it is SQLite's."""
+        connection = self._connection
         try:
             if error is None:
-                self._commit()
+                connection.execute("COMMIT")
+        except sqlite3.Error as failed:
+            raise explain(failed, self.path, committing=True) from failed
         finally:
-            if self._connection.in_transaction:
+            if connection.in_transaction:
                 with suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
+                    connection.execute("ROLLBACK")
             self._leave()
         if isinstance(error, sqlite3.Error):
             raise explain(error, self.path) from error
@@ -193,25 +213,6 @@ class Database:
 
     # A transaction.
 
-    def _take_turn(self, synchronous: str) -> None:
-        start = time.monotonic()
-        self._enter()
-        try:
-            if not self._lock.acquire(self._timeout):
-                raise locked(self.path)
-        except BaseException:
-            self._mutex.release()
-            raise
-        try:
-            if _identity(self._name) != self._file:
-                raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
-            self._begin(synchronous, time.monotonic() - start)
-        except BaseException as error:
-            self._leave()
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, self.path) from error
-            raise
-
     def _enter(self) -> None:
         """Take this process' own turn, among its threads."""
         if os.getpid() != self._pid:
@@ -225,12 +226,12 @@ class Database:
         self._lock.release()
         self._mutex.release()
 
-    def _begin(self, synchronous: str, waited: float) -> None:
+    def _set_up(self, synchronous: str, waited: float) -> None:
         # SQLite's own lock may be held by somebody who does not use the lock file: a shell, a backup.
         patience = max(1, int((self._timeout - waited) * 1000)) if waited > 0.01 else int(self._timeout * 1000)
-        self._set("synchronous", synchronous)
-        self._set("busy_timeout", patience)
-        self._connection.execute("BEGIN IMMEDIATE")
+        for pragma, value in (("synchronous", synchronous), ("busy_timeout", patience)):
+            if self._settings.get(pragma) != value:
+                self._set(pragma, value)
 
     def _set(self, pragma: str, value: str | int) -> None:
         """Change a setting of the connection; outside of a transaction, for executescript() ends one.
@@ -238,15 +239,8 @@ class Database:
         Not execute(): these pragmas act while they are compiled, so from sqlite3's cache of compiled statements
         they would do nothing the second time.
         """
-        if self._settings.get(pragma) != value:
-            self._connection.executescript(f"PRAGMA {pragma} = {value}")
-            self._settings[pragma] = value
-
-    def _commit(self) -> None:
-        try:
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise explain(error, self.path, committing=True) from error
+        self._connection.executescript(f"PRAGMA {pragma} = {value}")
+        self._settings[pragma] = value
 
 
 class Turn:

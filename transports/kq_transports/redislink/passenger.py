@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Passenger:
+class Passenger(msgspec.Struct, frozen=True):
     """A rider of RedisEngine.publish().
 
     text: the body of a Lua function of one argument, `told`, that returns two functions: one says whether it agrees and

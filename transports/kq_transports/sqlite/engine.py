@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import sqlite3
 import threading
@@ -62,7 +61,7 @@ class SqliteEngine(Engine):
     def __init__(self, path: str, options: Options | None = None) -> None:
         self.options = options or Options()
         if not self.options.name:
-            self.options.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            self.options.name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._path = path
         self._synchronous = _synchronous(self.options.extra)
         #: What to read with; one who only looks has no more than that before he changes something.

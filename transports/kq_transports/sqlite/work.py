@@ -109,7 +109,8 @@ class Work:
 
     def _finish(self) -> None:
         """Write the counts and ring the bells; the last step before the commit."""
-        self.tally()
+        if self._changed:
+            self.tally()
         for queue, sleepers in self._calls.items():
             self._ring(queue, sleepers)
 
