@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import click
+import msgspec
 
 from kq.app import App
 from kq.cli.frame import flags
@@ -21,8 +21,7 @@ from kq.job import Job, Settings
 from kq.jobtype import JobType
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """What a command line asks for. wait: for the result, for timeout seconds."""
 
     type_name: str
