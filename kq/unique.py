@@ -64,10 +64,14 @@ class Unique(msgspec.Struct, frozen=True):
             raise ValueError("unique is empty; leave it out or give it a name")
         if not isinstance(self.key, str) and not callable(self.key):
             raise TypeError(f"unique {self.key!r} is no key; use text, kq.by_arguments or a function of the arguments")
-        _check_word("until", self.until, _UNTIL)
-        _check_word("conflict", self.conflict, _CONFLICT)
-        _check_seconds("period", self.period)
-        _check_seconds("at_most", self.at_most)
+        if self.until not in _UNTIL:
+            raise ValueError(_unknown("until", self.until, _UNTIL))
+        if self.conflict not in _CONFLICT:
+            raise ValueError(_unknown("conflict", self.conflict, _CONFLICT))
+        if self.period is not None:
+            _check_seconds("period", self.period)
+        if self.at_most is not None:
+            _check_seconds("at_most", self.at_most)
         if self.at_most is not None and self.conflict != "debounce":
             raise ValueError('at_most is the end of a delay that begins anew; use it with conflict="debounce"')
         if self.conflict not in ("join", "reject") and (self.period is not None or self.until == "gone"):
@@ -86,13 +90,12 @@ class Unique(msgspec.Struct, frozen=True):
         return self.until
 
 
-def _check_word(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
+def _unknown(name: str, value: str, known: Sequence[str]) -> str:
+    return f"{name} {value!r} is unknown; use one of {', '.join(known)}"
 
 
-def _check_seconds(name: str, seconds: float | None) -> None:
-    if seconds is not None and not 0 < seconds <= YEAR:
+def _check_seconds(name: str, seconds: float) -> None:
+    if not 0 < seconds <= YEAR:
         raise ValueError(f"{name} {seconds} is out of range; use more than 0 s, at most a year")
 
 

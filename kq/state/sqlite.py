@@ -75,12 +75,16 @@ class SqliteStore(Store):
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         durable = any(write.durable for write in writes)
-        with self._using() as database, database.turn(durable=durable) as connection:
-            return _carry_out(database, connection, writes)
+        database = self._mine()
+        try:
+            with database.turn(durable=durable) as connection:
+                return _carry_out(database, connection, writes)
+        except EngineError as error:
+            raise StoreUnreachable(str(error)) from error
 
     def rider(self, writes: Sequence[Write]) -> Callable[[Database, sqlite3.Connection], bool]:
-        with self._using():  # which makes the tables
-            return partial(_all_or_none, writes)
+        self._mine()  # which makes the tables
+        return partial(_all_or_none, writes)
 
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return self._read(_SCAN, prefix, prefix + _LAST, limit=limit)
@@ -132,17 +136,22 @@ class SqliteStore(Store):
             raise StoreUnreachable(str(error)) from error
         return database
 
-    @contextmanager
-    def _using(self) -> Iterator[Database]:
-        """The database, opened by this process; its errors become the store's."""
+    def _mine(self) -> Database:
+        """The database, opened by this process."""
         if os.getpid() != self._pid:
             if self._opened is not None:
                 _inherited.append(self._opened)
             self._opened, self._pid = None, os.getpid()
         if self._opened is None:
             self._opened = self._open()
+        return self._opened
+
+    @contextmanager
+    def _using(self) -> Iterator[Database]:
+        """The same; its errors become the store's."""
+        database = self._mine()
         try:
-            yield self._opened
+            yield database
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error
 
