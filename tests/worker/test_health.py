@@ -123,7 +123,9 @@ class Asked(ContractWorld):
         self, worker: kq.Worker, answers: Answers, control: Control, queue: str
     ) -> None:
         eventually(lambda: answers.numbers().get("kq_broker_reconnects_total") == 0, "its first beat")
-        (name,) = [row.name for row in control.snapshot().workers if queue in row.queues]
+        (name,) = eventually(
+            lambda: [row.name for row in control.snapshot().workers if queue in row.queues], "that beat is written down"
+        )
         control.expel(name)
         eventually(lambda: answers.numbers()["kq_broker_reconnects_total"] == 1, "it is back", 30)
 
