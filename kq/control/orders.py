@@ -29,9 +29,13 @@ class Orders(View):
 
     def ping(self, timeout: float = PATIENCE) -> list[str]:
         """Let every worker read its orders and describe itself now; returns those that did within timeout seconds."""
-        names, token = [worker.name for worker in self.workers()], new_id()
+        return self.answering([worker.name for worker in self.workers()], timeout)
+
+    def answering(self, workers: Collection[str], timeout: float = PATIENCE) -> list[str]:
+        """The same of these workers, who may be taken for dead because the state store has not heard of them."""
+        token = new_id()
         self._inspector.nudge(token)
-        return self._answers(token, names, timeout)
+        return self._answers(token, workers, timeout)
 
     def freshen(self) -> None:
         """Let workers tell what they do now, where that can be had: a look must not fail of it."""

@@ -31,6 +31,8 @@ log = logging.getLogger("kq.control")
 
 #: Leases after its last word at which a worker that answers nobody is out.
 SILENT = 1.5
+#: Seconds that it has to answer.
+ANSWER = 1.0
 #: The part of its limit after which a job is told to run long.
 LONG = 0.8
 #: Seconds that a dead worker is still listed, after it was retired.
@@ -98,8 +100,8 @@ class Rounds:
         if not silent:
             return
         # The state store may have been away while the worker went on: only who does not answer is dead.
-        self._control.ping()
         names = {beat.worker.name for beat in silent}
+        names -= set(self._control.answering(names, ANSWER))
         for beat in self._control.heartbeat_check():
             if beat.worker.name in names and _is_silent(beat):
                 self._retire(beat)

@@ -14,7 +14,7 @@ import pytest
 from kq.app import App
 from kq.broker import PARKED, Delivery, Inspector, Session, Settlement
 from kq.conformance.contract.waiting import eventually
-from kq.control import Control
+from kq.control import Control, rounds
 from kq.control.parking import SILENCE, put_back
 from kq.control.program import controlled
 from kq.control.rounds import Rounds
@@ -97,8 +97,13 @@ def dead_worker(app: App, job: str) -> Session:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before its effect", "after its effect"])
 def test_a_round_that_fails_at_any_call_is_finished_by_the_next(
-    app: App, sessions: list[Session], caplog: pytest.LogCaptureFixture, after: bool
+    app: App,
+    sessions: list[Session],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
 ) -> None:
+    monkeypatch.setattr(rounds, "ANSWER", 0.01)  # the dead never will
     caplog.set_level(logging.INFO, "kq.control")
     for fails_at in itertools.count():
         job = app.submit("note", str(fails_at))
@@ -122,14 +127,14 @@ def one_round(app: App, fails_at: int, after: bool) -> bool:
     plain = app.store
     failing = Failing(plain, fails_at, after=after) if fails_at >= 0 else plain
     app.connect(app.publisher, failing)
-    rounds = Rounds(app)
+    made = Rounds(app)
     try:
-        rounds.tick()
+        made.tick()
     except StoreUnreachable:
         return True
     finally:
         app.connect(app.publisher, plain)
-        rounds.close()
+        made.close()
         plain.write([Write(SEAT, None)])  # as when the lease of a dead one's seat is over
     return False
 
@@ -183,9 +188,9 @@ def test_rounds_go_on_after_what_nobody_thought_of(app: App, caplog: pytest.LogC
 
 def test_control_can_be_looked_through_while_another_acts(app: App) -> None:
     app.submit("note", "x")
-    rounds = Rounds(app)
-    rounds.tick()
+    made = Rounds(app)
+    made.tick()
     with Control(app) as control:
         assert not control.health()
         assert control.ping() == []
-    rounds.close()
+    made.close()
