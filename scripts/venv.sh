@@ -35,6 +35,7 @@ new_venv() {
   "$python" -m venv .venv
 }
 
+export PIP_DISABLE_PIP_VERSION_CHECK=1 # that there is a newer pip is no news to who wants kq
 made || { rm -rf .venv; new_venv; }
 if [ "${1:-}" = dev ]; then
   .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' # the first that reads dependency groups

@@ -331,9 +331,9 @@ class Later(KombuWorld):
         assert bodies(inbox.take() + inbox.rest()) == "b"
 
     def test_a_short_delay_overtakes_a_long_one(self, connection: kombu.Connection, queue: str) -> None:
-        publish(connection, queue, "long", headers={"x-delay": 500})
+        publish(connection, queue, "long", headers={"x-delay": 9_000})
         publish(connection, queue, "short", headers={"x-delay": 100})
-        assert bodies(Inbox(connection, queue).take(2)) == "short long"
+        assert bodies(Inbox(connection, queue).take()) == "short"
 
     def test_a_delayed_message_keeps_its_priority(self, connection: kombu.Connection, queue: str) -> None:
         publish(connection, queue, "delayed", headers={"x-delay": 50}, priority=9)
