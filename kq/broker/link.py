@@ -17,6 +17,10 @@ from kq_transports import engine
 kq_transports.register()
 
 
+#: So many answers may be waited for when one connects for a whole lease.
+HANDSHAKE = 4
+
+
 class PublishPolicy(msgspec.Struct, frozen=True):
     """How often and how fast a publish that failed is repeated: Kombu's retry_policy, within submit_timeout."""
 
@@ -67,9 +71,11 @@ class Broker:
         """A Kombu connection, not yet established.
 
         timeout: seconds that connecting, and each verb, may take; submit_timeout by default. lease: seconds; None for
-        one that holds nothing.
+        one that holds nothing. One that does is used for long, and may take as long to connect as several verbs.
         """
         timeout = timeout or self.submit_timeout
+        if lease:
+            options["connect_timeout"] = HANDSHAKE * timeout
         return kombu.Connection(
             self.address.kombu,
             heartbeat=lease or 0,
@@ -85,7 +91,7 @@ class Broker:
 
 def answer_time(broker: Broker, lease: float) -> float:
     """Seconds that a worker waits for one answer: a part of its lease, so that it can ask again while that lasts."""
-    return min(broker.submit_timeout, lease / 4)
+    return min(broker.submit_timeout, lease / 3)
 
 
 def establish(connection: kombu.Connection) -> None:

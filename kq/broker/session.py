@@ -19,7 +19,7 @@ TOKEN_LIMIT = 64
 class Session:
     """A worker's connection to the broker, and its lease on all that is delivered through it.
 
-    Not thread-safe: the supervisor's loop owns it. Any verb may raise BrokerUnreachable (try again, as
+    Not thread-safe but for beat(): the supervisor's loop owns it. Any verb may raise BrokerUnreachable (try again, as
     long as the lease may still live) or LeaseLost (all that was delivered belongs to others now).
     """
 
@@ -33,8 +33,13 @@ class Session:
         *,
         closed: Collection[str] = (),
         nudged: Callable[[str], None] | None = None,
+        begun: Callable[[Session], None] | None = None,
     ) -> None:
-        """closed: queues from which nothing is taken until resume(). nudged: called with each Inspector.nudge()."""
+        """closed: queues from which nothing is taken until resume(). nudged: called with each Inspector.nudge().
+
+        begun: called when it is connected and is about to consume. From then on it may be beaten, which it is to be
+        where answers take so long that the lease could end before it consumes.
+        """
         self._broker = broker
         self._deliver = deliver
         self.name = name
@@ -54,19 +59,25 @@ class Session:
         self.safe_until = self.span = 0.0
         self._connection = broker.connection(timeout=answer_time(broker, lease), lease=lease, name=name)
         try:
-            self._begin(prefetch, closed, nudged)
+            self._begin(prefetch, closed, nudged, begun)
         except BaseException:
             self.close()  # nobody else knows of it: it would stay open, with what was delivered, for a while
             raise
 
     def _begin(
-        self, prefetch: Mapping[str, int], closed: Collection[str], nudged: Callable[[str], None] | None
+        self,
+        prefetch: Mapping[str, int],
+        closed: Collection[str],
+        nudged: Callable[[str], None] | None,
+        begun: Callable[[Session], None] | None,
     ) -> None:
         """Connect, consume and have the lease."""
         with translated(self._broker.address):
             establish(self._connection)
             self._established = self._connection.connection
             self._transport = self._connection.transport
+            if begun is not None:
+                begun(self)
             if nudged is not None:
                 self._listen(nudged)
             for queue, limit in prefetch.items():
@@ -203,10 +214,10 @@ class Session:
         return descriptor, due
 
     def beat(self) -> None:
-        """Renew the lease."""
+        """Renew the lease. Another thread may do that too, while a verb waits for its answer."""
         now = time.monotonic()
         with translated(self._broker.address):
-            self._connection.heartbeat_check()
+            self._transport.heartbeat_check(self._established)
             self.safe_until = self._transport.assured(self._established)
         self.span = min(self.lease, self.safe_until - now)
 

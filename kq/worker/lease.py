@@ -18,7 +18,7 @@ from kq.worker.lapse import Lapse
 #: a part of it, so that there is time for a second beat when the first is late.
 MARGIN = 1.0
 MARGIN_PART = 0.25
-#: The part of a lease for which the state store keeps its key.
+#: The part of what is left of a lease for which the state store keeps its key.
 KEPT = 0.9
 
 
@@ -32,7 +32,9 @@ class Lease:
         self._margin = 0.0
         #: When the next beat is due, monotonic.
         self.next_beat = 0.0
-        #: Whether the guard gave it up, and killed what ran under it: a beat after that is too late.
+        #: When it is to be renewed, monotonic, by whoever comes to it first.
+        self.renewal = 0.0
+        #: Whether it was given up, and what ran under it killed: a beat after that is too late.
         self.given_up = False
 
     @property
@@ -44,17 +46,35 @@ class Lease:
     def is_over(self) -> bool:
         return self.given_up or self._clock.monotonic() >= self.until
 
-    def beat(self, write: Callable[[Write], None]) -> None:
-        """Renew it. write: makes a write in the state store, the fence. Raises LeaseLost."""
+    def beat(self, write: Callable[..., object]) -> None:
+        """Renew it, in the loop, unless that was just done. write: makes writes in the state store, such as the fence.
+
+        Raises LeaseLost.
+        """
+        began = self._clock.monotonic()
+        if began < self.renewal:
+            write()
+        else:
+            self.renew(write)
+        self.next_beat = began + self.session.span / 3
+
+    def renew(self, write: Callable[..., object]) -> None:
+        """The same in any case and from any thread, also beside a beat of the loop's that takes long."""
         began = self._clock.monotonic()
         self.session.beat()
         self._margin = min(MARGIN, self.session.span * MARGIN_PART)
+        if self.given_up:
+            raise LeaseLost("this worker gave its lease up meanwhile")
         if not self._lapse.extend(self.session.safe_until - self._margin / 2, self._clock):
+            self.given_up = True
             raise LeaseLost("this worker was not awake when its lease was about to end")
-        write(Write(lease_key(self.session.name), b"1", self.session.span * KEPT))
-        self.next_beat = began + self.session.span / 3
+        # Of what is left: where the answer took long, so will this, and it must not be kept for longer than the lease.
+        left = self.session.safe_until - self._clock.monotonic()
+        write(Write(lease_key(self.session.name), b"1", max(0.001, left * KEPT)))
+        self.renewal = began + self.session.span / 3
 
     def close(self) -> Write:
         """Give back all that is held under it; returns what the state store is to know of that."""
+        self.given_up = True
         self.session.close()
         return Write(lease_key(self.session.name), None)

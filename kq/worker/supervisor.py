@@ -44,6 +44,8 @@ from kq.worker.voice import Voice
 
 log = logging.getLogger("kq.worker")
 
+#: Seconds; a round that takes longer is none in which answers take long, and keeps no lease.
+LONGEST_ROUND = 180.0
 #: Seconds that the answer to a nudge is kept for who asked.
 ANSWER_KEEP = 10.0
 
@@ -87,8 +89,11 @@ class Supervisor:
         self._ears = Ears(self.pool)
         self._intake = Intake(plan.queues, self.pool, self._line, self._ears, clock)
         self._backoff = Backoff(plan.lease, clock, chance)
-        self._guard = Guard(clock, self._act_in_time)
+        self._guard = Guard(plan.lease, clock, self._act_in_time, self._renewal, self._renew)
         self._lease: Lease | None = None
+        self._joining: Session | None = None  # one that is about to consume, which is no Lease yet
+        self._keep_from = math.inf  # when that is to be beaten
+        self._round: float | None = None  # when the loop's round began; None while it waits for something to do
         self._welcome = False  # whether the broker ever took us in
         self._next_pulse = 0.0
         self._stop_by: float | None = None
@@ -169,13 +174,14 @@ class Supervisor:
 
     def tick(self) -> None:
         """One round: wait for something, then do all that it leads to."""
+        self._round = None
         if self._ears.wait(self._until(), self._intake.descriptor):
             self._intake.drain_now = True
         self._guard.moment = self._latest()
         self._stop_if_unfit()
         while self._wishes:
             self._wishes.popleft()()
-        now = self.ticked = self._clock.monotonic()
+        now = self.ticked = self._round = self._clock.monotonic()
         if self.on_pulse is not None and now >= self._next_pulse:
             self._next_pulse = now + self.pulse_every
             self.on_pulse()
@@ -244,6 +250,33 @@ class Supervisor:
             lease.given_up = True
             self._abandon()
 
+    def _renewal(self) -> float:
+        """When the lease is to be renewed beside the loop; infinite unless that is in a round, and may be in time."""
+        began, lease = self._round, self._lease
+        if began is None or self._clock.monotonic() > began + LONGEST_ROUND:
+            return math.inf
+        if lease is not None:
+            return lease.renewal
+        return self._keep_from if self._joining is not None else math.inf
+
+    def _renew(self) -> None:
+        """The guard's part, while the loop waits for answers: each may take long, and none may cost the lease.
+
+        What goes wrong the loop meets itself, and knows what to do about it.
+        """
+        lease, session, now = self._lease, self._joining, self._clock.monotonic()
+        try:
+            if lease is not None:
+                lease.renew(lambda key: self._store.write([key]))
+            elif session is not None:
+                session.beat()
+                self._keep_from = now + session.span / 3
+        except (BrokerError, StoreUnreachable):
+            return
+        finally:
+            # A beat reads what has come, of which nobody else would be told.
+            self.ask(self._intake.forget)
+
     def _abandon(self) -> None:
         """What runs here belongs to others."""
         for _, task in self.pool.tasks():
@@ -263,6 +296,7 @@ class Supervisor:
 
     def _connect(self) -> None:
         standing = read(self._store)
+        self._skew.measure()
         if self._name in standing.retired:  # and that is why its lease was lost
             self._retire(standing)
             return
@@ -272,15 +306,19 @@ class Supervisor:
         self._portrait.join(self._name)
         self._ends.join(self._name, self.pool.code)
         self._lobby.join(self._name)
-        session = Session(
-            self._broker,
-            self._name,
-            self.plan.lease,
-            self._intake.anew(),
-            self._arrive,
-            closed=standing.queues,
-            nudged=self._nudges.add,
-        )
+        try:
+            session = Session(
+                self._broker,
+                self._name,
+                self.plan.lease,
+                self._intake.anew(),
+                self._arrive,
+                closed=standing.queues,
+                nudged=self._nudges.add,
+                begun=self._join,
+            )
+        finally:
+            self._joining = None
         self._lease = Lease(session, self.pool.lapse, self._clock)
         self._intake.join(session)
         try:
@@ -298,23 +336,28 @@ class Supervisor:
         if self.on_connect is not None:
             self.on_connect()
 
-    def _beat(self, lease: Lease) -> None:
-        lease.beat(self._tell_beat)
-        self._obey(read(self._store))
+    def _join(self, session: Session) -> None:
+        """From now on session is to be beaten, however long it takes until it consumes."""
+        self._keep_from = self._clock.monotonic() + self.plan.lease / 6
+        self._joining = session
 
-    def _tell_beat(self, key: Write) -> None:
+    def _beat(self, lease: Lease) -> None:
+        lease.beat(self._tell)
         self._ends.tell_late()
-        self._tell(key)
+        self._obey(read(self._store))
+        self._skew.measure()
 
     def _tell(self, *writes: Write) -> None:
         """Make writes, and describe this worker as it is now."""
-        now, seats = self._skew.measure(), [] if self._lease is None else self._lease.session.seats
+        now, seats = self._skew.now(), [] if self._lease is None else self._lease.session.seats
         about = self._portrait.writes(now, self._intake.queues, seats, stopping=self._stop_by is not None)
         self._store.write([*writes, *about])
 
     def _lose(self, error: LeaseLost) -> None:
         """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""
         lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.given_up = True
         self._ears.wait(0.0, NOBODY)  # what executors have said already counts
         log.warning("%s; %s running jobs are stopped here and run elsewhere", error.message, len(self.pool.tasks()))
         self._abandon()
@@ -463,7 +506,7 @@ class Supervisor:
         return self._stop_by is not None and not self.pool.tasks() and not self._ends and not self._lobby.undecided
 
     def _end(self) -> None:
-        lease, self._lease = self._lease, None
+        lease, self._lease, self._round = self._lease, None, None
         self.pool.kill_all()  # what an error left running must not run beside its repetition elsewhere
         if lease is not None:
             key = lease.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from kq_transports.engine import (
     Options,
     Unreachable,
     Want,
+    sleep_on,
 )
 from kq_transports.redis import RedisEngine
 from kq_transports.redislink import Place
@@ -269,6 +271,43 @@ class TestBadNetwork:
         engine.publish(messages("a"))
         assert ids(take(sleeper)) == "a"
         sleeper.close()
+
+    def test_a_ring_that_nobody_has_read_for_long_is_no_silence(self, server: RedisServer) -> None:
+        engine = RedisEngine(Place.of(server.url), Options(timeout=SHORT))
+        engine.declare(QUEUE, {})
+        assert take(engine) == []
+        sleep_on([engine.arm([QUEUE])], PATIENCE)  # it rings after a second without cause
+        until = time.monotonic() + 2 * SHORT
+        while time.monotonic() < until:
+            engine.beat()
+        assert take(engine) == []
+        descriptor = engine.arm([QUEUE])  # Unreachable, if it had been taken for dead
+        engine.publish(messages("a"))
+        assert sleep_on([descriptor], PATIENCE)
+        assert ids(take(engine)) == "a"
+        engine.close()
+
+    def test_a_beat_overtakes_a_verb_that_waits_for_its_answer(self, server: RedisServer) -> None:
+        with Proxy(server.port) as wire:
+            engine = RedisEngine(Place.of(f"redis://127.0.0.1:{wire.port}/0"), Options("far", lease=2.0))
+            engine.declare(QUEUE, {})
+            take(engine)
+            wire.delay(SLOW)
+            over = threading.Event()
+
+            def beat() -> None:
+                while not over.wait(SLOW):
+                    assert engine.beat_beside()
+
+            with ThreadPoolExecutor(1) as pool:
+                beats = pool.submit(beat)
+                for _ in range(8):  # it takes longer than a lease
+                    assert take(engine) == []
+                over.set()
+                beats.result()
+            engine.publish(messages("a"))
+            assert ids(take(engine)) == "a"
+            engine.close()
 
     def test_sixty_killed_sockets_lose_and_double_nothing(
         self, server: RedisServer, engine: RedisEngine, admin: redis.Redis

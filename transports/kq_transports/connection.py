@@ -1,7 +1,8 @@
 """One connection: an engine, the lock that guards it, and what was delivered and not handed over yet.
 
 The engine speaks to one thread at a time. The lock is held while it speaks and never while somebody
-sleeps, so a thread may publish or acknowledge while another one waits for messages.
+sleeps, so a thread may publish or acknowledge while another one waits for messages. Only a beat may
+overtake a verb whose answer takes long.
 """
 
 from __future__ import annotations
@@ -138,9 +139,16 @@ class Connection:
         """Renew the lease, unless that was just done."""
         self._check()
         now = time.monotonic()
-        if now - self._beaten >= self.engine.options.lease * BEAT_AFTER:
+        if now - self._beaten < self.engine.options.lease * BEAT_AFTER:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self._say(self.engine.beat)
+            finally:
+                self._lock.release()
+        elif not self._say(self.engine.beat_beside):
             self.ask(self.engine.beat)
-            self._beaten = now
+        self._beaten = max(now, self._beaten)  # another thread may have beaten since
 
     @property
     def assured(self) -> float:

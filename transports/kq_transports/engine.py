@@ -279,6 +279,7 @@ class Options(msgspec.Struct):
         for no heartbeat: their connection lives as long as their process, as an AMQP
         connection without heartbeats does.
     timeout: seconds that one verb may take before Unreachable.
+    connect_timeout: the same for getting in, where that takes several answers; None: as one verb.
     look: the connection is for looking. It creates nothing (Absent where there is no broker yet) and goes on
         where nothing can be written, until the first verb that changes something.
     max_message_size: bytes that a message may have when it is published, its headers included.
@@ -289,6 +290,7 @@ class Options(msgspec.Struct):
     lease: float = 15.0
     keep_alive: bool = False
     timeout: float = 5.0
+    connect_timeout: float | None = None
     look: bool = False
     max_message_size: int = MESSAGE_LIMIT
     extra: dict[str, object] = msgspec.field(default_factory=dict)
@@ -414,6 +416,13 @@ class Engine(ABC):
     @abstractmethod
     def beat(self) -> None:
         """Renew the lease to its full length from now."""
+
+    def beat_beside(self) -> bool:
+        """The same, called by one thread while another waits for the answer to a verb; False when that can't be.
+
+        For brokers that are far away: else a lease could end because answers take long.
+        """
+        return False
 
     # Waiting.
 

@@ -3,10 +3,10 @@
 Each verb is one Lua script (lua/<verb>.lua; lua/parts/keys.lua draws the keys), so it happens
 wholly or not at all, and time is the server's. As durable as the server is set up to be.
 
-Two sockets: one for the verbs, one asleep in BLPOP while there is nothing to do. A socket that
-breaks is replaced and the lease goes on: what an answer that got lost had carried is given back,
-and a settle that is repeated gets its first answer. One core of Redis carries about
-100 000 jobs a second so, through their whole life.
+Two sockets: one for the verbs, one asleep in BLPOP while there is nothing to do; and a third for a
+beat while a verb waits long for its answer. A socket that breaks is replaced and the lease goes on:
+what an answer that got lost had carried is given back, and a settle that is repeated gets its first
+answer. One core of Redis carries about 100 000 jobs a second so, through their whole life.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class RedisEngine(Engine):
         self._connection = f"{self.options.name}#{os.urandom(4).hex()}"
         self._link = Link(place, self.options.timeout)
         self._bell = Bell(place, self.options.timeout)
+        self._beside, self._beating = Link(place, self.options.timeout), threading.Lock()
         self._pulse: Pulse | None = None
         self._begun = self._lost = self._closed = False
         self._asked = False  # for a lease: one may have begun whose answer was lost
@@ -223,6 +224,14 @@ class RedisEngine(Engine):
         self._run("beat", self._connection, self._length(), self._lease_to_begin())
         self._begin()
 
+    def beat_beside(self) -> bool:
+        if not self._begun:
+            return False
+        self._check_lease()
+        with self._beating:
+            self._answer_on(self._beside, _SCRIPTS["beat"], self._connection, self._length(), "")
+        return True
+
     # Waiting.
 
     def arm(self, queues: Sequence[str]) -> int:
@@ -249,6 +258,7 @@ class RedisEngine(Engine):
             pass  # the lease will end by itself
         self._bell.close()
         self._link.close()
+        self._beside.close()
 
     # Management.
 
@@ -299,8 +309,11 @@ class RedisEngine(Engine):
         return self._answer(_SCRIPTS[verb], *arguments)
 
     def _answer(self, script: Script, *arguments: str | bytes | int) -> Reply:
+        return self._answer_on(self._link, script, *arguments)
+
+    def _answer_on(self, link: Link, script: Script, *arguments: str | bytes | int) -> Reply:
         try:
-            return self._link.run(script, *arguments)
+            return link.run(script, *arguments)
         except Refused as refused:
             raise self._refusal(refused) from None
 

@@ -50,8 +50,8 @@ class EngineTransport(base.Transport):
     """A Kombu transport on an engine. heartbeat=… is the length of the lease, in seconds; without one the
     engine keeps it alive by itself.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds), look, max_message_size (bytes);
-    all others go to the engine as Options.extra.
+    transport_options: name (of the connection, unique), lease, timeout and connect_timeout (seconds), look,
+    max_message_size (bytes); all others go to the engine as Options.extra.
     """
 
     traits: ClassVar[Traits]
@@ -98,6 +98,7 @@ class EngineTransport(base.Transport):
             lease=heartbeat or lease,
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
+            connect_timeout=given.pop("connect_timeout", None),
             look=bool(given.pop("look", False)),
             max_message_size=int(given.pop("max_message_size", MESSAGE_LIMIT)),
             extra=given,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -201,14 +201,15 @@ class Crew:
         ready: bool = True,
         ahead: float = 0.0,
         url: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> Program:
         """A worker that is a program. arguments: more for its command line. ahead: seconds by which its clock is.
 
-        url: another way to the broker.
+        url: another way to the broker. settings: more variables of its environment.
         """
         words = ["-c", str(concurrency), "--pool", pool, "--grace", str(grace), "-Q", queues or self._queue]
         environment = self._with_wrong_clock(ahead) if ahead else self._environment
-        environment = {**environment, "KQ_URL": url} if url else environment
+        environment = {**environment, **({"KQ_URL": url} if url else {}), **(settings or {})}
         program = Program(self._where, self._folder, environment, ["worker", *words, *arguments], self._others_write)
         self._hands.append(program)
         return program.ready() if ready else program

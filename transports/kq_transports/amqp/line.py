@@ -98,8 +98,8 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
     # The beginning.
 
     def connect(self, callback: None = None) -> None:
-        """Get in within the time of one verb. Raises Unreachable, or EngineError when the broker lets us not."""
-        until = time.monotonic() + self.options.timeout
+        """Get in within connect_timeout, by three answers. Raises Unreachable, or EngineError when they say no."""
+        until = time.monotonic() + (self.options.connect_timeout or self.options.timeout)
         address = self.address
         self._transport = self._wire = dial(address.host, address.port, within=self.options.timeout, tls=address.tls)
         weakref.finalize(self, self._wire.close)

@@ -38,8 +38,8 @@ QUEUE_TYPES = ("classic", "quorum")
 class Transport(pyamqp.Transport):
     """RabbitMQ by py-amqp. heartbeat=… is the length of the lease, in seconds; without one a thread keeps it alive.
 
-    transport_options: name (of the connection, unique), lease and timeout (seconds), look, max_message_size (bytes
-    of a body; the server has a limit of its own), queue_type (classic or quorum).
+    transport_options: name (of the connection, unique), lease, timeout and connect_timeout (seconds), look,
+    max_message_size (bytes of a body; the server has a limit of its own), queue_type (classic or quorum).
     """
 
     traits: ClassVar[Traits] = TRAITS
@@ -80,6 +80,7 @@ class Transport(pyamqp.Transport):
             lease=heartbeat or lease,
             keep_alive=not heartbeat,
             timeout=float(given.pop("timeout", Options().timeout)),
+            connect_timeout=given.pop("connect_timeout", None),
             look=bool(given.pop("look", False)),
             max_message_size=int(given.pop("max_message_size", MESSAGE_LIMIT)),
         )

@@ -13,6 +13,7 @@ import time
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
+from kq_transports.engine import sleep_on
 from kq_transports.redislink.link import explained
 from kq_transports.redislink.place import Place
 
@@ -68,7 +69,9 @@ class Bell:
         if asked_at is None or connection is None or time.monotonic() < asked_at + INTERVAL + self._timeout:
             return
         with contextlib.suppress(OSError):
-            _socket(connection).shutdown(socket.SHUT_RDWR)
+            # What it said long ago may be unread, where its owner waited as long for another answer.
+            if not sleep_on([_socket(connection).fileno()], 0):
+                _socket(connection).shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of the socket."""

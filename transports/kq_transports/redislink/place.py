@@ -71,11 +71,21 @@ class Place:
             return cast(Connection, UnixDomainSocketConnection(path=self.socket, **common))  # type: ignore[abstract]
         if self.tls is not None:
             return _Tls(host=self.host, port=self.port, **self.tls, **common)
-        return _Tcp(host=self.host, port=self.port, **common)  # type: ignore[no-untyped-call]
+        return _Tcp(host=self.host, port=self.port, **common)
 
 
 class _Tcp(Connection):
-    """redis-py's connection, with a name look-up that ends in time."""
+    """redis-py's connection, with a name look-up that ends in time.
+
+    It tells its name, whose answer says that somebody is there before anything is asked that may change something;
+    not its version, which would cost another answer.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        keepers: list[Any] = [self, getattr(self, "driver_info", None)]  # by redis-py's version
+        for keeper in filter(None, keepers):
+            keeper.lib_version = None
 
     def _connect(self) -> socket.socket:
         sock = connected(self.host, self.port, time.monotonic() + (self.socket_connect_timeout or 0.0))
