@@ -20,7 +20,7 @@ from amqp.protocol import queue_declare_ok_t
 from kq_transports import engine
 from kq_transports.connection import Connection, QueueMissing
 from kq_transports.conversation import Conversation, ignore
-from kq_transports.engine import Action, Binding, Delivery, Stale, Unreachable, Verdict, Want
+from kq_transports.engine import Action, Binding, Delivery, Stale, TooLarge, Unreachable, Verdict, Want
 from kq_transports.envelope import Message, Outgoing
 from kq_transports.routing import KINDS, route
 from kq_transports.transaction import PublishBatch, Transaction
@@ -154,6 +154,10 @@ class Channel(Conversation[Transaction]):
 
         exchange "": straight to the queue named by routing_key, which must exist.
         """
+        if self._transaction is None:
+            limit = self._link.engine.options.max_message_size
+            if len(message.body) > limit:  # before it is copied
+                raise TooLarge(routing_key or exchange, len(message.body), limit)
         messages = self.routed(message, exchange, routing_key, mandatory)
         if self._transaction is not None:
             self._transaction.messages += messages

@@ -126,16 +126,15 @@ class Hygiene(ContractWorld):
     ) -> None:
         crew.worker()
         jobs.add.submit(1, 2).result(10)
-        body, took = b"x" * HUGE, []
-        for _ in range(5):
-            began = time.monotonic()
-            with pytest.raises(Exception, match="max_message_size"):
-                put(app, queue, "huge", {**GOOD, "id": "huge"}, body, JSON)
-            took.append(elapsed(began))
-            assert jobs.add.submit(1, 2).result(10) == 3
+        body = b"x" * HUGE
+        began, worked = time.monotonic(), time.thread_time()
+        with pytest.raises(Exception, match="max_message_size"):
+            put(app, queue, "huge", {**GOOD, "id": "huge"}, body, JSON)
+        took, work = elapsed(began), time.thread_time() - worked
+        assert jobs.add.submit(1, 2).result(10) == 3
         assert inspector.count(queue + BURIED).ready == 0
-        measured(f"{HUGE // MIB} MiB: refused after {ms(min(took))}")
-        assert min(took) < 0.2
+        measured(f"{HUGE // MIB} MiB: refused after {ms(took)}")
+        assert work < 0.2  # not even copied; how long it takes else is the machine's affair
 
     @keeps("C19")
     @survives("F9")
