@@ -147,7 +147,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
         yield "degraded", _degraded(job)
     elif job.types:
         yield "fallback", ", ".join(job.types[1:])
-    yield "queue", f"{job.queue}, priority {job.priority}"
+    yield "queue", f"{job.queue}, priority {job.priority}" if job.has_message else job.queue
     yield "state", job.state.value
     for name, text in (("worker", job.worker), ("error", job.error)):
         if text:
@@ -157,7 +157,8 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
             yield name, format_local(instant)
     if job.due is not None:
         yield "due", due_in(job)
-    yield ("body", job.body) if job.body else ("arguments", call_of(job))
+    if job.has_message:
+        yield ("body", job.body) if job.body else ("arguments", call_of(job))
     if more := {name: value for name, value in job.headers.items() if name not in _TOLD}:
         yield "headers", _json(more)
     if job.state is State.COMPLETED:

@@ -151,6 +151,11 @@ class JobInfo:
         return str(self.headers.get("parent") or "")
 
     @property
+    def has_message(self) -> bool:
+        """Whether it was seen as a message: one that has ended has a record, without arguments and priority."""
+        return bool(self.version)
+
+    @property
     def is_held(self) -> bool:
         """Whether it waits so that somebody may still revoke it."""
         return self.state is State.DELAYED and self.headers.get("held") is True

@@ -207,6 +207,9 @@ def test_a_worker_runs_jobs_and_submit_waits_for_the_result(shop: Place) -> None
         shown = shop.kq("jobs", "show", done["id"])
         assert "completed" in shown.out
         assert "result  3" in shown.out
+        # Nothing is said of what nobody knows any more.
+        assert "arguments" not in shown.out
+        assert "priority" not in shown.out
     assert "There are no jobs: none waits, runs or lies buried. 3 completed: kq jobs show ID" in shop.kq("jobs").out
     assert shop.kq("jobs", "--state", "buried").out == "There are no such jobs.\n"
 
