@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: An instant that has passed: look, but do not wait.
 NOW = float("-inf")
+#: Seconds that who reads may take to notice that the line was hung up; he does at once, unless what he read keeps him.
+READER_GOES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         self._incoming = Incoming(self._take)
         self._turn_lock = threading.RLock()
         self._turn = threading.Condition(self._turn_lock)
-        self._reading = False
+        self._reader = 0  # the thread that reads for all
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._broken: EngineError | None = None
@@ -141,15 +143,17 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
                 self._read(until)
             finally:
                 with self._turn_lock:
-                    self._reading = False
+                    self._reader = 0
                     self._turn.notify_all()
         return True
 
     def _may_read(self, until: float | None) -> bool:
         """Whether this thread is the one to read; else it waited until something was read, or until then."""
         with self._turn_lock:
-            if not self._reading:
-                self._reading = True
+            if self._closed:
+                return False
+            if not self._reader:
+                self._reader = threading.get_ident()
                 return True
             self._turn.wait(None if until is None else max(0.0, until - time.monotonic()))
             return False
@@ -314,9 +318,15 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
         self.stopped.set()
         if self._process == os.getpid():
             self._wire.hang_up()
+            self._let_reader_go()
         for channel in [channel for channel in self.channels.values() if channel is not self]:
             channel.collect()
         self._wire.close()
+
+    def _let_reader_go(self) -> None:
+        """Wait until nobody else reads: the descriptor may be a stranger's soon, for whom he would wait then."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._reader in (0, threading.get_ident()), READER_GOES)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         with suppress(EngineError):
