@@ -22,6 +22,9 @@ from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, Stored
 from kq.message import Envelope, replacing
 from kq_transports import engine
 
+#: How often a job is looked for that somebody else moved meanwhile, as one that waits for its turn is again and again.
+LOOKS = 3
+
 
 class Publishes(Protocol):
     """What stores messages: a Publisher, or something that passes them on to one."""
@@ -79,9 +82,15 @@ class Publisher:
         """See Publishes.replace."""
         with closing(Inspector(self._broker, max(0.05, until - time.monotonic()))) as inspector:
             for queue in inspector.probable(envelope.queue):
-                for seen in inspector.find(queue, [id]):
-                    swap = Swap(seen, (replacing(seen.headers, envelope, now),))
-                    return inspector.swap(queue, [swap])[0]
+                for _ in range(LOOKS):
+                    seen = inspector.find(queue, [id])
+                    if not seen:
+                        break
+                    swap = Swap(seen[0], (replacing(seen[0].headers, envelope, now),))
+                    if inspector.swap(queue, [swap])[0]:
+                        return True
+                else:
+                    return False
         return False
 
     def has(self, queues: Sequence[str], id: str, until: float) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from kq.conformance.contract.jobs import app
@@ -18,18 +19,21 @@ from tests.control.hand import before_call
 #: The environment variable that names the file.
 STEP = "KQ_TEST_DIES_AT"
 
-add = Ends.add
+add_all = Ends.add_all
 
 
-def add_and_die(ends: Ends, task: Task, verdict: Verdict) -> None:
-    """What a worker does with an end; the first of a job that was cut off is the last that it lives to see."""
-    add(ends, task, verdict)
+def add_and_die(ends: Ends, ended: Iterable[tuple[Task, Verdict]]) -> None:
+    """What a worker does with ends; the first of a job that was cut off is the last that it lives to see."""
+    ended = list(ended)
+    add_all(ends, ended)
     step = Path(os.environ.get(STEP, ""))
-    if step.is_file() and isinstance(verdict, Retry | Bury | FallBack) and verdict.how in CUT_OFF:
-        Ends.add = add  # type: ignore[method-assign]
-        before_call(app, int(step.read_text()), lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
+    for _, verdict in ended:
+        if step.is_file() and isinstance(verdict, Retry | Bury | FallBack) and verdict.how in CUT_OFF:
+            Ends.add_all = add_all  # type: ignore[method-assign]
+            before_call(app, int(step.read_text()), lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
+            return
 
 
-Ends.add = add_and_die  # type: ignore[method-assign, assignment]
+Ends.add_all = add_and_die  # type: ignore[method-assign, assignment]
 
 __all__ = ["app"]

@@ -156,8 +156,8 @@ class Delay(ContractWorld):
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary
     ) -> None:
         crew.worker()
-        revoked = jobs.note.options(delay=0.5).submit("revoked")
-        other = jobs.note.options(delay=0.7).submit("other")
+        revoked = jobs.note.options(delay=2.0).submit("revoked")
+        other = jobs.note.options(delay=2.2).submit("other")
         assert revoked.state() is State.DELAYED
         assert revoked.revoke()
         assert other.result(10) == "other"

@@ -73,7 +73,8 @@ class Management(base.Management):
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Browsed]:
         """Messages of queue in the order in which they will be delivered.
 
-        Of what is delayed, MOST are looked at. What a frozen process holds is not seen.
+        Of what is delayed, MOST are looked at, and what goes from one rung of its ladder to the next in that moment may
+        be overlooked. What a frozen process holds is not seen.
         """
         if state == "held":
             self._link.topology.find(queue)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import kombu
 import pytest
@@ -24,6 +24,8 @@ SINGLE: Mapping[str, Any] = {"x-single-active-consumer": True}
 HEARTBEAT = 1  # seconds: that of a connection which is going to fall silent
 SILENCE = 4.0  # seconds within which a silent connection is known to be dead: RabbitMQ looks twice
 DEADLINE = 10.0  # seconds until a test gives up
+
+T = TypeVar("T")
 MOMENT = 0.15  # seconds in which nothing must happen
 
 Messages = list[Any]
@@ -218,12 +220,13 @@ def redelivered(messages: Sequence[Any]) -> list[bool]:
     return [bool(message.delivery_info.get("redelivered")) for message in messages]
 
 
-def eventually(claim: Callable[[], object], what: str, within: float = DEADLINE) -> None:
-    """Wait until claim() is true; fails with what it last said."""
+def eventually(claim: Callable[[], T], what: str, within: float = DEADLINE) -> T:
+    """Wait until claim() is true, and return what it said; fails with what it last said."""
     until = time.monotonic() + within
     while not (last := claim()):
         assert time.monotonic() < until, f"{what}: not within {within} s, it was {last!r}"
         time.sleep(0.01)
+    return last
 
 
 # The lives of other processes. Each is told and tells through a pipe.
