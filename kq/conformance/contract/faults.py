@@ -21,8 +21,8 @@ cut off runs again when the lease is over, at once when only its executor died. 
 job's end and its being written down, which waits for nothing: 1.4 ms on Redis, 2.9 ms on SQLite, whose disk is synced,
 and 3.3 ms on RabbitMQ with its state in such a file (means of 200 jobs on a machine at rest, two slots). Rate times
 window: of jobs of 30 ms, as here, ten kills of workers with two slots hit one or two; several times as many where each
-kill is followed by a birth that takes the processors, as here; of jobs of 10 s one in hundreds of kills. Effects with
-`once=` are not repeated.""",
+kill is followed by a birth that takes the processors, as here; of jobs of 10 s one in more than a thousand kills.
+Effects with `once=` are not repeated.""",
     "F2": """zombie: A worker sleeps past its lease and comes back. What it held runs elsewhere, what it says is
 refused, what it still runs is stopped, and what it had fetched ahead never starts.""",
     "F3": """broker restart: In good order and by kill -9. Workers never exit and go on by themselves; submits wait as
