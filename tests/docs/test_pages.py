@@ -169,6 +169,13 @@ def test_the_map_names_every_module(package: str) -> None:
     assert not modules - words, "give them a place in docs/architecture.md"
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for number, page in enumerate(pages, 1):
+        assert page.read_text().startswith(f"# {number}. "), page.name
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     assert REFERENCE.text == reference.page(), "run `make reference`"
     assert reference.SNAPSHOT.read_text() == reference.snapshot(), "run `make reference`"
