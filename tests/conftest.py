@@ -42,6 +42,14 @@ def available(make: Callable[[], S]) -> S:
         pytest.skip(str(missing))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let any run, also one of all tests, make pages of the docs of what it measures."""
+    from kq.conformance.contract import faults, page  # not before its assertions are rewritten
+
+    page.pytest_configure(config)
+    faults.pytest_configure(config)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let `make faults` find what brings about a fault. A group, which one process runs, comes first.
 
