@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import kq
 from benchmarks.cost import cost
 from benchmarks.jobs import answer, app, nothing, nothing_async
 from benchmarks.measure import measures
@@ -57,6 +58,6 @@ def with_priorities(jobs: int) -> None:
 def fetched() -> float:
     """CPU seconds that each result costs who fetches it; the jobs have ended."""
     handles = app.submit_many(answer.job(TEXT) for _ in range(BULK))
-    for handle in handles:
-        handle.result(timeout=WAIT)
-    return cost(BULK, lambda: [handle.result(timeout=WAIT) for handle in handles]).cpu
+    for _ in kq.as_completed(handles, timeout=WAIT):
+        pass
+    return cost(BULK, lambda: [handle.result() for handle in kq.as_completed(handles)]).cpu

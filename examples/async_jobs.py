@@ -43,7 +43,7 @@ async def main() -> None:
     stuck = await hang.submit_async()
     began = time.monotonic()
     handles = await asyncio.gather(*(fetch.submit_async(page) for page in range(PAGES)))
-    sizes = [await handle for handle in handles]  # each waits without blocking the loop
+    sizes = [await handle async for handle in kq.as_completed(handles)]  # waits without blocking the loop
     took = time.monotonic() - began
     print(f"{PAGES} pages at the same time: {took < PAGES * 0.5 / 2}")
     print(await (await add.submit_async(sizes)))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         SoftTimeout,
     )
     from kq.failure import FAILURES
-    from kq.handle import Handle
+    from kq.handle import Handle, as_completed
     from kq.job import Job, State
     from kq.jobtype import JobType
     from kq.observer import Execution, Observer
@@ -100,6 +100,7 @@ _HOME = {
     "Where": "kq.control",
     "by_arguments": "kq.unique",
     "Worker": "kq.worker",
+    "as_completed": "kq.handle",
     "by_error": "kq.policy",
     "current_job": "kq.context",
 }
@@ -148,6 +149,7 @@ __all__ = [
     "Unique",
     "Where",
     "Worker",
+    "as_completed",
     "by_arguments",
     "by_error",
     "current_job",

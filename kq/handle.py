@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from kq.errors import (
     BrokerError,
     ExecutorDied,
     JobBuried,
+    JobError,
     JobFailed,
     JobRevoked,
     MessageError,
@@ -30,10 +32,13 @@ from kq.record import Record, decode_record, job_key, meant_key, place_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 #: Seconds that result() waits when it is not told how long.
 PATIENCE = 3600.0
+#: as_completed() asks for so many jobs first, then for as many as make a round of results of so many bytes, up to MOST.
+FIRST, MOST, ROUND = 50, 500, 4 * 1024 * 1024
 #: Seconds between two attempts to wait at a state store that does not answer.
 PAUSE = 0.2
 
@@ -53,12 +58,13 @@ class Looks(Protocol):
 class Handle(Generic[R_co]):
     """A submitted job, seen from outside. Two handles with the same id are the same job."""
 
-    __slots__ = ("_app", "id", "queue")
+    __slots__ = ("_app", "_told", "id", "queue")
 
     def __init__(self, id: str, queue: str, app: Looks) -> None:
         self.id = id
         self.queue = queue
         self._app = app
+        self._told: bytes | None = None  # how it ended, as as_completed() saw it and nobody has asked since
 
     def __repr__(self) -> str:
         return f"<job {self.id} in {self.queue}>"
@@ -90,13 +96,19 @@ class Handle(Generic[R_co]):
 
     def _end(self, timeout: float | None) -> Record:
         """How the job ended; raises ResultTimeout, or ResultExpired."""
-        found = wait(self._app.store, job_key(self.id), PATIENCE if timeout is None else timeout)
+        key, (found, self._told) = job_key(self.id), (self._told, None)
         if found is None:
-            raise ResultExpired(self.id) if self._is_gone() else ResultTimeout(self.id)
+            found = wait(self._app.store, [key], PATIENCE if timeout is None else timeout).get(key)
+        if found is None:
+            raise self._unheard()
         record = decode_record(found)
         if record is None:
             raise MessageError(f"how job {self.id} ended stands in the state store, but can't be read")
         return record
+
+    def _unheard(self) -> JobError:
+        """Why nothing was heard of the job's end."""
+        return ResultExpired(self.id) if self._is_gone() else ResultTimeout(self.id)
 
     def _is_gone(self) -> bool:
         """Whether the job is certainly neither waiting nor running, although nothing is known of its end."""
@@ -113,7 +125,7 @@ class Handle(Generic[R_co]):
             inspector.close()
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        return aside(self.result).__await__()
+        return self.result() if self._told is not None else (yield from aside(self.result).__await__())
 
     def state(self) -> State:
         """Where the job is now."""
@@ -137,12 +149,65 @@ class Handle(Generic[R_co]):
             inspector.close()
 
 
-def wait(store: Store, key: str, timeout: float) -> bytes | None:
-    """store.wait() that outlives an outage (promise C18). Raises StoreUnreachable when that lasts to the end."""
+class Completing(Generic[R]):
+    """Handles, each as soon as its job has ended, for `for` and for `async for`; made by as_completed()."""
+
+    def __init__(self, handles: Iterable[Handle[R]], timeout: float | None) -> None:
+        self._handles = list(handles)
+        self._timeout = PATIENCE if timeout is None else timeout
+        if any(handle._app is not self._handles[0]._app for handle in self._handles):
+            raise ValueError("these handles are of more than one app; wait for those of each app apart")
+
+    def __iter__(self) -> Iterator[Handle[R]]:
+        return chain.from_iterable(self._rounds())
+
+    async def __aiter__(self) -> AsyncIterator[Handle[R]]:
+        rounds = self._rounds()
+        nothing: list[Handle[R]] = []
+        while ended := await aside(next, rounds, nothing):
+            for handle in ended:
+                yield handle
+
+    def _rounds(self) -> Iterator[list[Handle[R]]]:
+        """Those that have ended since the last round."""
+        until = time.monotonic() + self._timeout
+        left: dict[str, list[Handle[R]]] = {}
+        for handle in self._handles:
+            left.setdefault(job_key(handle.id), []).append(handle)
+        together = FIRST
+        while left:
+            asked = list(islice(left, together))
+            found = wait(self._handles[0]._app.store, asked, until - time.monotonic())
+            if not found:
+                raise left[asked[0]][0]._unheard()
+            size = sum(map(len, found.values()))
+            together = max(1, min(MOST, ROUND * len(found) // max(1, size)))
+            yield [_telling(handle, told) for key, told in found.items() for handle in left.pop(key)]
+
+
+def _telling(handle: Handle[R], told: bytes) -> Handle[R]:
+    """handle, of which it is known how its job ended."""
+    handle._told = told
+    return handle
+
+
+def as_completed(handles: Iterable[Handle[R]], timeout: float | None = None) -> Completing[R]:
+    """handles, each as soon as its job has ended or was buried; for `for` and for `async for`.
+
+    The next result() of such a handle returns, or raises, at once; so thousands of results cost a few round trips.
+    It waits for up to 500 jobs at a time, those that stand first.
+    timeout: seconds for all of them, an hour by default. After that ResultTimeout, or ResultExpired, is raised for the
+    first job of which nothing was heard. Raises ValueError for handles of more than one app.
+    """
+    return Completing(handles, timeout)
+
+
+def wait(store: Store, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
+    """store.wait_any() that outlives an outage (promise C18). Raises StoreUnreachable when that lasts to the end."""
     until = time.monotonic() + timeout
     while True:
         try:
-            return store.wait(key, max(0.0, until - time.monotonic()))
+            return store.wait_any(keys, max(0.0, until - time.monotonic()))
         except StoreUnreachable:
             if time.monotonic() + PAUSE >= until:
                 raise

@@ -25,8 +25,8 @@ class Between(Store):
     def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
         return self._store.gather(prefixes, limit)
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._store.wait(key, timeout)
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
+        return self._store.wait_any(keys, timeout)
 
     def now(self) -> float:
         return self._store.now()

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Generic, TypeVar
 
 import pytest
 
@@ -15,6 +16,8 @@ from kq.broker import Broker, Inspector, Publisher
 from kq.clock import new_id
 from kq.message import Envelope
 from kq.state import Store, Write
+
+T = TypeVar("T")
 
 
 class StoreSuite:
@@ -268,6 +271,22 @@ class StoreSuite:
         assert store.wait("job:1", timeout=0.1) is None
         assert 0.1 <= time.monotonic() - before < 2
 
+    def test_waiting_for_many_gives_those_that_are_there(self, store: Store) -> None:
+        keys = [f"job:{n}" for n in range(1000)]
+        assert store.wait_any(keys, timeout=0) == {}
+        store.write([Write("job:7", b""), Write("job:999", b"x"), Write("other", b"y")])
+        assert store.wait_any(keys, timeout=20) == {"job:7": b"", "job:999": b"x"}
+
+    def test_who_waits_for_many_is_woken_for_each(self, store: Store, other: Store) -> None:
+        left = [f"job:{n}" for n in range(100)]
+        for n in (99, 0, 50):
+            with waiting(partial(store.wait_any, left, 20)) as answer:
+                other.write([Write("job:elsewhere", b"no"), Write(f"job:{n}", b"%d" % n)])
+                assert answer() == {f"job:{n}": b"%d" % n}
+            left.remove(f"job:{n}")
+        assert store.wait_any(left, timeout=0.1) == {}
+        assert store.get(["job:0"]) == [b"0"]
+
     def test_who_waits_is_woken_by_another(self, store: Store, other: Store) -> None:
         with waiting(lambda: store.wait("job:1", timeout=20)) as answer:
             other.write([Write("job:2", b"no"), Write("job:1", b"yes")])
@@ -342,14 +361,14 @@ def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-class waiting:  # noqa: N801 -- reads as a phrase: with waiting(...) as answer
+class waiting(Generic[T]):  # noqa: N801 -- reads as a phrase: with waiting(...) as answer
     """Runs a call in a thread while the body runs; answer() is what it returned."""
 
-    def __init__(self, call: Callable[[], bytes | None]) -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
         self._pool = ThreadPoolExecutor(1)
         self._future = self._pool.submit(call)
 
-    def __enter__(self) -> Callable[[], bytes | None]:
+    def __enter__(self) -> Callable[[], T]:
         return lambda: self._future.result(20)
 
     def __exit__(self, *_: object) -> None:

@@ -151,7 +151,7 @@ class View:
 
         Of jobs whose results are not kept (keep=0) nobody hears.
         """
-        return None if wait(self._app.store, job_key(id), timeout) is None else self.job(id)
+        return self.job(id) if wait(self._app.store, [job_key(id)], timeout) else None
 
     def _ended(self, id: str) -> JobInfo | None:
         record = decode_record(self._app.store.get([job_key(id)])[0])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kq.clock import SYSTEM, Clock
-from kq.state.store import Store, Write
+from kq.state.store import Store, Write, there
 
 
 @dataclass(slots=True)
@@ -68,10 +68,10 @@ class MemoryStore(Store):
             keys = sorted(key for key in self._shared.facts if key.startswith(prefix))
             return [(key, self._shared.facts[key].value) for key in keys[:limit]]
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         with self._shared.changed:
-            self._shared.changed.wait_for(lambda: self._value(key) is not None, timeout)
-            return self._value(key)
+            self._shared.changed.wait_for(lambda: any(self._value(key) is not None for key in keys), timeout)
+            return there(keys, [self._value(key) for key in keys])
 
     def now(self) -> float:
         return self._shared.clock.now()

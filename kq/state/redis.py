@@ -16,7 +16,7 @@ from importlib.resources import files
 
 import msgspec
 
-from kq.state.store import Gathered, Store, StoreUnreachable, Write
+from kq.state.store import Gathered, Store, StoreUnreachable, Write, there
 from kq_transports.engine import EngineError
 from kq_transports.redislink import Link, Passenger, Place, Script
 
@@ -79,13 +79,13 @@ class RedisStore(Store):
         facts = tuple({key.decode(): value for key, value in zip(*[iter(each)] * 2, strict=True)} for each in found)
         return Gathered(seconds + microseconds / 1_000_000, facts)
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         until = time.monotonic() + timeout
-        value = self.get([key])[0]
-        while value is None and time.monotonic() < until:
+        found = there(keys, self.get(keys))
+        while not found and time.monotonic() < until:
             with self._link() as link:
-                value = self._wait_subscribed(link, key, until)
-        return value
+                found = self._wait_subscribed(link, keys, until)
+        return found
 
     def now(self) -> float:
         with self._link() as link:
@@ -97,20 +97,21 @@ class RedisStore(Store):
         while self._idle:
             self._idle.pop().close()
 
-    def _wait_subscribed(self, link: Link, key: str, until: float) -> bytes | None:
-        """The value of key, or None when the time is over or the connection broke."""
-        link.ask("SUBSCRIBE", _VALUE + key)
+    def _wait_subscribed(self, link: Link, keys: Sequence[str], until: float) -> dict[str, bytes]:
+        """Those of keys that are there, as soon as one is; nothing when the time is over or the connection broke."""
+        link.subscribe([_VALUE + key for key in keys])
         clean = False
         try:
-            while (value := self.get([key])[0]) is None and link.listen(until - time.monotonic()):
+            while not (found := there(keys, self.get(keys))) and link.listen(until - time.monotonic()):
                 pass
-            clean = link.ask("UNSUBSCRIBE")[0] == b"unsubscribe"  # else one more message came first
+            link.unsubscribe(len(keys))
+            clean = True
         except EngineError:
-            return None  # asked again on another connection; when there is none that one says so
+            return {}  # asked again on another connection; when there is none that one says so
         finally:
             if not clean:
                 link.close()
-        return value
+        return found
 
     @contextmanager
     def _link(self) -> Iterator[Link]:

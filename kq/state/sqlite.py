@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kq.clock import SYSTEM
-from kq.state.store import Gathered, Store, StoreUnreachable, Write
+from kq.state.store import Gathered, Store, StoreUnreachable, Write, there
 from kq_transports.engine import Absent, EngineError, sleep_on
 from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
 
@@ -95,16 +95,16 @@ class SqliteStore(Store):
             found[number][key] = value
         return Gathered(self.now(), found)
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         until = SYSTEM.monotonic() + timeout
-        value = self.get([key])[0]
-        if value is not None or timeout <= 0:
-            return value
-        with self._listening(key) as bell:
-            while (value := self._settled(key)) is None and (left := until - SYSTEM.monotonic()) > 0:
+        found = there(keys, self.get(keys))
+        if found or timeout <= 0:
+            return found
+        with self._listening(keys) as bell:
+            while not (found := self._settled(keys)) and (left := until - SYSTEM.monotonic()) > 0:
                 sleep_on([bell.descriptor], left)
                 bell.quiet()
-        return value
+        return found
 
     def now(self) -> float:
         return SYSTEM.now()
@@ -156,28 +156,25 @@ class SqliteStore(Store):
             raise StoreUnreachable(str(error)) from error
 
     @contextmanager
-    def _listening(self, key: str) -> Iterator[Bell]:
-        """A bell that is rung when key is written."""
+    def _listening(self, keys: Sequence[str]) -> Iterator[Bell]:
+        """A bell that is rung when one of keys is written."""
         with self._using() as database:
             bell = database.bell()
         try:
             with self._using() as database, database.turn(durable=False) as connection:
-                connection.execute("INSERT INTO state_waiter VALUES (?, ?)", (key, bell.name))
+                rows = [(key, bell.name) for key in keys]
+                connection.executemany("INSERT OR IGNORE INTO state_waiter VALUES (?, ?)", rows)
             yield bell
         finally:
             bell.close()
             with suppress(StoreUnreachable), self._using() as database, database.turn(durable=False) as connection:
-                connection.execute("DELETE FROM state_waiter WHERE key = ? AND bell = ?", (key, bell.name))
+                connection.executemany("DELETE FROM state_waiter WHERE key = ? AND bell = ?", rows)
 
-    def _settled(self, key: str) -> bytes | None:
-        """The value of key when no write is under way: bells ring before the commit."""
+    def _settled(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Those of keys that are there when no write is under way: bells ring before the commit."""
         with self._using() as database, database.turn(durable=False) as connection:
-            return _value(connection, key, database.clock.awake())
-
-
-def _value(connection: sqlite3.Connection, key: str, now: float) -> bytes | None:
-    row = connection.execute(_GET, (key, now)).fetchone()
-    return None if row is None else row[0]
+            rows: list[Row] = connection.execute(_GET_MANY, (json.dumps(keys), database.clock.awake())).fetchall()
+            return dict(rows)
 
 
 def _carry_out(database: Database, connection: sqlite3.Connection, writes: Sequence[Write]) -> list[bool]:

@@ -50,6 +50,11 @@ class Gathered(msgspec.Struct, frozen=True):
     found: tuple[dict[str, bytes], ...]
 
 
+def there(keys: Sequence[str], values: Sequence[bytes | None]) -> dict[str, bytes]:
+    """Those of keys that have a value, with it."""
+    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+
 class Store(ABC):
     """A store of small facts, shared by producers, workers and control.
 
@@ -94,9 +99,13 @@ class Store(ABC):
         found = tuple(dict(self.scan(prefix, limit)) for prefix in prefixes)
         return Gathered(self.now(), found)
 
-    @abstractmethod
     def wait(self, key: str, timeout: float) -> bytes | None:
         """The value of key as soon as it exists; None after timeout seconds. Never polls."""
+        return self.wait_any([key], timeout).get(key)
+
+    @abstractmethod
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
+        """The values of those of keys that exist, as soon as one does; nothing after timeout seconds. Never polls."""
 
     @abstractmethod
     def now(self) -> float:

@@ -57,7 +57,7 @@ class Scan(msgspec.Struct, tag="scan"):
 
 
 class Wait(msgspec.Struct, tag="wait"):
-    key: str
+    keys: list[str]
     timeout: float
 
 
@@ -119,8 +119,8 @@ def _carry_out(app: App, mouths: list[Mouth], call: Call) -> Answer:
                 return Answer(app.store.write(writes))
             case Scan(prefix, limit):
                 return Answer(app.store.scan(prefix, limit))
-            case Wait(key, timeout):
-                return Answer(app.store.wait(key, timeout))
+            case Wait(keys, timeout):
+                return Answer(app.store.wait_any(keys, timeout))
             case Now():
                 return Answer(app.store.now())
             case Tell(messages):
@@ -211,12 +211,12 @@ class RelayedStore(Store):
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return msgspec.convert(self._ask(Scan(prefix, limit)), list[tuple[str, bytes]])
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         until = time.monotonic() + timeout
         while True:
             left = until - time.monotonic()
-            found: bytes | None = self._ask(Wait(key, max(0.0, min(PATIENCE, left))))
-            if found is not None or left <= 0:
+            found: dict[str, bytes] = self._ask(Wait(list(keys), max(0.0, min(PATIENCE, left))))
+            if found or left <= 0:
                 return found
 
     def now(self) -> float:

@@ -55,8 +55,8 @@ class Failing(Store):
     def scan(self, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
         return self._call(lambda: self._inner.scan(prefix, limit))
 
-    def wait(self, key: str, timeout: float) -> bytes | None:
-        return self._call(lambda: self._inner.wait(key, timeout))
+    def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
+        return self._call(lambda: self._inner.wait_any(keys, timeout))
 
     def now(self) -> float:
         return self._call(self._inner.now)

@@ -182,6 +182,13 @@ def result(world: World) -> Callable[[], object]:
     return handle.result
 
 
+@at_work("`kq.as_completed()` of 100 that have ended")
+def results(world: World) -> Callable[[], object]:
+    handles = app.submit_many(answer.job(TEXT) for _ in range(100))
+    list(kq.as_completed(handles, timeout=30))
+    return lambda: [handle.result() for handle in kq.as_completed(handles)]
+
+
 @at_work("1 000 short jobs, submitted together")
 def thousand(world: World) -> Callable[[], object]:
     """How many batches they make depends on the machine."""

@@ -18,6 +18,7 @@ from kq.conformance.contract.processes import cpu
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
 from kq.errors import JobBuried, JobError, ResultTimeout
+from kq.handle import as_completed
 from kq.record import job_key
 
 
@@ -89,6 +90,44 @@ class Results(ContractWorld):
             eventually(lambda: diary.starts(job.id), "the job runs")
             gate.open()
             assert len({each.result(10) for each in waiting}) == 1
+
+    @keeps("C14")
+    def test_results_come_in_the_order_in_which_the_jobs_end(
+        self, app: App, jobs: Jobs, crew: Crew, gate: Gate
+    ) -> None:
+        crew.worker(concurrency=2)
+        held = jobs.hold.submit(gate.path)
+        others = app.submit_many([jobs.add.job(n, n) for n in range(60)])
+        failing = jobs.perform_plain.submit(["raise ValueError"])
+        ended = iter(as_completed([held, *others, failing, others[7]], 30))
+        first = [next(ended) for _ in range(62)]
+        assert {handle.id for handle in first} == {handle.id for handle in (*others, failing)}
+        with pytest.raises(JobBuried):
+            first[[handle.id for handle in first].index(failing.id)].result()
+        gate.open()
+        assert [handle.id for handle in ended] == [held.id]
+        assert [handle.result() for handle in others] == [2 * n for n in range(60)]
+
+    @keeps("C14")
+    def test_waiting_for_many_ends_in_time_and_tells_what_ended(self, jobs: Jobs, crew: Crew, gate: Gate) -> None:
+        crew.worker(concurrency=2)
+        held, quick = jobs.hold.submit(gate.path), jobs.add.submit(1, 2)
+        quick.result(20)
+        ended = iter(as_completed([held, quick], 0.3))
+        assert next(ended) == quick
+        with pytest.raises(ResultTimeout, match=held.id):
+            next(ended)
+        gate.open()
+
+    @keeps("C14")
+    def test_a_loop_goes_round_while_many_are_waited_for(self, app: App, jobs: Jobs, crew: Crew) -> None:
+        crew.worker()
+        handles = app.submit_many([jobs.add.job(n, 1) for n in range(70)])
+
+        async def awaited() -> list[int]:
+            return [await handle async for handle in as_completed(handles, 30)]
+
+        assert sorted(asyncio.run(awaited())) == list(range(1, 71))
 
     @keeps("C14")
     def test_a_result_is_kept_for_its_time_and_no_longer(self, app: App, jobs: Jobs, crew: Crew) -> None:

@@ -6,7 +6,7 @@ Not for threads: its owner uses it in one at a time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import (
     AuthenticationError,
@@ -60,6 +60,18 @@ class Link:
     def ask(self, *command: str | bytes | int) -> Reply:
         """What the server answers to one plain command that changes nothing; raises as run()."""
         return self._surely(True, self._ask, command)
+
+    def subscribe(self, channels: Sequence[str]) -> None:
+        """Let the server send what is published on channels, until unsubscribe()."""
+        self.ask("SUBSCRIBE", *channels)
+        for _ in channels[1:]:
+            self._exchange(self._open(), b"")
+
+    def unsubscribe(self, channels: int) -> None:
+        """End that, on so many channels, and read past what was sent meanwhile."""
+        answer = self.ask("UNSUBSCRIBE")
+        while channels := channels - (answer[0] == b"unsubscribe"):
+            answer = self._exchange(self._open(), b"")
 
     def listen(self, timeout: float) -> bool:
         """Whether something comes within timeout seconds from a server that was told to send by itself."""
@@ -134,8 +146,9 @@ class Link:
         return self._wire
 
     def _exchange(self, wire: Wire, command: bytes) -> Reply:
+        """What is answered to command; b"": what comes next."""
         try:
-            return wire.ask(command)
+            return wire.ask(command) if command else wire.read()
         except NoScriptError:
             raise
         except ResponseError as error:
