@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ResultTimeout,
         Retry,
         SoftTimeout,
+        StreamCut,
     )
     from kq.failure import FAILURES
     from kq.handle import Handle, as_completed
@@ -96,6 +97,7 @@ _HOME = {
     "RetryPolicy": "kq.policy",
     "SoftTimeout": "kq.errors",
     "State": "kq.job",
+    "StreamCut": "kq.errors",
     "Unique": "kq.unique",
     "Where": "kq.control",
     "by_arguments": "kq.unique",
@@ -146,6 +148,7 @@ __all__ = [
     "RetryPolicy",
     "SoftTimeout",
     "State",
+    "StreamCut",
     "Unique",
     "Where",
     "Worker",

@@ -18,7 +18,7 @@ from kq.aside import aside
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
 from kq.clock import made_at, new_id
-from kq.config import Alerts, Config, load
+from kq.config import Alerts, Config, Streams, load
 from kq.context import current_job
 from kq.effect import Effect
 from kq.errors import ConfigError
@@ -135,6 +135,16 @@ class App:
     def keep(self) -> float:
         """Seconds that results are kept."""
         return float(self._config.results.keep) if self._keep is None else self._keep
+
+    def kept(self, type: str) -> float:
+        """Seconds that results of that job type are kept."""
+        known = self.jobs.get(type)
+        return self.keep if known is None or known.keep is None else known.keep
+
+    @property
+    def streams(self) -> Streams:
+        """How much of what a job emits is kept: `streams:` of the settings."""
+        return self._config.streams
 
     @property
     def submit_timeout(self) -> float:

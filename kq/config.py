@@ -121,6 +121,13 @@ class Results(msgspec.Struct, frozen=True):
     keep: Seconds = Seconds(3600)
 
 
+class Streams(msgspec.Struct, frozen=True):
+    """How much is kept of what one attempt of a job emits. most: so many chunks; size: so many bytes of them."""
+
+    most: AtLeastOne = 10_000
+    size: Size = Size(2**20)
+
+
 class Alerts(msgspec.Struct, frozen=True):
     """Who is told of what a human must look at, and how often.
 
@@ -181,6 +188,7 @@ class Config(msgspec.Struct, frozen=True):
     worker: Worker = msgspec.field(default_factory=Worker)
     publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()
     results: Results = Results()
+    streams: Streams = Streams()
     alerts: Alerts = Alerts()
     web: Web = msgspec.field(default_factory=Web)
 

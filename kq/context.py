@@ -8,20 +8,24 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from kq.clock import SYSTEM, derived_id
+from kq.config import Streams
 from kq.handle import Handle, Looks
 from kq.job import Job
 from kq.ledger import KEEP, Entry, Ledger
-from kq.message import Envelope
+from kq.message import Envelope, encode_result
 from kq.once import CameTo, Once, OnDoubt
 from kq.policy import YEAR
 from kq.unique import unique_of
 from kq.units import format_size, parse_duration
+
+if TYPE_CHECKING:
+    from kq.emitter import Emitter, Outlet
 
 R = TypeVar("R")
 
@@ -30,10 +34,19 @@ STAGED_LIMIT = 1000
 STAGED_SIZE = 4 * 1024 * 1024
 #: Characters of its log that stay with a job.
 LOG_LIMIT = 4096
+#: Seconds that a job whose time is over has for writing down what it emitted.
+MOMENT = 0.5
 
 
 class Makes(Looks, Protocol):
     """Where jobs get their form: the app."""
+
+    @property
+    def streams(self) -> Streams:
+        """How much of what a job emits is kept."""
+
+    def kept(self, type: str) -> float:
+        """Seconds that results of that job type are kept."""
 
     def envelope(self, job: Job[Any]) -> Envelope:
         """The message for job."""
@@ -60,6 +73,17 @@ class Footing(msgspec.Struct):
     worker: str = ""
     process: int = msgspec.field(default_factory=os.getpid)
     lapse: Callable[[], float] = lambda: inf
+    emitter: Emitter | None = None
+
+    def outlet(self, job: CurrentJob) -> Outlet:
+        """Where job emits."""
+        # Here and not above: who emits nothing pays for nothing of it.
+        from kq.emitter import Emitter, Outlet, Terms
+
+        if self.emitter is None:
+            self.emitter = Emitter(lambda: self.app.store, self.lapse)
+        terms = Terms(self.app.streams.most, self.app.streams.size, self.app.kept(job.type))
+        return Outlet(self.emitter, job.id, job.attempt, self.worker, terms, lambda: job.until)
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -93,6 +117,7 @@ class CurrentJob:
     _lines: list[str] | None = field(default=None, init=False, repr=False)
     _staged: dict[str, Staged] | None = field(default=None, init=False, repr=False)
     _over: bool = field(default=False, init=False, repr=False)
+    _outlet: Outlet | None = field(default=None, init=False, repr=False)
     _effects: dict[str, int] | None = field(default=None, init=False, repr=False)
 
     def once(
@@ -136,9 +161,7 @@ class CurrentJob:
         """
         job = job.held(parse_duration(hold))
         with _staging:
-            if self._over or os.getpid() != self.footing.process:
-                where = "has ended" if self._over else "runs in another process"
-                raise RuntimeError(f"job {self.id} {where}: nothing can be staged with it from here")
+            self._must_be_here("staged with")
             known = {} if self._staged is None else self._staged
             if job.id not in known:
                 known[job.id] = self._made(job, len(known))
@@ -157,6 +180,36 @@ class CurrentJob:
             raise ValueError(f"progress {n} of {of} is out of range; use numbers from 0 on")
         if self.slate is not None:
             self.slate.progress(float(n), float(of), text, SYSTEM.now())
+
+    def emit(self, chunk: Any) -> bool:
+        """Add chunk, anything that JSON has, to this job's stream, which Handle.stream() reads while it runs and after.
+
+        It costs a few microseconds and waits for nothing, so it may be said for every word. What gathers within 50 ms
+        is written together, and all of it before the job's end is told; it is kept as long as the job's result. A later
+        attempt begins anew, and with its first chunk what this one emitted is gone. False when the chunk is left out:
+        there are more, or larger ones, than `streams:` of the settings allows, or no results are kept.
+        Raises TypeError for what JSON cannot carry, LeaseLost when another attempt may have begun by now (promise C4),
+        and RuntimeError when this job has ended, or in a process that it started.
+        """
+        self._must_be_here("emitted by")
+        outlet = self._outlet or self._opened()
+        return outlet.add(encode_result(chunk, "what is emitted"))
+
+    def _opened(self) -> Outlet:
+        with _staging:
+            if self._outlet is None:
+                self._outlet = self.footing.outlet(self)
+            return self._outlet
+
+    def finish(self) -> None:
+        """Write down what it emitted, before its end is told."""
+        if self._outlet is not None:
+            self._outlet.finish(max(self.until, SYSTEM.monotonic() + MOMENT))
+
+    @property
+    def emits(self) -> bool:
+        """Whether it has emitted something."""
+        return self._outlet is not None
 
     def extend(self, seconds: float | str) -> None:
         """Let this attempt take so many seconds more than its timeout, or "5m". May be repeated; they add up.
@@ -191,6 +244,11 @@ class CurrentJob:
         with _staging:
             known = self._effects or {}
             self._effects = {**known, came_to: known.get(came_to, 0) + 1}
+
+    def _must_be_here(self, what: str) -> None:
+        if self._over or os.getpid() != self.footing.process:
+            where = "has ended" if self._over else "runs in another process"
+            raise RuntimeError(f"job {self.id} {where}: nothing can be {what} it from here")
 
     def _made(self, job: Job[Any], number: int) -> Staged:
         if job.settings.unique is not None and unique_of(job.settings.unique).replaces:

@@ -135,6 +135,14 @@ class ResultExpired(JobError):
     _fix = "Ask sooner, or set results: {{keep: 1d}} in kq.yaml."
 
 
+class StreamCut(JobError):
+    """The job has ended, and of what it emitted not all was kept."""
+
+    code = "KQ217"
+    _fact = "ended, and not all that it emitted is kept"
+    _fix = "Emit less, or in larger pieces, or set streams.most and streams.size in kq.yaml."
+
+
 class BrokerError(KqError):
     """The broker did not do what was asked."""
 

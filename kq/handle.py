@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from kq.act import Act, Meant, stamp_of
 from kq.aside import aside
 from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.coming import Coming
 from kq.errors import (
     BrokerError,
     ExecutorDied,
@@ -31,6 +32,9 @@ from kq.reading import text
 from kq.record import Record, decode_record, job_key, meant_key, place_key
 from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
+
+if TYPE_CHECKING:
+    from kq.stream import Chunk
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -123,6 +127,19 @@ class Handle(Generic[R_co]):
             return False
         finally:
             inspector.close()
+
+    def stream(self, offset: int = 0, *, timeout: float | None = None) -> Coming[Chunk]:
+        """What the job emits, for `for` and `async for`: what stands there, then what comes, until the job has ended.
+
+        offset: begin with this chunk; to go on after an interruption, one more than the last one's. A chunk that
+        `begins` is the first of an attempt: what an earlier attempt emitted counts no more, and only the last one's
+        chunks are kept, as long as the result is. timeout: seconds in all, an hour by default.
+        The iterator raises ResultTimeout when the job has not ended by then, and StreamCut at the end when chunks were
+        left out. How the job ended is told by result().
+        """
+        from kq.stream import chunks  # who follows no stream pays for nothing of it
+
+        return Coming(chunks(self._app.store, self.id, offset, PATIENCE if timeout is None else timeout))
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.result() if self._told is not None else (yield from aside(self.result).__await__())

@@ -226,15 +226,18 @@ def shares_arguments(body: bytes) -> bool:
     return not _decoded(body).instead
 
 
-def encode_result(value: Any) -> bytes:
-    """The JSON of what a job returned. Raises TypeError for what JSON cannot carry, as encode_body() does."""
+def encode_result(value: Any, what: str = "the result") -> bytes:
+    """The JSON of what a job returned, or emitted. Raises TypeError for what JSON cannot carry, as encode_body() does.
+
+    what: it is called in errors.
+    """
     if value is None:  # as most do
         return b"null"
     try:
         encoded = _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise _wrong("the result", value) or TypeError(f"the result has no JSON form: {one_line(error)}") from None
-    if (b"null" in encoded or _brackets(encoded) > _ARGUMENT_DEPTH) and (wrong := _wrong("the result", value)):
+        raise _wrong(what, value) or TypeError(f"{what} has no JSON form: {one_line(error)}") from None
+    if (b"null" in encoded or _brackets(encoded) > _ARGUMENT_DEPTH) and (wrong := _wrong(what, value)):
         raise wrong
     return encoded
 

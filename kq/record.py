@@ -119,6 +119,16 @@ def place_key(job: str) -> str:
     return f"place:{job}"
 
 
+def stream_key(job: str) -> str:
+    """Where it stands how far the stream of a job is."""
+    return f"stream:{job}"
+
+
+def block_key(job: str, number: int) -> str:
+    """Where a block of the job's stream is."""
+    return f"block:{number}:{job}"
+
+
 def unique_key(key: str) -> str:
     return f"unique:{key}"
 

@@ -26,6 +26,7 @@ from kq import config
 from kq.cli.explain import read
 from kq.cli.failing import MEANING, exit_code_of
 from kq.cli.frame import VERBS, Root
+from kq.coming import Coming
 from kq.context import CurrentJob
 from kq.control import (
     Act,
@@ -47,6 +48,7 @@ from kq.message import Attempt
 from kq.once import Once
 from kq.policy import ByError
 from kq.snapshot import SCHEMA, FailedRow, FailureRow, History, Point, QueueRow, RunningRow, Snapshot, Totals, WorkerRow
+from kq.stream import Chunk
 from kq.unique import ByArguments
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
@@ -78,6 +80,8 @@ RETURNED = (
     kq.sentry.report,
     Settings,
     CurrentJob,
+    Coming,
+    Chunk,
     Once,
     Entry,
     JobInfo,

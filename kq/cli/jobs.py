@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from kq.cli import offer, orders, repair
+from kq.cli import offer, orders, repair, streams
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
@@ -116,7 +116,7 @@ def show(id: str) -> None:
         click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
 
 
-for more in (orders.why_job, orders.revoke, *repair.VERBS):
+for more in (streams.command, orders.why_job, orders.revoke, *repair.VERBS):
     command.add_command(more)
 
 

@@ -17,6 +17,7 @@ from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo
 from kq.event import Event, encode
 from kq.ledger import Entry
 from kq.metrics import Metric
+from kq.stream import Chunk
 
 #: The version of these forms. What a later version adds keeps the number; what is taken away, or means something else,
 #: gets another.
@@ -68,6 +69,11 @@ def held_job(seen: JobInfo) -> dict[str, Any]:
 def event(event: Event) -> dict[str, Any]:
     """What happened, as a line of its own."""
     return {"schema": SCHEMA, **msgspec.json.decode(encode(event))}
+
+
+def chunk(chunk: Chunk) -> dict[str, Any]:
+    """A piece of a job's stream, as a line of its own."""
+    return {"schema": SCHEMA, **msgspec.to_builtins(chunk)}
 
 
 def metric(metric: Metric) -> dict[str, Any]:

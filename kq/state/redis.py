@@ -106,7 +106,7 @@ class RedisStore(Store):
                 pass
             link.unsubscribe(len(keys))
             clean = True
-        except EngineError:
+        except (EngineError, StoreUnreachable):
             return {}  # asked again on another connection; when there is none that one says so
         finally:
             if not clean:

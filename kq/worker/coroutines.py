@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from kq.aside import aside
 from kq.worker.execution import Execution
 from kq.worker.gates import Gates
 from kq.worker.threads import Aim, execute
@@ -96,7 +97,10 @@ class _Loop:
         except BaseException as raised:
             error = raised
         execution.end_if_forked(error)
-        self._ended(slot, run, execution.end(value, self._aim.end(run.seq, error)))
+        error = self._aim.end(run.seq, error)
+        if execution.emits:
+            await aside(execution.finish)
+        self._ended(slot, run, execution.end(value, error))
 
     # Plain functions.
 

@@ -66,8 +66,18 @@ class Execution:
         code = error.code if isinstance(error, SystemExit) else error
         os._exit(code if isinstance(code, int) else int(code is not None))
 
+    @property
+    def emits(self) -> bool:
+        """Whether finish() may have to wait."""
+        return self._job.emits
+
+    def finish(self) -> None:
+        """Write down what it emitted, before its end is told; end() does it otherwise."""
+        self._job.finish()
+
     def end(self, value: Any, error: BaseException | None) -> bytes:
         """It returned value, or raised error: no more the current job. Returns what to send of that."""
+        self._job.finish()
         encoded, error = _result(self._run, value, error)
         self._watching.end(error)
         running.reset(self._token)

@@ -167,7 +167,7 @@ def catalogue(app: App) -> list[Entry]:
             on_lost=job_type.rules.on_lost,
             max_lost=job_type.rules.max_lost,
             max_infra=job_type.rules.max_infra,
-            keep=app.keep if job_type.keep is None else job_type.keep,
+            keep=app.kept(job_type.name),
             fallback=tuple(_stage(app, name) for name in job_type.fallback),
             singleton=job_type.settings.queue in app.singletons,
             parameters=job_type.signature.positional,

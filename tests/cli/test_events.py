@@ -31,6 +31,12 @@ def shout(text: str) -> str:
 
 
 @app.job
+def speak() -> None:
+    for chunk in ("one ", "two\\n", "three\\x1b[2J", {"n": 4}):
+        kq.current_job().emit(chunk)
+
+
+@app.job
 def boom() -> None:
     raise kq.BadJob("no\\x1b[31m good")
 """
@@ -87,6 +93,17 @@ def test_people_read_what_failed_and_why_and_nothing_that_moves_their_cursor(sho
 
 def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:
     assert shop.kq("events", "--for", "300ms").code == 0
+
+
+def test_what_a_job_emits_can_be_followed_and_read_again(shop: Place) -> None:
+    id = shop.kq("submit", "speak", "--json").json["id"]
+    followed = shop.kq("jobs", "stream", id, "-f")
+    assert (followed.code, followed.out) == (0, 'one two\nthree\\x1b[2J\n{"n": 4}\n')
+    rest = shop.kq("jobs", "stream", id, "--offset", "2", "--json").out.splitlines()
+    for line in rest:
+        fits("jobs stream", json.loads(line))
+    assert [json.loads(line)["value"] for line in rest] == ["three\x1b[2J", {"n": 4}]
+    assert shop.kq("jobs", "stream", "nobody").code == 1
 
 
 def test_what_jobs_log_can_be_followed(shop: Place) -> None:

@@ -62,6 +62,9 @@ from kq.policy import (
     from_data,
 )
 from kq.record import decode_record
+from kq.stream import Head as StreamHead
+from kq.stream import decode_block
+from kq.stream import decode_head as decode_stream
 from kq.url import parse
 from tests.unit.strategies import HEADS, JSON, TEXT, policies
 
@@ -524,11 +527,17 @@ def test_each_example_is_what_it_says() -> None:
             record = decode_record(json.dumps(block).encode())
             assert record is not None
             assert record.state == State.COMPLETED
+        elif "chunks" in block:
+            piece = decode_block(json.dumps(block).encode())
+            assert piece is not None
+            assert [(chunk.offset, chunk.value, chunk.begins) for chunk in piece.read(0)] == [(2, "two", False)]
+        elif "blocks" in block:
+            assert decode_stream(json.dumps(block).encode()) == StreamHead(attempt=1, next=3, blocks=2)
         else:
             validator("body").validate(block)
             decode_body(json.dumps(block).encode())
         read.append(block)
-    assert len(read) == 7
+    assert len(read) == 9
 
 
 def test_the_tables_name_what_the_code_knows() -> None:

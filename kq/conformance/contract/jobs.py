@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
@@ -110,6 +110,9 @@ class Jobs:
             name="perform_by_error", retry_policy=by_error({OSError: Fixed(delay=0.1, retries=1)})
         )(perform)
         self.work = app.job(name="work")(work)
+        self.say = app.job(name="say", retry_policy=Fixed(delay=0, retries=2))(say)
+        self.say_async = app.job(name="say_async")(say_async)
+        self.whisper = app.job(name="whisper", keep=0)(say)
         self.take_longer = app.job(name="take_longer", timeout=1.0, on_timeout="bury")(take_longer)
         self.perform_plain = app.job(name="perform_plain")(perform)
 
@@ -283,6 +286,28 @@ def work(gate: str, ends: str = "return") -> None:
     logging.getLogger("shop.pages").warning("page %d is missing", 4)
     hold(gate)
     act(ends)
+
+
+def say(words: Sequence[object], gate: str = "", acts: Sequence[str] = ()) -> int:
+    """Emit words, wait for the gate before the last of them, and do this attempt's act; returns how many were kept."""
+    job = current_job()
+    assert job is not None
+    kept = sum([job.emit(word) for word in words[:-1]])
+    if gate:
+        hold(gate)
+    kept += job.emit(words[-1])
+    act(acts[job.attempt - 1] if job.attempt <= len(acts) else "return")
+    return kept
+
+
+async def say_async(words: Sequence[object], gate: str = "") -> int:
+    """The same in a coroutine."""
+    job = current_job()
+    assert job is not None
+    kept = sum([job.emit(word) for word in words[:-1]])
+    if gate:
+        await hold_async(gate)
+    return kept + job.emit(words[-1])
 
 
 def take_longer(seconds: float, more: float) -> int:

@@ -21,6 +21,7 @@ from kq.conformance.contract.repairing import Repairing
 from kq.conformance.contract.results import Results
 from kq.conformance.contract.seeing import Seeing
 from kq.conformance.contract.storing import Atomic, Kept
+from kq.conformance.contract.streaming import Streaming
 from kq.conformance.contract.unique import Unique
 
 
@@ -45,6 +46,7 @@ class ContractSuite(
     Alone,
     Hearing,
     Telling,
+    Streaming,
     Once,
     Fallbacks,
     Results,
