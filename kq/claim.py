@@ -1,5 +1,7 @@
 """Unique keys while their jobs are submitted (promise C11): claimed before the publish, confirmed after it.
 
+Who finds a key held is counted (kq.duplicate), with what is written anyway where something is.
+
 A key whose claim is neither confirmed nor given up is that of a submit which still goes on, or whose producer died, or
 which does not know whether its job was stored. While it may go on others wait; afterwards they look into the broker. So
 nobody is given a handle to a job that was never stored, and none gets in beside one that was. A worker that has the job
@@ -10,9 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
+from kq import duplicate
 from kq.broker import BURIED, PARKED, Broker, Publishes
+from kq.clock import made_at
 from kq.errors import BrokerUnreachable, NotUnique
 from kq.handle import Looks
 from kq.lock import REMEMBERED
@@ -79,6 +84,7 @@ class Claims:
         self._taken: set[str] = set()  # keys that nobody held before
         #: For each job whose key another one has, the id of that one; of its own, when it takes the place of itself.
         self.held: dict[str, str] = {}
+        self._counts = list[Write]()
         try:
             first = {str(unique.key): _claim(unique, envelope) for unique, envelope in reversed(wanted)}
             #: Who has which key, as far as that was asked for all of them at once and nobody has made use of it.
@@ -89,6 +95,7 @@ class Claims:
             raise _untakable(error) from error
         except (BrokerUnreachable, NotUnique):
             self.give_up()
+            self._count()
             raise
 
     def _take(self, key: str, unique: Unique, envelope: Envelope) -> None:
@@ -104,6 +111,7 @@ class Claims:
                 why = f"job {holder}, which has the unique key {key!r}, was revoked and has not ended"
             elif self._meets(holder, key, unique, envelope):
                 self.held[mine.job] = holder
+                self._counts += _counted(unique, envelope, holder)
                 return
             else:
                 why = f"job {holder}, which has the unique key {key!r}, can't be replaced: a worker has it, or too many"
@@ -121,6 +129,7 @@ class Claims:
     def _meets(self, holder: str, key: str, unique: Unique, envelope: Envelope) -> bool:
         """Whether the job that has the key stands for this one from now on. Raises NotUnique."""
         if unique.conflict == "reject":
+            self._counts = _counted(unique, envelope, holder)
             raise NotUnique(f"job {holder} has the unique key {key!r}; nothing was stored", job=holder)
         if not unique.replaces:
             return True
@@ -202,10 +211,18 @@ class Claims:
             writes.append(Write(claim, None, must=(claim, said), durable=False))
         try:
             if writes:
-                self._app.store.write(writes)
+                self._app.store.write([*writes, *self._counts])
+            else:
+                self._count()
         except StoreUnreachable as error:
             message = f"the job is stored, but nobody knows whether its unique key is held: {error}; stored: yes"
             raise BrokerUnreachable(message, stored="yes", fix="Submit the same job again.") from error
+
+    def _count(self) -> None:
+        """Count those who found their keys held; a count is not worth an error."""
+        with suppress(StoreUnreachable):
+            if self._counts and time.monotonic() < self._until:
+                self._app.store.write(self._counts)
 
     def give_up(self) -> None:
         """The jobs were surely not stored: let others have their keys, now if there is time, else when they look."""
@@ -218,6 +235,14 @@ class Claims:
                 self._app.store.write(writes)
         except StoreUnreachable:
             return
+
+
+def _counted(unique: Unique, envelope: Envelope, holder: str) -> list[Write]:
+    """That a submit found its key held; nothing where it met itself."""
+    if holder == envelope.id:
+        return []
+    submitted = envelope.headers.get("submitted") or made_at(envelope.id) or time.time()
+    return duplicate.counted(envelope.queue, unique.conflict, holder, submitted)
 
 
 def _claim(unique: Unique, envelope: Envelope) -> Claim:

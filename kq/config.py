@@ -156,7 +156,8 @@ class Web(msgspec.Struct, frozen=True):
     for programs that use the API; kq web --new-token makes one. hosts: the names by which browsers reach it, where that
     is not this host's own address. proxies: addresses of proxies whose X-Forwarded-For and -Proto are believed.
     certificate, key: files (PEM); with them it speaks HTTPS. hide: names of arguments whose values are not shown,
-    beside those that kq knows; * stands for anything.
+    beside those that kq knows; * stands for anything. traces: where traces are looked at, a URL in which {trace} stands
+    for the id of one.
     """
 
     listen: str = "127.0.0.1:8520"
@@ -167,6 +168,7 @@ class Web(msgspec.Struct, frozen=True):
     certificate: str | None = None
     key: str | None = None
     hide: Names = Names()
+    traces: str = ""
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -106,17 +106,34 @@ class Failure(msgspec.Struct, frozen=True):
 def group_of(error: str, traceback: str) -> tuple[str, str]:
     """By what failures are alike: the exception's class, and file and function of the innermost frame, or "".
 
-    Not its line, which changes with every edit. An error that names no class is a group of its own.
+    Not its line, which changes with every edit. An error that names no class is a group of its own. Where kq raised a
+    doubt is of no use to anybody: its place is that of the error it came of, or where it was met.
     """
     name = error.partition(":")[0]
-    frames = _FRAME.findall(traceback)
-    place = f"{frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}" if frames else ""
-    return name if _NAME.fullmatch(name) else error, place
+    return name if _NAME.fullmatch(name) else error, _place_of(traceback)
+
+
+def _place_of(traceback: str) -> str:
+    """Where it failed."""
+    for part in reversed(_CHAINED.split(traceback)):
+        frames = _FRAME.findall(part)
+        own = [number for number, (file, _) in enumerate(frames) if _OWN.search(file)]
+        if own and own[-1] == len(frames) - 1:
+            # What stands before the first of kq's frames called it; what stands between them is how kq did it.
+            frames = frames[: own[0]]
+        if frames:
+            file, function = frames[-1]
+            return f"{file.rpartition('/')[2]}:{function}"
+    return ""
 
 
 #: The classes that a code divides.
 _DIVIDED = re.compile(r"OSError|sqlite3\.\w+")
 _FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
+#: Between the tracebacks of an error and of what it came of.
+_CHAINED = re.compile(r"^(?:The above exception was|During handling of the above).*$", re.MULTILINE)
+#: Modules of kq that stand between a job and its side effects.
+_OWN = re.compile(r"(?:^|[/\\])kq[/\\](?:effect|once)\.py$")
 _NAME = re.compile(r"[\w.<>]+")  # one that a function made is called f.<locals>.Error
 
 

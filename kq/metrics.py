@@ -96,6 +96,13 @@ def of_all(shot: Snapshot, answers: Spread) -> Iterator[Metric]:
     yield _gauge("kq_queue_arrival_rate", "Jobs a second that came in the last minute.", came)
     sent = [Sample(number, {"queue": name}) for name, number in shot.history.sent.items()]
     yield Metric("kq_jobs_sent_total", "counter", "Jobs that came to a queue since control began to count.", sent)
+    twice = [
+        Sample(number, {"queue": row.name, "conflict": conflict})
+        for row in queues
+        for conflict, number in sorted(row.duplicates.items())
+    ]
+    held = "Submits that found their unique key held, by what becomes of such."
+    yield Metric("kq_duplicate_submits_total", "counter", held, twice)
     drain = [({"queue": row.name}, row.drain) for row in queues]
     yield _gauge("kq_queue_drain_seconds", "When none is ready if all goes on so; absent while it grows.", drain)
     serving = [({"queue": row.name}, row.workers) for row in queues]

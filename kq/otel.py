@@ -1,18 +1,25 @@
 """OpenTelemetry: a span for each submit and for each attempt at a job, connected through broker, retries and fallbacks.
 
     kq.otel.trace(app)          # where the app is defined; pip install 'kq-jobs[otel]', and an SDK that you choose
+    kq.otel.measure(app)        # the same as metrics
 
-Names and attributes are those of OpenTelemetry's semantic conventions for messaging (1.38, in development); what they
-have no name for begins with `kq.`. How the context travels is the application's choice (opentelemetry.propagate): W3C's
-`traceparent` by default, a header of the message. Each attempt is a child of the span that submitted the job, so that
-one trace shows both and is sampled as a whole, and links to it too.
+Names and attributes are those of OpenTelemetry's semantic conventions for messaging (1.45, in development); what they
+have no name for begins with `kq.`. There are no spans of receiving, as the conventions have none for what is fetched
+before it is wanted; and none of settling: supervisors do that, which run nothing that could hold them up.
 
-Spans of jobs are made in executors, which are forked: configure the SDK where the app is imported, with a
-BatchSpanProcessor, which goes on in a fork. An executor that ends in peace sends what it has; one that is killed can't.
+How the context travels is the application's choice (opentelemetry.propagate): W3C's `traceparent` by default, a header
+of the message. Each attempt is a child of the span that submitted the job, so that one trace shows both and is sampled
+as a whole, and links to it too.
+
+Spans and numbers of jobs are made in executors, which are forked: configure the SDK where the app is imported, with a
+BatchSpanProcessor and a PeriodicExportingMetricReader, which go on in a fork. An executor that ends in peace sends what
+it has; one that is killed can't.
 """
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -26,6 +33,7 @@ from kq.observer import Execution, Observer
 try:
     from opentelemetry import propagate
     from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider, get_meter, get_meter_provider
     from opentelemetry.trace import (
         Link,
         SpanKind,
@@ -39,6 +47,8 @@ except ImportError as error:
     raise ConfigError("kq.otel needs opentelemetry-api", fix="pip install 'kq-jobs[otel]'") from error
 
 Attributes: TypeAlias = dict[str, str | int]
+#: Upper bounds of what is timed, in seconds, as the conventions have them.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 #: Milliseconds that an ending process may take to send its last spans.
 FLUSH_WITHIN = 2000
@@ -49,19 +59,45 @@ def trace(app: App, provider: TracerProvider | None = None) -> None:
     app.observe(Tracing(app, provider))
 
 
-class Tracing(Observer):
+def measure(app: App, provider: MeterProvider | None = None) -> None:
+    """Count and time what app submits and runs. provider: of meters; by default the one that is set globally."""
+    app.observe(Measuring(app, provider))
+
+
+class _Telling(Observer):
+    """What spans and metrics say alike."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._about_broker: Attributes = {}
+
+    def _attributes(self, operation: str, queue: str) -> Attributes:
+        if not self._about_broker:
+            self._about_broker = self._of_broker()
+        told: Attributes = {"messaging.operation.name": operation, "messaging.operation.type": operation}
+        return {**self._about_broker, **told, **({"messaging.destination.name": queue} if queue else {})}
+
+    def _of_broker(self) -> Attributes:
+        host, port = self._app.address.server
+        told: Attributes = {"messaging.system": self._app.broker.traits.name}
+        if host:
+            told["server.address"] = host
+        if port:
+            told["server.port"] = port
+        return told
+
+
+class Tracing(_Telling):
     """Makes spans."""
 
     def __init__(self, app: App, provider: TracerProvider | None = None) -> None:
-        self._app = app
+        super().__init__(app)
         self._provider = provider
         self._tracer = get_tracer("kq", tracer_provider=provider)
-        self._about_broker: Attributes = {}
 
     @contextmanager
     def submitting(self, jobs: Sequence[Envelope]) -> Iterator[None]:
-        queues = {job.queue for job in jobs}
-        queue = queues.pop() if len(queues) == 1 else ""
+        queue = _queue_of(jobs)
         attributes = self._attributes("send", queue)
         if len(jobs) == 1:
             attributes |= _of_job(jobs[0].id, str(jobs[0].headers["type"]), len(jobs[0].body), jobs[0].priority)
@@ -72,7 +108,7 @@ class Tracing(Observer):
             try:
                 yield
             except Exception as error:
-                span.set_attribute("error.type", names_of(error)[0])
+                span.set_attributes(_of_error(error))
                 raise
 
     def carry(self, headers: dict[str, str]) -> None:
@@ -95,28 +131,88 @@ class Tracing(Observer):
             try:
                 yield
             except BaseException as error:
-                span.set_attributes({"error.type": names_of(error)[0], "kq.job.final": execution.is_final(error)})
+                span.set_attributes({**_of_error(error), "kq.job.final": execution.is_final(error)})
                 raise
 
     def close(self) -> None:
-        flush = getattr(self._provider or get_tracer_provider(), "force_flush", None)  # the SDK's; the API has none
-        if flush is not None:
-            flush(FLUSH_WITHIN)
+        _flush(self._provider or get_tracer_provider())
 
-    def _attributes(self, operation: str, queue: str) -> Attributes:
-        if not self._about_broker:
-            self._about_broker = self._of_broker()
-        told: Attributes = {"messaging.operation.name": operation, "messaging.operation.type": operation}
-        return {**self._about_broker, **told, **({"messaging.destination.name": queue} if queue else {})}
 
-    def _of_broker(self) -> Attributes:
-        host, port = self._app.address.server
-        told: Attributes = {"messaging.system": self._app.broker.traits.name}
-        if host:
-            told["server.address"] = host
-        if port:
-            told["server.port"] = port
-        return told
+class Measuring(_Telling):
+    """Counts and times."""
+
+    def __init__(self, app: App, provider: MeterProvider | None = None) -> None:
+        super().__init__(app)
+        self._provider = provider
+        meter = get_meter("kq", meter_provider=provider)
+        self._operations = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "Duration of messaging operation initiated by a producer or consumer client.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self._sent = meter.create_counter(
+            "messaging.client.sent.messages",
+            "{message}",
+            "Number of messages producer attempted to send to the broker.",
+        )
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages",
+            "{message}",
+            "Number of messages that were delivered to the application.",
+        )
+        self._processed = meter.create_histogram(
+            "messaging.process.duration",
+            "s",
+            "Duration of processing operation.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+
+    @contextmanager
+    def submitting(self, jobs: Sequence[Envelope]) -> Iterator[None]:
+        began, error = time.monotonic(), Attributes()
+        try:
+            yield
+        except Exception as raised:
+            error = _of_error(raised)
+            raise
+        finally:
+            took = time.monotonic() - began
+            self._operations.record(took, self._attributes("send", _queue_of(jobs)) | error)
+            for queue, number in Counter(job.queue for job in jobs).items():
+                self._sent.add(number, self._attributes("send", queue) | error)
+
+    @contextmanager
+    def running(self, execution: Execution) -> Iterator[None]:
+        job, began, error = execution.job, time.monotonic(), Attributes()
+        try:
+            yield
+        except BaseException as raised:
+            error = _of_error(raised)
+            raise
+        finally:
+            told = self._attributes("process", job.queue) | {"kq.job.type": job.type} | error
+            self._processed.record(time.monotonic() - began, told)
+            self._consumed.add(1, told)
+
+    def close(self) -> None:
+        _flush(self._provider or get_meter_provider())
+
+
+def _flush(provider: object) -> None:
+    flush = getattr(provider, "force_flush", None)  # the SDK's; the API has none
+    if flush is not None:
+        flush(FLUSH_WITHIN)
+
+
+def _queue_of(jobs: Sequence[Envelope]) -> str:
+    """The queue that all of them go to; "" where they go to several."""
+    queues = {job.queue for job in jobs}
+    return queues.pop() if len(queues) == 1 else ""
+
+
+def _of_error(error: BaseException) -> Attributes:
+    return {"error.type": names_of(error)[0]}
 
 
 def _of_job(id: str, type: str, size: int, priority: int) -> Attributes:

@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("kq.state")
 
+#: What counts and instants stay below.
+LARGEST = 2.0**53
+
 #: Tells each thing once, and the oldest again when there have been so many others.
 _tell_once = lru_cache(maxsize=256)(log.warning)
 
@@ -39,6 +42,15 @@ def reader(kind: type[T]) -> Callable[[bytes | None], T | None]:
         return found
 
     return read
+
+
+def number(value: bytes | None) -> float:
+    """value as a number from 0 on; 0.0 where there is none, or what is there is none."""
+    try:
+        found = float(value or 0)
+    except ValueError:
+        return 0.0
+    return found if 0.0 <= found < LARGEST else 0.0
 
 
 def text(value: bytes) -> str:

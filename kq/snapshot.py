@@ -90,6 +90,9 @@ class QueueRow(Row, frozen=True, kw_only=True):
     a second that failed. drain: until none is ready if all goes on so; None while it grows. degraded: the part of those
     that completed which did so the simple way, 0 to 1.
 
+    duplicates: submits that found their unique key held, by what becomes of such: join, reject, after, replace or
+    debounce. They are forgotten after a month without one.
+
     workers, slots: alive and serving it, and how many jobs of it they may run at a time. singleton: one job at a time
     over all hosts; holder: the worker that has its seat.
     """
@@ -111,6 +114,7 @@ class QueueRow(Row, frozen=True, kw_only=True):
     ended: float | None = None
     failed: float | None = None
     degraded: float | None = None
+    duplicates: dict[str, int] = {}
     drain: float | None = None
     state: QueueState = "ok"
     paused: Paused | None = None

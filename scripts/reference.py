@@ -77,6 +77,7 @@ RETURNED = (
     kq.web.asgi_app,
     kq.web.User,
     kq.otel.trace,
+    kq.otel.measure,
     kq.sentry.report,
     Settings,
     CurrentJob,

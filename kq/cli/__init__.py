@@ -8,10 +8,6 @@ import sys
 
 from kq import __version__
 
-#: The version of what --json prints (docs/schema/cli-1.json). What a later version adds keeps the number; what is
-#: taken away, or means something else, gets another.
-SCHEMA = 1
-
 #: How often Python looks for garbage when nobody says.
 USUAL_THRESHOLD = gc.get_threshold()
 

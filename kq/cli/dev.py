@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import click
 
-from kq.cli.frame import flags, same_options, verb
-from kq.cli.lines import start_logging
+from kq.cli.frame import same_options, verb
+from kq.cli.lines import LOG_FORMAT, start_logging
 from kq.cli.target import settings
 from kq.cli.worker import reloading
 from kq.errors import AppNotFound
@@ -22,18 +22,20 @@ NEEDED = ("starlette", "jinja2", "uvicorn")
 
 
 @verb("dev")
-def command() -> int:
+@LOG_FORMAT
+def command(format: str | None) -> int:
     """Run a worker that makes control's rounds too, and the web page, anew whenever code or config is saved.
 
     New code that does not import is told, and the old goes on. Ctrl-C once: finish what runs, within 5 s; twice: at
     once. How the worker runs is said in kq.yaml.
     """
     loaded = settings()
-    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    start_logging(format)
     if loaded.config.app is None:
         raise AppNotFound("no application is named", fix="Write -A module:app; kq init writes a first one.")
     click.echo("kq dev: ctrl-C ends it when what runs is done, a second one at once", err=True)
-    return reloading([[*same_options(), "-v", *program] for program in _programs()], loaded.file)
+    more = () if format is None else ("--log-format", format)
+    return reloading([[*same_options(), "-v", *program, *more] for program in _programs()], loaded.file)
 
 
 def _programs() -> Sequence[Sequence[str]]:

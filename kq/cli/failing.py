@@ -10,7 +10,6 @@ import traceback
 
 import click
 
-from kq.cli import SCHEMA
 from kq.errors import (
     LOOK,
     BadArguments,
@@ -26,6 +25,7 @@ from kq.errors import (
     WorkerUnfit,
 )
 from kq.plain import printable
+from kq.stated import stated
 
 DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
 
@@ -84,7 +84,7 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
     told = describe(error)
     if as_json:
         error_told = {name: value for name, value in told.items() if value}
-        click.echo(json.dumps({"schema": SCHEMA, "error": error_told}), err=True)
+        click.echo(json.dumps(stated({"error": error_told})), err=True)
         return
     if verbose:
         click.echo("".join(traceback.format_exception(error)), err=True)

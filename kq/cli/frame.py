@@ -16,10 +16,10 @@ from typing import Any
 import click
 
 from kq import __version__
-from kq.cli import SCHEMA
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.cli.near import did_you_mean
 from kq.plain import printable
+from kq.stated import stated
 from kq.units import parse_duration
 
 
@@ -171,7 +171,7 @@ class Root(Nouns):
 def _tell_version(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         as_json = context.ensure_object(Flags).json
-        click.echo(f'{{"schema": {SCHEMA}, "version": "{__version__}"}}' if as_json else f"kq {__version__}")
+        click.echo(json.dumps(stated({"version": __version__})) if as_json else f"kq {__version__}")
         context.exit()
 
 
@@ -215,7 +215,7 @@ def warn(message: str, hint: str = "") -> None:
     """Tell on stderr what is no error, but may be one of the human's. hint: what was probably meant."""
     if flags().json:
         told = {"message": message, **({"fix": hint} if hint else {})}
-        click.echo(json.dumps({"schema": SCHEMA, "warning": told}), err=True)
+        click.echo(json.dumps(stated({"warning": told})), err=True)
     else:
         click.secho(printable(f"{message}. {hint}".rstrip()), err=True, fg="yellow")
 

@@ -16,6 +16,7 @@ from kq.cli.looking import looking
 from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
+from kq.duplicate import Duplicates
 from kq.job import State
 from kq.message import Attempt
 from kq.plain import printable
@@ -24,7 +25,7 @@ from kq.units import format_duration, format_local
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
     *("kq", "id", "type", "history", "error", "traceback", "log", "queue", "degraded_by", "fallback", "first"),
-    *("submitted", "due", "buried"),
+    *("submitted", "due", "buried", "unique", "traceparent"),
 }
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
@@ -155,6 +156,12 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     for name, instant in (("submitted", job.submitted), ("buried", job.buried)):
         if instant:
             yield name, format_local(instant)
+    if job.trace:
+        yield "trace", job.trace
+    if unique := job.headers.get("unique"):
+        yield "unique", _json(unique) if not isinstance(unique, str) else unique
+    if job.duplicates is not None:
+        yield "again", duplicates_of(job.duplicates)
     if job.due is not None:
         yield "due", due_in(job)
     if job.has_message:
@@ -167,6 +174,13 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
         yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt)
     yield from ((" ", line) for line in job.traceback.splitlines())
     yield from (("log", line) for line in job.log.splitlines())
+
+
+def duplicates_of(found: Duplicates) -> str:
+    """Who else wanted the job."""
+    submits = "1 more submit" if found.count == 1 else f"{found.count:,} more submits"
+    ago = format_duration(max(0.0, round(time.time() - found.latest, 1)))
+    return f"{submits} found its unique key held, the latest {ago} ago"
 
 
 def _degraded(job: JobInfo) -> str:

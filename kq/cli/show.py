@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from kq.cli import SCHEMA
 from kq.cli.frame import flags
 from kq.plain import cut, printable, printable_json
+from kq.stated import stated
 from kq.units import format_duration, format_rate
 
 #: Characters that a column is wide at most: one long name must not push all that follows off the screen.
@@ -23,10 +23,8 @@ NOTHING = "-"
 
 
 def print_json(data: object) -> None:
-    """data as JSON on stdout; an object says first by which schema. One line while it is watched."""
-    if isinstance(data, dict):
-        data = {"schema": SCHEMA, **data}
-    encoded = msgspec.json.encode(data)
+    """data as JSON on stdout; each object says first by which schema. One line while it is watched."""
+    encoded = msgspec.json.encode(stated(data))
     text = encoded if flags().watching else msgspec.json.format(encoded, indent=2)
     click.echo(printable_json(text.decode()))
 

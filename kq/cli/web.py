@@ -9,7 +9,7 @@ import sys
 import click
 
 from kq.cli.frame import flags, verb
-from kq.cli.lines import start_logging
+from kq.cli.lines import LOG_FORMAT, start_logging
 from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
 from kq.control import Control
@@ -26,9 +26,12 @@ log = logging.getLogger("kq.web")
 @click.option(
     "--role", type=click.Choice(ROLES), default="view", show_default=True, help="For the line that is printed."
 )
+@LOG_FORMAT
 @click.option("--orders", type=int, default=-1, hidden=True)
 @click.option("--trial", is_flag=True, hidden=True)
-def command(listen: str | None, hashing: bool, tokening: bool, role: Role, orders: int, trial: bool) -> int | None:
+def command(
+    listen: str | None, hashing: bool, tokening: bool, role: Role, format: str | None, orders: int, trial: bool
+) -> int | None:
     """Serve the web page and its API until TERM or INT.
 
     On this host alone it asks nobody who he is, unless web.users or web.tokens are set; elsewhere it does not listen
@@ -42,7 +45,7 @@ def command(listen: str | None, hashing: bool, tokening: bool, role: Role, order
         _tell("token", f"{role} {hash}", token)
         return None
     loaded = settings(web__listen=listen)
-    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    start_logging(format)
     # Here and not above: what prints a hash needs no server, and --help neither.
     from kq.web.program import run
 

@@ -16,8 +16,8 @@ import click
 from kq.app import App
 from kq.cli import USUAL_THRESHOLD
 from kq.cli.changes import watch
-from kq.cli.frame import Duration, flags, verb
-from kq.cli.lines import start_logging
+from kq.cli.frame import Duration, verb
+from kq.cli.lines import LOG_FORMAT, start_logging
 from kq.cli.near import did_you_mean
 from kq.cli.target import named_app, settings
 from kq.config import Worker as Wish
@@ -43,8 +43,9 @@ log = logging.getLogger("kq.worker")
 @click.option("--control/--no-control", default=None, help="Make control's rounds, unless another does. [--control]")
 @click.option("--health", metavar="HOST:PORT", help="Answer /livez, /readyz and /metrics there. [nowhere]")
 @click.option("--reload/--no-reload", help="Begin anew when code or config is saved. [--no-reload]")
+@LOG_FORMAT
 @click.option("--orders", type=int, default=-1, hidden=True)
-def command(orders: int, reload: bool, **given: object) -> int | Callable[[], None]:
+def command(orders: int, reload: bool, format: str | None, **given: object) -> int | Callable[[], None]:
     """Execute jobs until told to end.
 
     TERM or INT (ctrl-C): finish what runs, give back the rest; a second time: at once, nothing is lost either.
@@ -59,7 +60,7 @@ def command(orders: int, reload: bool, **given: object) -> int | Callable[[], No
     if not isinstance(nursery, Forked | None):
         gc.set_threshold(*USUAL_THRESHOLD)
         return nursery
-    start_logging(verbose=flags().verbose > 0, as_json=flags().json)
+    start_logging(format)
     alone = [*sys.argv[1:], "--processes", "1", "--no-reload"]
     if reload:
         return reloading([alone] * wish.processes, loaded.file)

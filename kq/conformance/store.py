@@ -159,6 +159,27 @@ class StoreSuite:
             list(pool.map(add_one, [store, other] * 20))
         assert store.get(["n"]) == [b"40"]
 
+    def test_numbers_that_many_add_at_once_are_a_sum(self, store: Store, other: Store) -> None:
+        def add(n: int) -> list[bool]:
+            return (store, other)[n % 2].write([Write("n", b"1", 60, adds=True), Write("n", b"2", 60, adds=True)])
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(add, range(40))) == [[True, True]] * 40
+        assert store.get(["n"]) == [b"120"]
+
+    def test_a_number_is_added_where_its_conditions_hold_and_to_0_where_the_last_has_ended(self, store: Store) -> None:
+        store.write([Write("n", b"5", keep=0.05, adds=True)])
+        eventually(lambda: store.get(["n"]) == [None])
+        assert store.write([Write("n", b"1", adds=True, must=("n", b"5")), Write("n", b"2", adds=True)]) == [
+            False,
+            True,
+        ]
+        assert store.get(["n"]) == [b"2"]
+        for strange in (b"", b"x", b"-1", b"1e3", b" 1", b"9" * 400, bytes(range(256))):
+            store.write([Write("n", strange)])
+            store.write([Write("n", b"1", adds=True)])
+            assert store.get(["n"]) == [b"1"]
+
     # Riding on a publish.
 
     @pytest.fixture
@@ -175,9 +196,9 @@ class StoreSuite:
     def test_what_rides_on_a_publish_is_written_with_it(self, riding: Riding, other: Store) -> None:
         writes = [Write("a:1", bytes(range(256)), unless=("a:1", b"no"), must=("b:1", None)), Write("a:2", b"", 60)]
         with waiting(lambda: other.wait("a:2", timeout=20)) as answer:
-            assert riding.publish(writes)
+            assert riding.publish([*writes, Write("n", b"1", adds=True)])
             assert answer() == b""
-        assert other.get(["a:1", "a:2"]) == [bytes(range(256)), b""]
+        assert other.get(["a:1", "a:2", "n"]) == [bytes(range(256)), b"", b"1"]
         assert riding.stored == 1
 
     def test_what_rides_is_wholly_done_or_not_at_all(self, riding: Riding, other: Store) -> None:

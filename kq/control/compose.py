@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from kq import tally
+from kq import duplicate, tally
 from kq.broker import BURIED, PARKED, Load
 from kq.control.sight import Health, Heartbeat, WorkerInfo
 from kq.reading import reader, text
@@ -32,8 +32,9 @@ from kq.snapshot import (
 from kq.standing import Kind, decode_order, order_key
 from kq.tally import MINUTE, Tally, Work, quantile, rate
 
-#: What is read of the state store, by family: workers, their leases and tallies, pauses, doubts, and control's own.
-FAMILIES = ("worker:", "lease:", "tally:", "order:pause", "doubt:", "control:")
+#: What is read of the state store, by family: workers, their leases and tallies, pauses, doubts, control's own, and who
+#: found unique keys held.
+FAMILIES = ("worker:", "lease:", "tally:", "order:pause", "doubt:", "control:", duplicate.FAMILY)
 #: So many groups of failures are shown, so many of the latest failures, and so many doubts.
 FAILURES, LATEST, DOUBTS = 100, 50, 100
 #: A queue grows when more than this many times as much comes as goes.
@@ -152,6 +153,7 @@ class _Queues:
         self._recent: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
         self._returning: Counter[str] = Counter()
         self._known = facts.found is not None
+        self._duplicates = duplicate.by_queue((facts.found or {}).get(duplicate.FAMILY, {}))
         for each in tallies:
             age = max(0.0, facts.now - each.at)
             for work in each.recent if age < MINUTE else ():
@@ -193,6 +195,7 @@ class _Queues:
             ended=ended,
             failed=_rate_of(recent, "failed") if self._known else None,
             degraded=_degraded(recent),
+            duplicates=self._duplicates.get(name, {}),
             drain=_drain(load.ready, came, ended),
             paused=self._paused.get(name),
             workers=len(serving),

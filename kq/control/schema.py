@@ -17,12 +17,10 @@ from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo
 from kq.event import Event, encode
 from kq.ledger import Entry
 from kq.metrics import Metric
+from kq.stated import SCHEMA
 from kq.stream import Chunk
 
-#: The version of these forms. What a later version adds keeps the number; what is taken away, or means something else,
-#: gets another.
-SCHEMA = 1
-#: The JSON Schema of that version.
+#: Their JSON Schema.
 WRITTEN = Path(__file__).with_name(f"cli-{SCHEMA}.json")
 
 
@@ -58,6 +56,8 @@ def whole_job(seen: JobInfo, doubts: Iterable[Entry] = ()) -> dict[str, Any]:
         "headers": seen.headers,
         "body": seen.body or None,
         "doubts": [effect(entry) for entry in doubts],
+        "trace": seen.trace or None,
+        "duplicates": None if seen.duplicates is None else msgspec.to_builtins(seen.duplicates),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kq.broker import BURIED, PARKED, Seen
+from kq.duplicate import Duplicates
 from kq.errors import MessageError
 from kq.failure import group_of
 from kq.handle import state_of
@@ -118,7 +120,8 @@ class JobInfo:
     that died under it.
     body: that of its message as text, where it is no JSON of arguments. degraded_by: which of its fallbacks it is by
     now, or ended as; 0: what it was submitted as. types: all job types that it may run as, in order, where its message
-    says; own_arguments: not all of them with the same arguments.
+    says; own_arguments: not all of them with the same arguments. duplicates: submits that found its unique key held,
+    where that was asked for and there were any.
     """
 
     id: str
@@ -144,11 +147,18 @@ class JobInfo:
     degraded_by: int = 0
     types: tuple[str, ...] = ()
     own_arguments: bool = False
+    duplicates: Duplicates | None = None
 
     @property
     def parent(self) -> str:
         """The id of the job that staged it; "" when none did."""
         return str(self.headers.get("parent") or "")
+
+    @property
+    def trace(self) -> str:
+        """The id of the trace that it belongs to, by W3C's traceparent; "" where there is none."""
+        found = _TRACEPARENT.match(str(self.headers.get("traceparent") or ""))
+        return found[1] if found else ""
 
     @property
     def has_message(self) -> bool:
@@ -206,6 +216,7 @@ class Where:
 
 
 ANY = Where()
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 #: Bytes of a body that are shown when it can't be read.
 BODY_SHOWN = 4096
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from kq import duplicate
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.coming import Coming
@@ -137,11 +138,16 @@ class View:
         # Its end is recorded before the broker lets go of it, and before its worker says that it runs no more. What
         # ended between the first look and the last is found by the last.
         found = self._ended(id) or self._running(id) or self._waiting(id) or self._ended(id)
-        return None if found is None else self._with_late_words(found)
+        return None if found is None else self._with_what_others_said(found)
 
-    def _with_late_words(self, job: JobInfo) -> JobInfo:
-        """job, with what was refused in its history, of a worker that spoke when others did already (promise C4)."""
-        late, record = self._app.store.get([late_key(job.id), job_key(job.id)])
+    def _with_what_others_said(self, job: JobInfo) -> JobInfo:
+        """job, with the submits that found its unique key held, and in its history what was refused.
+
+        That is of a worker that spoke when others did already (promise C4).
+        """
+        keys = [late_key(job.id), job_key(job.id), *duplicate.job_keys(job.id)]
+        late, record, *counts = self._app.store.get(keys)
+        job = replace(job, duplicates=duplicate.of_job(counts))
         words = decode_late(late)
         if words is None:
             return job

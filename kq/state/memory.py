@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kq.clock import SYSTEM, Clock
-from kq.state.store import Store, Write, there
+from kq.state.store import Store, Write, summed, there
 
 
 @dataclass(slots=True)
@@ -110,7 +110,8 @@ class MemoryStore(Store):
             self._shared.facts.pop(write.key, None)
             return
         ends = None if write.keep is None else self._shared.clock.monotonic() + write.keep
-        self._shared.facts[write.key] = _Fact(write.value, ends)
+        value = summed(self._value(write.key), write.value) if write.adds else write.value
+        self._shared.facts[write.key] = _Fact(value, ends)
         if ends is not None:
             heapq.heappush(self._shared.endings, (ends, write.key))
 

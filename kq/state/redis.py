@@ -149,6 +149,7 @@ def _told(writes: Sequence[Write]) -> bytes:
                 write.alive,
                 None if write.unless is None else (write.unless[0], _text(write.unless[1])),
                 None if write.must is None else (write.must[0], _text(write.must[1])),
+                *((True,) if write.adds else ()),
             )
             for write in writes
         ]

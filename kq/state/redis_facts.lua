@@ -11,6 +11,7 @@
 --   4  a key that must be there (none: whatever; so below)
 --   5  a key, and the value that it must have if it is there
 --   6  a key, and the value that it must have (none: it must not be there)
+--   7  whether the value is a whole number that is added to the one that is there (else 0)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -26,6 +27,10 @@ local function forget_expired(family)
   end
 end
 
+local function found(key)
+  return redis.call('GET', name(key)) or nil
+end
+
 local function make(write)
   local key, value, seconds = write[1], write[2], write[3]
   local family = 'kq:family:' .. string.match(key, '^[^:]*')
@@ -33,6 +38,10 @@ local function make(write)
     redis.call('DEL', name(key))
     redis.call('ZREM', family, key)
     return
+  end
+  if write[7] then
+    local known = string.match(found(key) or '', '^%d+$') or '0'
+    value = string.format('%.0f', (#known < 16 and tonumber(known) or 0) + tonumber(value))
   end
   forget_expired(family)
   if seconds then
@@ -44,10 +53,6 @@ local function make(write)
     redis.call('SET', name(key), value)
   end
   redis.call('PUBLISH', name(key), '')
-end
-
-local function found(key)
-  return redis.call('GET', name(key)) or nil
 end
 
 -- Whether the conditions of a write hold.

@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from kq.clock import SYSTEM
-from kq.state.store import Gathered, Store, StoreUnreachable, Write, there
+from kq.state.store import Gathered, Store, StoreUnreachable, Write, summed, there
 from kq_transports.engine import Absent, EngineError, sleep_on
 from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
 
@@ -186,8 +188,8 @@ def _carry_out(database: Database, connection: sqlite3.Connection, writes: Seque
     for write in writes:
         made.append(not _refuses(known, write))
         if made[-1]:
-            last[write.key] = write
-            known[write.key] = write.value
+            last[write.key] = told = _summed(known, write)
+            known[write.key] = told.value
     _store(database, connection, last.values(), seen, now)
     return made
 
@@ -198,7 +200,7 @@ def _all_or_none(writes: Sequence[Write], database: Database, connection: sqlite
     seen = _look(connection, writes, now)
     agrees = not any(_refuses(seen.known, write) for write in writes)
     if agrees:
-        _store(database, connection, writes, seen, now)
+        _store(database, connection, [_summed(seen.known, write) for write in writes], seen, now)
     return agrees
 
 
@@ -220,6 +222,8 @@ def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -
             asked.add(write.unless[0])
         if write.must is not None:
             asked.add(write.must[0])
+        if write.adds:
+            asked.add(write.key)
     known: dict[str, bytes | None] = dict.fromkeys(asked)
     bells: dict[str, list[str]] = {}
     for key, value, bell in connection.execute(_LOOK, (json.dumps([*asked]), now, json.dumps(stored))).fetchall():
@@ -228,6 +232,13 @@ def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -
         else:
             bells.setdefault(key, []).append(bell)
     return _Seen(known, bells)
+
+
+def _summed(known: Mapping[str, bytes | None], write: Write) -> Write:
+    """write, with the sum where it adds to what is known."""
+    if not write.adds or write.value is None:
+        return write
+    return replace(write, value=summed(known.get(write.key), write.value))
 
 
 def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:

@@ -30,6 +30,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     unless: (key, value): when key exists its value must be this, or the write is refused.
     must: (key, value): key must exist with this value, or must be absent when value is None;
         else the write is refused (compare and set).
+    adds: value is a whole number, which is added to the one that is there; what else is there counts as 0.
     durable: False for what a loss of power may undo, where that is told of all writes of a call: it saves the wait for
         a disk.
     """
@@ -41,6 +42,13 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     unless: tuple[str, bytes] | None = None
     must: tuple[str, bytes | None] | None = None
     durable: bool = True
+    adds: bool = False
+
+
+def summed(there: bytes | None, more: bytes) -> bytes:
+    """What is there when more is added to it, as text. What is no number counts as 0."""
+    known = int(there) if there is not None and there.isdigit() and len(there) < 16 else 0
+    return str(known + int(more)).encode()
 
 
 class Gathered(msgspec.Struct, frozen=True):

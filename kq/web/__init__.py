@@ -28,6 +28,7 @@ def asgi_app(
     hosts: Collection[str] | None = None,
     hide: Sequence[str] = (),
     secret: bytes | None = None,
+    traces: str = "",
 ) -> Site:
     """The page as an ASGI application, to be mounted in another.
 
@@ -37,9 +38,10 @@ def asgi_app(
     hide: names of arguments whose values nobody sees, beside those that look like secrets; * stands for anything.
     secret: the key of the tokens in forms. Processes that serve the same page need the same; by default each
         process makes one.
+    traces: where traces are looked at, a URL in which {trace} stands for the id of one.
     Close it at the end: `Site.close()`. control stays open.
     """
-    return Site(control, authorize=authorize, hosts=hosts, hide=hide, secret=secret)
+    return Site(control, authorize=authorize, hosts=hosts, hide=hide, secret=secret, traces=traces)
 
 
 __all__ = ["Authorize", "Site", "User", "asgi_app"]

@@ -18,6 +18,7 @@ from kq.control import Control, schema
 from kq.errors import BadArguments
 from kq.plain import printable_json
 from kq.standing import Hearing
+from kq.stated import stated
 from kq.web.acts import Act, Deed
 from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
 from kq.web.errors import described, status_of
@@ -143,10 +144,8 @@ async def _body(asked: Asked) -> Any:
 
 
 def told(data: Any, status: int = 200) -> Response:
-    """data as the command line prints it; an object says first by which schema."""
-    if isinstance(data, dict):
-        data = {"schema": schema.SCHEMA, **data}
-    text = printable_json(msgspec.json.encode(data).decode())
+    """data as the command line prints it."""
+    text = printable_json(msgspec.json.encode(stated(data)).decode())
     return Response(text, status, media_type="application/json")
 
 

@@ -25,6 +25,8 @@ from kq.web.openapi import document
 
 #: So many jobs of a queue are shown on its page, and queues on the overview.
 SHOWN, SHOWN_QUEUES = 50, 20
+#: So many that lie buried are looked through for the newest.
+LOOKED_THROUGH = 1000
 #: So many jobs that failed last are shown on the overview.
 RECENT = 10
 #: By what queues are sorted, the usual first; as in the monitor.
@@ -86,9 +88,15 @@ async def queue(asked: Asked) -> Page:
     row = next((row for row in shot.queues if row.name == name), None)
     if row is None:
         raise NotFound(f"there is no queue {name!r}", fix="It comes with the first job, or a worker that takes it.")
-    why, jobs = await asked.desk.look(lambda control: (control.why_queue(name), control.jobs(name, limit=SHOWN)))
+
+    def look(control: Control) -> dict[str, Any]:
+        jobs = [job for job in control.jobs(name, limit=SHOWN) if job.state is not State.BURIED]
+        buried = control.jobs(name, State.BURIED, LOOKED_THROUGH)
+        newest = sorted(buried, key=lambda job: job.buried or 0.0, reverse=True)[:SHOWN]
+        return {"why": control.why_queue(name), "jobs": _briefly(asked, jobs), "buried": _briefly(asked, newest)}
+
     charts = _charts(shot, shot.history.queues.get(name, ()))
-    values = {"shot": shot, "row": row, "why": why, "jobs": _briefly(asked, jobs), "charts": charts, "shown": SHOWN}
+    values = {**await asked.desk.look(look), "shot": shot, "row": row, "charts": charts, "shown": SHOWN}
     return Page("queue.html", f"Queue {name}", values, "queues")
 
 
@@ -160,6 +168,23 @@ async def workers(asked: Asked) -> Page:
     return Page("workers.html", "Workers", {"shot": await asked.desk.snapshot()}, "workers")
 
 
+async def singletons(asked: Asked) -> Page:
+    shot = await asked.desk.snapshot()
+    queues, workers = {row.name: row for row in shot.queues}, {row.name: row for row in shot.workers}
+    rows = [
+        {
+            "seat": seat,
+            "queue": queues[seat.queue],
+            "worker": workers.get(seat.holder),
+            "running": [
+                (job, worker.name) for worker in shot.workers for job in worker.running if job.queue == seat.queue
+            ],
+        }
+        for seat in shot.singletons
+    ]
+    return Page("singletons.html", "Singletons", {"shot": shot, "rows": rows}, "singletons")
+
+
 async def effects(asked: Asked) -> Page:
     said = from_form(EFFECTS, asked.query())
 
@@ -206,6 +231,7 @@ PAGES: Mapping[str, See] = {
     "/jobs/{name}": job,
     "/buried": failures,
     "/workers": workers,
+    "/singletons": singletons,
     "/effects": effects,
     "/audit": audit,
     "/api": api,

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from kq.control import Control
 from kq.credential import Role
-from kq.errors import Forbidden, KqError, NotFound
+from kq.errors import ConfigError, Forbidden, KqError, NotFound
 from kq.standing import caller
 from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
@@ -72,7 +72,7 @@ class Site:
     """The page. Close it, where whoever mounts it does not run its lifespan.
 
     authorize: who makes a request; without it doorkeeper is asked, and without him everybody may do everything. most:
-    the role that nobody goes beyond.
+    the role that nobody goes beyond. traces: where traces are looked at; see config.Web.
     """
 
     def __init__(
@@ -85,8 +85,9 @@ class Site:
         hide: Sequence[str] = (),
         secret: bytes | None = None,
         most: Role = "edit",
+        traces: str = "",
     ) -> None:
-        self._most = most
+        self._most, self._traces = most, checked(traces)
         self._desk, self._veil, self._seals = Desk(control), Veil(hide), Seals(secret)
         self._authorize, self._doorkeeper = authorize, doorkeeper
         self._sessions, self._throttle = Sessions(), Throttle()
@@ -259,7 +260,8 @@ class Site:
         return response
 
     def _common(self, asked: Asked) -> dict[str, Any]:
-        return {"asked": asked, "user": asked.user, "at": asked.at, "root": root_of(asked.request), "seal": asked.seal}
+        here = {"at": asked.at, "root": root_of(asked.request), "traces": self._traces}
+        return {**here, "asked": asked, "user": asked.user, "seal": asked.seal}
 
     async def _act(self, asked: Asked, at: Act) -> Response:
         form = await form_of(asked.request)
@@ -283,6 +285,14 @@ class Site:
     @staticmethod
     def _wrong_api(asked: Asked, error: Exception) -> Response:
         return api.wrong(error)
+
+
+def checked(traces: str) -> str:
+    """The same. Raises ConfigError for an address that a browser would not open, or that names no trace."""
+    if traces and not (traces.startswith(("https://", "http://")) and "{trace}" in traces):
+        fix = "Write one such as https://traces.example.org/trace/{trace}."
+        raise ConfigError(f"web.traces is {traces!r}, which is no web address with {{trace}} in it", fix=fix)
+    return traces
 
 
 class _Files(StaticFiles):

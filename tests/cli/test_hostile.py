@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
 
 from kq.app import App
 from kq.broker import declare_missing
 from kq.cli import events, logs
-from kq.cli.lines import JSONLines, Lines
+from kq.cli.lines import JSONLines, Lines, Logfmt
 from kq.event import Event
 from kq.plain import LONGEST, printable, printable_json
 from tests.cli.conftest import Place, worker
@@ -142,6 +144,16 @@ def test_a_log_line_of_json_is_one_line_too() -> None:
     assert len(line.splitlines()) == 1
     event = json.loads(line)
     assert (event["job"], len(event["message"])) == (EVIL, LONGEST)
+
+
+def test_a_log_line_of_logfmt_is_one_line_whose_values_can_be_told_apart() -> None:
+    line = Logfmt().format(record(EVIL * 1000, raised()))
+    assert not RAW & set(line)
+    assert len(line.splitlines()) == 1
+    told = dict(re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"=]+)(?: |$)', line))
+    assert (json.loads(told["job"]), len(json.loads(told["message"]))) == (EVIL, LONGEST)
+    assert told["level"] == "warning"
+    assert datetime.fromisoformat(told["time"]).utcoffset() == timedelta()
 
 
 def test_what_is_seen_is_left_alone() -> None:

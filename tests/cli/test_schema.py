@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kq.cli import SCHEMA
 from kq.cli.monitor.verbs import tree
+from kq.stated import SCHEMA
 from tests.cli.conftest import ROOT, Place, worker
 
 WRITTEN: dict[str, Any] = json.loads((ROOT / "docs" / "schema" / "cli-1.json").read_text())
@@ -67,12 +67,13 @@ def test_the_schema_is_of_the_version_that_is_stated(place: Place) -> None:
 
 
 def test_a_form_that_changed_is_noticed() -> None:
-    job = {"id": "1", "type": "t", "queue": "q", "state": "ready", "attempt": 0, "error": None}
+    job = {"schema": 1, "id": "1", "type": "t", "queue": "q", "state": "ready", "attempt": 0, "error": None}
     fits("jobs ls", [job])
     for wrong in (
         {**job, "state": "lost"},
         {name: job[name] for name in job if name != "queue"},
         {**job, "attempt": "0"},
+        {**job, "schema": 2},
     ):
         with pytest.raises(jsonschema.ValidationError):
             fits("jobs ls", [wrong])
@@ -141,7 +142,30 @@ def test_a_list_that_is_watched_is_a_line_of_the_same_form_each_time(shop: Place
 
 
 def test_each_verb_that_answers_has_its_form() -> None:
-    programs = {"control", "demo", "dev", "worker"}
     nouns = {words[0] for words in tree() if len(words) == 2}
     verbs = {" ".join(words) for words in tree() if words and words not in {(noun,) for noun in nouns}}
-    assert verbs - programs <= set(WRITTEN["$defs"])
+    assert verbs - {"demo"} <= set(WRITTEN["$defs"])
+
+
+def stating(form: dict[str, Any]) -> bool:
+    """Whether what fits the form says its version, be it one object, or each of a list."""
+    definitions = WRITTEN["$defs"]
+    if branches := form.get("oneOf") or form.get("anyOf"):
+        return all(map(stating, branches)) or form.get("$ref") == "#/$defs/stated"
+    if form.get("type") == "array":
+        return stating(form["items"])
+    name = form.get("$ref", "").removeprefix("#/$defs/")
+    return name == "stated" or (name in definitions and stating(definitions[name]))
+
+
+def test_whatever_is_told_as_json_states_its_version() -> None:
+    verbs = {" ".join(words) for words in tree()} | {"--version", "error", "warning", "log"}
+    silent = [name for name in verbs & set(WRITTEN["$defs"]) if not stating(WRITTEN["$defs"][name])]
+    assert silent == []
+
+
+@pytest.mark.parametrize("verb", ["worker", "control"])
+def test_a_line_of_a_log_is_as_the_schema_says(shop: Place, verb: str) -> None:
+    with shop.watching(verb, "-v", "--json") as process:
+        assert process.stderr is not None
+        fits(verb, json.loads(process.stderr.readline()))

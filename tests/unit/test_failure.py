@@ -53,6 +53,45 @@ def test_errors_of_a_class_that_a_function_made_are_alike() -> None:
     assert group_of("buried by ann: broken", "")[0] == "buried by ann: broken"
 
 
+def frames(*places: str) -> str:
+    lines = (
+        f'  File "{file}", line 7, in {function}' for file, _, function in (place.partition(":") for place in places)
+    )
+    return "\n".join(["Traceback (most recent call last):", *lines, "RuntimeError: the line broke"])
+
+
+LIB = "/venv/lib/python3.11"
+KQ = f"{LIB}/site-packages/kq"
+CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+
+
+@pytest.mark.parametrize(
+    ("traceback", "place"),
+    [
+        (frames("/srv/shop.py:send", f"{LIB}/smtplib.py:connect"), "smtplib.py:connect"),
+        (frames(f"{KQ}/effect.py:run", "/srv/shop.py:send"), "shop.py:send"),
+        (
+            frames(f"{KQ}/effect.py:run", "/srv/shop.py:send")
+            + CAUSE
+            + frames(f"{KQ}/effect.py:run", f"{KQ}/once.py:__exit__", f"{KQ}/once.py:_leave"),
+            "shop.py:send",
+        ),
+        (frames("/srv/shop.py:send", f"{KQ}/once.py:__enter__", f"{KQ}/once.py:_begin"), "shop.py:send"),
+        (
+            frames("/srv/shop.py:send", f"{KQ}/once.py:__aenter__", f"{LIB}/threading.py:run", f"{KQ}/once.py:_begin"),
+            "shop.py:send",
+        ),
+        (frames(f"{KQ}/effect.py:run", f"{KQ}/once.py:__enter__", f"{KQ}/once.py:_begin"), ""),
+        (frames("/srv/kq/jobs.py:send"), "jobs.py:send"),
+        ("", ""),
+    ],
+)
+def test_a_failure_is_where_the_code_of_the_job_failed_and_not_where_kq_raised_a_doubt(
+    traceback: str, place: str
+) -> None:
+    assert group_of("InDoubt: nobody knows", traceback) == ("InDoubt", place)
+
+
 def test_sqlite_tells_a_full_disk_from_a_lock(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "small.db") as small:
         small.execute("PRAGMA page_size = 512")

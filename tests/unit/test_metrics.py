@@ -59,6 +59,12 @@ def test_histograms_count_upwards_and_end_with_all() -> None:
     assert told["kq_job_duration_seconds_sum"]["mail", "send"] == pytest.approx(1e6 + 3.04)
 
 
+def test_submits_that_found_their_key_held_are_told_by_what_becomes_of_such() -> None:
+    rows = (QueueRow(name="mail", duplicates={"join": 3, "reject": 1}), QueueRow(name="bulk"))
+    told = read(metrics.of_all(Snapshot(at=1.0, queues=rows), Spread()))
+    assert told["kq_duplicate_submits_total"] == {("join", "mail"): 3, ("reject", "mail"): 1}
+
+
 def test_waits_are_told_by_queue_and_priority() -> None:
     waits = [Wait("mail", 9, spread(0.02)), Wait("mail", 0, spread(40.0, 50.0)), Wait("bulk", 0, spread(1.0))]
     told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work()], waits=waits)))

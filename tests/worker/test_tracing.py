@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -225,6 +228,55 @@ class TestSpans(Traced, OnSqlite):
         worker.stop()
         assert first.id == second.id
         assert [parent(span) for span in spans.processed(first.id)] == [place(sent)]
+
+
+class Measured(Traced):
+    def test_submits_and_attempts_are_counted_and_timed(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, queue: str, settings: dict[str, str]
+    ) -> None:
+        reader = InMemoryMetricReader()
+        otel.measure(app, MeterProvider([reader], shutdown_on_exit=False))
+        worker = crew.worker()
+        handles = [jobs.add.submit(1, 2), *app.submit_many([jobs.add.job(n, n) for n in range(3)])]
+        for handle in handles:
+            handle.result(10)
+        buried(control, queue, jobs.perform_plain.submit(["bad"]))
+        worker.stop()  # executors that end in peace send what they have
+        told = reader.get_metrics_data()
+        assert told is not None
+        sent = numbers([json.loads(told.to_json())], "messaging.operation.name", "messaging.destination.name")
+        assert sent == {
+            ("messaging.client.sent.messages", "{message}", "send", queue): 5,
+            ("messaging.client.operation.duration", "s", "send", queue): 3,
+        }
+        written = Path(settings[SPANS]).with_suffix(".numbers").read_text().splitlines()
+        ran = numbers(map(json.loads, written), "messaging.operation.type", "kq.job.type", "error.type")
+        assert ran == {
+            ("messaging.client.consumed.messages", "{message}", "process", "add", None): 4,
+            ("messaging.process.duration", "s", "process", "add", None): 4,
+            ("messaging.client.consumed.messages", "{message}", "process", "perform_plain", "kq.errors.BadJob"): 1,
+            ("messaging.process.duration", "s", "process", "perform_plain", "kq.errors.BadJob"): 1,
+        }
+
+
+class TestMeasuredOnSqlite(Measured, OnSqlite):
+    pass
+
+
+class TestMeasuredOnRedis(Measured, OnRedis):
+    pass
+
+
+def numbers(told: Iterable[Any], *by: str) -> dict[tuple[str | None, ...], int]:
+    """How many things were counted or timed, by metric, unit and these attributes."""
+    found: Counter[tuple[str | None, ...]] = Counter()
+    for each in told:
+        for resource in each["resource_metrics"]:
+            for metric in (metric for scope in resource["scope_metrics"] for metric in scope["metrics"]):
+                for point in metric["data"]["data_points"]:
+                    labels = (point["attributes"].get(name) for name in by)
+                    found[metric["name"], metric["unit"], *labels] += point.get("value", point.get("count"))
+    return dict(found)
 
 
 def test_who_has_not_installed_it_is_told_what_to_install() -> None:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -66,6 +67,33 @@ class Conflicts(ContractWorld):
             gate.open()
         assert first.result(20)
         assert second.result(20)
+
+    def test_who_finds_a_key_held_is_counted_and_who_does_not_is_not(
+        self, app: App, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        only = jobs.note.options(unique="x")
+        first = only.submit()
+        app.submit_many([jobs.note.job(), jobs.note.options(unique="y").job()])
+        assert counts(control, queue, first) == ({}, 0)
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(lambda _: only.submit(), range(12))) == {first}
+        app.submit_many([only.job(), jobs.note.job(), only.job()])
+        with pytest.raises(NotUnique):
+            jobs.note.options(unique=Unique("x", conflict="reject")).submit()
+        assert counts(control, queue, first) == ({"join": 14, "reject": 1}, 15)
+        found = control.job(first.id)
+        assert found is not None
+        assert found.duplicates is not None
+        assert found.submitted is not None
+        assert found.submitted <= found.duplicates.latest <= time.time()
+
+    def test_who_takes_the_place_of_a_job_is_counted_as_one_that_met_it(
+        self, control: Control, queue: str, jobs: Jobs
+    ) -> None:
+        only = jobs.note.options(unique=Unique("x", conflict="replace"), delay=60)
+        first = only.submit("a")
+        assert only.submit("b") == first
+        assert counts(control, queue, first) == ({"replace": 1}, 1)
 
     @keeps("C11")
     def test_until_it_is_gone_a_buried_job_has_its_key(
@@ -339,3 +367,11 @@ def overlapping(diary: Diary) -> int:
         spans.append((start, end.at))
     spans.sort()
     return sum(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+def counts(control: Control, queue: str, job: Handle[Any]) -> tuple[dict[str, int], int]:
+    """How many submits to queue found their unique key held, by what becomes of such; how many, by job."""
+    (row,) = [each for each in control.snapshot().queues if each.name == queue]
+    found = control.job(job.id)
+    assert found is not None
+    return row.duplicates, 0 if found.duplicates is None else found.duplicates.count
