@@ -17,7 +17,9 @@ from kq.units import format_duration
 
 #: Seconds by which two clocks may differ before times on screens mislead.
 SKEW = 2.0
-#: What there is more to be seen of. buried: of the queue that is named.
+#: Of so many queues it is said one by one that they have buried jobs; of more together.
+SINGLY = 3
+#: What there is more to be seen of. buried: of the queue that is named, or of all.
 Kind: TypeAlias = Literal["", "queue", "type", "worker", "effects", "buried"]
 
 
@@ -126,14 +128,19 @@ def _set_aside(shot: Snapshot) -> Iterator[Advice]:
         what = "it" if shot.doubtful == 1 else "they"
         told = f"of {_many(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
         yield Advice(told, "kq effects ls --stage doubt", "effects", grave=True)
-    for row in shot.queues:
-        if row.buried:
-            # Not of a failure that is tried again, be it the latest.
-            kinds = (each.exception for each in shot.failures if each.queue == row.name and each.buried)
-            latest = next((f", the latest for {exception}" for exception in kinds), "")
-            lie = "lies" if row.buried == 1 else "lie"
-            what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
-            yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group", "buried", row.name)
+    rows = [row for row in shot.queues if row.buried]
+    if len(rows) > SINGLY:
+        most, all = max(rows, key=lambda row: row.buried), sum(row.buried for row in rows)
+        told = f"{all:,} jobs of {len(rows)} queues lie buried, most of them of {most.name} ({most.buried:,})"
+        yield Advice(told, "kq jobs ls --group", "buried")
+        return
+    for row in rows:
+        # Not of a failure that is tried again, be it the latest.
+        kinds = (each.exception for each in shot.failures if each.queue == row.name and each.buried)
+        latest = next((f", the latest for {exception}" for exception in kinds), "")
+        lie = "lies" if row.buried == 1 else "lie"
+        what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
+        yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group", "buried", row.name)
 
 
 def _many(number: int, what: str) -> str:

@@ -168,7 +168,7 @@ class Web(msgspec.Struct, frozen=True):
     certificate: str | None = None
     key: str | None = None
     hide: Names = Names()
-    traces: str = ""
+    traces: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True):

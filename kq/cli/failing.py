@@ -6,6 +6,8 @@ The numbers from 64 on are those of BSD's sysexits.h.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import traceback
 
 import click
@@ -24,7 +26,7 @@ from kq.errors import (
     ResultTimeout,
     WorkerUnfit,
 )
-from kq.plain import printable
+from kq.plain import folded, printable
 from kq.stated import stated
 
 DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
@@ -89,9 +91,15 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
     if verbose:
         click.echo("".join(traceback.format_exception(error)), err=True)
     code = click.style(told["code"] or "kq:", fg="red", bold=True)
-    click.echo(f"{code} {printable(told['message'])}", err=True, color=color)
+    message = _folded(f"{told['code'] or 'kq:'} {printable(told['message'])}")
+    click.echo(f"{code}{message.removeprefix(told['code'] or 'kq:')}", err=True, color=color)
     for line in (*told["notes"].splitlines(), *told["fix"].splitlines()):
-        click.echo(f"  {printable(line)}", err=True, color=color)
+        click.echo(f"  {_folded(printable(line))}", err=True, color=color)
+
+
+def _folded(text: str) -> str:
+    """text as it fits on the terminal that it goes to."""
+    return folded(text, shutil.get_terminal_size().columns, 2) if sys.stderr.isatty() else text
 
 
 def describe(error: Exception) -> dict[str, str]:

@@ -13,7 +13,7 @@ from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
 from kq.cli.looking import looking
-from kq.cli.show import print_json, print_table
+from kq.cli.show import fitting, print_json, print_table
 from kq.cli.watch import watching
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
 from kq.duplicate import Duplicates
@@ -25,8 +25,10 @@ from kq.units import format_duration, format_local
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
     *("kq", "id", "type", "history", "error", "traceback", "log", "queue", "degraded_by", "fallback", "first"),
-    *("submitted", "due", "buried", "unique", "traceparent"),
+    *("submitted", "due", "buried", "unique", "traceparent", "failed", "lost", "infra"),
 }
+#: Characters of the names of what is shown.
+NAMES = 9
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
@@ -114,7 +116,9 @@ def show(id: str) -> None:
         print_json(schema.whole_job(job, doubts))
         return
     for name, text in told(job, doubts):
-        click.echo(f"{click.style(name.rjust(9), bold=True)}  {printable(text)}")
+        # Code stays as it is: it is read by its indentation.
+        whole = printable(text) if name in (" ", "log") else fitting(printable(text), NAMES + 2)
+        click.echo(f"{click.style(name.rjust(NAMES), bold=True)}  {whole}")
 
 
 for more in (streams.command, orders.why_job, orders.revoke, *repair.VERBS):
@@ -155,7 +159,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
             yield name, text
     for name, instant in (("submitted", job.submitted), ("buried", job.buried)):
         if instant:
-            yield name, format_local(instant)
+            yield name, f"{format_local(instant)} ({_since(instant)})"
     if job.trace:
         yield "trace", job.trace
     if unique := job.headers.get("unique"):
@@ -171,7 +175,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
     if job.state is State.COMPLETED:
         yield "result", _json(job.result)
     for attempt in job.history:
-        yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt)
+        yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt, job.error)
     yield from ((" ", line) for line in job.traceback.splitlines())
     yield from (("log", line) for line in job.log.splitlines())
 
@@ -194,19 +198,26 @@ def _questions(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str
     """What is not known, and how it is answered."""
     for entry in doubts:
         yield "in doubt", f"did the effect {entry.key} happen? Nobody knows."
-        yield " ", f"It was begun at {format_local(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}."
-        yield " ", f"{entry.note}."
+        begun = f"begun at {format_local(entry.since)} by {entry.type} {entry.job}, attempt {entry.attempt}"
+        yield "", f"It was {begun}; {entry.note}."
     if doubts:
-        yield " ", f"It happened: kq jobs kick {job.id} --done. It did not: kq jobs kick {job.id} --repeat"
+        yield "", f"It happened:  kq jobs kick {job.id} --done"
+        yield "", f"It did not:   kq jobs kick {job.id} --repeat"
 
 
-def _happened(attempt: Attempt) -> str:
+def _since(instant: float) -> str:
+    return f"{format_duration(max(0.0, time.time() - instant))} ago"
+
+
+def _happened(attempt: Attempt, known: str) -> str:
+    """known: the job's error, which is not told again."""
     if not attempt.number:
-        ago = format_duration(max(0.0, time.time() - attempt.ended))
-        return f"{attempt.outcome} by {attempt.worker} {ago} ago" + (f": {attempt.error}" if attempt.error else "")
+        why = f": {attempt.error}" if attempt.error else ""
+        return f"{attempt.outcome} by {attempt.worker} {_since(attempt.ended)}{why}"
     took = format_duration(max(0.0, attempt.ended - attempt.started))
     as_type = f" as {attempt.type}" if attempt.type else ""
-    return f"{attempt.outcome} after {took}{as_type} on {attempt.worker}: {attempt.error}"
+    why = f": {attempt.error}" if attempt.error != known else ""
+    return f"{attempt.outcome} after {took}{as_type} on {attempt.worker}{why}"
 
 
 def call_of(job: JobInfo) -> str:

@@ -11,7 +11,7 @@ from kq.cli import offer
 from kq.cli.doubt import doubt_queue, doubt_type, must_know_queue
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
-from kq.cli.show import print_json
+from kq.cli.show import print_json, say
 from kq.cli.watch import watching
 from kq.control import Control
 from kq.errors import NotFound
@@ -159,4 +159,4 @@ def _say(sentence: str, **about: str) -> None:
     if flags().json:
         print_json({**about, "why": sentence})
     else:
-        click.echo(printable(sentence))
+        say(printable(sentence))

@@ -13,7 +13,7 @@ from kq.cli.condition import FAIL_IF, Condition
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
-from kq.cli.show import NOTHING, print_json, print_table, rate, span
+from kq.cli.show import NOTHING, print_json, print_table, rate, say, span
 from kq.cli.watch import watching
 from kq.plain import printable
 from kq.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
@@ -74,10 +74,11 @@ def _tell(shot: Snapshot) -> None:
     """What is wrong, each with the command to type next; and what could not be had."""
     for each in advice(shot):
         click.echo()
-        click.echo(click.style(printable(each.what), fg="yellow"))
+        say(click.style(printable(each.what), fg="yellow"))
         click.echo(f"  {printable(each.command)}")
     for told in shot.missing:
-        click.echo(f"\n{printable(told)}")
+        click.echo()
+        say(printable(told))
 
 
 def _head(shot: Snapshot) -> str:

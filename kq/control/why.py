@@ -182,11 +182,14 @@ class Reasons(View):
     def _later(self, queue: QueueInfo, now: float) -> str:
         first = next(iter(self._inspector.browse(queue.name, "delayed", 1)), None)
         parked = self._inspector.count(queue.name + PARKED).ready
-        told = [f"{_jobs(queue.held)} held by workers"]
+        told = [f"{_jobs(queue.held)} held by workers" if queue.held else "no worker has a job of it"]
         if first is not None and first.due is not None:
             told.append(f"{_jobs(queue.delayed)} delayed, the next until {_when(first.due, now)}")
         if parked:
             told.append(f"{_jobs(parked)} parked, as jobs of their type are paused")
+        if queue.buried:
+            lie = "1 job lies" if queue.buried == 1 else f"{queue.buried:,} jobs lie"
+            told.append(f"{lie} buried: kq jobs ls --queue {quote(queue.name)} --group")
         return ", ".join(told)
 
 

@@ -17,6 +17,8 @@ from kq.units import format_duration, format_instant, format_rate, format_size
 
 #: What stands where nobody knows.
 NOTHING = "–"
+#: Characters of JSON that stand on one line.
+SHORT = 80
 
 
 def span(seconds: float | None) -> str:
@@ -56,6 +58,12 @@ def as_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
+def laid_out(value: Any) -> str:
+    """The same, on lines of their own where it is long."""
+    short = as_json(value)
+    return short if len(short) <= SHORT else as_json(value, 2)
+
+
 def lines(text: str) -> Markup:
     """A text of several lines, for a <pre>."""
     return Markup("\n").join(printable(line) for line in text.splitlines())
@@ -87,7 +95,7 @@ def _environment() -> Environment:
         "lines": lines,
         "command": commands.written,
     }
-    made.globals |= {"commands": commands, "ago": ago, "as_json": as_json, "version": __version__}
+    made.globals |= {"commands": commands, "ago": ago, "as_json": as_json, "laid_out": laid_out, "version": __version__}
     return made
 
 

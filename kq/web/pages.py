@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -10,15 +10,16 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from kq.advice import advice
-from kq.control import MOST, REPAIRABLE, Control, schema
+from kq.control import MOST, REPAIRABLE, Control, JobInfo, schema
 from kq.errors import InDoubt, NotFound
 from kq.job import ENDED, State
+from kq.plain import cut
 from kq.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
 from kq.web.acts import unknown_job
 from kq.web.asked import Asked
 from kq.web.charts import Axis, Line, axis, chart, spark
 from kq.web.choosing import CHOICE, LISTED, listed
-from kq.web.drawing import count, rate, span
+from kq.web.drawing import as_json, count, rate, span
 from kq.web.fields import Field, Said, from_form
 from kq.web.looks import EFFECTS, JOBS, found_effects
 from kq.web.openapi import document
@@ -29,6 +30,8 @@ SHOWN, SHOWN_QUEUES = 50, 20
 LOOKED_THROUGH = 1000
 #: So many jobs that failed last are shown on the overview.
 RECENT = 10
+#: Characters of what a job is called with, in a list.
+CALL = 120
 #: By what queues are sorted, the usual first; as in the monitor.
 SORTS: Mapping[str, Callable[[QueueRow], tuple[float | str, ...]]] = {
     "oldest": lambda row: (-(row.oldest or 0.0), -row.ready, row.state == "ok", -row.buried, row.name),
@@ -93,7 +96,11 @@ async def queue(asked: Asked) -> Page:
         jobs = [job for job in control.jobs(name, limit=SHOWN) if job.state is not State.BURIED]
         buried = control.jobs(name, State.BURIED, LOOKED_THROUGH)
         newest = sorted(buried, key=lambda job: job.buried or 0.0, reverse=True)[:SHOWN]
-        return {"why": control.why_queue(name), "jobs": _briefly(asked, jobs), "buried": _briefly(asked, newest)}
+        return {
+            "why": control.why_queue(name),
+            "jobs": _briefly(asked, control, jobs),
+            "buried": _briefly(asked, control, newest),
+        }
 
     charts = _charts(shot, shot.history.queues.get(name, ()))
     values = {**await asked.desk.look(look), "shot": shot, "row": row, "charts": charts, "shown": SHOWN}
@@ -103,16 +110,13 @@ async def queue(asked: Asked) -> Page:
 async def jobs(asked: Asked) -> Page:
     said = from_form(JOBS, asked.query())
 
-    def look(control: Control) -> tuple[Any, list[str], list[str]]:
-        return (
-            listed(control, asked.veil, said, said["state"], said["limit"]),
-            control.queue_names(),
-            control.type_names(),
-        )
+    def look(control: Control) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+        found = listed(control, asked.veil, said, said["state"], said["limit"])
+        return _briefly(asked, control, found), control.queue_names(), control.type_names()
 
     found, queues, types = await asked.desk.look(look)
     values = {
-        "jobs": _briefly(asked, found),
+        "jobs": found,
         "said": said,
         "query": _query(asked),
         "states": LISTED,
@@ -295,11 +299,20 @@ def _query(asked: Asked) -> str:
     return f"?{said}" if said else ""
 
 
-def _briefly(asked: Asked, found: Any) -> list[dict[str, Any]]:
+def _briefly(asked: Asked, control: Control, found: Iterable[JobInfo]) -> list[dict[str, Any]]:
     """Jobs for a table."""
     return [
-        asked.veil.data(schema.job(job)) | {"worker": job.worker, "due": job.due, "held": job.is_held} for job in found
+        asked.veil.data(schema.job(job))
+        | {"worker": job.worker, "due": job.due, "held": job.is_held, "call": _called(asked, control, job)}
+        for job in found
     ]
+
+
+def _called(asked: Asked, control: Control, job: JobInfo) -> str:
+    """What it is called with, as far as it can be seen at one look."""
+    args, kwargs = asked.veil.arguments(control, job)
+    told = [*map(as_json, args), *(f"{name}={as_json(value)}" for name, value in kwargs.items())]
+    return cut(", ".join(told), CALL)
 
 
 def _running(control: Control) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def run(control: Control, wish: Web, orders: int = -1, *, protected: bool = Fals
     doorkeeper = Doorkeeper(wish.users, wish.tokens) if guarded else None
     hosts = {*wish.hosts, host} - {""}
     most: Role = "view" if protected else "edit"
-    site = Site(control, doorkeeper=doorkeeper, hosts=hosts, hide=wish.hide, most=most, traces=wish.traces)
+    site = Site(control, doorkeeper=doorkeeper, hosts=hosts, hide=wish.hide, most=most, traces=wish.traces or "")
     server = _Server(config_of(site, wish), guarded, orders)
     with _socket(host, port, wish.listen) as line:
         server.run([line])

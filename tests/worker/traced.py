@@ -44,7 +44,7 @@ class Numbers(MetricExporter):
     """A line of JSON for each time that numbers are sent; what came since the last."""
 
     def __init__(self, path: Path) -> None:
-        kinds = dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+        kinds: dict[type, AggregationTemporality] = dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
         super().__init__(preferred_temporality=kinds)
         self._path = path
 

@@ -136,16 +136,23 @@ def heights(wanted: Mapping[str, int], height: int) -> dict[str, int]:
     """
     if height < LEAST_HEIGHT - 3 - header.NOTES:
         return {"queues": height}
-    least = {"queues": 5, "workers": 5, "failures": 5, "throughput": 3, "detail": 8}
+    least = {"queues": 5, "workers": 5, "failures": 5, "throughput": 1, "detail": 8}
     shares = dict.fromkeys(wanted, 0)
     left = height
     for name in ("queues", "workers", "failures", "throughput", "detail"):
         if name in wanted and left >= least[name]:
             shares[name] = least[name]
             left -= least[name]
-    for name, share in (("queues", 2), ("workers", 2), ("throughput", 1), ("failures", 2 if "detail" in wanted else 0)):
+    for name, share in (("queues", 2), ("workers", 2), ("throughput", 1), ("failures", 1)):
         more = min(left, max(0, wanted[name] - shares[name])) if shares[name] else 0
-        more = min(more, max(0, left // share)) if share else left
+        more = min(more, max(0, left // share))
+        if name == "failures" and shares.get("detail"):
+            # What it needs first, then what they need.
+            more = min(more, max(left // 2, left - (wanted["detail"] - shares["detail"])))
+        shares[name] += more
+        left -= more
+    for name in () if shares.get("detail") else ("queues", "workers", "failures"):
+        more = min(left, max(0, wanted[name] - shares[name])) if shares[name] else 0
         shares[name] += more
         left -= more
     last = "detail" if shares.get("detail") else "failures" if shares["failures"] else "queues"
@@ -159,7 +166,7 @@ def _board(ui: Ui, scene: Scene, shot: Snapshot, width: int, height: int) -> Ite
     wanted = {
         "queues": len(queues) + FRAME,
         "workers": len(workers) + FRAME,
-        "throughput": 6 if height >= TALL else 3,
+        "throughput": 6 if height >= TALL else 1,
         "failures": len(groups if ui.grouped else failures) + FRAME,
     }
     if height >= DETAIL_HEIGHT - 3 and width >= LEAST_WIDTH:
@@ -196,9 +203,13 @@ def _board(ui: Ui, scene: Scene, shot: Snapshot, width: int, height: int) -> Ite
             head = _title(ui, "failures", len(failures), len(failures), rows - 1, "failures & buried")
             if not failures:
                 table = [[Segment(f"  {_no_failures(ui, shot)}", DIM)]]
+        elif name == "throughput" and lines < FRAME:
+            # Without a frame: it would cost two lines.
+            yield from (fitted([Segment("  ", PLAIN), *line], width) for line in throughput(shot, width - 2, lines))
+            continue
         elif name == "throughput":
             table = list(throughput(shot, inner, rows))
-            head = [Segment(f"throughput {_minutes(shot, inner, rows)}", PLAIN)]
+            head = [Segment(f"throughput {_minutes(shot)}", PLAIN)]
         else:
             page = pages.chosen_page(ui, scene)
             facts = [] if page is None else pages.facts_of(ui, scene, page, inner, in_row=True)
@@ -226,13 +237,9 @@ def _title(ui: Ui, pane: Pane, seen: int, all: int, room: int, name: str = "") -
     return line
 
 
-def _minutes(shot: Snapshot, width: int, height: int) -> str:
-    """What the charts show: as much as there is room for."""
-    if not shot.history.total:
-        return ""
-    span, step = _span(shot), shot.history.step
-    cells = _cells((width if height >= TALL_CHARTS else width // 3) - LEAD, round(span / step))
-    return f"{min(span, cells * step) / 60:.0f} min"
+def _minutes(shot: Snapshot) -> str:
+    """What the charts show."""
+    return f"{_span(shot) / 60:.0f} min" if shot.history.total else ""
 
 
 def _span(shot: Snapshot) -> float:
@@ -250,9 +257,11 @@ def throughput(shot: Snapshot, width: int, height: int) -> Iterator[Line]:
     series = _series(points, round(span / shot.history.step))
     if height >= TALL_CHARTS:
         yield from (_drawn(each, width, LEAD) for each in series)
-        yield _axis(span, _cells(width - LEAD, len(series[0].values)), width)
+        yield _axis(span, max(0, width - LEAD - LAST), width)
         return
-    yield [piece for each in series for piece in _drawn(each, width // 3, LEAD)]
+    head = Segment(_minutes(shot).rjust(LEAD), DIM)
+    wide = (width - LEAD) // 3
+    yield [head, *(piece for each in series for piece in _drawn(each, wide, LEAD))]
 
 
 class Series(NamedTuple):
@@ -280,17 +289,15 @@ def _series(points: Sequence[Point], shown: int) -> list[Series]:
 
 
 def _drawn(series: Series, width: int, lead: int) -> Line:
-    """lead: cells before the chart."""
-    cells = _cells(width - lead, len(series.values))
-    wide = max(1, cells // len(series.values))
-    drawn = chart([value for value in series.values for _ in range(wide)], cells, series.style, series.most)
+    """All of it, over all the room that there is. lead: cells before the chart."""
+    cells, points = max(0, width - lead - LAST), len(series.values)
+    values = [series.values[cell * points // cells] for cell in range(cells)]
+    if cells < points:
+        # Each cell stands for several: the highest, for that is what is looked for.
+        parts = [series.values[cell * points // cells : (cell + 1) * points // cells] for cell in range(cells)]
+        values = [max((value for value in part if value is not None), default=None) for part in parts]
+    drawn = chart(values, cells, series.style, series.most)
     return fitted([Segment(f"  {series.name}".ljust(lead), DIM), drawn, Segment(f" {series.last}", PLAIN)], width)
-
-
-def _cells(room: int, points: int) -> int:
-    """Cells of a chart: as many for each point, or the latest points only."""
-    room = max(0, room - LAST)
-    return room // points * points if room >= points else room
 
 
 def _axis(seconds: float, cells: int, width: int) -> Line:

@@ -145,13 +145,15 @@ def _queue(row: QueueRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
 
 def _worker(row: WorkerRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
     lease = f"{panes.tenths(row.lease_left)} of its lease of {panes.whole(row.lease)} left"
+    if row.state == "dead":
+        lease = f"its lease of {panes.whole(row.lease)} is over"
     yield "state", f"{row.state}, beat {panes.tenths(row.beat_age)} ago, {lease}"
     yield "process", f"{row.host} pid {row.pid}, started {_clock(row.started)}, {row.pool} pool"
     usual = panes.usual_code(shot)
     other = "" if row.code == usual else f"; most workers have {usual or 'unknown'}"
     yield "code", (row.code or "unknown") + other
-    used = f"{panes.size(row.rss).text} memory, {panes.share(row.cpu).text} of a core"
-    yield "counts", f"{row.ok:,} ok, {row.failed:,} failed; {used}"
+    used = f"; {panes.size(row.rss).text} memory, {panes.share(row.cpu).text} of a core" if row.state != "dead" else ""
+    yield "counts", f"{row.ok:,} ok, {row.failed:,} failed{used}"
     limits = {name: f" ({limit} at a time)" if limit < row.slots else "" for name, limit in row.queues.items()}
     yield "queues", ", ".join(name + limit for name, limit in limits.items())
     yield "executors", ", ".join(map(str, row.executors)) or "none"

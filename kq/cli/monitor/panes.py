@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.segment import Segment
@@ -74,8 +75,8 @@ def worker_columns(shot: Snapshot) -> list[Column[WorkerRow]]:
         Column("BUSY", 8, lambda row: slots(len(row.running), row.slots), 90, 14),
         Column("OK", 7, lambda row: counted(row.ok), 50, right=True),
         Column("FAIL", 5, lambda row: counted(row.failed, WARN), 51, right=True),
-        Column("RSS", 7, lambda row: [size(row.rss)], 45, right=True),
-        Column("CPU", 5, lambda row: [share(row.cpu)], 45, right=True),
+        Column("RSS", 7, lambda row: [size(row.rss if row.state != "dead" else None)], 45, right=True),
+        Column("CPU", 5, lambda row: [share(row.cpu if row.state != "dead" else None)], 45, right=True),
         Column("QUEUES", 8, worker_queues, 52, 24),
         Column("RUNS", 30, runs, 80, 90),
         Column("AGE", 6, lambda row: [longest(row)], 55, right=True),
@@ -132,6 +133,11 @@ def job_columns(at: float) -> list[Column[JobRow]]:
 def whole(seconds: float) -> str:
     """A duration of which parts of a second do not matter: 8s, 6m12s."""
     return f"{round(seconds)}s" if seconds < 59.5 else format_duration(seconds)
+
+
+def roughly(seconds: float) -> str:
+    """A duration of which the second unit does not matter: 8s, 6m, 2h."""
+    return re.sub(r"(?<=[mhd])\d.*", "", whole(seconds))
 
 
 def tenths(seconds: float) -> str:
@@ -204,7 +210,7 @@ def _state(row: QueueRow, now: float) -> Segment:
     match row.state:
         case "paused":
             order = row.paused
-            told = "" if order is None else f" {whole(max(0.0, now - order.at))} by {order.by}"
+            told = "" if order is None else f" {roughly(max(0.0, now - order.at))} by {order.by}"
             why = f": {order.reason}" if order is not None and order.reason else ""
             return said(f"‖ paused{told}{why}", WARN)
         case "unserved":
