@@ -45,10 +45,10 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     adds: bool = False
 
 
-def summed(there: bytes | None, more: bytes) -> bytes:
-    """What is there when more is added to it, as text. What is no number counts as 0."""
-    known = int(there) if there is not None and there.isdigit() and len(there) < 16 else 0
-    return str(known + int(more)).encode()
+def summed(known: bytes | None, more: bytes) -> bytes:
+    """What is known when more is added to it, as text. What is no number counts as 0."""
+    number = int(known) if known is not None and known.isdigit() and len(known) < 16 else 0
+    return str(number + int(more)).encode()
 
 
 class Gathered(msgspec.Struct, frozen=True):

@@ -236,7 +236,7 @@ DASHBOARD = DEPLOY / "grafana" / "kq.json"
 _SHOT = Snapshot(
     at=0.0,
     round_trip=0.001,
-    queues=(QueueRow(name="q", oldest=0.0, wait_p95=0.0, came=0.0, drain=0.0, retrying=0),),
+    queues=(QueueRow(name="q", oldest=0.0, wait_p95=0.0, came=0.0, drain=0.0, retrying=0, duplicates={"join": 1}),),
     workers=(WorkerRow(name="w", state="alive", beat_age=0.0, lease=15.0, lease_left=15.0, slots=1),),
     singletons=(SingletonRow(queue="q"),),
     history=History(sent={"q": 1}),
