@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kq.errors import KqError
+from kq.worker.kin import Tie
 from kq.worker.lapse import Lapse
 from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Welcome, frame, read_frame
 
@@ -65,6 +66,7 @@ class Cradle:
     def __init__(self, where: str, url: str, state: str, lapse: Lapse) -> None:
         self._where, self._url, self._state = where, url, state
         self._lapse = lapse
+        self._tie = Tie()
         self._nursery: subprocess.Popen[bytes] | Forked | None = None
         self._forked: Forked | None = None
         self._sock: socket.socket | None = None
@@ -152,6 +154,7 @@ class Cradle:
                 self._nursery.kill()
                 self._nursery.wait()
             self._nursery = None
+        self._tie.close()
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """A process that imports the application, and the socket on which it speaks."""
@@ -172,4 +175,4 @@ class Cradle:
         # inherits: a URL may hold a password.
         welcome = frame(Welcome(self._where, self._url, self._state))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
-            socket.send_fds(sock, [welcome], [self._lapse.descriptor])
+            socket.send_fds(sock, [welcome], [self._lapse.descriptor, self._tie.descriptor])

@@ -132,7 +132,7 @@ class Intake:
         for _ in range(DRAINS):
             more = self._session.drain()
             begin()
-            if not more or not self._has_room():
+            if not more or not self.has_room:
                 return
         self.drain_now = True
 
@@ -142,7 +142,7 @@ class Intake:
         To ask a broker for that, and to take it back at the next reserve, can cost as much as the reserve itself.
         """
         assert self._session is not None
-        if self.waits and not self._has_room() and not self.is_due:
+        if self.waits and not self.has_room and not self.is_due:
             self._watched = NOBODY, self._clock.monotonic() + DEAF
             return
         descriptor, due = self._session.watch()
@@ -166,7 +166,9 @@ class Intake:
         elif not self.drain_now:
             self.watch()  # as before: nothing can have come that does not wake us
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether the broker may deliver more."""
         return any(self._held[queue] < limit for queue, limit in self._limits.items())
 
     def _look_ahead(self, queues: Iterable[str]) -> None:

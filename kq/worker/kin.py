@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -27,6 +28,38 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     _prctl(_SET_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
+
+
+class Tie:
+    """A pipe that hangs up when this process has ended: nobody else has the end that it keeps."""
+
+    def __init__(self) -> None:
+        #: To be given away, to processes that die_with_tie().
+        self.descriptor, self._mine = os.pipe()
+
+    def close(self) -> None:
+        """Those who are tied to it die. May be repeated."""
+        for name in ("descriptor", "_mine"):
+            if (descriptor := getattr(self, name)) >= 0:
+                setattr(self, name, -1)
+                os.close(descriptor)
+
+
+def die_with_tie(descriptor: int) -> None:
+    """Let the kernel kill this process as soon as the other end of a tie is closed, whoever runs in between.
+
+    Nobody needs to find processor time first to see it and to do it, as one's parent may not.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):  # there is no /proc, or this kernel is another's imitation
+        # Opened anew: who is told is a property of what was opened, which all who were given a descriptor share.
+        mine = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(mine, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(mine, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(mine, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        if select.select([mine], [], [], 0)[0]:  # it has hung up already
+            os._exit(0)
 
 
 def call_itself(name: str) -> None:

@@ -39,7 +39,15 @@ from kq.trouble import ALERT
 from kq.url import parse
 from kq.worker.cradle import Forked, search_path
 from kq.worker.executor import DEAF_TO, be_deaf, run_executor
-from kq.worker.kin import adopt_orphans, call_itself, close_inherited, die_with, living_children, reap_children
+from kq.worker.kin import (
+    adopt_orphans,
+    call_itself,
+    close_inherited,
+    die_with,
+    die_with_tie,
+    living_children,
+    reap_children,
+)
 from kq.worker.lapse import Lapse, Sight
 from kq.worker.relay import Line, RelayedMouth, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame
@@ -98,7 +106,7 @@ def _live(sock: socket.socket, parent: int) -> None:
     said = _first(sock)
     if said is None:
         return
-    welcome, lapse = said
+    welcome, lapse, tie = said
     try:
         app = load_app(welcome.where)
         app.configure(url=welcome.url, state=welcome.state)
@@ -116,7 +124,7 @@ def _live(sock: socket.socket, parent: int) -> None:
     gc.freeze()
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app), observed=bool(app.observers))))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
-        _Nursery(app, sock, lapse, parent).serve()
+        _Nursery(app, sock, lapse, tie, parent).serve()
 
 
 def _import_drivers(broker: Broker) -> None:
@@ -125,13 +133,13 @@ def _import_drivers(broker: Broker) -> None:
     preload(broker.address.state)
 
 
-def _first(sock: socket.socket) -> tuple[Welcome, Lapse] | None:
-    """What the supervisor says first, and until when executors may run; None when it is gone."""
+def _first(sock: socket.socket) -> tuple[Welcome, Lapse, int] | None:
+    """What the supervisor says first, until when executors may run, and its tie; None when it is gone."""
     frames, descriptors = Frames(), list[int]()
     while True:
         data = _receive(sock, descriptors)
         for each in frames.feed(data):
-            return _decode_welcome(each), Lapse(descriptors[0])
+            return _decode_welcome(each), Lapse(descriptors[0]), descriptors[1]
         if not data:
             return None
 
@@ -189,10 +197,11 @@ def _policy_data(policy: RetryPolicy | None) -> dict[str, object] | None:
 class _Nursery:
     """Forks on request, reaps, and reports both. Ends all executors when their supervisor lets the lease lapse."""
 
-    def __init__(self, app: App, sock: socket.socket, lapse: Lapse, parent: int) -> None:
+    def __init__(self, app: App, sock: socket.socket, lapse: Lapse, tie: int, parent: int) -> None:
         self._app = app
         self._sock = sock
         self._lapse = lapse
+        self._tie = tie
         self._parent = parent
         self._executors: set[int] = set()
         self._own: set[int] = set()  # what the application started when it was imported
@@ -232,6 +241,7 @@ class _Nursery:
 
     def _end(self) -> None:
         """Leave nothing behind."""
+        self._kill()  # what they still run may be run again; to find all others first takes longer than some jobs do
         self._executors.clear()
         until = time.monotonic() + END_WITHIN
         while self._sweep() and time.monotonic() < until:
@@ -255,10 +265,13 @@ class _Nursery:
         now = time.monotonic()
         left = self._lapse.moment - now
         if left <= 0:
-            for pid in self._executors:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+            self._kill()
         return left if 0 < left < math.inf else LOOK
+
+    def _kill(self) -> None:
+        for pid in self._executors:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _read(self) -> bool:
         data = _receive(self._sock, self._descriptors)
@@ -298,8 +311,10 @@ class _Nursery:
             for number in (signal.SIGCHLD, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_DFL)
             die_with(parent)
+            die_with_tie(self._tie)
             call_itself("kq-executor")
             self._sock.close()
+            os.close(self._tie)
             sight = Sight(self._lapse)
             self._lapse.close()
             for each in self._wakeup:

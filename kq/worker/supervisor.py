@@ -205,6 +205,10 @@ class Supervisor:
             return
         if lease.is_over:
             raise LeaseLost("the broker was not heard for as long as the lease")
+        if self._stop_by is None:
+            self._lobby.begin()
+        if not self._starves:
+            self._settle(lease)  # before others are waited for: until it is told a job that has ended may be run again
         taken = self._take()
         self._keep_lease(self._clock.monotonic())  # where each answer takes long, a round takes many of them
         for task in self._intake.let_go(now):
@@ -215,6 +219,11 @@ class Supervisor:
         self._look_again()
         if taken:
             self._recovered()
+
+    @property
+    def _starves(self) -> bool:
+        """Whether an executor has nothing to do, and the broker may have something."""
+        return self._intake.has_room and not self._line and bool(self.pool.rooms())
 
     def _until(self) -> float:
         """Seconds to wait at most."""

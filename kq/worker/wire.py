@@ -118,9 +118,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """To the nursery, before all else, with the descriptor of a lapse: what to import, and where broker and state are.
+    """To the nursery, before all else: what to import, and where broker and state are. May hold passwords.
 
-    May hold passwords.
+    With it come the descriptors of a lapse and of a tie.
     """
 
     where: str

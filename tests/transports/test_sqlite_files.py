@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import sqlite3
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -545,3 +548,108 @@ class TestZombies:
         time.sleep(0.1)  # their time is real time here
         other.reserve([])
         assert list(other.queues()) == ["used"]
+
+
+class TestTheDisk:
+    """What is written to a file is in the system's memory first. A power failure takes what is not on the disk."""
+
+    @pytest.fixture
+    def log(self, path: Path) -> Path:
+        return path.with_name(path.name + "-wal")
+
+    @pytest.fixture
+    def lazy(self, tmp_path: Path) -> bool:
+        """Whether the system writes to the disk when it is asked to, and tells of it."""
+        (tmp_path / "any").write_bytes(b"x" * 8192)
+        return Path("/proc/self/io").exists() and unwritten(tmp_path / "any") > 0
+
+    def test_what_was_stored_is_on_the_disk(self, engine: Engine, log: Path, lazy: bool) -> None:
+        if not lazy:
+            pytest.skip("nobody tells what is not on the disk")
+        engine.publish([Message("a", "jobs", b"x" * 8192)])
+        assert log.stat().st_size > 8192
+        assert unwritten(log) == 0
+
+    def test_who_does_not_want_to_wait_for_the_disk_does_not(self, path: Path, log: Path, lazy: bool) -> None:
+        with closing(SqliteEngine(str(path), Options(extra={"synchronous": "normal"}))) as engine:
+            engine.declare("jobs", {})
+            engine.publish([Message("a", "jobs", b"x" * 8192)])
+            assert unwritten(log) > 0 or not lazy
+
+    def test_others_go_on_while_one_waits_for_the_disk(
+        self, engine: Engine, connect: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other, disk, stored = connect(), SlowDisk(), threading.Event()
+        monkeypatch.setattr(os, "fdatasync", disk.sync)
+
+        def publish() -> None:
+            engine.publish(messages("a"))
+            stored.set()
+
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        assert disk.asked.wait(10)
+        assert [delivery.id for delivery in take(other, 1)] == ["a"]
+        assert not stored.is_set()
+        disk.answers.set()
+        publishing.join(10)
+        assert stored.is_set()
+
+    def test_a_disk_that_fails_leaves_it_unknown_whether_a_message_is_stored(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(descriptor: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(Unreachable, match="the disk of .* fails") as failed:
+            engine.publish(messages("a"))
+        assert failed.value.sent
+        monkeypatch.undo()
+        engine.publish(messages("b"))
+        assert [delivery.id for delivery in take(engine, 2)] == ["a", "b"]
+
+    def test_who_is_killed_while_it_waits_for_the_disk_has_stored_what_it_said(
+        self, path: Path, engine: Engine
+    ) -> None:
+        near, far = multiprocessing.Pipe()
+        spawned = multiprocessing.get_context("spawn")
+        killed = spawned.Process(target=publish_and_wait_for_the_disk, args=(str(path), far))
+        killed.start()
+        assert near.recv() == "waits"
+        killed.kill()
+        killed.join()
+        assert [delivery.id for delivery in take(engine, 1)] == ["a"]
+
+
+class SlowDisk:
+    """One that has written what it was asked to when it is told so."""
+
+    def __init__(self) -> None:
+        self.asked, self.answers = threading.Event(), threading.Event()
+
+    def sync(self, descriptor: int) -> None:
+        self.asked.set()
+        assert self.answers.wait(10)
+
+
+def publish_and_wait_for_the_disk(path: str, told: multiprocessing.connection.Connection) -> None:
+    def wait(descriptor: object) -> None:
+        told.send("waits")
+        threading.Event().wait()
+
+    engine = SqliteEngine(path)
+    os.fdatasync = wait  # type: ignore[assignment]
+    engine.publish(messages("a"))
+
+
+def unwritten(file: Path) -> int:
+    """Bytes of file that are not on the disk yet. It is empty after that."""
+
+    def thrown_away() -> int:
+        (line,) = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("cancelled_")]
+        return int(line.split()[1])
+
+    before = thrown_away()
+    os.truncate(file, 0)
+    return thrown_away() - before

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import psutil
+import pytest
 
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.processes import children, executors_of, lives, nurseries, status
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
+from kq.worker.pool import PoolKind
 from tests.worker.jobs import Odd
-from tests.worker.world import WorkerWorld
+from tests.worker.world import POOLS, WorkerWorld
 
 
 class TestANurseryThatDies(WorkerWorld):
@@ -79,3 +83,20 @@ class TestThousandsOfExecutors(WorkerWorld):
         assert worker.wait() == 78
         assert "KQ101 a worker for 5000 jobs at once has room for " in worker.said()
         assert "executors here: Too many open files" in worker.said()
+
+
+class TestASupervisorThatDies(WorkerWorld):
+    @pytest.mark.parametrize("pool", POOLS)
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery ends them when it comes to that")
+    def test_takes_its_executors_with_it_whoever_is_busy(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind
+    ) -> None:
+        worker = crew.program(pool=pool)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        (nursery,) = nurseries(worker.supervisor)
+        (executor,) = executors_of(worker.supervisor)
+        nursery.suspend()
+        worker.process.kill()
+        eventually(lambda: not lives(executor), "the executor is dead", within=5)
+        nursery.resume()

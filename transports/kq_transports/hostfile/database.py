@@ -14,9 +14,10 @@ from kq_transports.hostfile.bell import Bell, ring, sweep
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.inherit import finish_before_fork
 from kq_transports.hostfile.lock import FileLock
+from kq_transports.hostfile.log import Log
 from kq_transports.hostfile.mounts import network_file_system
 from kq_transports.hostfile.schema import Row, Schema, Values
-from kq_transports.hostfile.trouble import explain, locked, opening, read_only
+from kq_transports.hostfile.trouble import explain, failing, locked, opening, read_only
 
 # Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
 # included (POSIX), so no thread may open the database while another one creates it.
@@ -30,6 +31,9 @@ class Database:
     timeout: seconds that a transaction may wait for its turn before Unreachable.
     synchronous: "full" (what is committed survives a power failure) or "normal" (it survives the
         death of every process).
+    The log is put on the disk by us, when the turn is over, and not by SQLite's commit: that lets nobody see what was
+        committed before it is on the disk, so it is lost with a process that is killed meanwhile, and all who want to
+        write wait for it. Nobody who saw it is ahead of the disk: what he commits comes after it in the log.
     May be used by several threads, in the process that opened it. Raises EngineError when the file
     cannot be used, Unreachable and Full as the engine does.
     """
@@ -42,8 +46,8 @@ class Database:
         self._timeout = timeout
         if synchronous not in ("full", "normal"):
             raise EngineError(f"synchronous must be full or normal, not {synchronous!r}")
-        self._durable = synchronous.upper()
-        self._settings: dict[str, str | int] = {}
+        self._synchronous = synchronous == "full"
+        self._patience = 0  # milliseconds, as SQLite knows it
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         finish_before_fork(self._mutex)
@@ -71,7 +75,7 @@ class Database:
         """
         return Turn(self, durable)
 
-    def begin(self, durable: bool) -> sqlite3.Connection:
+    def begin(self) -> sqlite3.Connection:
         """Wait for this connection's turn and begin a write transaction, which end() ends."""
         start = time.monotonic()
         self._enter()
@@ -84,8 +88,9 @@ class Database:
         try:
             if _identity(self._name) != self._file:
                 raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
-            self._set_up(self._durable if durable else "NORMAL", time.monotonic() - start)
+            self._be_patient(time.monotonic() - start)
             self._connection.execute("BEGIN IMMEDIATE")
+            self._changes = self._connection.total_changes
         except BaseException as error:
             self._leave()
             if isinstance(error, sqlite3.Error):
@@ -93,12 +98,14 @@ class Database:
             raise
         return self._connection
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None, durable: bool) -> None:
         """Commit what begin() began or, after an error, undo it and raise what that means, where it is SQLite's."""
-        connection = self._connection
+        connection, log = self._connection, None
         try:
             if error is None:
                 connection.execute("COMMIT")
+                if durable and self._synchronous and connection.total_changes != self._changes:
+                    log = self._log
         except sqlite3.Error as failed:
             raise explain(failed, self.path, committing=True) from failed
         finally:
@@ -108,6 +115,11 @@ class Database:
             self._leave()
         if isinstance(error, sqlite3.Error):
             raise explain(error, self.path) from error
+        if log is not None:
+            try:
+                log.sync()
+            except OSError as failed:
+                raise failing(self.path, failed, sent=True) from failed
 
     def read(self, statement: str, values: Values = ()) -> list[Row]:
         """The rows that statement selects, as of one moment."""
@@ -166,6 +178,7 @@ class Database:
             )
             try:
                 self._prepare(schema)
+                self._log = Log(self._beside("-wal"))
             except BaseException:
                 self._connection.close()
                 raise
@@ -178,9 +191,10 @@ class Database:
         journal = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
             raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
         # On macOS fsync() leaves the data in the disk's own memory; elsewhere these two do nothing.
-        self._connection.execute(f"PRAGMA fullfsync = {self._durable == 'FULL'}")
-        self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._durable == 'FULL'}")
+        self._connection.execute(f"PRAGMA fullfsync = {self._synchronous}")
+        self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._synchronous}")
         self._connection.execute("BEGIN IMMEDIATE")
         self._make_tables(schema)
         self.clock = HostClock.begun(self._connection)
@@ -226,21 +240,14 @@ class Database:
         self._lock.release()
         self._mutex.release()
 
-    def _set_up(self, synchronous: str, waited: float) -> None:
+    def _be_patient(self, waited: float) -> None:
         # SQLite's own lock may be held by somebody who does not use the lock file: a shell, a backup.
         patience = max(1, int((self._timeout - waited) * 1000)) if waited > 0.01 else int(self._timeout * 1000)
-        for pragma, value in (("synchronous", synchronous), ("busy_timeout", patience)):
-            if self._settings.get(pragma) != value:
-                self._set(pragma, value)
-
-    def _set(self, pragma: str, value: str | int) -> None:
-        """Change a setting of the connection; outside of a transaction, for executescript() ends one.
-
-        Not execute(): these pragmas act while they are compiled, so from sqlite3's cache of compiled statements
-        they would do nothing the second time.
-        """
-        self._connection.executescript(f"PRAGMA {pragma} = {value}")
-        self._settings[pragma] = value
+        if self._patience != patience:
+            # Not execute(): this pragma acts while it is compiled, so from sqlite3's cache of compiled statements it
+            # would do nothing the second time. Outside of a transaction, for executescript() ends one.
+            self._connection.executescript(f"PRAGMA busy_timeout = {patience}")
+            self._patience = patience
 
 
 class Turn:
@@ -251,10 +258,10 @@ class Turn:
         self._durable = durable
 
     def __enter__(self) -> sqlite3.Connection:
-        return self._database.begin(self._durable)
+        return self._database.begin()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._database.end(error)
+        self._database.end(error, self._durable)
 
 
 def _usable(name: str) -> Path:

@@ -38,8 +38,12 @@ def explain(error: sqlite3.Error, path: Path, *, committing: bool = False) -> En
     if primary == sqlite3.SQLITE_CANTOPEN:
         return EngineError(f"cannot open {path}; are its folder and its -wal and -shm files writable to this user?")
     if primary == sqlite3.SQLITE_IOERR:
-        return Unreachable(f"the disk of {path} fails ({error}); see the system's log", sent=committing)
+        return failing(path, error, sent=committing)
     return EngineError(f"SQLite refused to work on {path}: {error}")
+
+
+def failing(path: Path, error: Exception, *, sent: bool) -> Unreachable:
+    return Unreachable(f"the disk of {path} fails ({error}); see the system's log", sent=sent)
 
 
 def locked(path: Path) -> Unreachable:

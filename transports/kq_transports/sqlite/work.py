@@ -53,7 +53,7 @@ class Work:
         self._calls: dict[int, int] = {}
 
     def __enter__(self) -> Work:
-        connection = self._database.begin(self._durable)
+        connection = self._database.begin()
         self.connection: sqlite3.Connection = connection
         self.execute = connection.execute
         self.executemany = connection.executemany
@@ -67,9 +67,9 @@ class Work:
             try:
                 self._finish()
             except BaseException as failed:
-                self._database.end(failed)
+                self._database.end(failed, self._durable)
                 raise
-        self._database.end(error)
+        self._database.end(error, self._durable)
 
     def queue(self, name: str) -> Queue | None:
         """The queue of that name, None when there is none."""
