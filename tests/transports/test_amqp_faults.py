@@ -41,7 +41,7 @@ from kq_transports.conformance.kombu.world import (
     send,
 )
 from kq_transports.conformance.peer import peer
-from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, Unreachable, Unsupported
+from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, TooLarge, Unreachable, Unsupported
 from kq_transports.seen import Swap
 from tests.conftest import available, lasting
 from tests.proxy import Proxy
@@ -150,6 +150,33 @@ class TestConfirms(OnOwnRabbit):
         publish(connection, queue, "c")
         connection.close()
         assert bodies(Inbox(other, queue).rest()) == "c"
+
+    def test_headers_that_fit_no_frame_are_refused_and_end_no_connection(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        channel = connection.channel()
+        send(channel, queue, "a", headers={"pad": "x" * 130_000})
+        with pytest.raises(TooLarge, match="has headers of 131,1.. bytes, more than the 131,052"):
+            send(channel, queue, "b", headers={"pad": "x" * 131_072})
+        send(channel, queue, "c")
+        assert bodies(Inbox(connection, queue).rest()) == "a c"
+
+    def test_what_was_delivered_gets_away_however_large_its_headers_have_become(
+        self, connection: kombu.Connection, queue: str, declare: Declare
+    ) -> None:
+        aside = declare("aside")
+        publish(connection, queue, "a")
+        channel = connection.channel()
+        channel.tx_select()
+        got: list[Any] = []
+        channel.basic_consume(queue, callback=got.append)
+        assert drain(connection, 10)
+        send(channel, aside, "a", headers={"many": [1] * 50_000, "text": "é" * 90_000, "small": "s"})
+        channel.basic_ack(got[0].delivery_tag)
+        channel.tx_commit()
+        (kept,) = Inbox(connection, aside).take()
+        assert (kept.headers.keys(), kept.headers["small"]) == ({"text", "small"}, "s")
+        assert kept.headers["text"].startswith("é" * 45_000)
 
     def test_a_full_queue_refuses_and_drops_nothing(self, connection: kombu.Connection, declare: Declare) -> None:
         queue = declare("small", **{"x-max-length": 2})

@@ -15,9 +15,9 @@ from amqp import exceptions, spec
 from amqp.protocol import queue_declare_ok_t
 from kombu.utils.text import version_string_as_tuple
 
-from kq_transports.amqp.errors import refusal
-from kq_transports.amqp.frames import Method, ack_frame, drop_frame, give_back_frame
-from kq_transports.amqp.message import Arrival, Message, arrival, delay_of, packed, priority_of
+from kq_transports.amqp.errors import HeadersTooLarge, refusal
+from kq_transports.amqp.frames import Method, ack_frame, drop_frame, give_back_frame, room_for_properties
+from kq_transports.amqp.message import Arrival, Message, arrival, delay_of, packed, packed_to_fit, priority_of
 from kq_transports.amqp.outlet import Publishing, missing
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.transaction import End, Letter, PublishBatch, Transaction
@@ -179,7 +179,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
     def store(self, letters: Sequence[Letter], limit: float) -> None:
         """Publish letters and wait until the broker has them; when this raises, some of them may be stored.
 
-        Raises TooLarge when the body of one has more than limit bytes: then none is.
+        Raises TooLarge when the body of one has more than limit bytes, or its headers have more than fit: then none is.
+        Without a limit headers are cut to fit.
         """
         begin = time.monotonic()
         returned = self._publish(letters, begin, limit)
@@ -197,7 +198,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         """Store letters; returns those that no queue wanted."""
         link = self._checked
         try:
-            sent = [publishing(link, letter, begin) for letter in letters]
+            sent = [publishing(link, letter, begin, cut=limit == math.inf) for letter in letters]
         except Unreachable as error:
             error.sent = False  # it was the way of a delayed message that could not be made
             raise
@@ -436,10 +437,10 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         self.link.fail(refusal(reply_code, reply_text, (class_id, method_id)))
 
 
-def publishing(link: Connection, letter: Letter, begin: float) -> Publishing:
-    """letter as it is sent. begin: when its delay began, by the monotonic clock.
+def publishing(link: Connection, letter: Letter, begin: float, *, cut: bool = False) -> Publishing:
+    """letter as it is sent. begin: when its delay began, by the monotonic clock. cut: what does not fit is cut.
 
-    The way of a delayed one is there on return. Raises NotFound when there is no such queue.
+    The way of a delayed one is there on return. Raises NotFound when there is no such queue, and TooLarge.
     """
     message, exchange, key = letter.message, letter.exchange, letter.key
     if not message.properties.get("message_id"):
@@ -452,6 +453,11 @@ def publishing(link: Connection, letter: Letter, begin: float) -> Publishing:
         due = int(time.time() * 1000) + delay
         exchange, key = link.delays.route(key, priority_of(message), begin + delay / 1000)
     properties, body = packed(message, due)
+    room = room_for_properties(link.frame_max)
+    if len(properties) > room:
+        if not cut:
+            raise HeadersTooLarge(key, len(properties), room)
+        properties, body = packed_to_fit(message, due, room)
     return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
 
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 from amqp import exceptions, spec
 
 from kq_transports.connection import DeclaredOtherwise, QueueMissing
-from kq_transports.engine import EngineError
+from kq_transports.engine import EngineError, TooLarge
 
 
 class Refused(EngineError, exceptions.ChannelError):  # type: ignore[misc]
     """The broker understood and said no; its own words tell why."""
+
+
+class HeadersTooLarge(TooLarge):
+    """A message's properties must fit one frame: the broker ends a connection on which a larger one comes."""
+
+    def __init__(self, queue: str, size: int, room: int) -> None:
+        EngineError.__init__(
+            self,
+            f"a message for {queue!r} has headers of {size:,} bytes, more than the {room:,} that RabbitMQ takes "
+            "(its frame_max); send them in its body",
+        )
 
 
 def refusal(code: int, text: str, method: tuple[int, int]) -> EngineError:

@@ -28,6 +28,8 @@ _CONTENT = Struct(">HHQ")
 _SIZE = Struct(">Q")
 _SETTLE = Struct(">BHIHHQBB")
 
+_KINDS = frozenset((METHOD, HEADER, BODY, HEARTBEAT))
+
 #: Methods that are followed by a message.
 _WITH_CONTENT = frozenset((spec.Basic.Deliver, spec.Basic.GetOk, spec.Basic.Return))
 
@@ -65,6 +67,8 @@ class Incoming:
         try:
             while length - position >= AROUND:
                 kind, channel, size = _FRAME.unpack_from(buffer, position)
+                if kind not in _KINDS:  # a server of another kind: what looks like a size says nothing
+                    raise BrokenStream(f"a frame is of kind {kind}")
                 end = position + 7 + size
                 if end >= length:
                     break
@@ -92,8 +96,6 @@ class Incoming:
             method, _, chunks = self._begun(channel)
             method.header = payload
             self._go_on(channel, method, _SIZE.unpack_from(payload, 4)[0], chunks)
-        elif kind != HEARTBEAT:
-            raise BrokenStream(f"a frame is of kind {kind}")
 
     def _begun(self, channel: int) -> tuple[Method, int, list[bytes]]:
         try:
@@ -105,6 +107,8 @@ class Incoming:
         if left > 0:
             self._waiting[channel] = method, left, chunks
             return
+        if left:
+            raise BrokenStream(f"a message on channel {channel} has more bytes than its header says")
         del self._waiting[channel]
         method.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._take(method)
@@ -142,6 +146,11 @@ def message_frames(
             chunk = body[begin : begin + limit - AROUND]
             parts += (_FRAME.pack(BODY, channel, len(chunk)), chunk, b"\xce")
     return b"".join(parts)
+
+
+def room_for_properties(limit: int) -> int:
+    """Bytes that the properties of a message may have. limit: the most bytes that a frame may have."""
+    return limit - AROUND - _CONTENT.size
 
 
 def ack_frame(channel: int, tag: int, multiple: bool) -> bytes:

@@ -137,14 +137,14 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             if looked and until is not None and time.monotonic() >= until:
                 return False
             looked = True
-            if not self._may_read(until):
-                continue
-            try:
-                self._read(until)
+            try:  # around both: an interruption between them would leave a reader who does not read
+                if self._may_read(until):
+                    self._read(until)
             finally:
                 with self._turn_lock:
-                    self._reader = 0
-                    self._turn.notify_all()
+                    if self._reader == threading.get_ident():
+                        self._reader = 0
+                        self._turn.notify_all()
         return True
 
     def _may_read(self, until: float | None) -> bool:
@@ -164,13 +164,23 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             data = self._wire.read(limit if until is None else min(until, limit))
             if data:
                 self._heard = time.monotonic()
-                self._incoming.feed(data)
+                self._take_in(data)
             elif time.monotonic() >= limit:
                 self.fail(Unreachable(f"{self.peer} was silent for too long", sent=True))
         except EngineError as error:
             self.fail(error)
         except (BrokenStream, exceptions.AMQPError) as error:
             self.fail(Unreachable(f"{self.peer} sent what makes no sense: {error}", sent=True))
+
+    def _take_in(self, data: bytes) -> None:
+        """Tell those whom it concerns what was read. All of it, or the line ends: nobody would ever miss the rest."""
+        try:
+            self._incoming.feed(data)
+        except (EngineError, BrokenStream, exceptions.AMQPError):
+            raise
+        except BaseException as error:
+            self.fail(Unreachable(f"what {self.peer} said was not taken in: {error!r}", sent=True))
+            raise
 
     def _silent_until(self) -> float:
         """Until when we believe that the broker lives though it says nothing."""
@@ -182,8 +192,9 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             self.dispatch_method(method.name, method.payload, None)
             return
         channel = self.channels.get(method.channel)
-        if channel is not None:
-            channel.take(method)
+        if channel is None or (method.name == spec.Channel.CloseOk and not channel.is_closing):
+            return  # it answers who had the number before, and whose goodbye crossed the broker's own
+        channel.take(method)
 
     def look(self) -> None:
         """Read what has arrived, without waiting; raises when the line has ended."""
@@ -206,14 +217,22 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             if channel is not None:
                 channel.raise_fault()
             began = time.monotonic()
+            self._put(data, until)
+        finally:
+            self._writing.release()
+        self.spoke = began
+
+    def _put(self, data: bytes, until: float) -> None:
+        """Send data. If some of it may be sent and some is not the line ends: what follows would not be understood."""
+        try:
             self._wire.write(data, until)
         except Unreachable as error:
             if error.sent or error.__cause__ is not None:
                 self.fail(error)
             raise
-        finally:
-            self._writing.release()
-        self.spoke = began
+        except BaseException as error:
+            self.fail(Unreachable(f"what was said to {self.peer} was cut off: {error!r}", sent=True))
+            raise
 
     def _send(self, kind: int, channel: int, name: Any, arguments: Any, content: Any) -> None:
         """py-amqp's way to write a frame."""

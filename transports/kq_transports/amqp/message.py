@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from kombu.transport import base
 
 from kq_transports.amqp.frames import Method
@@ -26,6 +27,8 @@ DUE_HEADER = "x-due"
 _TRACES = {"x-death", DUE_HEADER, COUNT_HEADER} | {
     f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")
 }
+#: Characters of a header that is not cut any further.
+CUT = 1000
 _TAG = struct.Struct(">QB")
 #: Where the properties begin in a header frame.
 _PROPERTIES = 12
@@ -61,6 +64,21 @@ def packed(message: Outgoing, due: int | None) -> tuple[bytes, bytes]:
         "priority": priority_of(message),
     }
     return packed_properties(properties), body.encode() if isinstance(body, str) else bytes(body)
+
+
+def packed_to_fit(message: Outgoing, due: int | None, room: int) -> tuple[bytes, bytes]:
+    """The same, of so many bytes of properties at most: the largest headers are cut to half, or left out if no text."""
+    headers = dict(message.headers)
+    while True:
+        properties, body = packed(msgspec.structs.replace(message, headers=headers), due)
+        if len(properties) <= room or not headers:
+            return properties, body
+        name = max(headers, key=lambda each: len(packed_properties({"application_headers": {each: headers[each]}})))
+        text = headers[name]
+        if isinstance(text, str) and len(text) > CUT:
+            headers[name] = f"{text[: len(text) // 2]}…"
+        else:
+            del headers[name]
 
 
 def properties_of(arrived: Arrival, without: Container[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,233 @@
+"""The line to a RabbitMQ, against a server that says what a test tells it to, when it tells it to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from amqp import exceptions, spec
+from amqp.serialization import dumps
+
+from kq_transports.amqp import line as line_module
+from kq_transports.amqp import wire as wire_module
+from kq_transports.amqp.frames import Incoming, Method, method_frame
+from kq_transports.amqp.line import Address
+from kq_transports.amqp.publisher import Publisher
+from kq_transports.amqp.question import Side
+from kq_transports.conformance.kombu.world import eventually
+from kq_transports.engine import EngineError, Options, Unreachable
+
+PATIENCE = 10.0
+
+
+class Server:
+    """Takes one connection. heard: the methods that came, in order."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.heard: list[Method] = []
+        self._incoming = Incoming(self.heard.append)
+        #: What it answers to which method, by itself.
+        self.answers: dict[tuple[int, int], Callable[[Method], bytes]] = {
+            spec.Connection.StartOk: lambda method: said(0, spec.Connection.Tune, "BlB", 2047, 131072, 60),
+            spec.Connection.Open: lambda method: said(0, spec.Connection.OpenOk, "s", ""),
+            spec.Connection.Close: lambda method: said(0, spec.Connection.CloseOk),
+            spec.Channel.Open: lambda method: said(method.channel, spec.Channel.OpenOk, "S", ""),
+            spec.Channel.Close: lambda method: said(method.channel, spec.Channel.CloseOk),
+        }
+        self.greeting = said(0, spec.Connection.Start, "ooFSS", 0, 9, {}, "PLAIN AMQPLAIN", "en_US")
+        self._peer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            self._peer, _ = self._listening.accept()
+            begun = False
+            while data := self._peer.recv(65536):
+                if not begun:  # the protocol's header
+                    begun, data = True, data[8:]
+                    self.say(self.greeting)
+                before = len(self.heard)
+                self._incoming.feed(data)
+                for method in self.heard[before:]:
+                    if answer := self.answers.get(method.name):
+                        self.say(answer(method))
+
+    def say(self, data: bytes) -> None:
+        assert self._peer is not None
+        self._peer.sendall(data)
+
+    def count(self, name: tuple[int, int]) -> int:
+        """How often it heard a method."""
+        return sum(method.name == name for method in self.heard)
+
+    def close(self) -> None:
+        self._listening.close()
+        if self._peer is not None:
+            with suppress(OSError):
+                self._peer.shutdown(socket.SHUT_RDWR)
+            self._peer.close()
+        self._thread.join(PATIENCE)
+
+
+def said(channel: int, name: tuple[int, int], format: str = "", *arguments: Any) -> bytes:
+    """The frame of a method."""
+    return method_frame(channel, name, dumps(format, arguments) if format else b"")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with closing(Server()) as server:
+        yield server
+
+
+def dialled(server: Server, **options: Any) -> Publisher:
+    """A line to server, not yet connected."""
+    address = Address("127.0.0.1", server.port, "/", "guest", "guest", "PLAIN", None)
+    return Publisher(address, Options(timeout=PATIENCE, **options))
+
+
+@pytest.fixture
+def line(server: Server) -> Iterator[Publisher]:
+    line = dialled(server)
+    line.connect()
+    yield line
+    line.collect()
+
+
+def in_thread(act: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+    """Begin with act; what it raises comes into the list."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, raised
+
+
+class TestAtTheDoor:
+    @pytest.mark.parametrize("greeting", [b"AMQP\x00\x00\x09\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+    def test_a_server_of_another_kind_is_known_at_once(self, server: Server, greeting: bytes) -> None:
+        server.greeting = greeting
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="makes no sense: a frame is of kind"):
+            dialled(server).connect()
+        assert time.monotonic() - begin < PATIENCE / 2
+
+
+class TestChannels:
+    def test_a_goodbye_that_crossed_the_brokers_own_is_not_taken_for_the_next_ones(
+        self, server: Server, line: Publisher
+    ) -> None:
+        side = Side(line)
+        number = side.channel_id
+        # The broker closes the channel; what it answers to our own close comes when it has heard that we agree.
+        server.answers[spec.Channel.Close] = lambda method: said(number, spec.Channel.Close, "BsBB", 504, "x", 0, 0)
+        with pytest.raises(EngineError, match="x"):
+            side.close()
+        late = said(number, spec.Channel.CloseOk)
+        server.answers[spec.Channel.Open] = lambda method: late + said(method.channel, spec.Channel.OpenOk, "S", "")
+        again = Side(line)
+        assert (again.channel_id, again.usable) == (number, True)
+
+    def test_what_the_broker_closed_is_agreed_to_once_and_nothing_is_said_there_any_more(
+        self, server: Server, line: Publisher
+    ) -> None:
+        side, other = Side(line), Side(line)
+        server.say(said(side.channel_id, spec.Channel.Close, "BsBB", 404, "no such thing", 0, 0))
+        assert line.wait_for(lambda: not side.usable, time.monotonic() + PATIENCE)
+        with pytest.raises(exceptions.RecoverableConnectionError, match="the channel is closed"):
+            side.exchange_declare("any", "direct")
+        assert other.usable
+        eventually(lambda: server.count(spec.Channel.CloseOk) == 1, "the channel is over")
+        assert server.count(spec.Exchange.Declare) == 0
+
+
+class TestThreads:
+    def test_who_reads_on_a_line_that_is_closed_has_gone_before_its_descriptor_is_anothers(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(line_module, "READER_GOES", PATIENCE)
+        about_to_wait, may_wait = threading.Event(), threading.Event()
+        make = wire_module._waiter
+
+        def slowly(sock: socket.socket, event: int) -> Callable[[float | None], bool]:
+            wait = make(sock, event)
+
+            def hold(until: float | None) -> bool:
+                if threading.current_thread() is not threading.main_thread() and not may_wait.is_set():
+                    about_to_wait.set()
+                    may_wait.wait(PATIENCE)
+                return wait(until)
+
+            return hold
+
+        monkeypatch.setattr(wire_module, "_waiter", slowly)
+        line = dialled(server, lease=180.0)
+        line.connect()
+        reader, raised = in_thread(lambda: line.wait_for(lambda: False, time.monotonic() + 4 * PATIENCE))
+        assert about_to_wait.wait(PATIENCE)
+        closer, _ = in_thread(line.collect)
+        eventually(lambda: not line.alive, "the line is closed")
+        closer.join(0.2)  # who does not wait for the reader has closed by now
+        one, two = socket.socketpair()  # they get the numbers that are free, and nothing is ever said there
+        with one, two:
+            may_wait.set()
+            reader.join(PATIENCE)
+            assert not reader.is_alive()
+        assert isinstance(raised[0], exceptions.RecoverableConnectionError)
+        closer.join(PATIENCE)
+
+    def test_who_is_interrupted_before_it_reads_leaves_the_others_reading(
+        self, server: Server, line: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        may_read = line._may_read
+
+        def interrupted(until: float | None) -> bool:
+            monkeypatch.undo()
+            may_read(until)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(line, "_may_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            line.wait_for(lambda: False, time.monotonic() + PATIENCE)
+        assert Side(line).usable
+
+
+class TestInterruptions:
+    def test_a_line_on_which_half_a_frame_was_said_is_not_used_any_more(
+        self, line: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(data: bytes, until: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(line._wire, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Side(line)
+        assert not line.alive
+
+    def test_a_line_of_which_something_was_not_taken_in_is_not_used_any_more(
+        self, server: Server, line: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        side = Side(line)
+
+        def interrupted(method: Method) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(side, "take", interrupted)
+        server.say(said(side.channel_id, spec.Channel.Flow, "b", False))
+        with pytest.raises(KeyboardInterrupt):
+            line.wait_for(lambda: False, time.monotonic() + PATIENCE)
+        assert not line.alive
