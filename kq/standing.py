@@ -41,6 +41,7 @@ class Kind(StrEnum):
     RESUME_TYPE = "resume-type"  # a job type: what was parked is being put back
     REVOKE = "revoke"  # a job: it does not start, and does not run again
     RETIRE = "retire"  # a worker: it ends
+    STACK = "stack"  # a job: its worker tells where it is
     LISTEN = "listen"  # who hears events, and which: they are told
 
 
@@ -65,13 +66,17 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """All orders that stand, by what they are about: queues, job types, job ids, workers, those who listen."""
+    """All orders that stand, by what they are about: queues, job types, job ids, workers, those who listen.
+
+    looks: what somebody wants to know where it is: a worker, a token for the answer and a job, with slashes between.
+    """
 
     queues: Mapping[str, Order] = msgspec.field(default_factory=dict)
     types: Mapping[str, Order] = msgspec.field(default_factory=dict)
     resumed: Mapping[str, Order] = msgspec.field(default_factory=dict)
     revoked: Mapping[str, Order] = msgspec.field(default_factory=dict)
     retired: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    looks: Mapping[str, Order] = msgspec.field(default_factory=dict)
     listened: Mapping[str, Order] = msgspec.field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -81,6 +86,11 @@ class Standing(msgspec.Struct, frozen=True):
     def hears(self, what: Hearing) -> bool:
         """Whether anybody listens for that."""
         return any(about.startswith(what) for about in self.listened)
+
+    def looked_at(self, worker: str) -> dict[str, str]:
+        """The jobs of that worker of which somebody wants to know where they are, by the token for the answer."""
+        parts = (about.split("/", 2) for about in self.looks)
+        return {part[1]: part[2] for part in parts if len(part) == 3 and part[0] == worker}
 
     def fate(self, job: str, type: str, queue: str) -> Verdict | None:
         """What becomes of a job that is about to start; None when nothing is ordered."""
@@ -110,6 +120,7 @@ _FIELDS = {
     Kind.RESUME_TYPE: "resumed",
     Kind.REVOKE: "revoked",
     Kind.RETIRE: "retired",
+    Kind.STACK: "looks",
     Kind.LISTEN: "listened",
 }
 _FAMILY = "order:"

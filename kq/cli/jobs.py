@@ -121,7 +121,7 @@ def show(id: str) -> None:
         click.echo(f"{click.style(name.rjust(NAMES), bold=True)}  {whole}")
 
 
-for more in (streams.command, orders.why_job, orders.revoke, *repair.VERBS):
+for more in (streams.command, orders.why_job, orders.stack, orders.revoke, *repair.VERBS):
     command.add_command(more)
 
 

@@ -5,6 +5,8 @@ The verbs stand under their nouns: `kq queues pause`, `kq jobs why`, `kq workers
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from kq.cli import offer
@@ -13,9 +15,11 @@ from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
 from kq.cli.show import print_json, say
 from kq.cli.watch import watching
-from kq.control import Control
+from kq.control import Control, schema
 from kq.errors import NotFound
 from kq.plain import printable
+from kq.stack import Stack
+from kq.units import format_duration
 
 REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
 
@@ -94,6 +98,34 @@ def why_job(id: str) -> None:
         if control.job(id) is None:
             raise unknown_job(id)
         _say(control.why(id), id=id)
+
+
+@verb("stack")
+@watching
+@click.argument("id", shell_complete=offer.JOB)
+def stack(id: str) -> int:
+    """Say where the job ID is that runs: the calls of its code, the innermost last. Nothing is stopped.
+
+    Exit code 1 when it does not run, or nobody tells.
+    """
+    with looking() as control:
+        found = control.stack(id)
+    if flags().json:
+        print_json(schema.stack(found))
+    else:
+        for line in stack_lines(found):
+            click.echo(printable(line))
+    return 0 if found.frames else 1
+
+
+def stack_lines(found: Stack) -> Iterator[str]:
+    """Where a job is, for people."""
+    if found.frames:
+        ran = f"has run for {format_duration(round(found.seconds, 3))} on {found.worker}"
+        yield f"{found.type} {found.job} {ran}, in process {found.executor}. It is here, the innermost call last:"
+    yield from (f"  {frame}" for frame in found.frames)
+    if found.note:
+        yield found.note
 
 
 @verb("revoke")

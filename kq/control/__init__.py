@@ -17,6 +17,7 @@ from kq.control.hearing import Hears
 from kq.control.repair import REPAIRABLE, Repaired
 from kq.control.shots import Shots
 from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, RunningJob, Where, WorkerInfo
+from kq.control.stack import Stacked
 from kq.control.view import MOST
 from kq.control.why import Reasons
 from kq.ledger import Entry
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-class Control(Effects, Gauged, Reasons, Shots, Hears):
+class Control(Effects, Gauged, Reasons, Shots, Hears, Stacked):
     """Looks at an app's broker and its workers. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Control:

@@ -75,6 +75,10 @@ def revoke(id: str, *, interrupt: bool = False) -> Words:
     return "jobs", "revoke", id, *(("--interrupt",) if interrupt else ())
 
 
+def stack(id: str) -> Words:
+    return "jobs", "stack", id
+
+
 def run_now(id: str) -> Words:
     return "jobs", "edit", id, "--set", "delay=0", "--unchecked"
 

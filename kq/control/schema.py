@@ -17,6 +17,7 @@ from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo
 from kq.event import Event, encode
 from kq.ledger import Entry
 from kq.metrics import Metric
+from kq.stack import Stack
 from kq.stated import SCHEMA
 from kq.stream import Chunk
 
@@ -58,6 +59,19 @@ def whole_job(seen: JobInfo, doubts: Iterable[Entry] = ()) -> dict[str, Any]:
         "doubts": [effect(entry) for entry in doubts],
         "trace": seen.trace or None,
         "duplicates": None if seen.duplicates is None else msgspec.to_builtins(seen.duplicates),
+    }
+
+
+def stack(seen: Stack) -> dict[str, Any]:
+    """Where a job is."""
+    return {
+        "id": seen.job,
+        "type": seen.type,
+        "worker": seen.worker,
+        "seconds": round(seen.seconds, 3),
+        "executor": seen.executor or None,
+        "frames": [{"file": each.file, "line": each.line, "name": each.name} for each in seen.frames],
+        "note": seen.note or None,
     }
 
 

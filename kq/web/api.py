@@ -41,7 +41,8 @@ async def look(asked: Asked, at: Look) -> Response:
 
 async def _seen(asked: Asked, at: Look, said: Said) -> Response:
     name = asked.name if "{name}" in at.path else ""
-    seen = await asked.desk.look(lambda control: at.see(control, asked.veil, name, said))
+    ask = asked.desk.slowly if at.slow else asked.desk.look
+    seen = await ask(lambda control: at.see(control, asked.veil, name, said))
     return told(asked.veil.data(seen))
 
 

@@ -24,13 +24,17 @@ _LIMIT = Field("limit", "number", "At most so many.", 100, least=1, most=MOST)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """path: where it is asked for; {name} is what it is about. form: the verb of the command line that prints it."""
+    """path: where it is asked for; {name} is what it is about. form: the verb of the command line that prints it.
+
+    slow: a worker is asked, so it may take its time: then it keeps nobody else waiting.
+    """
 
     path: str
     form: str
     about: str
     see: Callable[[Control, Veil, str, Said], Data]
     fields: tuple[Field, ...] = field(default=())
+    slow: bool = False
 
 
 def _status(control: Control, veil: Veil, name: str, said: Said) -> Data:
@@ -69,6 +73,10 @@ def _why_job(control: Control, veil: Veil, name: str, said: Said) -> Data:
     if control.job(name) is None:
         raise unknown_job(name)
     return {"id": name, "why": control.why(name)}
+
+
+def _stack(control: Control, veil: Veil, name: str, said: Said) -> Data:
+    return schema.stack(control.stack(name))
 
 
 def _workers(control: Control, veil: Veil, name: str, said: Said) -> Data:
@@ -121,6 +129,7 @@ LOOKS = (
     Look("/jobs", "jobs ls", "Jobs that have not ended, in their order; the limit is for each queue.", _jobs, JOBS),
     Look("/failures", "jobs ls", "Buried jobs by what they failed of.", _groups, CHOICE),
     Look("/jobs/{name}/why", "jobs why", "Why the job is where it is.", _why_job),
+    Look("/jobs/{name}/stack", "jobs stack", "Where the running job is, without stopping it.", _stack, slow=True),
     JOB,
     Look("/workers", "workers ls", "The workers of the last hour, and how their hearts beat.", _workers),
     Look("/effects", "effects ls", "Side effects that the ledger knows.", _effects, EFFECTS),

@@ -153,6 +153,11 @@ async def job(asked: Asked) -> Page:
     return Page("job.html", f"Job {id}", {**values, "type_paused": paused}, "jobs", still=values["ended"])
 
 
+async def stack(asked: Asked) -> Page:
+    found = await asked.desk.slowly(lambda control: control.stack(asked.name))
+    return Page("stack.html", f"Stack of job {asked.name}", {"stack": found}, "jobs", still=True)
+
+
 async def failures(asked: Asked) -> Page:
     said = from_form(CHOICE, asked.query())
 
@@ -232,6 +237,7 @@ PAGES: Mapping[str, See] = {
     "/queues/{name}": queue,
     "/jobs": jobs,
     "/submit": submit,
+    "/jobs/{name}/stack": stack,
     "/jobs/{name}": job,
     "/buried": failures,
     "/workers": workers,

@@ -245,9 +245,13 @@ class Executor:
 
     def dump(self) -> None:
         """Let it print the stacks of its threads to stderr."""
+        self.signal(signal.SIGUSR2)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it lives."""
         if self.pid and self.status is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGUSR2)
+                os.kill(self.pid, number)
 
     def bury(self) -> dict[Task, Outcome]:
         """Let go of what it had, now that it has ended; returns what became of its tasks."""

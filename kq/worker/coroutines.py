@@ -30,7 +30,7 @@ class _Loop:
         self._free = list(range(bench.page.slots))
         self._told: list[int] = []  # slots whose jobs are over, but nobody heard of it yet
         self._waiting: deque[Run] = deque()
-        self._tasks: dict[int, asyncio.Task[None]] = {}  # by slot: the loop alone would let them be collected
+        self._tasks = bench.coroutines  # kept there: the loop alone would let them be collected
         self._plain: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
         self._in_threads = 0  # jobs there
         self._threads = 0
@@ -82,6 +82,7 @@ class _Loop:
             self._bench.page.mark(slot, run.seq)
             job_type = self._bench.app.jobs.get(run.type)
             if job_type is not None and job_type.asynchronous:
+                self._bench.page.sit(slot)
                 self._tasks[slot] = self._loop.create_task(self._execute(run, slot))
             else:
                 self._send_away(run, slot)
@@ -116,6 +117,7 @@ class _Loop:
         loops: list[asyncio.AbstractEventLoop] = []
         while True:
             run, slot = self._plain.get()
+            self._bench.page.sit(slot)
             self._back.append((slot, run, execute(self._bench, self._aim, loops, slot, run)))
             # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
             if not self._called:

@@ -96,7 +96,7 @@ def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
 def run_here(
     coroutine: Coroutine[Any, Any, Any],
     loops: list[asyncio.AbstractEventLoop],
-    started: Callable[[asyncio.AbstractEventLoop, asyncio.Task[Any]], None] = lambda loop, task: None,
+    started: Callable[[asyncio.AbstractEventLoop, asyncio.Task[Any]], None],
 ) -> Any:
     """Run a coroutine to its end in this thread's event loop, which is kept for the next one.
 

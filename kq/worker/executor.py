@@ -24,6 +24,7 @@ from kq.context import Footing, running
 from kq.logging import Handler
 from kq.worker.coroutines import run_in_loop
 from kq.worker.lapse import Sight
+from kq.worker.lookout import look_out
 from kq.worker.serial import run_serially
 from kq.worker.threads import run_in_threads
 from kq.worker.wire import Claims, Page
@@ -50,7 +51,9 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, sigh
         after_in_child=partial(_let_go, sock),
     )
     keep_log(page, Handler(app))
-    ways[pool](Workbench(app, sock, page, claims, Footing(app, lapse=lambda: sight.moment)))
+    bench = Workbench(app, sock, page, claims, Footing(app, lapse=lambda: sight.moment))
+    look_out(page, bench.coroutines, pool)
+    ways[pool](bench)
     app.observers.close()
 
 

@@ -19,6 +19,7 @@ def run_serially(bench: Workbench) -> None:
     current = 0
     interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
+    bench.page.sit(0)
     adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
@@ -27,6 +28,9 @@ def run_serially(bench: Workbench) -> None:
         if current and bench.page.interrupt == current:
             interrupted = True
             raise SoftTimeout("the job ran past its timeout")
+
+    def begun(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        bench.coroutines[0] = task
 
     def execute(run: Run) -> bytes:
         nonlocal current
@@ -39,11 +43,12 @@ def run_serially(bench: Workbench) -> None:
             job_type, args, kwargs = execution.prepare()
             value = job_type.function(*args, **kwargs)
             if job_type.asynchronous:
-                value = run_here(value, loops)
+                value = run_here(value, loops, begun)
         except BaseException as raised:
             error = raised
         finally:
             current = 0
+            bench.coroutines.clear()  # its result is not kept
         execution.end_if_forked(error)
         return execution.end(value, error)
 

@@ -19,7 +19,8 @@ from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, WorkerUnfit
 from kq.outcome import Died, GiveBack, GivenBack, Outcome
-from kq.record import answer_key
+from kq.record import answer_key, encode
+from kq.stack import stack_key
 from kq.standing import Standing, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.tally import Tally
@@ -39,6 +40,7 @@ from kq.worker.plan import Plan
 from kq.worker.pool import OnEnd, Pool
 from kq.worker.portrait import Portrait
 from kq.worker.skew import Skew
+from kq.worker.stacks import Stacks
 from kq.worker.task import Task
 from kq.worker.voice import Voice
 
@@ -46,7 +48,7 @@ log = logging.getLogger("kq.worker")
 
 #: Seconds; a round that takes longer is none in which answers take long, and keeps no lease.
 LONGEST_ROUND = 180.0
-#: Seconds that the answer to a nudge is kept for who asked.
+#: Seconds that the answer to a nudge, or to a question, is kept for who asked.
 ANSWER_KEEP = 10.0
 
 
@@ -83,6 +85,7 @@ class Supervisor:
         self._voice = Voice(broker, self.pool, self._skew)
         self._meter = Meter()
         self._portrait = Portrait(ground, self.pool, self._meter)
+        self._stacks = Stacks(self.pool, clock)
         self._ends = Ends(ground, self._meter, self._voice, chance)
         self._line = Line(plan.slots)
         self._lobby = Lobby(ground, self.pool, self._line, self._ends)
@@ -217,6 +220,7 @@ class Supervisor:
         self._intake.sit_down_again()
         self._lobby.count_starts()
         self._look_again()
+        self._tell_stacks()
         if taken:
             self._recovered()
 
@@ -234,7 +238,7 @@ class Supervisor:
         if lease is None:
             moments.append(next_try)
         else:
-            moments += [lease.next_beat, lease.until, self._intake.next_look, self._voice.due]
+            moments += [lease.next_beat, lease.until, self._intake.next_look, self._voice.due, self._stacks.due]
             moments.append(max(next_try, self._intake.due))
             if self._ends:
                 moments.append(max(next_try, self._ends.due))
@@ -418,10 +422,16 @@ class Supervisor:
         self._ends.heed(standing)
         self._intake.heed(standing.queues)
         self._lobby.heed(standing)
+        self._stacks.heed(standing.looked_at(self._name))
         for _, task in self.pool.tasks():
             order = standing.revoked.get(task.head.id)
             if order is not None and order.interrupt:
                 self.pool.limits.cut_short(task)
+
+    def _tell_stacks(self) -> None:
+        """Tell who asked where jobs are."""
+        if told := self._stacks.look():
+            self._store.write([Write(stack_key(token), encode(stack), ANSWER_KEEP) for token, stack in told])
 
     def _retire(self, standing: Standing) -> None:
         order = standing.retired.get(self._name)

@@ -127,6 +127,7 @@ def run_in_threads(bench: Workbench) -> None:
 
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
+        bench.page.sit(slot)
         while True:
             run = waiting.get()
             with claiming:
@@ -171,6 +172,7 @@ def _execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop],
     value: Any = None
 
     def begun(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        bench.coroutines[slot] = task
         # It may sleep in its event loop, where an exception would not find it.
         aim.begin(run.seq, partial(loop.call_soon_threadsafe, task.cancel))
 
@@ -183,5 +185,6 @@ def _execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop],
             value = job_type.function(*args, **kwargs)
     except BaseException as raised:
         error = raised
+    bench.coroutines.pop(slot, None)  # its result is not kept
     execution.end_if_forked(error)
     return execution.end(value, aim.end(run.seq, error))

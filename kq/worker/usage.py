@@ -28,6 +28,25 @@ def busy(pid: int) -> float:
         return 0.0
 
 
+def condition(pid: int) -> str:
+    """What a process is at, in words, as the system tells it."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            letter = file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "nobody knows what it is at"
+    return _CONDITIONS.get(letter, "it has ended")
+
+
+_CONDITIONS = {
+    "R": "it computes",
+    "S": "it sleeps",
+    "D": "it waits in the system, for a disk or the network, and nothing can wake it",
+    "T": "somebody has stopped it",
+    "t": "a debugger has stopped it",
+}
+
+
 class Usage:
     """What a group of processes uses, from one look to the next."""
 

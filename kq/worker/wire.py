@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ _read_held.argtypes, _read_held.restype = (ctypes.c_int, ctypes.c_void_p, ctypes
 
 #: Bytes of the log that are kept.
 LOG_SIZE = 4096
+#: Bytes that are read of where jobs are.
+TOLD_SIZE = 1 << 20
 #: Bytes that a pipe holds when nobody asks for more.
 PIPE_SIZE = 65536
 
@@ -280,17 +283,18 @@ class Page:
 
     A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it, and
     that only after the end of this one was told. So when an executor dies, those jobs whose end nobody heard of
-    are known apart: the marked ones had started, the others had not. Cell 0 is the supervisor's: the seq of
-    the job that a SIGUSR1 is meant for. Each slot has a slate for its job to write on. At the end stands what was
-    logged last, to be read when nobody can be asked.
+    are known apart: the marked ones had started, the others had not. Two cells are the supervisor's: the seq of
+    the job that a SIGUSR1 is meant for, and of the one whose stack is asked for. Each slot has a slate for its job to
+    write on. At the end stands what was logged last, to be read when nobody can be asked. Behind all that the
+    descriptor stands, and an executor writes there where a job is (see lookout).
     """
 
     def __init__(self, slots: int, descriptor: int | None = None) -> None:
         self.slots = slots
-        slates = (slots + 1) * _SEQ.size
+        slates = (2 + 2 * slots) * _SEQ.size
         # Where a count of all bytes logged stands, and then the last of them.
         self._log = slates + slots * slate.SIZE
-        size = self._log + _SEQ.size + LOG_SIZE
+        self._size = size = self._log + _SEQ.size + LOG_SIZE
         self.descriptor = memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
         #: What the job of each slot writes on.
@@ -300,19 +304,38 @@ class Page:
         """What jobs have written down, by seq."""
         found = {}
         for slot in range(self.slots):
-            (seq,) = _SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)
+            seq = self._seq(slot)
             if seq and (written := self.slates[slot].read()) != NOTHING:
                 found[seq] = written
         return found
 
     def mark(self, slot: int, seq: int) -> None:
         self.slates[slot].wipe()
-        _SEQ.pack_into(self._memory, (slot + 1) * _SEQ.size, seq)
+        _SEQ.pack_into(self._memory, (slot + 2) * _SEQ.size, seq)
 
     def marked(self) -> set[int]:
         """Seqs of the jobs that run or ran last."""
-        values = (_SEQ.unpack_from(self._memory, (slot + 1) * _SEQ.size)[0] for slot in range(self.slots))
-        return {seq for seq in values if seq}
+        return {seq for slot in range(self.slots) if (seq := self._seq(slot))}
+
+    def slot_of(self, seq: int) -> int | None:
+        """The slot that runs that job, or ran it last."""
+        return next((slot for slot in range(self.slots) if self._seq(slot) == seq), None)
+
+    def _seq(self, slot: int) -> int:
+        return int(_SEQ.unpack_from(self._memory, (slot + 2) * _SEQ.size)[0])
+
+    def sit(self, slot: int) -> None:
+        """This thread runs the jobs of slot from now on."""
+        _SEQ.pack_into(self._memory, (2 + self.slots + slot) * _SEQ.size, threading.get_ident())
+
+    def thread_of(self, seq: int) -> int:
+        """The thread that runs that job; 0 where it is not known."""
+        slot = self.slot_of(seq)
+        return 0 if slot is None else self.thread(slot)
+
+    def thread(self, slot: int) -> int:
+        """The thread that runs the jobs of slot."""
+        return int(_SEQ.unpack_from(self._memory, (2 + self.slots + slot) * _SEQ.size)[0])
 
     def remember(self, line: str) -> None:
         """Keep a line of the log, in the place of the oldest. Two threads at once may spoil each other's: no harm."""
@@ -344,6 +367,21 @@ class Page:
     @interrupt.setter
     def interrupt(self, seq: int) -> None:
         _SEQ.pack_into(self._memory, 0, seq)
+
+    @property
+    def asked(self) -> int:
+        """The seq of the job of which somebody wants to know where it is."""
+        return int(_SEQ.unpack_from(self._memory, _SEQ.size)[0])
+
+    def ask(self, seq: int) -> None:
+        """Want to know where that job is; nothing is told of another any more."""
+        os.ftruncate(self.descriptor, self._size)
+        os.lseek(self.descriptor, self._size, os.SEEK_SET)
+        _SEQ.pack_into(self._memory, _SEQ.size, seq)
+
+    def told(self) -> bytes:
+        """What has been told since."""
+        return os.pread(self.descriptor, TOLD_SIZE, self._size)
 
     def close(self) -> None:
         self._memory.close()

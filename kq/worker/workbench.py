@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -21,13 +23,17 @@ LEAVE_WITHIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """The one of an executor. sock: its supervisor speaks there, and is told of ends."""
+    """The one of an executor. sock: its supervisor speaks there, and is told of ends.
+
+    coroutines: the task of each slot whose job is one, or was the last time that it was.
+    """
 
     app: App
     sock: socket.socket
     page: Page
     claims: Claims
     footing: Footing
+    coroutines: dict[int, asyncio.Task[Any]] = field(default_factory=dict)
 
     def order(self) -> Order | None:
         """What the supervisor says next; None when it is gone."""

@@ -314,6 +314,14 @@ def test_keys_that_act_outside(key: str, act: Act | None) -> None:
     assert pressed(key)[1] == act
 
 
+def test_t_shows_where_a_running_job_is_also_where_nothing_may_be_changed() -> None:
+    ui, _ = pressed("j", "enter", ui=replace(START, read_only=True), scene=ON_DEFAULT)
+    assert pressed("t", ui=ui, scene=ON_DEFAULT)[1] == Show(("jobs", "stack", "019e6f1a01"))
+    told = pressed("end", "t", ui=ui, scene=ON_DEFAULT)[0].told
+    assert told is not None
+    assert told.text.startswith("t tells where one job is that runs")
+
+
 def test_a_recording_is_stepped_through() -> None:
     assert pressed("right", scene=replace(SCENE, replay="1/9"))[1] == Step(1)
 

@@ -99,7 +99,7 @@ def test_what_is_seen_is_as_the_description_says(browser: Browser, app: kq.App, 
     for look in LOOKS:
         name = {"jobs": id, "queues": "doors", "effects": "nobody"}.get(look.path.split("/")[1], "")
         answer = browser.api(look.path.replace("{name}", name))
-        if look.form == "effects show":
+        if look.form in ("effects show", "jobs stack"):  # there is none, and it does not run
             assert answer.status_code == 404
             fits("error", answer.json())
             continue

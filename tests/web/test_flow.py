@@ -15,7 +15,7 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, buried
+from kq.conformance.contract.world import ContractWorld, Gate, buried
 from kq.control import Control
 from kq.job import State
 from kq.web.site import Site
@@ -47,6 +47,22 @@ class Flow(ContractWorld):
         assert re.search("attempt 1: raised .* edited by .* mended .* kicked by", done), done
         assert [start.word for start in diary.starts(job.id)] == ["bad", "return"]
         self.answer_a_doubt(browser, control, jobs, queue)
+
+    def test_a_running_job_says_where_it_is(
+        self, browser: Browser, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "the job runs")
+        path = f"/jobs/{job.id}/stack"
+        eventually(lambda: path in browser.get(f"/jobs/{job.id}").text, "its page leads there")
+        said = words(browser.get(path))
+        assert re.search("has run for .* innermost call last.* contract/jobs.py", said), said
+        assert browser.api(path, token="").json()["frames"][0]["name"] == "hold"
+        gate.open()
+        job.result(20)
+        assert browser.get(path).status_code == 404
+        assert "it does not run" in browser.api(path, token="").json()["error"]["message"]
 
     def answer_a_doubt(self, browser: Browser, control: Control, jobs: Jobs, queue: str) -> None:
         deed = jobs.deed.submit("raise OSError", "k")

@@ -32,6 +32,7 @@ class Odd(Jobs):
         self.tidy = app.job(name="tidy", on_timeout="bury")(tidy)
         self.tidy_async = app.job(name="tidy_async", on_timeout="bury")(tidy_async)
         self.frozen = app.job(name="frozen", on_timeout="bury")(frozen)
+        self.blocks_loop = app.job(name="blocks_loop")(blocks_loop)
         self.slow_once = app.job(name="slow_once")(slow_once)
         self.dismissed = app.job(name="dismissed", on_timeout="revoke")(tidy)
         self.hog = app.job(name="hog")(hog)
@@ -62,6 +63,12 @@ async def tidy_async() -> None:
 
 def frozen() -> None:
     """Hold the interpreter's lock for ever, in C code that looks at no signal."""
+    with noted(""):
+        all(repeat(True))
+
+
+async def blocks_loop() -> None:
+    """Let no other coroutine come to its turn, nor any signal."""
     with noted(""):
         all(repeat(True))
 

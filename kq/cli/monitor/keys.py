@@ -98,6 +98,7 @@ KEYS = (
     Key("R", "run a delayed job now", "R run now", True),
     Key("D", "drain: let the worker finish what runs, and end", "D drain", True),
     Key("Space", "mark: what follows is done to all that is marked", "Space mark"),
+    Key("t", "tell where a running job is: its stack", "t stack"),
     Key("f", "freeze the picture, or go on", "f freeze"),
     Key("y", "copy the id or name to the clipboard", "y copy"),
     Key(":", "type a command of kq; Tab completes", ": command"),

@@ -53,6 +53,8 @@ def press(ui: Ui, key: str, scene: Scene) -> tuple[Ui, Act | None]:
         return _move(ui, _MOVES[key], scene), None
     if key in steer.KEYS:
         return _steer(ui, key, scene), None
+    if key == "t":
+        return _where(ui, scene)
     if key in _SIMPLE:
         return _SIMPLE[key](ui, scene), None
     return ui, _act(ui, key, scene)
@@ -69,6 +71,11 @@ def _act(ui: Ui, key: str, scene: Scene) -> Act | None:
         case "y":
             return Copy(steer.named(ui, scene))
     return None
+
+
+def _where(ui: Ui, scene: Scene) -> tuple[Ui, Act | None]:
+    found = steer.whereabouts(ui, scene)
+    return (replace(ui, told=Told(found, bad=True)), None) if isinstance(found, str) else (ui, Show(found))
 
 
 # Moving and looking.

@@ -165,6 +165,15 @@ _KEYS: Mapping[str, Callable[[Ui, Scene], Ask | str]] = {
 KEYS = frozenset(_KEYS)
 
 
+def whereabouts(ui: Ui, scene: Scene) -> Words | str:
+    """What shows where the job is that is meant; or why the key means nothing here. It changes nothing."""
+    jobs = _jobs(ui, scene)
+    running = [job for job in jobs if job.state in ("running", "reserved")]
+    if len(running) != 1 or len(jobs) != 1:
+        return _none(jobs, "t tells where one job is that runs")
+    return commands.stack(running[0].id)
+
+
 def named(ui: Ui, scene: Scene) -> str:
     """What y copies: the id of a job, or a name."""
     page: Page | None = ui.page

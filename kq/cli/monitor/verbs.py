@@ -26,6 +26,7 @@ LOOKING: frozenset[Words] = frozenset(
         ("jobs", "ls"),
         ("jobs", "show"),
         ("jobs", "why"),
+        ("jobs", "stack"),
         ("jobs", "audit"),
         ("queues",),
         ("queues", "ls"),
