@@ -43,12 +43,12 @@ def register_alerts(app: App) -> None:
     """Give app the job type that sends alerts."""
     channels = list(_channels(app))
 
-    def tell(subject: str, text: str, groups: list[dict[str, Any]]) -> list[str]:
+    def tell(subject: str, text: str, groups: list[dict[str, Any]], rule: dict[str, Any] | None = None) -> list[str]:
         """Tell everybody; raises when one of them could not be told, to be tried again."""
         told, wrong = list[str](), list[NotDone]()
         for name, send in channels:
             try:
-                send(subject, text, groups)
+                send(subject, text, {"groups": groups, "rule": rule})
                 told.append(name)
             except NotDone as error:
                 wrong.append(error)
@@ -59,7 +59,8 @@ def register_alerts(app: App) -> None:
     app.job(name=ALERT, queue=queue_of(app.name), priority=HIGHEST, timeout=10 * PATIENCE, retry_policy=RETRIES)(tell)
 
 
-Send = Callable[[str, str, list[dict[str, Any]]], None]
+#: Tells subject and text; to programs also what these are about, as data.
+Send = Callable[[str, str, dict[str, Any]], None]
 
 
 def _channels(app: App) -> Iterator[tuple[str, Send]]:
@@ -69,10 +70,10 @@ def _channels(app: App) -> Iterator[tuple[str, Send]]:
         yield "mail", _by_mail(app, alerts)
     if alerts.webhook:
         hook = alerts.webhook
-        yield "webhook", _once("webhook", lambda subject, text, groups: post(hook, subject, text, groups))
+        yield "webhook", _once("webhook", lambda subject, text, data: post(hook, subject, text, data))
     if alerts.command:
         command = alerts.command
-        yield "command", _once("command", lambda subject, text, groups: run(command, subject, text))
+        yield "command", _once("command", lambda subject, text, data: run(command, subject, text))
 
 
 def _by_mail(app: App, alerts: Alerts) -> Send:
@@ -80,7 +81,7 @@ def _by_mail(app: App, alerts: Alerts) -> Send:
     sender = alerts.sender or f"kq@{socket.getfqdn()}"
     postman = Postman(app, ALERT, sender, "repeat", REMEMBER, gate, lambda: post_to(parse_mail_url(app.mail), PATIENCE))
 
-    def send(subject: str, text: str, groups: list[dict[str, Any]]) -> None:
+    def send(subject: str, text: str, data: dict[str, Any]) -> None:
         postman.deliver(Mail(alerts.mail or (), subject, text))
 
     return send
@@ -89,20 +90,20 @@ def _by_mail(app: App, alerts: Alerts) -> Send:
 def _once(channel: str, send: Send) -> Send:
     """send, once for each alert."""
 
-    def send_once(subject: str, text: str, groups: list[dict[str, Any]]) -> None:
+    def send_once(subject: str, text: str, data: dict[str, Any]) -> None:
         job = current_job()
         assert job is not None
         with job.once(f"{ALERT}:{job.id}:{channel}", on_doubt="repeat", keep=REMEMBER) as effect:
             if effect.due:
-                send(subject, text, groups)
+                send(subject, text, data)
 
     return send_once
 
 
-def post(hook: str, subject: str, text: str, groups: list[dict[str, Any]]) -> None:
+def post(hook: str, subject: str, text: str, data: dict[str, Any]) -> None:
     """Post an alert to a webhook, in the form that chats know. Raises NotDone."""
     host = urlsplit(hook).hostname
-    body = json.dumps({"text": f"{subject}\n{text}", "subject": subject, "groups": groups}).encode()
+    body = json.dumps({"text": f"{subject}\n{text}", "subject": subject, **data}).encode()
     request = urllib.request.Request(hook, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE):

@@ -56,6 +56,10 @@ class Names(tuple[str, ...]):
     """Names of hosts, addresses, or arguments; in config a list of them, or text like `a,b`."""
 
 
+class Conditions(tuple[str, ...]):
+    """Conditions on what is seen of queues and workers; in config a list of them, or text like `oldest>15m,dead>0`."""
+
+
 class Credentials(dict[str, Credential]):
     """Who may do what, by name. In config a mapping of names to `ROLE HASH`, or text like `ann=edit scrypt$…,bo=…`."""
 
@@ -134,6 +138,8 @@ class Alerts(msgspec.Struct, frozen=True):
     mail: addresses; their server is that of `mail`. sender: whom these mails come from, kq@ this host by default.
     webhook: a URL that JSON is posted to. command: what is started, with the text as its input.
     at_most_every: the time between two digests. most_an_hour: alerts in all; what is too much is in the next digest.
+    rules: conditions as kq status --fail-if has them, of which people are told, and again when they are over; none with
+    []. after: the time that one must be so, or over.
     """
 
     mail: Addresses | None = None
@@ -142,6 +148,8 @@ class Alerts(msgspec.Struct, frozen=True):
     command: str | None = None
     at_most_every: Seconds = Seconds(600)
     most_an_hour: Annotated[int, msgspec.Meta(ge=2)] = 12
+    rules: Conditions = Conditions(("oldest>15m", "burials>30/m", "unserved>0", "control<1"))
+    after: Seconds = Seconds(120)
 
     @property
     def wanted(self) -> bool:
@@ -256,7 +264,7 @@ def shown(value: object) -> str:
             return format_duration(value)
         case Size():
             return format_size(value)
-        case Addresses() | Names():
+        case Addresses() | Names() | Conditions():
             return ", ".join(value) or "-"
         case Credentials():
             return ", ".join(f"{name}: {each.role} ***" for name, each in value.items()) or "-"
@@ -453,6 +461,8 @@ def _read(kind: type, value: object) -> object:
         return _read_addresses(value)
     if kind is Webhook:
         return _read_webhook(value)
+    if kind is Conditions:
+        return _read_conditions(value)
     if kind is Names:
         return _read_names(value)
     if kind is Credentials:
@@ -487,6 +497,16 @@ def _read_names(value: object) -> Names:
     if not all(names):
         raise ValueError(f"{value!r} names nothing; write a, or [a, b]")
     return names
+
+
+def _read_conditions(value: object) -> Conditions:
+    # Here and not above: who sets none does not pay for all that a snapshot is made of.
+    from kq.condition import parse_condition
+
+    each = value.split(",") if isinstance(value, str) else value
+    if not isinstance(each, list):
+        raise ValueError(f"{value!r} is no condition; write oldest>15m, or a list of them")
+    return Conditions(parse_condition(str(text)).text.strip() for text in each if each != [""])
 
 
 def _read_credentials(value: object) -> Credentials:

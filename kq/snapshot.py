@@ -87,8 +87,8 @@ class QueueRow(Row, frozen=True, kw_only=True):
     oldest: for how long the one that has been ready longest has been so; 0.0 when none is ready. wait_p50, wait_p95:
     from when a job was ready to its start, of those that started in the last minute. run_p50, run_p95: from start to
     end, of those that ended. came, ended: jobs a second that were submitted, and that left for good; failed: attempts
-    a second that failed. drain: until none is ready if all goes on so; None while it grows. degraded: the part of those
-    that completed which did so the simple way, 0 to 1.
+    a second that failed; burials: jobs a second that were buried. drain: until none is ready if all goes on so; None
+    while it grows. degraded: the part of those that completed which did so the simple way, 0 to 1.
 
     duplicates: submits that found their unique key held, by what becomes of such: join, reject, after, replace or
     debounce. They are forgotten after a month without one.
@@ -113,6 +113,7 @@ class QueueRow(Row, frozen=True, kw_only=True):
     came: float | None = None
     ended: float | None = None
     failed: float | None = None
+    burials: float | None = None
     degraded: float | None = None
     duplicates: dict[str, int] = {}
     drain: float | None = None
@@ -262,6 +263,7 @@ class Totals(Row, frozen=True, kw_only=True):
     came: float | None = None
     ended: float | None = None
     failed: float | None = None
+    burials: float | None = None
     degraded: float | None = None
     oldest: float | None = None
     wait_p95: float | None = None

@@ -66,17 +66,22 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """What is told. groups: the same for programs, see docs/control.md."""
+    """What is told. groups: the same for programs; rule: where it is about one, what there is to know of that.
+
+    See docs/control.md.
+    """
 
     id: str
     subject: str
     text: str
     groups: list[dict[str, Any]] = []
+    rule: dict[str, Any] | None = None
 
     def job(self, app: str) -> Job[None]:
         """The job that tells it. Submitted again it is the same one. app: by whose workers."""
         settings = Settings(queue=queue_of(app), priority=HIGHEST)
-        return Job(self.id, ALERT, (self.subject, self.text, self.groups), settings=settings)
+        said = {} if self.rule is None else {"rule": self.rule}
+        return Job(self.id, ALERT, (self.subject, self.text, self.groups), said, settings=settings)
 
 
 def queue_of(app: str) -> str:

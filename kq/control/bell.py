@@ -2,9 +2,10 @@
 
 A group of failures that is new is told of at once, in an alert of its own. What comes after it is summed up in digests,
 at most one in so many minutes, and never are there more than so many alerts in an hour: what is too much waits for the
-next digest. Nothing is lost and nothing told twice, whoever is killed and when: an alert is written down together with
-the counts that it tells of, then submitted under an id of its own, then struck out; who finds one that was not struck
-out submits it again, and the broker and the ledger know it.
+next digest. Rules (see rule) are told of when they have been so for a while, and when they are over. Nothing is lost
+and nothing told twice, whoever is killed and when: an alert is written down together with what it tells of, then
+submitted under an id of its own, then struck out; who finds one that was not struck out submits it again, and the
+broker and the ledger know it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from msgspec.structs import replace
 
 from kq.app import App
 from kq.clock import new_id
+from kq.condition import Condition, parse_condition
+from kq.control.rule import Watched, gone, told_of, watched
 from kq.message import one_line
 from kq.reading import reader
 from kq.record import encode
+from kq.snapshot import Snapshot
 from kq.state.store import Write
 from kq.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
 from kq.units import format_duration, format_instant
@@ -34,19 +38,26 @@ MOST = 10_000
 #: So many groups have a line of their own in a digest, and so many are told to programs: an alert is a job, which must
 #: not be too large to be submitted.
 LINES, TOLD_TO_PROGRAMS = 50, 100
+#: So many seconds may pass until it is written down that somebody looked at rules.
+LOOKED = 30.0
+#: What is seen of control when it is gone.
+NOBODY = Snapshot(at=0.0)
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """What people have been told.
 
     counts: of each group, how many cases of whom. sent: when alerts of the last hour were. window: since when a digest
-    gathers. pending: an alert that was decided and may not have been submitted.
+    gathers. pending: an alert that was decided and may not have been submitted. rules: those that are so, or were told
+    to be, by their texts. looked: when somebody looked at rules.
     """
 
     counts: dict[str, dict[str, int]] = {}
     sent: list[float] = []
     window: float = 0.0
     pending: Alert | None = None
+    rules: dict[str, Watched] = {}
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,39 @@ def after(told: Told, draft: Draft, counts: Counts, alert: Alert, now: float, ev
     waits = any(_new(known.get(id, {}), counts[id]) for id in counts.keys() - draft.news.keys())
     known |= {id: {who: count.number for who, count in counts[id].items()} for id in draft.news}
     ended = draft.kind == "digest" or (now >= told.window + every and not waits)
-    return Told(known, [*(at for at in told.sent if at > now - HOUR), now], now if ended else told.window, alert)
+    return replace(ringing(told, alert, now), counts=known, window=now if ended else told.window)
+
+
+def ringing(told: Told, alert: Alert, now: float) -> Told:
+    """told, with an alert that is to be submitted. Pure."""
+    return replace(told, sent=[*(at for at in told.sent if at > now - HOUR), now], pending=alert)
+
+
+def watching(told: Told, rules: Iterable[Condition], shot: Snapshot, app: str, after: float, most: int) -> Told | None:
+    """What people have been told when rules were looked at, with one alert at most; None when nothing has changed.
+
+    after: seconds that a rule must be so, or over; most: alerts in an hour. Pure.
+    """
+    now, may = shot.at, sum(at > shot.at - HOUR for at in told.sent) < most
+    stand, alert = dict[str, Watched](), None
+    for rule in rules:
+        before = told.rules.get(rule.text)
+        if rule.name == "control":
+            if told.looked and now - told.looked > after + LOOKED and rule.holds(NOBODY) and may and alert is None:
+                alert = gone(app, rule, told.looked, now)
+            continue
+        stands, news = watched(before, rule.met(shot), now, after)
+        if news is not None and (alert is not None or not may):
+            stands, news = before, None  # its turn comes
+        if news is not None and before is not None:
+            alert = told_of(app, rule, before, news, shot, after)
+        if stands is not None:
+            stand[rule.text] = stands
+    late = now - told.looked > LOOKED
+    if alert is None and stand == told.rules and not late:
+        return None
+    seen = replace(told, rules=stand, looked=now)
+    return seen if alert is None else ringing(seen, Alert(new_id(), *alert[:2], rule=alert[2]), now)
 
 
 class Bell:
@@ -90,9 +133,13 @@ class Bell:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._rules = [parse_condition(text) for text in app.alerts.rules] if app.alerts.wanted else []
 
-    def ring(self) -> None:
-        """Tell what there is to tell now. Raises BrokerError and StoreUnreachable; the next one goes on then."""
+    def ring(self, shot: Snapshot | None = None) -> None:
+        """Tell what there is to tell now. shot: how everything is; None when nobody has looked anew.
+
+        Raises BrokerError and StoreUnreachable; the next one goes on then.
+        """
         if not self._app.alerts.wanted:
             return
         gathered = self._app.store.gather([TOLD, COUNTS], MOST)
@@ -105,7 +152,7 @@ class Bell:
                 if not self._put(struck, stored):
                     return  # somebody else rings too
                 told, stored = struck, encode(struck)
-            decided = self._decided(told, counts, gathered.now)
+            decided = self._decided(told, counts, gathered.now) or self._watched(told, shot)
             if decided is None or not self._put(decided, stored):
                 return
             told, stored = decided, encode(decided)
@@ -120,6 +167,12 @@ class Bell:
         totals = {id: sum(count.number for count in counts[id].values()) for id in draft.news}
         alert = written(self._app.name, draft, cases, totals, told.window, now, alerts.at_most_every)
         return after(told, draft, counts, alert, now, alerts.at_most_every)
+
+    def _watched(self, told: Told, shot: Snapshot | None) -> Told | None:
+        if shot is None:
+            return None
+        alerts = self._app.alerts
+        return watching(told, self._rules, shot, self._app.name, alerts.after, alerts.most_an_hour)
 
     def _put(self, told: Told, before: bytes | None) -> bool:
         return self._app.store.write([Write(TOLD, encode(told), must=(TOLD, before))])[0]

@@ -73,8 +73,7 @@ class Rounds:
             self._finish_resuming()
             self._finish_acts()
             pause = min(pause, self._tell_long(beats))
-            self._control.note_down(self._chronicle)
-            self._bell.ring()
+            self._bell.ring(self._control.note_down(self._chronicle))
         return pause
 
     def close(self) -> None:

@@ -53,10 +53,13 @@ class Shots(View):
             round_trip=None if loads is None else took,
         )
 
-    def note_down(self, chronicle: Chronicle) -> None:
-        """Let chronicle write down what it has to tell now, if the broker answers. Raises StoreUnreachable."""
+    def note_down(self, chronicle: Chronicle) -> Snapshot | None:
+        """Let chronicle write down what it has to tell now, if the broker answers. Raises StoreUnreachable.
+
+        Returns everything at that moment; None when it was not time, or the broker did not answer.
+        """
         if not chronicle.is_due(self._app.store.now()):
-            return
+            return None
         try:
             # In this order: what a worker says has left is not to be seen in its queue too, and counted twice.
             gathered = self._app.store.gather(FAMILIES, MOST)
@@ -64,6 +67,8 @@ class Shots(View):
             self._app.store.write(chronicle.writes(facts, self._inspector))
         except BrokerError:
             self._inspector.close()  # what is missing now is written down the next time
+            return None
+        return compose(facts)
 
     def _loads(self) -> tuple[dict[str, Load] | None, BrokerError | None]:
         try:

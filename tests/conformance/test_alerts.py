@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kq.conformance.contract import AlertSuite
+from kq.conformance.contract import AlertSuite, RuleSuite
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 
 
@@ -19,4 +19,20 @@ class TestAlertsOnRedis(OnRedis, AlertSuite):
 
 
 class TestAlertsOnRabbit(OnRabbit, AlertSuite):
+    pass
+
+
+class TestRulesOnMemory(OnMemory, RuleSuite):
+    pass
+
+
+class TestRulesOnSqlite(OnSqlite, RuleSuite):
+    pass
+
+
+class TestRulesOnRedis(OnRedis, RuleSuite):
+    pass
+
+
+class TestRulesOnRabbit(OnRabbit, RuleSuite):
     pass

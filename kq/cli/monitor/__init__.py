@@ -20,7 +20,7 @@ import click
 from rich.color import ColorSystem
 
 from kq.cli import status
-from kq.cli.condition import FAIL_IF, Condition
+from kq.cli.condition import FAIL_IF
 from kq.cli.frame import Duration, flags, run, same_options, verb, wants_color
 from kq.cli.looking import looking
 from kq.cli.monitor.session import Hands, Said, Session, nothing_else_writes
@@ -29,6 +29,7 @@ from kq.cli.monitor.state import PAUSES, Ui, Words
 from kq.cli.monitor.terminal import Terminal
 from kq.cli.target import settings
 from kq.cli.watch import EVERY, look_again
+from kq.condition import Condition
 from kq.control import Control
 from kq.errors import BadArguments
 from kq.snapshot import Snapshot

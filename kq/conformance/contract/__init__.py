@@ -20,7 +20,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kq.conformance.contract.alerting import AlertSuite
+    from kq.conformance.contract.alerting import AlertSuite, RuleSuite
     from kq.conformance.contract.lottery import LotterySuite
     from kq.conformance.contract.scarcity import ScarcityAtWork, ScarcitySuite
     from kq.conformance.contract.suites import ContractSuite, WireSuite
@@ -29,12 +29,13 @@ _HOME = {
     "AlertSuite": "alerting",
     "ContractSuite": "suites",
     "LotterySuite": "lottery",
+    "RuleSuite": "alerting",
     "ScarcityAtWork": "scarcity",
     "ScarcitySuite": "scarcity",
     "WireSuite": "suites",
 }
 
-__all__ = ["AlertSuite", "ContractSuite", "LotterySuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]
+__all__ = ["AlertSuite", "ContractSuite", "LotterySuite", "RuleSuite", "ScarcityAtWork", "ScarcitySuite", "WireSuite"]
 
 
 def __getattr__(name: str) -> object:

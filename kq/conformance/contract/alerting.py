@@ -13,13 +13,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kq.app import App
 from kq.broker import BURIED, Publisher
 from kq.conformance.between import Between
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.figures import Figures, keeps
-from kq.conformance.contract.jobs import NAME, Jobs
+from kq.conformance.contract.jobs import NAME, QUEUE, Jobs
 from kq.conformance.contract.mailserver import MailServer
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, requires
@@ -35,8 +36,8 @@ EVERY = max(2.0, FAILURES / 5000)  # seconds between digests
 OPS = "ops@example.org"
 
 
-class AlertSuite(ContractWorld):
-    """A human is told of what was buried."""
+class Alerted(ContractWorld):
+    """A world in which somebody reads mail."""
 
     @pytest.fixture
     def post(self) -> Iterator[MailServer]:
@@ -63,6 +64,10 @@ class AlertSuite(ContractWorld):
         with suppress(Exception), app.broker.connection() as connection, connection.channel() as channel:
             for place in ("", BURIED):
                 channel.queue_delete(queue_of(app.name) + place)
+
+
+class AlertSuite(Alerted):
+    """A human is told of what was buried."""
 
     @keeps("C13")
     def test_a_storm_of_failures_is_one_alert_for_each_kind_and_digests(
@@ -163,6 +168,67 @@ class AlertSuite(ContractWorld):
         post.replies.clear()
         eventually(lambda: post.accepted, "it is told", 30)
         assert [mail.message["Subject"] for mail in post.accepted] == [f"[{app.name}] perform_plain: Bury"]
+
+
+class RuleSuite(Alerted):
+    """A human is told of what is so for a while, as he has named it."""
+
+    @pytest.fixture
+    def settings(self, post: MailServer) -> dict[str, str]:
+        name = f"rules-{uuid.uuid4().hex[:8]}"  # other tests have queues at the same broker
+        return {
+            NAME: name,
+            QUEUE: name,
+            "KQ_MAIL": post.url,
+            "KQ_ALERTS_MAIL": OPS,
+            "KQ_ALERTS_AFTER": "0.2",
+            "KQ_ALERTS_RULES": f"{name}:workers<1,control<1",
+        }
+
+    def ring(self, app: App, control: Control) -> None:
+        """What control does every ten seconds."""
+        Bell(app).ring(control.snapshot())
+
+    def mails(self, app: App, control: Control, post: MailServer, number: int) -> list[str]:
+        """The subjects of so many mails, as soon as they have come; nothing more comes soon."""
+
+        def come() -> bool:
+            self.ring(app, control)
+            return len(post.accepted) >= number
+
+        eventually(come, f"{number} are told", 20)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            self.ring(app, control)
+        eventually(lambda: not control.jobs(queue_of(app.name)), "all that was to be told is told", 20)
+        return post.subjects()
+
+    def test_a_rule_is_told_of_once_while_it_is_so_and_once_when_it_is_over(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, post: MailServer, queue: str
+    ) -> None:
+        job = jobs.note.submit("x")
+        crew.worker(queues=f"{queue}-far")  # takes alerts, and nothing of the queue
+        rule = f"{queue}:workers<1"
+        so = f"[{app.name}] {rule}: {queue}"
+        assert self.mails(app, control, post, 1) == [so]
+        text = post.accepted[0].message.get_content()
+        assert "1 ready, 0 running, 0 buried, 0 workers" in text
+        assert f"kq queues why {queue}" in text
+        crew.worker()
+        job.result(20)
+        assert self.mails(app, control, post, 2) == [so, f"[{app.name}] over: {rule}"]
+        assert f"{rule} is over: it was so for" in post.accepted[1].message.get_content()
+
+    def test_control_that_was_gone_is_told_of_by_who_comes_next(
+        self, app: App, control: Control, crew: Crew, post: MailServer
+    ) -> None:
+        crew.worker()
+        self.ring(app, control)
+        shot = control.snapshot()
+        Bell(app).ring(replace(shot, at=shot.at + 1000.0))
+        eventually(lambda: post.accepted, "it is told", 20)
+        (subject,) = post.subjects()
+        assert re.fullmatch(rf"\[{app.name}\] control was gone for 16m\d+s", subject)
 
 
 def told(post: MailServer) -> int:
