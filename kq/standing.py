@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -41,6 +41,7 @@ class Kind(StrEnum):
     RESUME_TYPE = "resume-type"  # a job type: what was parked is being put back
     REVOKE = "revoke"  # a job: it does not start, and does not run again
     RETIRE = "retire"  # a worker: it ends
+    SET = "set"  # a worker: how many jobs it runs at a time, and of which queues
     STACK = "stack"  # a job: its worker tells where it is
     LISTEN = "listen"  # who hears events, and which: they are told
 
@@ -53,12 +54,17 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """One order. at: when it was given, by the state store's clock; by: user@host; reason: for people.
 
     interrupt: a revoked job that runs is interrupted, and killed when it does not end by itself.
+    slots: how many jobs a worker runs at a time, 0 for as many as it was started with. more: queues that it takes
+    besides, and how many jobs of each at a time, 0 for any; less: queues that it takes no more.
     """
 
     at: float = 0.0
     by: str = ""
     reason: str = ""
     interrupt: bool = False
+    slots: int = 0
+    more: dict[str, int] = {}
+    less: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         told = f"by {self.by}" if self.by else "by somebody"
@@ -76,6 +82,7 @@ class Standing(msgspec.Struct, frozen=True):
     resumed: Mapping[str, Order] = msgspec.field(default_factory=dict)
     revoked: Mapping[str, Order] = msgspec.field(default_factory=dict)
     retired: Mapping[str, Order] = msgspec.field(default_factory=dict)
+    sizes: Mapping[str, Order] = msgspec.field(default_factory=dict)
     looks: Mapping[str, Order] = msgspec.field(default_factory=dict)
     listened: Mapping[str, Order] = msgspec.field(default_factory=dict)
 
@@ -86,6 +93,11 @@ class Standing(msgspec.Struct, frozen=True):
     def hears(self, what: Hearing) -> bool:
         """Whether anybody listens for that."""
         return any(about.startswith(what) for about in self.listened)
+
+    def closed_by(self, queues: Iterable[str]) -> Standing:
+        """The same for a worker that does not take these queues, as if they were paused."""
+        closed = dict.fromkeys(queues, Order())
+        return replace(self, queues={**closed, **self.queues}) if closed else self
 
     def looked_at(self, worker: str) -> dict[str, str]:
         """The jobs of that worker of which somebody wants to know where they are, by the token for the answer."""
@@ -120,6 +132,7 @@ _FIELDS = {
     Kind.RESUME_TYPE: "resumed",
     Kind.REVOKE: "revoked",
     Kind.RETIRE: "retired",
+    Kind.SET: "sizes",
     Kind.STACK: "looks",
     Kind.LISTEN: "listened",
 }
@@ -134,7 +147,7 @@ def order_key(kind: Kind, about: str) -> str:
 
 def give(store: Store, kind: Kind, about: str, order: Order) -> None:
     """Let order stand."""
-    keep = ORDER_KEEP if kind in (Kind.REVOKE, Kind.RETIRE) else None
+    keep = ORDER_KEEP if kind in (Kind.REVOKE, Kind.RETIRE, Kind.SET) else None
     store.write([Write(order_key(kind, about), encode(replace(order, at=store.now())), keep)])
 
 

@@ -394,7 +394,8 @@ def _meanings(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _kind(hint: Any) -> str:
-    words = {config.Seconds: "duration", config.Size: "size", config.Queues: "queues", int: "number", str: "text"}
+    words = {config.Seconds: "duration", config.Size: "size", config.Queues: "queues", config.Conditions: "conditions"}
+    words |= {int: "number", str: "text"}
     for each in (hint, *typing.get_args(hint)):
         if isinstance(each, type) and each in words:
             return words[each]

@@ -110,14 +110,14 @@ class Session:
                 with self._connection.channel() as channel:
                     declare_missing(channel, queues, self._declared, self._broker.singletons)
 
-    def resume(self, queue: str) -> None:
-        """Take jobs from queue (again)."""
+    def resume(self, queue: str, limit: int = 1) -> None:
+        """Take jobs from queue (again). limit: as in prefetch(), of one that is new here, or that was left."""
         self._leaving.discard(queue)
         if queue in self._consumers:
             return
         with translated(self._broker.address):
             if queue not in self._channels:
-                self._open(queue, 1)  # a singleton queue that was left
+                self._open(queue, limit)
             # Not Kombu's Consumer: it decompresses and decodes as a message's own headers say, and some would kill us.
             tag = self._channels[queue].basic_consume(queue, callback=self._on_message(queue))
         self._consumers[queue] = tag
@@ -158,8 +158,9 @@ class Session:
 
     def prefetch(self, queue: str, limit: int) -> None:
         """Let up to limit deliveries of queue be unsettled at a time."""
-        with translated(self._broker.address):
-            self._channels[queue].basic_qos(0, limit, False)
+        if queue in self._channels:
+            with translated(self._broker.address):
+                self._channels[queue].basic_qos(0, limit, False)
 
     def _on_message(self, queue: str) -> Callable[[Any], None]:
         deliver, single = self._deliver, queue in self._broker.singletons

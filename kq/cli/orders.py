@@ -163,6 +163,32 @@ def retire(name: str, now: bool = False, reason: str = "") -> None:
         click.echo(f"Retired {name}" + (": its jobs are back." if now else ": it ends when what runs is done."))
 
 
+@verb("set")
+@click.argument("name", shell_complete=offer.WORKER)
+@click.option("-c", "--concurrency", type=int, metavar="N", help="Run so many jobs at once.")
+@click.option("-Q", "--queues", metavar="+A,-B", help="Take queue A too (+A:2: two of its jobs at once), B no more.")
+@REASON
+def set_worker(name: str, concurrency: int | None = None, queues: str | None = None, reason: str = "") -> int:
+    """Change how many jobs the worker NAME runs at once, or which queues it takes, as long as it lives.
+
+    What runs goes on. Exit code 1 when the worker has not heard of it yet: it will.
+    """
+    changes = [each.strip() for each in queues.split(",")] if queues else []
+    with looking() as control:
+        for change in changes:
+            doubt_queue(control, change[1:].partition(":")[0] if change.startswith("+") else None)
+        control.set_worker(name, concurrency=concurrency, queues=changes, reason=reason)
+        heard = name in control.answering([name])
+        worker = next((each for each in control.workers() if each.name == name), None)
+    if flags().json:
+        print_json(schema.size(name, worker, heard=heard))
+    elif worker is not None and heard:
+        click.echo(printable(f"Set {name}: it runs {worker.slots} jobs at once, of {', '.join(worker.queues)}."))
+    else:
+        click.echo(printable(f"{name} has not heard of it yet. It does what was said as soon as it looks."))
+    return 0 if heard else 1
+
+
 @verb("ping")
 @click.option("--timeout", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds to wait for them.")
 def ping(timeout: float) -> int:

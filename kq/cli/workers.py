@@ -34,7 +34,7 @@ def ls() -> None:
     print_table(headings, [_row(beat) for beat in beats], right="BEAT LEASE BUSY", none=none, spare="LEASE")
 
 
-for ordered in (orders.retire, orders.ping):
+for ordered in (orders.set_worker, orders.retire, orders.ping):
     command.add_command(ordered)
 
 

@@ -99,5 +99,9 @@ def retire(worker: str) -> Words:
     return "workers", "retire", worker
 
 
+def set_worker(worker: str) -> Words:
+    return "workers", "set", worker
+
+
 def lift(effect: str) -> Words:
     return "effects", "lift", effect

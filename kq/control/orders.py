@@ -12,12 +12,14 @@ from kq.broker import PARKED
 from kq.clock import new_id
 from kq.control import audit
 from kq.control.parking import put_back
+from kq.control.sight import WorkerInfo
+from kq.control.size import merged, size_of
 from kq.control.view import MOST, View
-from kq.errors import BrokerError
+from kq.errors import BadArguments, BrokerError, NotFound
 from kq.handle import revoke
 from kq.job import ENDED, State
 from kq.record import answer_key, lease_key
-from kq.standing import Kind, Order, caller, give, nudge, order_key
+from kq.standing import Kind, Order, caller, decode_order, give, nudge, order_key
 from kq.state.store import StoreUnreachable, Write
 
 #: Seconds within which a worker that lives has read its orders (promise C15).
@@ -114,6 +116,39 @@ class Orders(View):
             self.expel(worker)
         return known
 
+    def set_worker(
+        self,
+        worker: str,
+        *,
+        concurrency: int | None = None,
+        queues: Iterable[str] = (),
+        reason: str = "",
+        by: str = "",
+    ) -> WorkerInfo:
+        """Let a worker run so many jobs at a time, and take these queues, from now on; returns how it was before.
+
+        queues: each `+NAME`, `+NAME:LIMIT` or `-NAME`. It stands as long as the worker lives, also when it begins anew
+        with new code. What runs goes on; of a queue that is left, what was taken and has not begun goes back. Raises
+        NotFound for a worker that does not live, BadArguments for what it can't be, and BrokerError for a queue that is
+        declared otherwise than kq's are.
+        """
+        self.ping()
+        before = next((each for each in self.workers() if each.name == worker), None)
+        if before is None:
+            raise NotFound(f"there is no live worker {worker!r}", fix="kq workers ls names them.")
+        change = size_of(concurrency, queues)
+        for name in change.less:
+            if name not in before.queues:
+                raise BadArguments(f"{worker} does not take queue {name}", fix=f"It takes {', '.join(before.queues)}.")
+        if not change.more and before.queues.keys() <= set(change.less):
+            raise BadArguments(f"{worker} would take no queue", fix="kq workers retire ends it.")
+        for wrong in self._inspector.misfits(change.more):
+            raise wrong
+        stands = decode_order(self._app.store.get([order_key(Kind.SET, worker)])[0]) or Order()
+        order = merged(stands, change, Order(by=by or caller(), reason=reason))
+        self._give("set", Kind.SET, worker, order, change.told())
+        return before
+
     def expel(self, worker: str) -> None:
         """End a worker's lease, here and at the broker (promise C4)."""
         self._app.store.write([Write(lease_key(worker), None)])
@@ -135,15 +170,15 @@ class Orders(View):
         self._give("revoked", Kind.REVOKE, id, order)  # such a broker does not show what a frozen worker holds
         return True
 
-    def _give(self, did: str, kind: Kind, about: str, order: Order) -> None:
-        self._leave_line(did, kind, about, order)
+    def _give(self, did: str, kind: Kind, about: str, order: Order, changed: tuple[str, ...] = ()) -> None:
+        self._leave_line(did, kind, about, order, changed)
         give(self._app.store, kind, about, order)
         nudge(self._inspector)
 
-    def _leave_line(self, did: str, kind: Kind, about: str, order: Order) -> None:
+    def _leave_line(self, did: str, kind: Kind, about: str, order: Order, changed: tuple[str, ...] = ()) -> None:
         """Leave a line in the audit, before it is done."""
         named: dict[str, Any] = {_ABOUT[kind]: about}
-        act = Act(time.time(), order.by, did, reason=order.reason, **named)
+        act = Act(time.time(), order.by, did, reason=order.reason, changed=changed, **named)
         self._app.store.write([audit.line(act)])
         audit.log.info("%s", act)
 
@@ -164,6 +199,7 @@ _ABOUT = {
     Kind.RESUME_TYPE: "type",
     Kind.REVOKE: "job",
     Kind.RETIRE: "worker",
+    Kind.SET: "worker",
 }
 
 

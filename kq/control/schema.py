@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kq.control.compose import lease_left
-from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo
+from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo, WorkerInfo
 from kq.event import Event, encode
 from kq.ledger import Entry
 from kq.metrics import Metric
@@ -136,6 +136,12 @@ def worker(beat: Heartbeat) -> dict[str, Any]:
         "retired": worker.retired or None,
         "running": [{"id": job.id, "type": job.type, "queue": job.queue, "since": job.since} for job in worker.running],
     }
+
+
+def size(name: str, worker: WorkerInfo | None, *, heard: bool) -> dict[str, Any]:
+    """How large a worker is, and which queues it takes, after somebody ordered it. heard: it knows of that."""
+    slots, queues = (None, None) if worker is None else (worker.slots, worker.queues)
+    return {"name": name, "heard": heard, "slots": slots, "queues": queues}
 
 
 def effect(entry: Entry) -> dict[str, Any]:

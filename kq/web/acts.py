@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from kq.clock import new_id
 from kq.control import Control, schema
 from kq.control.kicking import Kicking
+from kq.control.size import MOST as WORKER_MOST
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.job import HIGHEST, LOWEST, Job, Settings
@@ -291,6 +292,16 @@ def _retire(deed: Deed) -> Data:
     return {"name": deed.name, "retired": True, "now": deed.said["now"]}
 
 
+def _set(deed: Deed) -> Data:
+    changes = [each for each in deed.said["queues"].replace(",", " ").split() if each]
+    deed.control.set_worker(
+        deed.name, concurrency=deed.said["concurrency"], queues=changes, reason=deed.reason, by=deed.by
+    )
+    heard = deed.name in deed.control.answering([deed.name])
+    worker = next((each for each in deed.control.workers() if each.name == deed.name), None)
+    return schema.size(deed.name, worker, heard=heard)
+
+
 def _ping(deed: Deed) -> Data:
     answered = deed.control.ping()
     return {
@@ -428,6 +439,18 @@ ACTS = (
         "End the job for good, which is buried or waits.",
         _delete,
         (REASON,),
+    ),
+    Act(
+        "/workers/{name}/set",
+        "workers set",
+        "operate",
+        "Change how many jobs the worker runs at a time, or which queues it takes, as long as it lives.",
+        _set,
+        (
+            Field("concurrency", "number", "So many at a time.", least=1, most=WORKER_MOST),
+            Field("queues", "text", "Queues that it takes too, or takes no more: +bulk, +bulk:2, -mail.", ""),
+            REASON,
+        ),
     ),
     Act("/workers/ping", "workers ping", "operate", "Ask each worker that lives whether it listens.", _ping),
     Act(

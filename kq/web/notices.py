@@ -60,6 +60,10 @@ def _text(act: Act, done: dict[str, Any]) -> str:
             return f"revoked {done['id']}" + ("" if done["state"] == "revoked" else f"; it is {done['state']} and ends")
         case "retire":
             return f"retired {done['name']}"
+        case "set" if done["heard"]:
+            return f"set {done['name']}: {done['slots']} jobs at a time, of {', '.join(done['queues'] or ())}"
+        case "set":
+            return f"{done['name']} has not heard of it yet; it does it as soon as it looks"
         case "ping":
             silent = f"; silent: {', '.join(done['silent'])}" if done["silent"] else ""
             return f"{len(done['answered'])} workers answer{silent}"

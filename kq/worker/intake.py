@@ -33,6 +33,10 @@ class Intake:
         self.queues: dict[str, int] = dict(queues)
         #: Whether the broker is to be asked at once.
         self.drain_now = False
+        #: Those of them from which nothing is taken any more: somebody ordered it.
+        self.dropped: Set[str] = frozenset()
+        # The queues, and how many jobs run at a time, while nobody orders otherwise.
+        self._usual: tuple[Mapping[str, int], int] = ({}, 0)
         self._singletons: Set[str] = frozenset()  # those of which one job runs at a time, everywhere
         self._pool, self._line, self._ears = pool, line, ears
         self._clock = clock
@@ -55,9 +59,33 @@ class Intake:
         self._singletons = self._pool.singletons & self.queues.keys()
         self.queues.update(dict.fromkeys(self._singletons, 1))
         self._line.limits = self.queues
+        self._usual = dict(self.queues), self._pool.size
+
+    def arrange(self, slots: int, more: Mapping[str, int], less: Collection[str]) -> None:
+        """Take jobs from these queues besides, and from those no more; run so many at a time in all. heed() follows."""
+        usual, size = self._usual
+        wanted = {queue: slots if limit >= size else min(limit, slots) for queue, limit in usual.items()}
+        wanted |= {queue: min(limit or slots, slots) for queue, limit in more.items()}
+        wanted = {queue: limit for queue, limit in wanted.items() if queue in more or queue not in less}
+        self._singletons = self._pool.singletons & wanted.keys()
+        wanted |= dict.fromkeys(self._singletons, 1)
+        self.dropped = self.queues.keys() - wanted.keys()
+        self.queues.update(wanted)
+        if self._session is not None:
+            for queue, limit in wanted.items():
+                self._held.setdefault(queue, 0)
+                self._limits[queue] = limit
+                self._session.prefetch(queue, limit)
+
+    @property
+    def served(self) -> dict[str, int]:
+        """The queues that jobs are taken from, and how many of each may run at a time."""
+        return {queue: limit for queue, limit in self.queues.items() if queue not in self.dropped}
 
     def anew(self) -> Mapping[str, int]:
         """Nothing is held; returns how many jobs of each queue a new session may deliver before one is settled."""
+        self.queues = self._line.limits = self.served
+        self.dropped = frozenset()
         self._held = dict.fromkeys(self.queues, 0)
         self._limits = dict(self.queues)
         self._stuck.clear()
@@ -197,7 +225,7 @@ class Intake:
         if self._ending or queue in self._paused or queue in self._stuck:
             self._session.stop(queue)
         else:
-            self._session.resume(queue)
+            self._session.resume(queue, self._limits.get(queue, 1))
 
     # Giving back.
 

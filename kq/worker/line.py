@@ -15,7 +15,7 @@ class Line:
     def __init__(self, slots: int) -> None:
         #: How many jobs of each queue may run at a time.
         self.limits: dict[str, int] = {}
-        self._slots = slots
+        self.slots = slots
         self._waiting: deque[Task] = deque()
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Line:
     def limit(self, task: Task) -> int:
         """How many jobs of its queue may run at a time; 0: as many as there are slots."""
         limit = self.limits[task.delivery.queue]
-        return limit if limit < self._slots else 0
+        return limit if limit < self.slots else 0
 
     def _next(self, room: Callable[[str, int], int]) -> tuple[int, int]:
         """Where the next job stands whose queue may run one more, and how many may go at most, it included; else 0."""

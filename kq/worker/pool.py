@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -37,6 +38,8 @@ BATCH_LIMIT = 128
 #: So many births are asked for at a time. With hundreds the sockets between supervisor and nursery fill, and each waits
 #: for the other.
 BIRTHS = 64
+#: Files that are open for each executor, and for all else.
+FILES, SPARE = 5, 64
 #: Seconds that idle executors have at the end to send what observers of the app have gathered.
 LAST_WORDS = 3.0
 
@@ -132,6 +135,29 @@ class Pool:
         self.queues = sorted({entry.queue for entry in hello.entries})
         self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
         self._fill()
+
+    def resize(self, size: int) -> None:
+        """Run so many jobs at a time from now on. What runs goes on, and counts; executors leave after their last job.
+
+        Where jobs share an executor another one takes its place. Raises ConfigError where this process may not have as
+        many files open as that takes; then nothing changes.
+        """
+        processes = size if self.kind == "process" else 1
+        self._must_have_room(processes)
+        staying = sorted((each for each in self.executors.values() if not each.leaving), key=lambda each: each.active)
+        self.size, self._processes, self._slots = size, processes, 1 if self.kind == "process" else size
+        for executor in staying[: max(0, len(staying) - size)] if self.kind == "process" else staying:
+            executor.leaving = True
+            self.take_back(executor)
+            self._recycle(executor)
+        self._fill()
+
+    def _must_have_room(self, processes: int) -> None:
+        """Raise ConfigError unless that many executors fit."""
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY and processes * FILES + SPARE > most:
+            what = f"{processes} executors take {processes * FILES} open files, and this process may have {most}"
+            raise ConfigError(what, fix="Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit).")
 
     def _fill(self) -> None:
         """Have as many executors as there are to be, or ask for some; each birth that is told asks for more."""

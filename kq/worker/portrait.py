@@ -81,7 +81,7 @@ class Portrait:
             "clock": self._clock.now(),
             "lease": self._plan.lease,
             "pool": pool.kind,
-            "slots": self._plan.slots,
+            "slots": pool.size,
             "types": sorted(pool.kinds),
             "executors": executors,
             "rss": rss,

@@ -23,6 +23,8 @@ from kq.control.program import Program, controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
 from kq.job import check_queue
 from kq.loading import whereabouts
+from kq.record import encode
+from kq.standing import Order, decode_order
 from kq.trouble import ALERT, queue_of
 from kq.url import host_and_port
 from kq.worker.notify import Notifier
@@ -35,6 +37,11 @@ log = logging.getLogger("kq.worker")
 
 #: How many jobs a worker of each kind runs at a time when nobody says.
 CONCURRENCY: dict[str, int] = {"process": os.cpu_count() or 2, "thread": 10, "async": 100}
+
+
+#: In the environment of a worker that begins anew: what was ordered about it. No job is to see that.
+LEFT = "KQ_WORKER_LEFT"
+_LEFT = decode_order(os.environ.pop(LEFT, "").encode() or None)
 
 
 class Worker:
@@ -173,6 +180,7 @@ class Worker:
         longest at its job. orders: a descriptor on which a parent says which of these to obey, instead of them.
         """
         supervisor = self.supervisor
+        supervisor.order = _LEFT or supervisor.order
         actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
@@ -203,7 +211,8 @@ class Worker:
             signal.set_wakeup_fd(-1)
         if self._reload:
             log.warning("starting anew with new code")
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            left = {LEFT: encode(supervisor.order).decode()} if supervisor.order != Order() else {}
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **left})
 
     def _notify(self, notifier: Notifier) -> None:
         """Let the service manager know when this worker is ready, and that its loop goes round."""

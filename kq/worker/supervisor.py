@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 
 from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
-from kq.errors import BrokerError, BrokerUnreachable, LeaseLost, WorkerUnfit
+from kq.errors import BrokerError, BrokerUnreachable, ConfigError, LeaseLost, WorkerUnfit
 from kq.outcome import Died, GiveBack, GivenBack, Outcome
 from kq.record import answer_key, encode
 from kq.stack import stack_key
-from kq.standing import Standing, read
+from kq.standing import ORDER_KEEP, Kind, Order, Standing, order_key, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.tally import Tally
 from kq.units import format_duration
@@ -75,6 +75,8 @@ class Supervisor:
         #: Called every so many seconds by the loop, to show that it goes round.
         self.on_pulse: Callable[[], None] | None = None
         self.pulse_every = math.inf
+        #: What somebody ordered about its size and its queues. It outlasts the lease, and HUP.
+        self.order = Order()
         #: For who looks from another thread: when the loop last came round, monotonic.
         self.ticked: float | None = None
         self._broker, self._store, self._clock = broker, store, clock
@@ -132,7 +134,7 @@ class Supervisor:
     @property
     def busy(self) -> str:
         """How much of it is at work, for people. From any thread."""
-        return f"{sum(task.started > 0 for _, task in self.pool.tasks())} of {self.plan.slots} jobs"
+        return f"{sum(task.started > 0 for _, task in self.pool.tasks())} of {self.pool.size} jobs"
 
     @property
     def wakeup(self) -> int:
@@ -160,6 +162,7 @@ class Supervisor:
         self.pool.start()
         self._intake.begin()
         self._broker.singletons |= self.pool.singletons
+        self._arrange(self.order)
         if self.on_ready is not None:
             self.on_ready()
         self._guard.start()
@@ -313,7 +316,8 @@ class Supervisor:
         if self._name in standing.retired:  # and that is why its lease was lost
             self._retire(standing)
             return
-        self._name = f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
+        before, self._name = self._name, f"{self._host}-{os.getpid()}-{new_id()[-8:]}"
+        self._take_along(before)
         self.pool.worker = self._name
         self._voice.join(self._name)
         self._portrait.join(self._name)
@@ -363,7 +367,7 @@ class Supervisor:
     def _tell(self, *writes: Write) -> None:
         """Make writes, and describe this worker as it is now."""
         now, seats = self._skew.now(), [] if self._lease is None else self._lease.session.seats
-        about = self._portrait.writes(now, self._intake.queues, seats, stopping=self._stop_by is not None)
+        about = self._portrait.writes(now, self._intake.served, seats, stopping=self._stop_by is not None)
         self._store.write([*writes, *about])
 
     def _lose(self, error: LeaseLost) -> None:
@@ -419,6 +423,8 @@ class Supervisor:
         """Do what is ordered: to queues, to those in line, and to those that run."""
         self._voice.heed(standing.hears("events"), "ready" if self._stop_by is None else "stopping")
         self._retire(standing)
+        self._set(standing)
+        standing = standing.closed_by(self._intake.dropped)
         self._ends.heed(standing)
         self._intake.heed(standing.queues)
         self._lobby.heed(standing)
@@ -432,6 +438,32 @@ class Supervisor:
         """Tell who asked where jobs are."""
         if told := self._stacks.look():
             self._store.write([Write(stack_key(token), encode(stack), ANSWER_KEEP) for token, stack in told])
+
+    def _set(self, standing: Standing) -> None:
+        """Be as large, and take what queues, as somebody ordered."""
+        order = standing.sizes.get(self._name)
+        if order is not None and order != self.order and self._stop_by is None:
+            self.order = order
+            self._arrange(order)
+            queues = ", ".join(self._intake.served)
+            log.warning("%s is set %s: %s jobs at a time, of %s", self._name, order, self.pool.size, queues)
+
+    def _arrange(self, order: Order) -> None:
+        if order == Order():
+            return
+        slots = order.slots or self.plan.slots
+        try:
+            self.pool.resize(slots)
+        except ConfigError as error:
+            log.error("it stays as large as it is: %s", error)
+        self._line.slots = self.pool.size
+        self._intake.arrange(self.pool.size, order.more, order.less)
+
+    def _take_along(self, before: str) -> None:
+        """What was ordered of a worker that had that name stands for this one."""
+        if self.order != Order():
+            mine = Write(order_key(Kind.SET, self._name), encode(self.order), ORDER_KEEP)
+            self._store.write([mine, Write(order_key(Kind.SET, before), None)])
 
     def _retire(self, standing: Standing) -> None:
         order = standing.retired.get(self._name)

@@ -57,12 +57,26 @@ class Flow(ContractWorld):
         path = f"/jobs/{job.id}/stack"
         eventually(lambda: path in browser.get(f"/jobs/{job.id}").text, "its page leads there")
         said = words(browser.get(path))
-        assert re.search("has run for .* innermost call last.* contract/jobs.py", said), said
+        assert re.search("has run for .* innermost call last.*contract/jobs.py", said), said
         assert browser.api(path, token="").json()["frames"][0]["name"] == "hold"
         gate.open()
         job.result(20)
         assert browser.get(path).status_code == 404
         assert "it does not run" in browser.api(path, token="").json()["error"]["message"]
+
+    def test_a_worker_is_set_to_another_size(
+        self, browser: Browser, control: Control, jobs: Jobs, crew: Crew, queue: str
+    ) -> None:
+        crew.worker()
+        name = eventually(lambda: control.ping(), "a worker lives")[0]
+        path = f"/workers/{quote(name)}/set"
+        said = browser.told(path, concurrency="2", queues=f"+{queue}-far:1", back="/workers")
+        assert f"set {name}: 2 jobs at a time, of {queue}, {queue}-far" in said
+        seal = browser.api("/me", token="").json()["seal"]
+        answer = browser.client.post(
+            f"/api/v1{path}", json={"queues": f"-{queue}-far"}, headers={"X-KQ-Seal": seal}
+        ).json()
+        assert (answer["heard"], answer["slots"], answer["queues"]) == (True, 2, {queue: 2})
 
     def answer_a_doubt(self, browser: Browser, control: Control, jobs: Jobs, queue: str) -> None:
         deed = jobs.deed.submit("raise OSError", "k")
