@@ -21,6 +21,8 @@ from kq.plain import printable
 from kq.stack import Stack
 from kq.units import format_duration
 
+#: Seconds that a worker has to hear what was ordered about it.
+HEARS = 5.0
 REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
 
 
@@ -178,7 +180,7 @@ def set_worker(name: str, concurrency: int | None = None, queues: str | None = N
         for change in changes:
             doubt_queue(control, change[1:].partition(":")[0] if change.startswith("+") else None)
         control.set_worker(name, concurrency=concurrency, queues=changes, reason=reason)
-        heard = name in control.answering([name])
+        heard = name in control.answering([name], HEARS)
         worker = next((each for each in control.workers() if each.name == name), None)
     if flags().json:
         print_json(schema.size(name, worker, heard=heard))

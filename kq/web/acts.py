@@ -61,6 +61,8 @@ class Act:
     slow: Callable[[Said], bool] = lambda said: False
 
 
+#: Seconds that a worker has to hear what was ordered about it.
+HEARS = 5.0
 #: Seconds that one request may take.
 LONGEST = 300.0
 REASON = Field("reason", "text", "Why; it is kept in the audit, and in a job's history.", "")
@@ -297,7 +299,7 @@ def _set(deed: Deed) -> Data:
     deed.control.set_worker(
         deed.name, concurrency=deed.said["concurrency"], queues=changes, reason=deed.reason, by=deed.by
     )
-    heard = deed.name in deed.control.answering([deed.name])
+    heard = deed.name in deed.control.answering([deed.name], HEARS)
     worker = next((each for each in deed.control.workers() if each.name == deed.name), None)
     return schema.size(deed.name, worker, heard=heard)
 

@@ -25,7 +25,7 @@ from kq.standing import Order
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Sizes(ContractWorld):

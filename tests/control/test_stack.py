@@ -25,7 +25,7 @@ from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import WHERE, Odd
 
 #: Seconds that a test waits for a job that begins beside much else.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class StackWorld(ContractWorld):
