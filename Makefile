@@ -72,9 +72,9 @@ alerts: .venv/.dev  ## 100 000 failures of 3 kinds on each broker: 3 alerts and 
 outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE=…) under a lease of half of that (minutes)
 	@scripts/servers.sh
 	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_SLOW=1 $(MEASURE) tests/conformance/test_contract.py \
-	  -k "restart or black_hole_that or locks or half_open or slow_network or end_again or storm" $(ARGS)
+	  -k "restart or down_for_longer or black_hole_that or locks or half_open or slow_network or end_again or storm" $(ARGS)
 
-faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults.md (half an hour); SEED=… repeats one
+faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults.md (three quarters of an hour); SEED=… repeats one
 	@scripts/servers.sh
 	@echo "the seed is $(SEED)"
 	@KQ_THOROUGH=1 KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_SLOW=1 KQ_CUTS=100 \

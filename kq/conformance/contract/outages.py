@@ -195,6 +195,20 @@ class Outage(OnAWire):
         self.goes_on(worker, handles, diary, measured)
 
     @keeps("C18")
+    @survives("F3")
+    def test_a_broker_that_is_down_for_longer_than_the_lease_is_waited_for(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, server: Server, measured: Figures
+    ) -> None:
+        worker = crew.program(concurrency=2)
+        server.remember()
+        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
+        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        server.kill()
+        time.sleep(OUTAGE)
+        server.start()
+        self.goes_on(worker, handles, diary, measured)
+
+    @keeps("C18")
     @pytest.mark.parametrize("how", ["stop", "kill"])
     @survives("F3")
     def test_a_restart_under_load_loses_nothing_that_was_acknowledged(
