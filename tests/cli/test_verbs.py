@@ -102,6 +102,7 @@ def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
     assert said.code == 0
     assert shop.kq("jobs", "ls", "--json").json == [
         {
+            "schema": 1,
             "id": id,
             "type": "jobs.add",
             "queue": "default",
@@ -113,6 +114,7 @@ def test_a_submitted_job_waits_and_is_seen(shop: Place) -> None:
     ]
     (default, mail) = shop.kq("--json", "queues", "ls").json
     assert default == {
+        "schema": 1,
         "name": "default",
         "ready": 1,
         "delayed": 0,
