@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from kq.broker import Seen
+from kq.errors import BrokerError, BrokerUnreachable
 from kq.reading import reader
 from kq.record import Record, digest, encode, job_key, meant_key
 from kq.state.store import Write
@@ -90,6 +91,11 @@ class Meant(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.act.act == KICKED:
             return Write(key, None, None, alive, must=(key, before))
         return Write(key, encode(self.record), self.keep, alive, must=(key, before))
+
+
+def nothing_done(error: BrokerError) -> bool:
+    """Whether an act at which the broker failed so was not done: what was meant by it is to be taken back."""
+    return not isinstance(error, BrokerUnreachable) or error.stored == "no"
 
 
 def stamp_of(seen: Seen) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from kq.act import Act, Meant, stamp_of
+from kq.act import Act, Meant, nothing_done, stamp_of
 from kq.aside import aside
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.coming import Coming
@@ -308,15 +308,18 @@ def _taken_out(seen: Seen, queue: str, order: Order, app: Looks, inspector: Insp
             break
     if lock is not None:
         store.write(lock.doubted())
-    removed = bool(inspector.remove(seen.queue, [seen.id]))
-    if removed:
-        after = [] if meant is None else meant.done(record)
-        after += [] if lock is None else lock.removed(store.now())
-        after += [Write(place_key(seen.id), None)] if seen.headers.get("degraded_by") else []
-    else:
-        after = [] if meant is None else [meant.undone(standing)]
-        after += [] if lock is None else lock.confirmed()
-    if after:
+    undone = [] if meant is None else [meant.undone(standing)]
+    undone += [] if lock is None else lock.confirmed()
+    try:
+        removed = bool(inspector.remove(seen.queue, [seen.id]))
+    except BrokerError as error:
+        if undone and nothing_done(error):
+            store.write(undone)
+        raise
+    done = [] if meant is None else meant.done(record)
+    done += [] if lock is None else lock.removed(store.now())
+    done += [Write(place_key(seen.id), None)] if seen.headers.get("degraded_by") else []
+    if after := done if removed else undone:
         store.write(after)
     return removed
 

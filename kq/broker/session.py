@@ -9,7 +9,7 @@ from typing import Any
 from kq.broker.letters import Delivery, Settlement, say
 from kq.broker.link import Broker, answer_time, establish
 from kq.broker.queues import ORDERS, declare_missing, declare_to_consume
-from kq.broker.translation import quietly, translated
+from kq.broker.translation import quietly, stored_by, translated
 from kq_transports import engine
 
 #: Characters of the token of a nudge, at most: it becomes part of a key.
@@ -54,6 +54,8 @@ class Session:
         #: What a settle that failed had ended before it did, and those of it that were refused.
         self._ended: set[tuple[str, int]] = set()
         self._refused: list[Settlement] = []
+        #: What a settle whose answer was lost may have ended.
+        self._doubtful: set[tuple[str, int]] = set()
         #: Until when, on the monotonic clock, nobody else can have been given what we hold; span: seconds from the last
         #: beat until then, the lease at most.
         self.safe_until = self.span = 0.0
@@ -258,6 +260,8 @@ class Session:
             except BaseException as error:
                 # Whoever calls again says all of it again.
                 quietly(channel.tx_rollback)
+                if stored_by(error) != "no":
+                    self._doubtful.update(settlement.delivery.place for settlement in group)
                 if isinstance(error, engine.NotFound):
                     self._declared.clear()  # somebody deleted a queue; the next time it is declared again
                 raise
@@ -279,7 +283,14 @@ class Session:
                     self._seats[settlement.delivery.queue] -= 1
         self._ended.update([settlement.delivery.place for settlement in group])
         if tags := set(refused):
-            self._refused += [settlement for settlement in group if settlement.delivery.tag in tags]
+            # As long as we hold them nobody else ends them: what was ended, and whose answer was lost, was ended by us.
+            self._refused += [
+                settlement
+                for settlement in group
+                if settlement.delivery.tag in tags and settlement.delivery.place not in self._doubtful
+            ]
+        if self._doubtful:
+            self._doubtful.difference_update(settlement.delivery.place for settlement in group)
 
     @property
     def connected(self) -> bool:

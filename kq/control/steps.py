@@ -14,12 +14,12 @@ from itertools import groupby, islice
 
 from msgspec.structs import replace
 
-from kq.act import BURIED_BY_HAND, KICKED, Act, Meant, decode_meant, stamp_of
+from kq.act import BURIED_BY_HAND, KICKED, Act, Meant, decode_meant, nothing_done, stamp_of
 from kq.broker import BURIED, PARKED, Seen, Swap
 from kq.control import audit, forms
 from kq.control.sight import info_of
 from kq.control.view import View
-from kq.errors import BrokerError, BrokerUnreachable, MessageError
+from kq.errors import BrokerError, MessageError
 from kq.lock import Lock
 from kq.message import Envelope, only_id
 from kq.record import Record, decode_record, job_key, meant_key, place_key
@@ -205,7 +205,7 @@ class Steps(View):
         try:
             made = self._inspector.swap(steps[0].seen.queue, swaps)
         except BrokerError as error:
-            if not isinstance(error, BrokerUnreachable) or error.stored == "no":
+            if nothing_done(error):
                 self._undo(fact for step in steps for fact in reversed(step.facts))
             raise
         late = [step for step, done in zip(steps, made, strict=True) if not done]

@@ -10,11 +10,13 @@ import pytest
 
 from kq.act import KICKED, Act, Meant, stamp_of
 from kq.app import App
-from kq.broker import BURIED, PARKED, Inspector, Swap
+from kq.broker import BURIED, PARKED, Inspector, Seen, Swap
+from kq.broker.publisher import LOOKS
 from kq.control import Control
 from kq.control.parking import BATCH, put_back
 from kq.errors import BrokerFull, BrokerUnreachable
 from kq.job import State
+from kq.message import Envelope
 from kq.record import Record, claim_key, decode_record, encode, job_key
 from kq.standing import Kind, Order, give, read
 from kq.state import Write
@@ -31,12 +33,21 @@ class Broken(Inspector):
         raise BrokerUnreachable("it has gone", stored="unknown")
 
 
-class Breaks(App):
-    """Whose broker goes wrong while this is set."""
+class Away(Inspector):
+    """One that is not there any more when something is to be taken out."""
 
-    broken = False
+    def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
+        raise BrokerUnreachable("it has gone", stored="no")
+
+
+class Breaks(App):
+    """Whose broker goes wrong while these are set."""
+
+    broken = away = False
 
     def inspector(self) -> Inspector:
+        if self.away:
+            return Away(self.broker)
         return Broken(self.broker) if self.broken else super().inspector()
 
 
@@ -110,6 +121,25 @@ def test_the_key_of_a_job_is_in_doubt_when_who_takes_it_away_is_cut_off(app: App
     assert app.store.get([claim_key("cat")]) != [None]
 
 
+def test_a_revoke_that_did_not_reach_the_broker_leaves_no_intention_and_the_key_as_it_was(app: Breaks) -> None:
+    job = app.jobs["note"].options(unique="cat").submit("x")
+    app.away = True
+    with pytest.raises(BrokerUnreachable):
+        job.revoke()
+    app.away = False
+    assert not app.store.scan("meant:")
+    assert app.store.get([claim_key("cat")]) == [None]
+    assert job.state() is State.READY
+
+
+def test_a_revoke_that_is_cut_off_leaves_its_intention_for_others_to_finish(app: Breaks) -> None:
+    job = app.jobs["note"].submit("x")
+    app.broken = True
+    with pytest.raises(BrokerUnreachable):
+        job.revoke()
+    assert len(app.store.scan("meant:")) == 1
+
+
 def test_a_job_behind_many_parked_ones_of_another_type_is_put_back(app: App) -> None:
     app.job(name="other")(print)
     parked, note = f"default{PARKED}", app.jobs["note"].job("x")
@@ -127,3 +157,29 @@ def test_what_is_paused_again_is_not_being_resumed_any_more(app: App, control: C
     control.pause_type("note")
     standing = read(app.store)
     assert ("note" in standing.types, "note" in standing.resumed) == (True, False)
+
+
+@pytest.mark.parametrize(("moves", "replaced"), [(1, True), (LOOKS, False)])
+def test_a_job_that_others_move_while_it_is_to_be_replaced_is_looked_for_again(
+    app: App, monkeypatch: pytest.MonkeyPatch, moves: int, replaced: bool
+) -> None:
+    job, left, find = app.jobs["note"].submit("x"), [moves], Inspector.find
+
+    def find_and_fall_behind(inspector: Inspector, queue: str, ids: Sequence[str]) -> list[Seen]:
+        found = find(inspector, queue, ids)
+        if left[0]:
+            left[0] -= 1
+            others = app.inspector()
+            moved = Envelope(job.id, queue, found[0].body, {**found[0].headers, "repaired": left[0] + 1})
+            assert others.swap(queue, [Swap(found[0], (moved,))]) == [True]
+            others.close()
+        return found
+
+    monkeypatch.setattr(Inspector, "find", find_and_fall_behind)
+    envelope = app.envelope(app.jobs["note"].job("y"))
+    assert app.publisher.replace(job.id, envelope, app.store.now(), time.monotonic() + 10) is replaced
+    monkeypatch.undo()
+    inspector = app.inspector()
+    (lies,) = inspector.find(job.queue, [job.id])
+    assert (b"y" in bytes(lies.body)) is replaced
+    inspector.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from kq.app import App
 from kq.broker import Delivery, Session
 from kq.clock import RANDOM
+from kq.errors import BrokerUnreachable
 from kq.failure import Failure
 from kq.handle import Handle
 from kq.job import Counters
@@ -26,6 +28,8 @@ from kq.worker.skew import Skew
 from kq.worker.starts import key_of
 from kq.worker.task import Kind, Task
 from kq.worker.voice import Voice
+from kq_transports import memory
+from kq_transports.conformance.flaky import Flaky
 
 RETRY = Retry(0.0, Counters(1), Failure(("ValueError",), "no"), "raised")
 DONE = Complete(b"7")
@@ -97,6 +101,20 @@ def test_ends_of_short_jobs_are_told_together_within_five_milliseconds_of_the_fi
     assert waits == [True, False]
     assert len(told.ends.settle(told.session)) == 2
     assert len(told.ends) == 0
+
+
+def test_what_was_ended_by_a_settle_whose_answer_was_lost_is_not_taken_for_another_workers(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = memory.Transport.open_engine
+    monkeypatch.setattr(memory.Transport, "open_engine", lambda *args: Flaky(opened(*args), "settle", moment="after"))
+    with closing(Told(app, indexed=True)) as told:
+        told.ends.add(told.task(), DONE)
+        with pytest.raises(BrokerUnreachable):
+            told.ends.settle(told.session)
+        told.ends.add(told.task(), DONE)
+        assert len(told.ends.settle(told.session)) == 2
+    assert not [record for record in caplog.records if "another worker" in record.msg]
 
 
 def test_an_end_that_others_wait_for_takes_those_of_short_jobs_along_at_once(told: Told) -> None:
