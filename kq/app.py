@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from kq.aside import aside
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
-from kq.clock import made_at, new_id
+from kq.clock import SYSTEM, made_at, new_id
 from kq.config import Alerts, Config, Streams, load
 from kq.context import current_job
 from kq.effect import Effect
@@ -485,7 +485,7 @@ def _submitted(envelope: Envelope) -> Event:
     headers = envelope.headers
     return Event(
         event="submitted",
-        at=headers.get("submitted") or made_at(envelope.id) or time.time(),
+        at=headers.get("submitted") or made_at(envelope.id) or SYSTEM.now(),
         job=envelope.id,
         type=headers["type"],
         queue=envelope.queue,

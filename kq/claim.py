@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kq import duplicate
 from kq.broker import BURIED, PARKED, Broker, Publishes
-from kq.clock import made_at
+from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerUnreachable, NotUnique
 from kq.handle import Looks
 from kq.lock import REMEMBERED
@@ -241,7 +241,7 @@ def _counted(unique: Unique, envelope: Envelope, holder: str) -> list[Write]:
     """That a submit found its key held; nothing where it met itself."""
     if holder == envelope.id:
         return []
-    submitted = envelope.headers.get("submitted") or made_at(envelope.id) or time.time()
+    submitted = envelope.headers.get("submitted") or made_at(envelope.id) or SYSTEM.now()
     return duplicate.counted(envelope.queue, unique.conflict, holder, submitted)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from kq.act import Act, Meant, nothing_done, stamp_of
 from kq.aside import aside
 from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.clock import SYSTEM
 from kq.coming import Coming
 from kq.errors import (
     BrokerError,
@@ -325,7 +326,7 @@ def _taken_out(seen: Seen, queue: str, order: Order, app: Looks, inspector: Insp
 
 
 def _revoking(seen: Seen, queue: str, order: Order, app: Looks) -> Meant:
-    act = Act(time.time(), order.by, "revoked", seen.id, queue=queue, reason=order.reason)
+    act = Act(SYSTEM.now(), order.by, "revoked", seen.id, queue=queue, reason=order.reason)
     record = Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue)
     return Meant(seen.id, app.store.now(), act, seen.queue, stamp_of(seen), record, app.keep)
 

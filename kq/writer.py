@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from kq.clock import made_at
+from kq.clock import SYSTEM, made_at
 from kq.errors import MessageError
 from kq.job import Job
 from kq.message import BODY_LIMIT, IN_ITS_ID, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
@@ -34,7 +33,7 @@ class Writer:
         made = [self.written(job) for job in jobs]
         if len(made) == 1:
             return made
-        now = time.time()
+        now = SYSTEM.now()
         return [(unique, _on_time(job, envelope, now)) for job, (unique, envelope) in zip(jobs, made, strict=True)]
 
     def written(self, job: Job[Any]) -> tuple[Unique | None, Envelope]:
@@ -80,7 +79,7 @@ class Writer:
                 fix="Store the data elsewhere and pass its name.",
             )
         policy = settings.retry_policy
-        now = time.time()
+        now = SYSTEM.now()
         delay = settings.delay if settings.at is None else max(0.0, settings.at - now)
         if delay is not None and delay > YEAR:
             raise ValueError(f"at {settings.at} is more than a year away; submit it later")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 
 import click
@@ -15,6 +14,7 @@ from kq.cli.frame import flags, noun
 from kq.cli.looking import looking
 from kq.cli.show import fitting, print_json, print_table
 from kq.cli.watch import watching
+from kq.clock import SYSTEM
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
 from kq.duplicate import Duplicates
 from kq.job import State
@@ -89,7 +89,7 @@ def _print_groups(jobs: Sequence[JobInfo]) -> None:
     if flags().json:
         print_json([schema.group(*each) for each in found])
         return
-    now = time.time()
+    now = SYSTEM.now()
     rows = [
         [failure.type, failure.exception, failure.place, str(count), _ago(newest, now), newest.id]
         for failure, count, newest in found
@@ -136,7 +136,7 @@ def _note(job: JobInfo) -> str:
 
 def due_in(job: JobInfo) -> str:
     """When a delayed job becomes ready: "in 5m"."""
-    return "" if job.due is None else f"in {format_duration(max(0.0, job.due - time.time()))}"
+    return "" if job.due is None else f"in {format_duration(max(0.0, job.due - SYSTEM.now()))}"
 
 
 def told(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str]]:
@@ -183,7 +183,7 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
 def duplicates_of(found: Duplicates) -> str:
     """Who else wanted the job."""
     submits = "1 more submit" if found.count == 1 else f"{found.count:,} more submits"
-    ago = format_duration(max(0.0, round(time.time() - found.latest, 1)))
+    ago = format_duration(max(0.0, round(SYSTEM.now() - found.latest, 1)))
     return f"{submits} found its unique key held, the latest {ago} ago"
 
 
@@ -206,7 +206,7 @@ def _questions(job: JobInfo, doubts: Sequence[Entry]) -> Iterator[tuple[str, str
 
 
 def _since(instant: float) -> str:
-    return f"{format_duration(max(0.0, time.time() - instant))} ago"
+    return f"{format_duration(max(0.0, SYSTEM.now() - instant))} ago"
 
 
 def _happened(attempt: Attempt, known: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from kq.cli.orders import unknown_job
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.cli.watch import watching
+from kq.clock import SYSTEM
 from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
 from kq.control.kicking import Kicking
 from kq.errors import BadArguments, NotRepaired
@@ -248,7 +248,7 @@ def audit(limit: int) -> None:
     if flags().json:
         print_json([msgspec.to_builtins(act) for act in acts])
         return
-    now = time.time()
+    now = SYSTEM.now()
     rows = [
         [format_duration(max(0.0, now - act.at)), act.by, act.act, act.about, ", ".join(act.changed), act.reason]
         for act in acts

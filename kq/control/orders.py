@@ -9,7 +9,7 @@ from typing import Any
 
 from kq.act import Act
 from kq.broker import PARKED
-from kq.clock import new_id
+from kq.clock import SYSTEM, new_id
 from kq.control import audit
 from kq.control.parking import put_back
 from kq.control.sight import WorkerInfo
@@ -178,7 +178,7 @@ class Orders(View):
     def _leave_line(self, did: str, kind: Kind, about: str, order: Order, changed: tuple[str, ...] = ()) -> None:
         """Leave a line in the audit, before it is done."""
         named: dict[str, Any] = {_ABOUT[kind]: about}
-        act = Act(time.time(), order.by, did, reason=order.reason, changed=changed, **named)
+        act = Act(SYSTEM.now(), order.by, did, reason=order.reason, changed=changed, **named)
         self._app.store.write([audit.line(act)])
         audit.log.info("%s", act)
 

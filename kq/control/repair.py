@@ -16,6 +16,7 @@ import msgspec
 
 from kq.act import Act, Meant
 from kq.broker import BURIED, PARKED, Seen
+from kq.clock import SYSTEM
 from kq.control import audit, forms
 from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.steps import BATCH, Stands, Step, Steps, names_two
@@ -67,7 +68,7 @@ class Repair(Steps):
         """
         self.finish_acts()
         done = list[Repaired]()
-        for batch in _batches(self._buried(queue, ids, where, limit, time.time())):
+        for batch in _batches(self._buried(queue, ids, where, limit, SYSTEM.now())):
             acts = [_act("kicked", info_of(seen), reason, by) for seen in batch]
             stands, now = self._stands([act.job for act in acts]), self._app.store.now()
             steps = [self._kicking(*each, now) for each in zip(batch, acts, stands, strict=True)]
@@ -79,7 +80,7 @@ class Repair(Steps):
         self, queue: str | None = None, *, ids: Sequence[str] = (), where: Where = ANY, limit: int | None = None
     ) -> list[JobInfo]:
         """The jobs that kick() would kick."""
-        return [info_of(seen) for seen in self._buried(queue, ids, where, limit, time.time())]
+        return [info_of(seen) for seen in self._buried(queue, ids, where, limit, SYSTEM.now())]
 
     def edit(
         self,
@@ -132,7 +133,7 @@ class Repair(Steps):
     def submit(self, job: Job[R], *, reason: str = "", by: str = "") -> Handle[R]:
         """Submit a job as a human does: with a line in the audit. Raises what App.submit() does."""
         queue = job.settings.over(self._app.defaults).queue or ""
-        act = Act(time.time(), by or caller(), "submitted", job.id, job.type, queue, one_line(reason))
+        act = Act(SYSTEM.now(), by or caller(), "submitted", job.id, job.type, queue, one_line(reason))
         self._app.store.write([audit.line(act)])
         handle = self._app.submit(job)
         audit.log.info("%s", act)
@@ -178,7 +179,7 @@ class Repair(Steps):
 
         buried: those that lie buried from it, instead. Their handles say that they were deleted; the audit has a line.
         """
-        act = Act(time.time(), by or caller(), "purged", queue=queue, reason=one_line(reason))
+        act = Act(SYSTEM.now(), by or caller(), "purged", queue=queue, reason=one_line(reason))
         self._app.store.write([audit.line(act)])
         if buried:
             ended = self._purge(queue + BURIED, "ready", act)
@@ -198,7 +199,7 @@ class Repair(Steps):
             held = f"worker {serving[0]} takes it"
         if serving or not self._inspector.delete(queue):
             raise NotRepaired(f"queue {queue!r} stays: {held}", fix=f"kq queues why {queue} tells of it.")
-        act = Act(time.time(), by or caller(), "removed", queue=queue, reason=one_line(reason))
+        act = Act(SYSTEM.now(), by or caller(), "removed", queue=queue, reason=one_line(reason))
         self._app.store.write([audit.line(act)])
         audit.log.info("%s", act)
 
@@ -335,7 +336,7 @@ class Repair(Steps):
 
 def _act(what: str, job: JobInfo, reason: str, by: str, changed: Sequence[str] = ()) -> Act:
     by = by or caller()
-    return Act(time.time(), by, what, job.id, job.type, job.queue, one_line(reason), tuple(changed))
+    return Act(SYSTEM.now(), by, what, job.id, job.type, job.queue, one_line(reason), tuple(changed))
 
 
 def _changes(job: JobInfo, body: bytes, priority: int | None, delay: float | None) -> list[str]:

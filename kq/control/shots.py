@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from kq.app import App
 from kq.broker import Load
+from kq.clock import SYSTEM
 from kq.control.chronicle import Chronicle
 from kq.control.compose import FAMILIES, Earlier, Facts, compose, jobs_of
 from kq.control.view import MOST, View
@@ -84,7 +85,7 @@ class Shots(View):
             return None, error
 
     def _facts(self, loads: dict[str, Load] | None, gathered: Gathered | None) -> Facts:
-        now = time.time() if gathered is None else gathered.now
+        now = SYSTEM.now() if gathered is None else gathered.now
         found = None if gathered is None else dict(zip(FAMILIES, gathered.found, strict=True))
         declared = {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""}
         return Facts(now, loads, found, declared, self._app.singletons, self._earlier(now, loads))

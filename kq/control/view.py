@@ -11,6 +11,7 @@ import msgspec
 from kq import duplicate
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.clock import SYSTEM
 from kq.coming import Coming
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
@@ -106,7 +107,7 @@ class View:
         """
         wanted = None if state is None else State(state)
         running = self._said_to_run() if wanted in (None, State.RESERVED, State.RUNNING) else {}
-        queues, now = [queue] if queue else self._names(), time.time()
+        queues, now = [queue] if queue else self._names(), SYSTEM.now()
         most = limit if where == ANY else MOST
         found = list[JobInfo]()
         for name in queues:

@@ -11,7 +11,7 @@ from kq.advice import SKEW
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.cli.doctor.finding import Finding, Level, failed
-from kq.clock import new_id
+from kq.clock import SYSTEM, new_id
 from kq.control import Control
 from kq.errors import BrokerUnreachable
 from kq.message import Envelope
@@ -151,7 +151,7 @@ def state(app: App) -> Iterator[Finding]:
     if app.address.state_stays_here:
         fix = "Name a store that all hosts share: state: redis://… in kq.yaml. On one host it is fine."
         yield Finding("warn", "state", "results and worker records are kept in a file of this host", fix)
-    yield from clock("its clock and this host's", app.store.now() - time.time(), "state")
+    yield from clock("its clock and this host's", app.store.now() - SYSTEM.now(), "state")
 
 
 def clock(whose: str, ahead: float, about: str) -> Iterator[Finding]:

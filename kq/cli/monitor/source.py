@@ -18,6 +18,7 @@ from kq import snapshot
 from kq.cli.failing import describe
 from kq.cli.monitor.book import read_page
 from kq.cli.monitor.scene import Book, Page, Scene
+from kq.clock import SYSTEM
 from kq.control import Control
 from kq.errors import BadArguments
 from kq.snapshot import Snapshot
@@ -72,7 +73,7 @@ class Live(Source):
     ) -> None:
         super().__init__()
         self._open, self._app, self._see, self._record = open, app, see, record
-        self._scene = Scene(now=time.time(), app=app)
+        self._scene = Scene(now=SYSTEM.now(), app=app)
         self._seen = time.monotonic()
         self._next = 0.0
         self._page: Page | None = None
@@ -105,7 +106,7 @@ class Live(Source):
         now = time.monotonic()
         age = now - self._seen if self._scene.shot is not None else 0.0
         retry = max(0.0, self._next - now)
-        return replace(self._scene, now=time.time(), age=age, retry=retry, every=self.every)
+        return replace(self._scene, now=SYSTEM.now(), age=age, retry=retry, every=self.every)
 
     def _run(self) -> None:
         try:
