@@ -12,12 +12,13 @@ from kq.act import KICKED, Act, Meant, stamp_of
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen, Swap
 from kq.broker.publisher import LOOKS
-from kq.control import Control
+from kq.control import Control, orders
 from kq.control.parking import BATCH, put_back
+from kq.control.sight import WorkerInfo
 from kq.errors import BrokerFull, BrokerUnreachable
 from kq.job import State
 from kq.message import Envelope
-from kq.record import Record, claim_key, decode_record, encode, job_key
+from kq.record import Record, claim_key, decode_record, encode, job_key, worker_key
 from kq.standing import Kind, Order, give, read
 from kq.state import Write
 
@@ -183,3 +184,18 @@ def test_a_job_that_others_move_while_it_is_to_be_replaced_is_looked_for_again(
     (lies,) = inspector.find(job.queue, [job.id])
     assert (b"y" in bytes(lies.body)) is replaced
     inspector.close()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_type_whose_resuming_a_worker_has_not_heard_of_is_being_resumed_still(
+    app: App, control: Control, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    monkeypatch.setattr(orders, "PATIENCE", 0.1)
+    if frozen:
+        now = app.store.now()
+        worker = WorkerInfo("frozen", "here", 1, now, now, 60.0, "process", 1, {"default": 1})
+        app.store.write([Write(worker_key("frozen"), encode(worker))])
+        assert [each.name for each in control.workers()] == ["frozen"]
+    control.pause_type("note")
+    control.resume_type("note")
+    assert ("note" in read(app.store).resumed) is frozen
