@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from kq import tally
 from kq.failure import Failure, group_of
@@ -21,14 +22,29 @@ ERROR_LIMIT = 300
 PARTS = 12
 
 
+K = TypeVar("K", bound=tuple[object, ...])
+V = TypeVar("V")
+
+
+class Kept(dict[K, V]):
+    """Things by what they are made of; one that is asked for and is not there is made."""
+
+    def __init__(self, make: Callable[..., V]) -> None:
+        self._make = make
+
+    def __missing__(self, key: K) -> V:
+        made = self[key] = self._make(*key)
+        return made
+
+
 class Meter:
     """The tally of one supervisor. Not thread-safe: its loop owns it."""
 
     def __init__(self) -> None:
         #: How often the broker answered again; see Tally.
         self.reconnects = 0
-        self._work: dict[tuple[str, str], Work] = {}
-        self._waits: dict[tuple[str, int], Wait] = {}
+        self._work = Kept[tuple[str, str], Work](Work)
+        self._waits = Kept[tuple[str, int], Wait](Wait)
         self._marks: deque[tuple[float, dict[tuple[str, str], Work]]] = deque()
         self._groups: dict[tuple[str, str, str, str], Group] = {}
         self._latest: deque[Failed] = deque(maxlen=LATEST)
@@ -37,17 +53,17 @@ class Meter:
     def started(self, tasks: Iterable[Task], behind: float) -> None:
         """tasks have begun. behind: seconds by which our clock is behind the one by which jobs are said to be ready."""
         for task in tasks:
-            work = self._of(task)
+            work = self._work[task.delivery.queue, task.kind.name]
             work.started += 1
             ready = task.head.due or task.head.submitted_at
             if ready:
                 waited = max(0.0, task.began + behind - ready)
                 work.waited.add(waited)
-                self._wait_of(task).waited.add(waited)
+                self._waits[task.delivery.queue, task.delivery.priority].waited.add(waited)
 
     def ended(self, task: Task, verdict: Verdict, now: float) -> None:
         """task has ended with verdict, now."""
-        work = self._of(task)
+        work = self._work[task.delivery.queue, task.kind.name]
         if task.effects is not None:
             _add(work, task.effects)
         match verdict:
@@ -81,7 +97,7 @@ class Meter:
 
     def doubted(self, task: Task) -> None:
         """task was killed in the middle of a side effect."""
-        self._of(task).unknown += 1
+        self._work[task.delivery.queue, task.kind.name].unknown += 1
 
     def tally(self, worker: str, began: float, now: float) -> Tally:
         """All of it as it is now. began: when this one began to count; both by the store's clock."""
@@ -99,20 +115,6 @@ class Meter:
         """How many jobs were completed here, and how many attempts failed."""
         work = self._work.values()
         return sum(each.completed for each in work), sum(each.failed for each in work)
-
-    def _of(self, task: Task) -> Work:
-        key = task.delivery.queue, task.kind.name
-        work = self._work.get(key)
-        if work is None:
-            work = self._work[key] = Work(*key)
-        return work
-
-    def _wait_of(self, task: Task) -> Wait:
-        key = task.delivery.queue, task.delivery.priority
-        wait = self._waits.get(key)
-        if wait is None:
-            wait = self._waits[key] = Wait(*key)
-        return wait
 
     def _mark(self, began: float, now: float) -> None:
         """Remember how it was, so that what happened in the last minute is known."""

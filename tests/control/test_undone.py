@@ -18,7 +18,7 @@ from kq.control.sight import WorkerInfo
 from kq.errors import BrokerFull, BrokerUnreachable
 from kq.job import State
 from kq.message import Envelope
-from kq.record import Record, claim_key, decode_record, encode, job_key, worker_key
+from kq.record import Record, claim_key, decode_record, encode, job_key, lease_key, worker_key
 from kq.standing import Kind, Order, give, read
 from kq.state import Write
 
@@ -194,7 +194,7 @@ def test_a_type_whose_resuming_a_worker_has_not_heard_of_is_being_resumed_still(
     if frozen:
         now = app.store.now()
         worker = WorkerInfo("frozen", "here", 1, now, now, 60.0, "process", 1, {"default": 1})
-        app.store.write([Write(worker_key("frozen"), encode(worker))])
+        app.store.write([Write(lease_key("frozen"), b"1"), Write(worker_key("frozen"), encode(worker))])
         assert [each.name for each in control.workers()] == ["frozen"]
     control.pause_type("note")
     control.resume_type("note")
