@@ -79,7 +79,7 @@ def test_when_a_job_was_submitted_is_in_its_id_unless_that_was_made_before(
 ) -> None:
     app = App("shop", "memory://shop")
     now = (made_at(ID) or 0.0) + later
-    monkeypatch.setattr("kq.writer.time.time", lambda: now)
+    monkeypatch.setattr("time.time", lambda: now)
     headers = app.envelope(Job(ID, "shop.jobs.resize")).headers
     assert ("submitted" in headers) is said
     assert decode_head(headers).submitted_at == (now if said else made_at(ID))
@@ -90,7 +90,7 @@ def test_many_jobs_that_are_to_start_at_an_instant_are_not_late_by_what_it_takes
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ticks = itertools.count(1000)
-    monkeypatch.setattr("kq.writer.time.time", lambda: float(next(ticks)))
+    monkeypatch.setattr("time.time", lambda: float(next(ticks)))
     writer = Writer(App("shop", "memory://shop")._registry, time.time)
     jobs = [Job[None](f"{number}", "t", settings=Settings(at=5000.0)) for number in range(10)]
     held = Job[None]("held", "t", settings=Settings(at=5000.0, hold=9000.0))
