@@ -50,8 +50,9 @@ def test_a_doubt_is_shown_with_what_is_known_and_how_it_is_answered(shop: Place)
     id = in_doubt(shop)
     said = shop.kq("jobs", "show", id).out
     assert "did the effect jobs.pay:order 7 happen? Nobody knows." in said
-    assert f"by jobs.pay {id}, attempt 1." in said
-    assert f"It happened: kq jobs kick {id} --done. It did not: kq jobs kick {id} --repeat" in said
+    assert f"by jobs.pay {id}, attempt 1; " in said
+    assert f"It happened:  kq jobs kick {id} --done\n" in said
+    assert f"It did not:   kq jobs kick {id} --repeat\n" in said
     (doubt,) = shop.kq("--json", "jobs", "show", id).json["doubts"]
     assert (doubt["key"], doubt["stage"], doubt["job"]) == ("jobs.pay:order 7", "doubt", id)
     assert [each["key"] for each in shop.kq("--json", "effects", "ls", "--stage", "doubt").json] == [doubt["key"]]
