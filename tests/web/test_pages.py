@@ -11,6 +11,7 @@ import pytest
 
 import kq
 from kq.control import Control
+from kq.errors import ConfigError
 from kq.web import asgi_app
 from kq.web.pages import PAGES
 from kq.web.site import Site
@@ -54,6 +55,55 @@ def test_a_queue_says_why_its_jobs_wait(open_page: Browser, jobs: dict[str, str]
     said = words(open_page.get("/queues/doors"))
     assert "queue doors: no live worker takes it; 1 job is ready" in said
     assert "paused by ops" in words(open_page.get("/queues/images"))
+
+
+def test_a_queue_shows_first_what_was_buried_last(open_page: Browser, app: kq.App, control: Control) -> None:
+    names = [f"number {number}" for number in range(3)]
+    for name in names:
+        control.bury(app.jobs["login"].submit(name, SECRET).id, f"{name} is nobody", by="ops")
+    said = words(open_page.get("/queues/doors"))
+    places = [said.index(f"{name} is nobody") for name in names]
+    assert places == sorted(places, reverse=True)
+
+
+def test_jobs_of_a_list_are_told_apart_by_what_they_are_called_with(open_page: Browser, jobs: dict[str, str]) -> None:
+    said = words(open_page.get("/jobs?state=ready"))
+    assert '"ann", "***", note=' in said
+    assert SECRET not in said
+
+
+def test_the_trace_of_a_job_and_who_else_wanted_it_are_told(
+    app: kq.App, control: Control, browse: Callable[..., Browser]
+) -> None:
+    class Traced(kq.Observer):
+        def carry(self, headers: dict[str, str]) -> None:
+            headers["traceparent"] = f"00-{'a1' * 16}-{'b2' * 8}-01"
+
+    app.observe(Traced())
+    only = app.jobs["login"].options(unique="ann")
+    first = only.submit("ann", SECRET)
+    assert only.submit("ann", SECRET) == only.submit("ann", SECRET) == first
+    page = browse(Site(control, hosts=(), traces="https://traces.example/{trace}?tab=1"))
+    shown = page.get(f"/jobs/{first.id}")
+    assert f'href="https://traces.example/{"a1" * 16}?tab=1"' in shown.text
+    assert "2 more submits found its unique key held" in words(shown)
+    assert f'class="id">{"a1" * 16}</dd>' in browse(Site(control, hosts=())).get(f"/jobs/{first.id}").text
+
+
+@pytest.mark.parametrize("traces", ["javascript:alert('{trace}')", "https://traces.example/", "traces/{trace}"])
+def test_an_address_of_traces_that_is_none_is_refused(control: Control, traces: str) -> None:
+    with pytest.raises(ConfigError, match=r"web\.traces"):
+        Site(control, hosts=(), traces=traces)
+
+
+def test_singletons_are_listed_with_who_has_their_seats(open_page: Browser, app: kq.App, control: Control) -> None:
+    @app.job(name="letter", queue="post", singleton=True)
+    def letter(to: str) -> None: ...
+
+    app.jobs["letter"].submit("ann")
+    said = words(open_page.get("/singletons"))
+    assert "post unserved nobody" in said
+    assert "doors" not in said
 
 
 def test_queues_are_sorted_and_searched(open_page: Browser, app: kq.App, jobs: dict[str, str]) -> None:
