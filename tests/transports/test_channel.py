@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import kombu
@@ -597,7 +598,10 @@ def breaking(
         yield connection, engines
 
 
-def test_a_queue_that_goes_while_it_is_routed_to_keeps_nothing_from_the_others(broker: str, connect: Open) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "in a transaction"])
+def test_a_queue_that_goes_while_it_is_routed_to_keeps_nothing_from_the_others(
+    broker: str, connect: Open, together: bool
+) -> None:
     other = connect()
 
     class Slow(memory.Transport):
@@ -618,8 +622,16 @@ def test_a_queue_that_goes_while_it_is_routed_to_keeps_nothing_from_the_others(b
         for queue in ("gone", "here"):
             channel.queue_declare(queue, auto_delete=False)
             channel.queue_bind(queue, "news")
-        kombu.Producer(channel).publish("x", exchange="news")
-        assert channel.basic_get("here").payload == "x"
+        producer = kombu.Producer(channel)
+        if together:
+            channel.tx_select()
+            producer.publish("before", routing_key="here")
+        producer.publish("x", exchange="news")
+        if together:
+            producer.publish("after", routing_key="here")
+            channel.tx_commit()
+        got = [message.payload for message in iter(partial(channel.basic_get, "here"), None)]
+        assert got == (["before", "x", "after"] if together else ["x"])
 
 
 def deep(levels: int) -> bytes:

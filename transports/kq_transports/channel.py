@@ -11,6 +11,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -160,7 +161,8 @@ class Channel(Conversation[Transaction]):
                 raise TooLarge(routing_key or exchange, len(message.body), limit)
         messages = self.routed(message, exchange, routing_key, mandatory)
         if self._transaction is not None:
-            self._transaction.messages += messages
+            again = partial(self.routed, message, exchange, routing_key, mandatory) if exchange else None
+            self._transaction.publish(messages, again)
             return
         try:
             try:

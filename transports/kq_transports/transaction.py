@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kq_transports.connection import Connection
+from kq_transports.connection import Connection, QueueMissing
 from kq_transports.engine import Message, Rider, Stale, Verdict
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 class Transaction(msgspec.Struct):
     """What a channel gathers between two commits. ends: delivery tags by the receipts that are to be settled.
 
-    rider: of a transaction that only publishes.
+    through: which of the messages went through an exchange, from where to where in their order, and what asks the
+    exchange again. rider: of a transaction that only publishes.
     """
 
     messages: list[Message] = msgspec.field(default_factory=list)
+    through: list[tuple[int, int, Callable[[], list[Message]]]] = msgspec.field(default_factory=list)
     verdicts: list[Verdict] = msgspec.field(default_factory=list)
     ends: dict[str, int] = msgspec.field(default_factory=dict)
     rider: Rider | None = None
@@ -30,11 +33,38 @@ class Transaction(msgspec.Struct):
         self.verdicts.append(verdict)
         self.ends[verdict.receipt] = tag
 
+    def publish(self, messages: list[Message], again: Callable[[], list[Message]] | None = None) -> None:
+        """Add messages. again: asks once more what they are, of those that go through an exchange."""
+        begin = len(self.messages)
+        self.messages += messages
+        if again is not None:
+            self.through.append((begin, len(self.messages), again))
+
     def commit(self, link: Connection) -> list[int]:
         """Carry all of it out, in one step of the engine; returns the tags that were no longer ours.
 
         Raises Stale when there are such tags and messages too: then nothing was done.
         """
+        try:
+            return self._commit(link)
+        except QueueMissing:
+            # One that was bound has gone since it was asked who is, such as a listener's own: the others get it.
+            if not self._goes_elsewhere():
+                raise
+            return self._commit(link)
+
+    def _goes_elsewhere(self) -> bool:
+        """Ask exchanges again; whether that made a difference."""
+        before, at = self.messages, 0
+        self.messages = []
+        for begin, end, again in self.through:
+            self.messages += before[at:begin] + again()
+            at = end
+        self.messages += before[at:]
+        self.through = []
+        return [each.queue for each in self.messages] != [each.queue for each in before]
+
+    def _commit(self, link: Connection) -> list[int]:
         if not self.verdicts:
             if self.messages:
                 link.ask(link.engine.publish, self.messages, self.rider)
