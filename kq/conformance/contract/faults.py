@@ -19,10 +19,12 @@ FAULTS = {
     "F1": """kill -9: Of whole workers, supervisors and executors, again and again. Nothing is lost or stuck; what was
 cut off runs again when the lease is over, at once when only its executor died. Twice runs what a kill hits between a
 job's end and its being written down. That is one transaction of the state store, which comes before all else in a
-worker's round, and waits for no disk: on SQLite it counts as soon as it is in the file. Executors die with their
-supervisor. What is left is what the processes wait for processors: rate times that, so with jobs of 30 ms about one job
-in ten kills of a worker with two slots on a machine at rest, more where each kill is followed by a birth that takes the
-processors, as here; of jobs of 10 s one in more than a thousand kills. Effects with `once=` are not repeated.""",
+worker's round and waits for no disk: on SQLite half a millisecond from when the supervisor hears of the end (median,
+though twenty programs wanted two processors), where it was twelve when it waited for the disk. Executors die with their
+supervisor. The rest is waiting for processors, also for those on which to die: a kill on a busy machine takes some
+milliseconds. Rate times that: with one millisecond ten kills of workers with two slots hit less than one job of 30 ms;
+several where each kill is followed by a birth that takes the processors, as here. Effects with `once=` are not
+repeated.""",
     "F2": """zombie: A worker sleeps past its lease and comes back. What it held runs elsewhere, what it says is
 refused, what it still runs is stopped, and what it had fetched ahead never starts.""",
     "F3": """broker restart: In good order and by kill -9. Workers never exit and go on by themselves; submits wait as
