@@ -49,6 +49,14 @@ class Consumer(msgspec.Struct, eq=False):
         self.callback(Message(self.channel, tag, self.tag, delivery))
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A delivery that is not settled yet, without its body: who was handed that need not keep it so long."""
+
+    receipt: str
+    id: str
+    queue: str
+
+
 class Channel(Conversation[Transaction]):
     """One conversation on a connection: its consumers, its credit, and what it has not settled yet."""
 
@@ -67,7 +75,7 @@ class Channel(Conversation[Transaction]):
         self._flowing = True
         self._consumers: dict[str, Consumer] = {}
         self._queues: deque[str] = deque()
-        self._unsettled: dict[int, Delivery] = {}
+        self._unsettled: dict[int, Held] = {}
         self._tags = itertools.count(1)
 
     @property
@@ -283,7 +291,7 @@ class Channel(Conversation[Transaction]):
     def take(self, delivery: Delivery) -> int:
         """Count delivery as this channel's; returns its tag."""
         tag = next(self._tags)
-        self._unsettled[tag] = delivery
+        self._unsettled[tag] = Held(delivery.receipt, delivery.id, delivery.queue)
         return tag
 
     # Settling.
@@ -303,14 +311,15 @@ class Channel(Conversation[Transaction]):
         if requeue:
             self._end([delivery_tag], Action.GIVE_BACK)
             return
-        delivery = self._known(delivery_tag)
-        grave = self._link.arguments(delivery.queue).get(DEAD_LETTERS)
+        link, held = self._link, self._known(delivery_tag)
+        grave = link.arguments(held.queue).get(DEAD_LETTERS)
         if not grave:
             self._end([delivery_tag], Action.DONE)
             return
+        found = link.ask(link.engine.find, held.queue, [held.id])
         with self._gathering() as transaction:
-            transaction.end(delivery_tag, Verdict(delivery.receipt, Action.DONE))
-            transaction.messages.append(engine.Message(delivery.id, str(grave), delivery.body, delivery.priority))
+            transaction.end(delivery_tag, Verdict(held.receipt, Action.DONE))
+            transaction.messages += [engine.Message(each.id, str(grave), each.body, each.priority) for each in found]
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Give back all that is not settled, whether it was handed over or still waits."""
@@ -322,7 +331,7 @@ class Channel(Conversation[Transaction]):
         link, full = self._link, self.credit <= 0
         ended = {tag: self._unsettled.pop(tag) for tag in tags}
         try:
-            link.settle([Verdict(delivery.receipt, action) for delivery in ended.values()])
+            link.settle([Verdict(held.receipt, action) for held in ended.values()])
         except Unreachable:
             self._unsettled |= ended
             raise
@@ -338,11 +347,11 @@ class Channel(Conversation[Transaction]):
             for tag in tags:
                 self._transaction.end(tag, Verdict(self._known(tag).receipt, action))
 
-    def _known(self, tag: int) -> Delivery:
-        delivery = self._unsettled.get(tag)
-        if delivery is None or (self._transaction and delivery.receipt in self._transaction.ends):
+    def _known(self, tag: int) -> Held:
+        held = self._unsettled.get(tag)
+        if held is None or (self._transaction and held.receipt in self._transaction.ends):
             raise exceptions.PreconditionFailed(f"unknown delivery tag {tag}")
-        return delivery
+        return held
 
     # Transactions.
 
