@@ -74,6 +74,7 @@ def command(orders: int, reload: bool, format: str | None, **given: object) -> i
     worker = make_worker(named_app(loaded), wish, str(loaded.config.app))
     if nursery is not None:
         worker.supervisor.pool.cradle.adopt(nursery)
+    gc.freeze()  # what is there now stays to the end: nobody need look for garbage in it
     worker.run(orders)
     return 0
 

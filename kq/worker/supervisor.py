@@ -7,6 +7,7 @@ and the ends that are still to be told; and it is asked, from outside, to stop, 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -347,6 +348,8 @@ class Supervisor:
             raise
         if self._backoff:
             log.warning("connected to %s again", self._broker.address.redacted)
+            # What is left of the last connection holds on to itself, and nobody would look for it for hours.
+            gc.collect()
             self._meter.reconnects += self._welcome
         self._backoff.end()
         self._welcome = True

@@ -27,9 +27,11 @@ from kq.errors import BrokerUnreachable, JobBuried
 from kq.handle import Handle
 from kq.job import State
 
+MIB = 1024 * 1024
+
 #: Seconds that a long outage takes: twice a lease. `make outages` asks for half a minute under the usual lease.
 OUTAGE = float(os.environ.get("KQ_OUTAGE") or 4)
-#: How often the network resets every connection; 150 times with `make outages`.
+#: How often the network resets every connection; 150 times with `make outages`, 10 000 times with `make churn`.
 RESETS = int(os.environ.get("KQ_RESETS") or 20)
 #: How often something is cut off that does not go on before it has noticed.
 CUTS = int(os.environ.get("KQ_CUTS") or 3)
@@ -37,6 +39,8 @@ CUTS = int(os.environ.get("KQ_CUTS") or 3)
 SLOW = float(os.environ.get("KQ_SLOW") or 0.2)
 #: So many connections may be needed for the first time when half of the resets are over.
 LATER = 2
+#: Bytes of memory by which a program may grow meanwhile.
+GROWTH = 5 * MIB
 SLACK = 0.5  # seconds by which a submit may end late
 PRODUCERS = 3
 BACK = 2.0  # seconds after which work goes on when the broker answers again
@@ -91,25 +95,29 @@ class Wire(Protocol):
         """Be a good network again."""
 
 
-class Descriptors:
-    """Those that are open in the two programs at the ends of a wire: in the one that submits and in a worker.
+class Ends:
+    """What the two programs at the ends of a wire hold: the one that submits and a worker.
 
-    The first is this process, and the wire is too: what that needs is not counted.
+    The first is this process, and the wire is too: the descriptors that it needs are not counted.
     """
 
     def __init__(self, worker: Program, wire: Wire) -> None:
         self._wire = wire
         self._ends = psutil.Process(), worker.supervisor
 
-    def count(self) -> tuple[int, ...]:
-        """How many there are, at each end."""
+    def descriptors(self) -> tuple[int, ...]:
+        """How many are open, at each end."""
         here, there = (process.num_fds() for process in self._ends)
         return here - self._wire.descriptors, there
 
+    def memory(self) -> tuple[int, ...]:
+        """Resident bytes, at each end."""
+        return tuple(process.memory_info().rss for process in self._ends)
+
     def told(self) -> str:
-        """All of them, for people."""
+        """All descriptors, for people."""
         here, there = ("\n".join(descriptors(process)) for process in self._ends)
-        return f"; {self.count()} are, in the program that submits:\n{here}\nand in the supervisor:\n{there}"
+        return f"; {self.descriptors()} are, in the program that submits:\n{here}\nand in the supervisor:\n{there}"
 
 
 class OnAWire(ContractWorld):
@@ -327,33 +335,39 @@ class Outage(OnAWire):
 
     @keeps("C18")
     @survives("F13")
-    def test_a_storm_of_resets_leaves_no_descriptor_open_and_each_is_recovered_from_at_once(
+    def test_a_storm_of_resets_leaves_nothing_open_or_in_memory_and_each_is_recovered_from_at_once(
         self, jobs: Jobs, crew: Crew, wire: Wire, measured: Figures
     ) -> None:
         worker = crew.program()
         # The thread of control has connections too, and one more when it has the seat.
         eventually(lambda: "has the seat" in worker.said(), "control is at work", DEADLINE + 2 * self.lease)
-        open_ones = Descriptors(worker, wire)
-        slowest, looks = 0.0, [open_ones.count()]
+        ends = Ends(worker, wire)
+        slowest, memory, early = 0.0, ends.memory(), [ends.descriptors()]
         for number in range(RESETS):
             wire.cut()
             began = time.monotonic()
             assert jobs.note.submit(str(number)).result(20) == str(number)
             slowest = max(slowest, elapsed(began))
-            looks.append(open_ones.count())
+            if number < RESETS // 2:
+                early.append(ends.descriptors())
         # What was reset is open until it is needed, what was closed is opened when it is needed: so what counts is the
         # most that was ever open.
-        before = tuple(map(max, zip(*looks[: RESETS // 2], strict=True)))
+        before = tuple(map(max, zip(*early, strict=True)))
 
         def as_before() -> tuple[int, ...] | None:
-            now = open_ones.count()
+            now = ends.descriptors()
             return now if all(each <= most + LATER for each, most in zip(now, before, strict=True)) else None
 
-        after = eventually(as_before, f"no more are open than {before}", more=open_ones.told)
+        after = eventually(as_before, f"no more are open than {before}", more=ends.told)
+        grown = [now - then for now, then in zip(ends.memory(), memory, strict=True)]
         assert worker.process.poll() is None
-        measured(f"{RESETS} resets: a job done after {slowest:.1f} s at most, descriptors {before} to {after}")
+        measured(
+            f"{RESETS} resets: a job done after {slowest:.1f} s at most, descriptors {before} to {after}, "
+            f"memory {' and '.join(f'{each / MIB:+.1f}' for each in grown)} MiB"
+        )
         measured.account(twice=0, back=slowest)
         assert slowest <= BACK
+        assert max(grown) <= GROWTH
 
     @keeps("C18")
     @survives("F4i")

@@ -63,6 +63,8 @@ class Place:
             "socket_timeout": timeout,
             "socket_connect_timeout": self.connect_timeout or timeout,
             "protocol": 2,
+            # Its parser, which is in a cycle with itself, has a buffer; a Wire has its own, and a Bell hears few words.
+            "socket_read_size": 1024,
             # Each layer above knows better what may be repeated.
             "retry": Retry(NoBackoff(), 0),
         }
