@@ -13,7 +13,7 @@ MEASURE := KQ_CONTRACT_PAGE=- $(PYTEST) -v --timeout 3600
 # The tests start a thousand workers; without bytecode each of them would compile kq anew, half a second of processor.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit check format contract backlog chaos once alerts outages faults bench peers transport-report reference simulate pythons clean
+.PHONY: help demo test unit check format contract backlog chaos once alerts outages churn faults bench peers transport-report reference simulate pythons clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -74,11 +74,15 @@ outages: .venv/.dev  ## the broker restarted, cut off or locked for 30 s (OUTAGE
 	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_SLOW=1 $(MEASURE) tests/conformance/test_contract.py \
 	  -k "restart or down_for_longer or black_hole_that or locks or half_open or slow_network or end_again or storm" $(ARGS)
 
+churn: .venv/.dev  ## 10 000 times all connections of a worker and a producer are reset, on each broker (half an hour)
+	@scripts/servers.sh
+	@KQ_OUTAGE=$(OUTAGE) KQ_RESETS=10000 $(MEASURE) tests/conformance/test_contract.py -k storm $(ARGS)
+
 faults: .venv/.dev  ## every fault on each broker, at length: writes docs/faults.md (three quarters of an hour); SEED=… repeats one
 	@scripts/servers.sh
 	@echo "the seed is $(SEED)"
 	@KQ_THOROUGH=1 KQ_FAULTS_PAGE=docs/faults.md KQ_SEED=$(SEED) KQ_KILLS=50 KQ_JOBS=5000 KQ_OUTAGE=$(OUTAGE) KQ_RESETS=150 KQ_SLOW=1 KQ_CUTS=100 \
-	  KQ_LEASES=100 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
+	  KQ_LEASES=100 KQ_CLIENTS=1000 $(PYTEST) -v -m fault --timeout 3600 tests/conformance tests/worker $(ARGS)
 
 bench: .venv/.dev  ## measure each transport; prints the table of docs/benchmarks.md (25 minutes)
 	@scripts/servers.sh

@@ -36,7 +36,7 @@ answer takes two seconds a job starts late, and no lease of the usual length is 
     "F5": """producer cut off: Killed, or its connection reset, in the midst of a submit. What was acknowledged is
 stored once; what was not is stored at most once for each cut.""",
     "F6": """poison: A job that kills its process is buried after three of them, with how they ended, and disturbs
-nobody.""",
+nobody: what others wait longer for it is measured against the same jobs without it.""",
     "F7": "hung: A job past its limit is interrupted, then killed with all that it started, and disturbs nobody.",
     "F8": "long job: A job of many leases starts once, on RabbitMQ also beyond its consumer timeout.",
     "F9": """malformed: What can't be read is kept whole among the buried, with the reason, and stops neither worker
@@ -47,7 +47,8 @@ a second, and no process stays.""",
     "F11": """no room: The disk, Redis' memory or RabbitMQ is full for longer than a lease. Submits say so in time;
 workers finish what is there and go on by themselves.""",
     "F12": "wrong clocks: Workers two hours ahead and behind keep leases and delays, which are by the broker's clock.",
-    "F13": "churn: Connections that come and go leave nothing behind in a worker.",
+    "F13": """churn: Connections that come and go leave nothing behind in a worker, and those of a thousand clients that
+do nothing slow no submit.""",
     "F14": """priority under backlog: What matters more starts next, however much waits or was fetched ahead. Priority
 is strict: nothing grows more important by waiting.""",
 }

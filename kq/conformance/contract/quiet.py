@@ -10,17 +10,33 @@ from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.figures import Figures, keeps, ms, percentile
+from kq.conformance.contract.figures import Figures, keeps, ms, percentile, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.processes import cpu, tree
 from kq.conformance.contract.waiting import DEADLINE, eventually
-from kq.conformance.contract.world import ContractWorld, elapsed
+from kq.conformance.contract.world import ContractWorld, elapsed, requires
 from kq.control import Control
 
 ROUNDS = 4  # of a measurement of which the best counts: other programs disturb this machine
 BATCH = 50  # jobs that are taken and settled at a time
 AT_A_TIME = 500  # jobs that are submitted together, in the time that one submit has
 MIB = 1024 * 1024
+#: How many clients are connected and do nothing; 1 000 with `make faults`.
+CLIENTS = int(os.environ.get("KQ_CLIENTS") or 50)
+#: Is so many clients: each has submitted a job to a queue, over connections of its own, and keeps them.
+CROWD = """
+import os, sys, time
+from kq.app import App
+from kq.clock import new_id
+from kq.job import Job
+# As usual: their hearts beat no faster than those of a real crowd, and they may come slowly.
+os.environ.update(KQ_LEASE_LENGTH="15", KQ_SUBMIT_TIMEOUT="60")
+apps = [App(f"client-{number}", queue=sys.argv[2]) for number in range(int(sys.argv[1]))]
+for app in apps:
+    app.submit(Job(new_id(), "note"))
+print("there", flush=True)
+time.sleep(3600)
+"""
 
 
 class Quiet(ContractWorld):
@@ -113,6 +129,29 @@ class Bounded(ContractWorld):
         grown = memory(worker) - before
         measured(f"{grown / MIB:+.1f} MiB after {self.many:,} more jobs")
         assert grown < 8 * MIB
+
+    @keeps("C20")
+    @survives("F13")
+    def test_a_submit_takes_no_longer_beside_a_crowd_of_idle_clients(
+        self, app: App, jobs: Jobs, crew: Crew, queue: str, measured: Figures
+    ) -> None:
+        requires(app, "shared")
+        alone = submits(jobs)
+        with crew.start(CROWD, str(CLIENTS), f"{queue}-far") as crowd:
+            assert crowd.stdout is not None
+            assert crowd.stdout.readline() == "there\n"
+            beside = submits(jobs)
+            for _ in range(4 * ROUNDS):
+                if beside > 2 * alone:  # other programs disturb this machine, now more and now less
+                    beside = min(beside, submits(jobs))
+            crowd.kill()
+        measured(f"p99 {ms(alone)} alone, {ms(beside)} beside {CLIENTS:,} clients")
+        assert beside <= 2 * alone
+
+
+def submits(jobs: Jobs) -> float:
+    """Seconds that the 99th of 100 submits takes; of the best of some rounds."""
+    return min(percentile([seconds(jobs.note.submit) for _ in range(100)], 0.98) for _ in range(ROUNDS))
 
 
 def acts(app: App, jobs: Jobs, queue: str) -> dict[str, float]:
