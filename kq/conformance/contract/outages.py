@@ -39,7 +39,7 @@ CUTS = int(os.environ.get("KQ_CUTS") or 3)
 SLOW = float(os.environ.get("KQ_SLOW") or 0.2)
 #: So many connections may be needed for the first time when half of the resets are over.
 LATER = 2
-#: Bytes of memory by which a program may grow meanwhile.
+#: Bytes of memory by which a program may grow when a tenth of the resets is over.
 GROWTH = 5 * MIB
 SLACK = 0.5  # seconds by which a submit may end late
 PRODUCERS = 3
@@ -342,8 +342,10 @@ class Outage(OnAWire):
         # The thread of control has connections too, and one more when it has the seat.
         eventually(lambda: "has the seat" in worker.said(), "control is at work", DEADLINE + 2 * self.lease)
         ends = Ends(worker, wire)
-        slowest, memory, early = 0.0, ends.memory(), [ends.descriptors()]
+        slowest, early = 0.0, [ends.descriptors()]
         for number in range(RESETS):
+            if number == RESETS // 10:  # by then what is kept for later is there, such as SQLite's pages
+                memory = ends.memory()
             wire.cut()
             began = time.monotonic()
             assert jobs.note.submit(str(number)).result(20) == str(number)
