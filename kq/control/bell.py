@@ -1,11 +1,11 @@
 """The bell: when a human is told of troubles, and in which words. Rounds ring it; see kq.trouble and kq.alert.
 
-A group of failures that is new is told of at once, in an alert of its own. What comes after it is summed up in digests,
-at most one in so many minutes, and never are there more than so many alerts in an hour: what is too much waits for the
-next digest. Rules (see rule) are told of when they have been so for a while, and when they are over. Nothing is lost
-and nothing told twice, whoever is killed and when: an alert is written down together with what it tells of, then
-submitted under an id of its own, then struck out; who finds one that was not struck out submits it again, and the
-broker and the ledger know it.
+A group of failures that is new, or comes back, is told of at once, in an alert of its own. What comes after it is
+summed up in digests, at most one in so many minutes, and so is which groups have ended. Never are there more than so
+many alerts in an hour: what is too much waits for the next digest. Rules (see rule) are told of when they have been so
+for a while, and when they are over. Nothing is lost and nothing told twice, whoever is killed and when: an alert is
+written down together with what it tells of, then submitted under an id of its own, then struck out; who finds one that
+was not struck out submits it again, and the broker and the ledger know it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -22,9 +23,10 @@ from kq.app import App
 from kq.clock import new_id
 from kq.condition import Condition, parse_condition
 from kq.control.rule import Watched, gone, told_of, watched
+from kq.job import State
 from kq.message import one_line
 from kq.reading import reader
-from kq.record import encode
+from kq.record import decode_record, encode, job_key
 from kq.snapshot import Snapshot
 from kq.state.store import Write
 from kq.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
@@ -42,6 +44,23 @@ LINES, TOLD_TO_PROGRAMS = 50, 100
 LOOKED = 30.0
 #: What is seen of control when it is gone.
 NOBODY = Snapshot(at=0.0)
+#: Nothing is known.
+NOTHING: Mapping[str, Any] = {}
+#: Seconds without a case after which a group has ended.
+QUIET = 86400.0
+#: So many groups are remembered, for so many seconds, to be recognised when they come back.
+REMEMBERED, REMEMBER = 1000, 90 * 86400.0
+
+
+class Past(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A group that people were told of. case: the one that they were told last, in short; last: when the last one was.
+
+    ended: they were told that it has ended.
+    """
+
+    case: Trouble
+    last: float
+    ended: bool = False
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +68,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
     counts: of each group, how many cases of whom. sent: when alerts of the last hour were. window: since when a digest
     gathers. pending: an alert that was decided and may not have been submitted. rules: those that are so, or were told
-    to be, by their texts. looked: when somebody looked at rules.
+    to be, by their texts. looked: when somebody looked at rules. past: groups of failed jobs, by id.
     """
 
     counts: dict[str, dict[str, int]] = {}
@@ -58,33 +77,66 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: Alert | None = None
     rules: dict[str, Watched] = {}
     looked: float = 0.0
+    past: dict[str, Past] = {}
+
+    def came_back(self, id: str) -> bool:
+        """Whether more cases of a group mean that it is back."""
+        return id in self.past and self.past[id].ended
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be told next. news: of each group, how many cases are new."""
+    """What is to be told next. news: of each group, how many cases are new. ended: the groups that have ended."""
 
     kind: Literal["first", "digest"]
     news: Mapping[str, int]
+    ended: Sequence[str] = ()
 
 
 Counts = Mapping[str, Mapping[str, Count]]
 
 
-def next_draft(told: Told, counts: Counts, now: float, every: float, most: int) -> Draft | None:
-    """What is to be told now, if anything. every: seconds between digests; most: alerts in an hour. Pure."""
+def next_draft(
+    told: Told, counts: Counts, now: float, every: float, most: int, mended: Mapping[str, float] = NOTHING
+) -> Draft | None:
+    """What is to be told now, if anything. every: seconds between digests; most: alerts in an hour. Pure.
+
+    mended: of some groups, when the job that was told of completed.
+    """
     sent = sum(at > now - HOUR for at in told.sent)
     news = {id: number for id in counts if (number := _new(told.counts.get(id, {}), counts[id]))}
-    fresh = sorted((id for id in news if id not in told.counts), key=lambda id: (_first(counts[id]), id))
+    fresh = [id for id in news if id not in told.counts or told.came_back(id)]
     if fresh and sent < most - 1:  # one is left for a digest
-        return Draft("first", {fresh[0]: news[fresh[0]]})
-    if news and sent < most and now >= told.window + every:
-        return Draft("digest", news)
+        first = min(fresh, key=lambda id: (_first(counts[id]), id))
+        return Draft("first", {first: news[first]})
+    ended = tuple(
+        id
+        for id in told.past
+        if id not in news and _has_ended(told.past[id], counts.get(id, {}), now, mended.get(id, 0.0))
+    )
+    if (news or ended) and sent < most and now >= told.window + every:
+        return Draft("digest", news, ended)
     return None
 
 
-def after(told: Told, draft: Draft, counts: Counts, alert: Alert, now: float, every: float) -> Told:
-    """What people have been told when draft has become alert. What is no longer counted is forgotten. Pure."""
+def _has_ended(past: Past, counts: Mapping[str, Count], now: float, mended: float) -> bool:
+    last = max((count.last for count in counts.values()), default=past.last)
+    return not past.ended and (mended > last or now - last >= QUIET)
+
+
+def after(
+    told: Told,
+    draft: Draft,
+    counts: Counts,
+    alert: Alert,
+    now: float,
+    every: float,
+    cases: Mapping[str, Trouble] = NOTHING,
+) -> Told:
+    """What people have been told when draft has become alert. What is no longer counted is forgotten. Pure.
+
+    cases: of the groups that it tells of.
+    """
     known = {
         id: {who: number for who, number in of.items() if who in counts[id]}
         for id, of in told.counts.items()
@@ -93,7 +145,8 @@ def after(told: Told, draft: Draft, counts: Counts, alert: Alert, now: float, ev
     waits = any(_new(known.get(id, {}), counts[id]) for id in counts.keys() - draft.news.keys())
     known |= {id: {who: count.number for who, count in counts[id].items()} for id in draft.news}
     ended = draft.kind == "digest" or (now >= told.window + every and not waits)
-    return replace(ringing(told, alert, now), counts=known, window=now if ended else told.window)
+    past = _past(told, draft, counts, now, cases)
+    return replace(ringing(told, alert, now), counts=known, window=now if ended else told.window, past=past)
 
 
 def ringing(told: Told, alert: Alert, now: float) -> Told:
@@ -128,6 +181,17 @@ def watching(told: Told, rules: Iterable[Condition], shot: Snapshot, app: str, a
     return seen if alert is None else ringing(seen, Alert(new_id(), *alert[:2], rule=alert[2]), now)
 
 
+def _past(told: Told, draft: Draft, counts: Counts, now: float, cases: Mapping[str, Trouble]) -> dict[str, Past]:
+    """The groups that are remembered, those with the latest cases."""
+    past = told.past | {id: replace(told.past[id], ended=True) for id in draft.ended}
+    for id in draft.news:
+        if id in cases and cases[id].job:  # else it is no job that failed
+            short = replace(cases[id], error="", traceback="", call="")
+            past[id] = Past(short, max(count.last for count in counts[id].values()))
+    late = sorted((id for id in past if past[id].last > now - REMEMBER), key=lambda id: -past[id].last)
+    return {id: past[id] for id in late[:REMEMBERED]}
+
+
 class Bell:
     """Tells people of one app's troubles."""
 
@@ -159,14 +223,21 @@ class Bell:
 
     def _decided(self, told: Told, counts: Counts, now: float) -> Told | None:
         alerts = self._app.alerts
-        draft = next_draft(told, counts, now, alerts.at_most_every, alerts.most_an_hour)
+        draft = next_draft(told, counts, now, alerts.at_most_every, alerts.most_an_hour, self._mended(told))
         if draft is None:
             return None
-        stored = self._app.store.get([CASES + id for id in draft.news])
+        stored = self._app.store.get([CASES + id for id in draft.news]) if draft.news else []
         cases = {id: decode_trouble(each) or Trouble("?", "?") for id, each in zip(draft.news, stored, strict=True)}
         totals = {id: sum(count.number for count in counts[id].values()) for id in draft.news}
-        alert = written(self._app.name, draft, cases, totals, told.window, now, alerts.at_most_every)
-        return after(told, draft, counts, alert, now, alerts.at_most_every)
+        alert = written(self._app.name, draft, cases, totals, told.window, now, alerts.at_most_every, told.past)
+        return after(told, draft, counts, alert, now, alerts.at_most_every, cases)
+
+    def _mended(self, told: Told) -> dict[str, float]:
+        """When the jobs that were told of completed, of some groups that have not ended: somebody mended them."""
+        open = list(islice((id for id, past in told.past.items() if not past.ended), LINES))
+        stored = self._app.store.get([job_key(told.past[id].case.job) for id in open]) if open else []
+        records = {id: decode_record(each) for id, each in zip(open, stored, strict=True)}
+        return {id: each.ended for id, each in records.items() if each is not None and each.state is State.COMPLETED}
 
     def _watched(self, told: Told, shot: Snapshot | None) -> Told | None:
         if shot is None:
@@ -186,36 +257,63 @@ def written(
     since: float,
     now: float,
     every: float,
+    past: Mapping[str, Past] = NOTHING,
 ) -> Alert:
-    """An alert in words. totals: how many cases there were of each group."""
+    """An alert in words. totals: how many cases there were of each group. past: those that were told of before."""
     ranked = sorted(cases, key=lambda id: -draft.news[id])
+    back = {id: past[id] for id in cases if id in past and past[id].ended}
+    ended = [past[id] for id in draft.ended]
     groups = [
-        {
-            "type": case.type,
-            "exception": case.exception,
-            "place": case.place,
-            "new": draft.news[id],
-            "total": totals[id],
-            "job": case.job,
-            "queue": case.queue,
-            "error": one_line(case.error),
-        }
+        _group(cases[id], "came back" if id in back else "failed", draft.news[id], totals[id])
         for id in ranked[:TOLD_TO_PROGRAMS]
-        for case in [cases[id]]
     ]
+    groups += [_group(each.case, "ended") for each in ended[:TOLD_TO_PROGRAMS]]
     if draft.kind == "first":
         ((id, case),) = cases.items()
-        subject = f"[{app}] {case.type}: {case.exception}"
-        text = "\n".join(_first_lines(case, draft.news[id], every))
+        subject = f"[{app}] {case.type}: {case.exception}{' came back' if back else ''}"
+        text = "\n".join(_first_lines(case, draft.news[id], every, back.get(id)))
+    elif not cases and len(ended) == 1:
+        subject = f"[{app}] ended: {ended[0].case.type}: {ended[0].case.exception}"
+        text = "\n".join(_ended_lines(ended))
     else:
-        subject = f"[{app}] {_failures(sum(draft.news.values()))} of {_kinds(len(cases))}"
-        text = "\n".join(_digest_lines(cases, ranked, draft.news, totals, since, now))
+        new = f"{_failures(sum(draft.news.values()))} of {_kinds(len(cases))}"
+        subject = f"[{app}] {new if cases else f'{_kinds(len(ended))} of failures ended'}"
+        lines = [*_digest_lines(cases, ranked, draft.news, totals, since, now), ""] if cases else []
+        text = "\n".join([*lines, *_ended_lines(ended)]).rstrip()
     return Alert(new_id(), " ".join(subject.split())[:200], text, groups)
 
 
-def _first_lines(case: Trouble, new: int, every: float) -> Iterable[str]:
+def _group(case: Trouble, news: str, new: int = 0, total: int = 0) -> dict[str, Any]:
+    """A group for programs. news: "failed", "came back" or "ended"."""
+    named = {"type": case.type, "exception": case.exception, "place": case.place, "news": news}
+    return {
+        **named,
+        "new": new,
+        "total": total,
+        "job": case.job,
+        "queue": case.queue,
+        "error": one_line(case.error),
+    }
+
+
+def _ended_lines(ended: Sequence[Past]) -> Iterable[str]:
+    for past in ended[:LINES]:
+        case, left = past.case, dict(commands(past.case))["all"]
+        place = f" in {case.place}" if case.place else ""
+        yield f"ended: {case.type}: {case.exception}{place}"
+        yield f"  None since {format_instant(past.last)}, with code {case.code or 'unknown'}."
+        yield f"  {'left:':8} {left}"
+        yield ""
+    if len(ended) > LINES:
+        yield f"And {_kinds(len(ended) - LINES)} more have ended."
+
+
+def _first_lines(case: Trouble, new: int, every: float, before: Past | None) -> Iterable[str]:
     yield f"{case.error or case.exception}"
     yield ""
+    if before is not None:
+        code = before.case.code or "unknown"
+        yield f"It had ended, and came back: the last one was at {format_instant(before.last)}, with code {code}."
     if case.job:
         yield f"{'A job was' if new == 1 else f'{new:,} jobs were'} buried. One of them:"
         yield f"  {case.call}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kq.control.bell import HOUR, Told, after, commands, next_draft, written
+from kq.control.bell import HOUR, REMEMBERED, Draft, Told, after, commands, next_draft, written
 from kq.message import BODY_LIMIT, encode_body
 from kq.trouble import Alert, Count, Trouble
 
@@ -53,6 +54,76 @@ def test_a_group_that_is_forgotten_is_new_again() -> None:
     assert draft is not None
     told = after(Told({"old": {"w": 3}}), draft, counts(a=1), ALERT, 0.0, EVERY)
     assert set(told.counts) == {"a"}
+
+
+DAY = 86400.0
+PAY = Trouble("shop.pay", "ValueError", "jobs.py:pay", "shop", "7", "ValueError: no date", code="v1")
+
+
+def told_of(last: float, case: Trouble = PAY) -> Told:
+    """What people know who were told of one case."""
+    seen = {case.id: {"w": Count(1, last)}}
+    return after(Told(), Draft("first", {case.id: 1}), seen, ALERT, last, EVERY, {case.id: case})
+
+
+def test_a_group_that_was_quiet_for_a_day_has_ended_and_that_is_told_once_in_a_digest() -> None:
+    told, seen = told_of(1000.0), {PAY.id: {"w": Count(1, 1000.0)}}
+    assert next_draft(told, seen, 999.0 + DAY, EVERY, MOST) is None
+    busy = msgspec.structs.replace(told, window=1000.0 + DAY)
+    assert next_draft(busy, seen, 1000.0 + DAY, EVERY, MOST) is None  # a digest was sent just now
+    full = msgspec.structs.replace(told, sent=[1000.0 + DAY] * MOST)
+    assert next_draft(full, seen, 1000.0 + DAY, EVERY, MOST) is None
+    draft = next_draft(told, seen, 1000.0 + DAY, EVERY, MOST)
+    assert draft == Draft("digest", {}, (PAY.id,))
+    alert = written("shop", draft, {}, {}, 0.0, 1000.0 + DAY, EVERY, told.past)
+    assert alert.subject == "[shop] ended: shop.pay: ValueError"
+    assert "None since 1970-01-01 00:16:40 UTC, with code v1." in alert.text
+    assert "kq jobs ls --state buried --type shop.pay" in alert.text
+    assert [group["news"] for group in alert.groups] == ["ended"]
+    told = after(told, draft, seen, alert, 1000.0 + DAY, EVERY)
+    assert next_draft(told, {}, 1000.0 + 9 * DAY, EVERY, MOST) is None
+
+
+def test_a_group_has_ended_when_the_job_that_was_told_of_completed_after_the_last_case() -> None:
+    told, seen = told_of(1000.0), {PAY.id: {"w": Count(1, 1000.0)}}
+    assert next_draft(told, seen, 1000.0 + EVERY, EVERY, MOST, {PAY.id: 999.0}) is None
+    draft = next_draft(told, seen, 1000.0 + EVERY, EVERY, MOST, {PAY.id: 1001.0})
+    assert draft == Draft("digest", {}, (PAY.id,))
+    more = {PAY.id: {"w": Count(2, 1002.0)}}
+    draft = next_draft(told, more, 1000.0 + EVERY, EVERY, MOST, {PAY.id: 1001.0})
+    assert draft == Draft("digest", {PAY.id: 1})
+
+
+def test_one_that_comes_back_is_told_at_once_with_the_code_that_had_it_before() -> None:
+    told = told_of(1000.0)
+    ended = Draft("digest", {}, (PAY.id,))
+    told = after(told, ended, {}, ALERT, 1000.0 + DAY, EVERY)
+    now = 1000.0 + 30 * DAY  # nothing is counted of it any more
+    seen = {PAY.id: {"w": Count(1, now)}}
+    draft = next_draft(told, seen, now, EVERY, MOST)
+    assert draft == Draft("first", {PAY.id: 1})
+    case = msgspec.structs.replace(PAY, code="v2", job="8")
+    alert = written("shop", draft, {PAY.id: case}, {PAY.id: 1}, 0.0, now, EVERY, told.past)
+    assert alert.subject == "[shop] shop.pay: ValueError came back"
+    assert "It had ended, and came back: the last one was at 1970-01-01 00:16:40 UTC, with code v1." in alert.text
+    assert "code v2" in alert.text
+    told = after(told, draft, seen, alert, now, EVERY, {PAY.id: case})
+    more = {PAY.id: {"w": Count(2, now + 1)}}
+    assert next_draft(told, more, now + 1, EVERY, MOST) is None  # it is there again: more of it waits for a digest
+
+
+def test_what_is_no_failure_of_a_job_does_not_end_by_itself() -> None:
+    told = told_of(1000.0, Trouble("kq.mail", "something sends in a loop", "to ann"))
+    assert next_draft(told, {}, 1000.0 + 9 * DAY, EVERY, MOST) is None
+
+
+def test_no_more_groups_are_remembered_than_there_is_room_for() -> None:
+    cases = {str(n): Trouble(f"shop.{n}", "ValueError", job=str(n)) for n in range(2 * REMEMBERED)}
+    seen = {id: {"w": Count(1, float(id))} for id in cases}
+    told = after(Told(), Draft("digest", dict.fromkeys(cases, 1)), seen, ALERT, 0.0, EVERY, cases)
+    assert set(told.past) == {str(n) for n in range(REMEMBERED, 2 * REMEMBERED)}
+    told = after(told, Draft("digest", {}), {}, ALERT, 365 * DAY, EVERY)
+    assert told.past == {}
 
 
 @given(

@@ -23,7 +23,7 @@ from kq.conformance.contract.figures import Figures, keeps
 from kq.conformance.contract.jobs import NAME, QUEUE, Jobs
 from kq.conformance.contract.mailserver import MailServer
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, requires
+from kq.conformance.contract.world import ContractWorld, buried, requires
 from kq.control import Control
 from kq.control.bell import Bell
 from kq.job import State
@@ -114,6 +114,27 @@ class AlertSuite(Alerted):
         text = post.accepted[0].message.get_content()
         assert f"kq jobs kick {job.id} --done" in text
         assert f"kq jobs kick {job.id} --repeat" in text
+
+    @keeps("C13")
+    def test_people_are_told_that_a_failure_has_ended_and_that_it_came_back(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, post: MailServer
+    ) -> None:
+        crew.worker()
+        job = jobs.perform_plain.submit(["bury"])
+        eventually(lambda: post.accepted, "it is told", 20)
+        buried(control, job.queue, job)
+        control.edit(job.id, args=[["return"]])
+        control.kick(job.queue, ids=[job.id])
+        job.result(20)
+        eventually(lambda: len(post.accepted) == 2, "its end is told", 20)
+        jobs.perform_plain.submit(["bury"])
+        eventually(lambda: len(post.accepted) == 3, "that it is back is told", 20)
+        kind = "perform_plain: Bury"
+        assert post.subjects() == [
+            f"[{app.name}] {kind}",
+            f"[{app.name}] ended: {kind}",
+            f"[{app.name}] {kind} came back",
+        ]
 
     @keeps("C13")
     def test_nobody_is_told_twice_and_nothing_is_lost_wherever_control_ends(
