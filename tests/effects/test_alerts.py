@@ -110,19 +110,26 @@ def test_a_command_gets_the_text_as_its_input(tmp_path: Path, tell: Callable[...
 
 
 def test_a_channel_that_fails_does_not_keep_the_others_from_telling_and_is_tried_again_alone(
-    hook: Hook, tell: Callable[..., Any]
+    hook: Hook, tell: Callable[..., Any], tmp_path: Path
 ) -> None:
+    command, told = f"tee -a '{tmp_path}/told'", tmp_path / "told"
     with MailServer() as server:
-        send = tell(MAIL=server.url, ALERTS_MAIL="a@example.org, b@example.org", ALERTS_WEBHOOK=hook.url)
+        send = tell(
+            MAIL=server.url,
+            ALERTS_MAIL="a@example.org, b@example.org",
+            ALERTS_WEBHOOK=hook.url,
+            ALERTS_COMMAND=command,
+        )
         hook.answer = 503
         with pytest.raises(NotDone, match="webhook at 127.0.0.1 answered 503"):
             send(1)
+        assert told.read_text() == "it rains\n\nall day"  # the one after it, too
         hook.answer = 200
-        assert send(2) == ["mail", "webhook"]
+        assert send(2) == ["mail", "webhook", "command"]
         assert [accepted.recipient for accepted in server.accepted] == ["a@example.org", "b@example.org"]
         assert len(hook.got) == 2
-        assert send(3) == ["mail", "webhook"]
-        assert (len(server.accepted), len(hook.got)) == (2, 2)
+        assert send(3) == ["mail", "webhook", "command"]
+        assert (len(server.accepted), len(hook.got), told.read_text().count("it rains")) == (2, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -198,15 +198,24 @@ class TestEachSignal(WorkerWorld):
 
 
 class TestReload(WorkerWorld):
-    def test_hup_brings_in_new_code_and_loses_nothing(self, app: App, crew: Crew, tmp_path: Path, queue: str) -> None:
-        code = "import kq, os\napp = kq.App('shop', queue=os.environ['KQ_CONTRACT_QUEUE'])\n"
+    def test_hup_brings_in_new_code_and_loses_nothing(
+        self, app: App, crew: Crew, tmp_path: Path, queue: str, diary: Diary, gate: Gate
+    ) -> None:
+        code = "import kq, os\nfrom kq.conformance.contract import jobs\n"
+        code += "app = kq.App('shop', queue=os.environ['KQ_CONTRACT_QUEUE'])\napp.job(name='hold')(jobs.hold)\n"
         shop = tmp_path / "shop.py"
         shop.write_text(code + "@app.job(name='version')\ndef version(): return 'old'\n")
         worker = crew.program("-A", "shop:app")
         assert app.submit("version").result(10) == "old"
+        job = app.submit("hold", gate.path)
+        eventually(lambda: diary.starts(job.id), "a job runs")
         shop.write_text(code + "@app.job(name='version')\ndef version(): return 'new, at last'\n")
         worker.send(signal.SIGHUP)
+        eventually(lambda: "told to end" in worker.said(), "it has heard")
+        gate.open()
         worker.ready(times=2)
+        assert job.result(10) == diary.starts(job.id)[0].pid
+        assert len(diary.starts(job.id)) == 1
         assert app.submit("version").result(10) == "new, at last"
         assert worker.process.poll() is None
         eventually(lambda: len(worker.tree()) == 3, "the processes with the old code are gone")

@@ -1,10 +1,16 @@
-"""Workers of whom the state store has heard nothing: only who does not answer either is dead."""
+"""Workers and a state store that do not hear of each other: only who does not answer either is dead."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
 from msgspec.structs import replace
 
 from kq.app import App
+from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control
 from kq.control.rounds import Rounds
@@ -28,3 +34,25 @@ class TestSilent(WorkerWorld):
             rounds.close()
             assert not any(beat.worker.retired for beat in control.heartbeat_check())
             assert jobs.perform.submit(["return"]).result(20) == 1
+
+
+class TestALockedStateStore(WorkerWorld):
+    """The broker is well all the time."""
+
+    @pytest.fixture
+    def state_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'state.db'}"
+
+    def test_a_worker_whose_state_store_does_not_answer_goes_on_when_it_does(
+        self, jobs: Odd, crew: Crew, state_url: str
+    ) -> None:
+        worker = crew.program()
+        assert jobs.perform.submit(["return"]).result(20) == 1
+        with closing(sqlite3.connect(state_url.removeprefix("sqlite:///"), isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            job = jobs.perform.submit(["return"])
+            eventually(lambda: "trying again" in worker.said(), "it has noticed", 30)
+            stranger.execute("ROLLBACK")
+        assert job.result(30) == 1
+        eventually(lambda: "answers again" in worker.said(), "it says so")
+        assert worker.process.poll() is None

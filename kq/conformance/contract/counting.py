@@ -121,6 +121,7 @@ class Counts(ContractWorld):
         gate.open()
         crew.worker()
         assert innocent.result(20) == "innocent"
+        assert [start.attempt for start in diary.starts(innocent.id)] == [1]
         measured(f"delivered to {deaths} workers that were killed")
 
     @keeps("C7")
