@@ -278,6 +278,7 @@ class App:
         max_infra: int | None = None,
         keep: float | None = None,
         fallback: Sequence[JobType[..., Any] | str] = (),
+        rehearse: bool = True,
     ) -> Decorator: ...
     def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Make a job type of a function: `@app.job` or `@app.job(queue=…)`.
@@ -298,7 +299,8 @@ class App:
         "revoke". on_lost: what becomes of it when its executor or worker dies under it: "retry", until max_lost have
         died; "fallback" or "bury": at most one start. Where there is no fallback the job is buried instead.
         max_infra: it is buried when bad storage or a bad network have ended so many attempts.
-        keep: seconds that results are kept.
+        keep: seconds that results are kept. rehearse: whether its jobs may be rehearsed, which does to the world what
+        they do there without kq's ledger (kq jobs rehearse).
         Raises ConfigError when the name is taken, failures names no class, or others say something else of the queue.
         """
         if function is None:

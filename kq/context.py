@@ -15,12 +15,14 @@ from msgspec.structs import replace
 
 from kq.clock import SYSTEM, derived_id
 from kq.config import Streams
+from kq.deed import Deed
 from kq.handle import Handle, Looks
 from kq.job import Job
 from kq.ledger import KEEP, Entry, Ledger
-from kq.message import Envelope, encode_result
+from kq.message import Envelope, encode_result, one_line
 from kq.once import CameTo, Once, OnDoubt
 from kq.policy import YEAR
+from kq.redaction import redacted_text
 from kq.unique import unique_of
 from kq.units import format_size, parse_duration
 
@@ -66,7 +68,8 @@ class Footing(msgspec.Struct):
     """What jobs stand on: their app and, below it, their worker.
 
     worker: its name, another one each time that it joins. process: in which they run. lapse: when the worker's right to
-    act ends, on the monotonic clock; it moves on with each beat.
+    act ends, on the monotonic clock; it moves on with each beat. rehearsal: who is told what they would do; None where
+    they do it.
     """
 
     app: Makes
@@ -84,6 +87,8 @@ class Footing(msgspec.Struct):
             self.emitter = Emitter(lambda: self.app.store, self.lapse)
         terms = Terms(self.app.streams.most, self.app.streams.size, self.app.kept(job.type))
         return Outlet(self.emitter, job.id, job.attempt, self.worker, terms, lambda: job.until)
+
+    rehearsal: Callable[[Deed], None] | None = None
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -148,7 +153,17 @@ class CurrentJob:
             on_doubt=on_doubt,
             checked=check is not None,
         )
-        return Once(Ledger(self.footing.app.store, self.footing.lapse), mine, on_doubt, check, count=self._count)
+        ledger = Ledger(self.footing.app.store, self.footing.lapse)
+        return Once(ledger, mine, on_doubt, check, count=self._count, rehearse=self.footing.rehearsal)
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether this only shows what the job would do (kq jobs rehearse).
+
+        Then no effect under a key is due, and nothing is submitted. What it does to the world without kq's ledger is
+        done: leave that out here.
+        """
+        return self.footing.rehearsal is not None
 
     def later(self, job: Job[R], *, hold: float | str = 0.0) -> Handle[R]:
         """Submit job when this one has completed, in the same step; never, when this attempt does not (promise C16).
@@ -192,8 +207,12 @@ class CurrentJob:
         and RuntimeError when this job has ended, or in a process that it started.
         """
         self._must_be_here("emitted by")
+        said = encode_result(chunk, "what is emitted")
+        if self.footing.rehearsal is not None:
+            self.footing.rehearsal(Deed("emit", call=one_line(redacted_text(said.decode()))))
+            return True
         outlet = self._outlet or self._opened()
-        return outlet.add(encode_result(chunk, "what is emitted"))
+        return outlet.add(said)
 
     def _opened(self) -> Outlet:
         with _staging:

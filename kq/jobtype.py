@@ -45,6 +45,7 @@ class JobType(Generic[P, R]):
         timeout: float,
         keep: float | None,
         fallback: Sequence[str] = (),
+        rehearse: bool = True,
     ) -> None:
         functools.update_wrapper(self, function)
         self.app = app
@@ -55,6 +56,7 @@ class JobType(Generic[P, R]):
         self.timeout = timeout
         self.keep = keep
         self.fallback = tuple(fallback)
+        self.rehearse = rehearse
         self.signature = Signature(name, function)
         self.asynchronous = inspect.iscoroutinefunction(function)
 

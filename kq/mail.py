@@ -28,6 +28,7 @@ import msgspec
 from kq.app import App
 from kq.clock import SYSTEM
 from kq.context import CurrentJob, current_job
+from kq.deed import Deed
 from kq.errors import BadJob, ConfigError, InDoubt, NotDone
 from kq.gate import Gate
 from kq.jobtype import JobType
@@ -35,6 +36,7 @@ from kq.ledger import KEEP
 from kq.mailurl import ADDRESS, CONTROLS, MailUrl, parse_mail_url
 from kq.once import Once, OnDoubt, check_terms
 from kq.policy import Polynomial, RetryPolicy
+from kq.redaction import redacted_text
 from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
 
 #: One line of text.
@@ -235,11 +237,15 @@ class Postman:
         if job is None:  # called here and now, by somebody who knows
             with self.post.ready(addressed) as send:
                 return send()
+        effect = job.once(f"{self.name}:{mail.digest(recipient)}", on_doubt=self.on_doubt, keep=self.remember)
+        if job.rehearsal:
+            effect.deed = Deed("mail", to=recipient, subject=redacted_text(mail.subject))
+            with effect:
+                return "would be sent" if effect.before is None else _told(effect, job)
         if not self.post.real:
             with self.post.ready(addressed) as send:
                 send()
             return "would be sent"
-        effect = job.once(f"{self.name}:{mail.digest(recipient)}", on_doubt=self.on_doubt, keep=self.remember)
         if not effect.was_done():
             self.gate.enter(recipient, mail.family)
             try:

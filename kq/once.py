@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from kq.aside import aside
+from kq.deed import Deed
 from kq.errors import DoubtStands, EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.ledger import Busy, Doubtful, Due, Entry, Finding, Happened, Ledger
 from kq.message import encode_result, one_line
@@ -32,9 +33,10 @@ class Once:
         return effect.outcome
 
     due: whether it is to be done now; False when it was done before, and outcome is what was recorded then. before: the
-    ledger's entry of that, if so. count: is told what it came to. A block that ends without done() records None. A
-    block that raises leaves a doubt, unless the error says that nothing happened (kq.NotDone). In a coroutine write
-    `async with`, so that others go on while the ledger is asked.
+    ledger's entry of that, if so. count: is told what it came to. rehearse: is told, as a deed, what would be done now;
+    then it is not due. A block that ends without done() records None. A block that raises leaves a doubt, unless the
+    error says that nothing happened (kq.NotDone). In a coroutine write `async with`, so that others go on while the
+    ledger is asked.
     """
 
     ledger: Ledger
@@ -45,6 +47,8 @@ class Once:
     outcome: Any = None
     before: Entry | None = None
     count: Callable[[CameTo], None] = field(default=lambda came_to: None, repr=False)
+    rehearse: Callable[[Deed], None] | None = field(default=None, repr=False)
+    deed: Deed | None = field(default=None, repr=False)
     _told: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +66,8 @@ class Once:
     def __enter__(self) -> Once:
         try:
             self._begin(self.ledger.intend(self.mine))
+            if self.rehearse is not None:
+                self._rehearsed(self.rehearse)
             if self.due:
                 # This process may have slept since its words reached the store. Nothing has happened yet.
                 self.ledger.check_time(self.mine.worker)
@@ -122,6 +128,14 @@ class Once:
                 raise EffectBusy(f"job {entry.job} is at the effect {entry.key!r} on {entry.worker}")
             case Due(mine):
                 self.mine, self.due = mine, True
+
+    def _rehearsed(self, tell: Callable[[Deed], None]) -> None:
+        """Tell what would be done, in the place of doing it. For the rest of the rehearsal it has been."""
+        if self.due:
+            self._record(b"null", "rehearsed")
+        deed = self.deed or Deed("effect")
+        before = "" if self.before is None else self.before.job
+        tell(msgspec.structs.replace(deed, key=self.mine.key, before=before))
 
     def _is_known(self, entry: Entry) -> None:
         if self.before is None:

@@ -44,6 +44,7 @@ class JobOptions(TypedDict, total=False):
     max_infra: int
     keep: float
     fallback: Sequence[JobType[..., Any] | str]
+    rehearse: bool
 
 
 class Registry:
@@ -75,6 +76,7 @@ class Registry:
         max_infra: int | None = None,
         keep: float | None = None,
         fallback: Sequence[JobType[..., Any] | str] = (),
+        rehearse: bool = True,
     ) -> JobType[..., Any]:
         """Make a job type of function; see App.job. Raises ConfigError."""
         name = name or _name_of(function)
@@ -100,7 +102,9 @@ class Registry:
         settings = replace(settings, retry_policy=None, timeout=None)
         kind = AsyncJobType if inspect.iscoroutinefunction(function) else JobType
         limit = timeout or self.defaults.timeout or DEFAULT_TIMEOUT
-        self.types[name] = kind(self._app, name, function, settings, rules, limit, keep, _names_of(fallback, name))
+        self.types[name] = kind(
+            self._app, name, function, settings, rules, limit, keep, _names_of(fallback, name), rehearse
+        )
         if singleton:
             self.singletons.add(settings.queue or "")
         return self.types[name]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from kq.cli import offer, orders, repair, streams
+from kq.cli import offer, orders, rehearse, repair, streams
 from kq.cli.choose import choosing, where
 from kq.cli.doubt import doubt_queue
 from kq.cli.frame import flags, noun
@@ -121,7 +121,7 @@ def show(id: str) -> None:
         click.echo(f"{click.style(name.rjust(NAMES), bold=True)}  {whole}")
 
 
-for more in (streams.command, orders.why_job, orders.stack, orders.revoke, *repair.VERBS):
+for more in (streams.command, orders.why_job, orders.stack, orders.revoke, rehearse.rehearse, *repair.VERBS):
     command.add_command(more)
 
 

@@ -87,6 +87,10 @@ def edit(id: str) -> Words:
     return "jobs", "edit", id
 
 
+def rehearse(id: str) -> Words:
+    return "jobs", "rehearse", id
+
+
 def complete(id: str) -> Words:
     return "jobs", "complete", id
 

@@ -139,6 +139,23 @@ class Repair(Steps):
         audit.log.info("%s", act)
         return handle
 
+    def rehearsing(self, id: str, *, reason: str = "", by: str = "") -> Seen:
+        """The message of a job that is buried, waits or is delayed, with a line in the audit: it is to be rehearsed.
+
+        Nothing else is written. Raises NotRepaired when there is no such job, or the app does not know its type.
+        """
+        seen = self._found(id)
+        job = info_of(seen)
+        if job.type not in self._app.jobs:
+            raise NotRepaired(
+                f"app {self._app.name!r} has no job type {job.type!r} to rehearse",
+                fix="Name the app that has it: -A module:app.",
+            )
+        act = _act("rehearsed", job, reason, by)
+        self._app.store.write([audit.line(act)])
+        audit.log.info("%s", act)
+        return seen
+
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
         """Set a job aside that waits or is delayed. Raises NotRepaired when nothing was done."""
         seen = self._waiting_one(id)
@@ -236,8 +253,12 @@ class Repair(Steps):
             yield from chosen
 
     def _waiting_one(self, id: str) -> Seen:
-        """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
+        """The same as _found(), for who is about to change it."""
         self.finish_acts()
+        return self._found(id)
+
+    def _found(self, id: str) -> Seen:
+        """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
         for _ in range(LOOKS):
             found = next(self._places(id), None)
             if found is not None and found.state != "held":

@@ -75,9 +75,9 @@ def close_inherited() -> None:
                 os.close(int(name))
 
 
-def adopt_orphans() -> None:
-    """Let processes that descend from this one become its children when their parents end."""
-    _prctl(_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool = True) -> None:
+    """Let processes that descend from this one become its children when their parents end, or not any more."""
+    _prctl(_SET_CHILD_SUBREAPER, adopt)
 
 
 def living_children() -> set[int]:

@@ -111,7 +111,7 @@ def _live(sock: socket.socket, parent: int) -> None:
         app = load_app(welcome.where)
         app.configure(url=welcome.url, state=welcome.state)
         _import_drivers(app.broker)
-        _add_alerts(app)
+        add_alerts(app)
     except KqError as error:
         sock.sendall(frame(Hello(error=str(error))))
         return
@@ -153,7 +153,7 @@ def _receive(sock: socket.socket, descriptors: list[int]) -> bytes:
     return data
 
 
-def _add_alerts(app: App) -> None:
+def add_alerts(app: App) -> None:
     """Let it send alerts, where somebody wants any."""
     if app.alerts.wanted and ALERT not in app.jobs:
         # Here and not above: who wants none does not pay for all that mail needs.

@@ -86,6 +86,7 @@ def test_jobs_and_queues_are_told_as_the_schema_says(shop: Place) -> None:
     asked(shop, "jobs", "why", id)
     asked(shop, "jobs", "edit", id, "--set", "args.0=b")
     asked(shop, "jobs", "bury", id)
+    asked(shop, "jobs", "rehearse", id, "--yes", "-A", f"{shop.folder}/jobs.py:app")
     asked(shop, "jobs", "ls", "--group")
     asked(shop, "jobs", "kick", "--all", "--dry-run")
     asked(shop, "jobs", "kick", id, "nobody")

@@ -117,6 +117,7 @@ def test_the_chosen_row_stays_chosen_when_others_overtake_it_and_its_neighbour_w
         (["3", "R"], SCENE, "kq jobs edit 019e6f2a01 --set delay=0 --unchecked"),
         (["3", "j", "K"], SCENE, "kq jobs kick 019e6f2b01 --yes"),
         (["3", "j", "e"], SCENE, "kq jobs edit 019e6f2b01"),
+        (["3", "j", "r"], SCENE, "kq jobs rehearse 019e6f2b01"),
         (["3", "j", "p"], SCENE, "kq queues pause default"),
         (["3", " ", " ", " ", "K"], SCENE, "kq jobs kick 019e6f2b01 019e6f2c01 --yes"),
         (

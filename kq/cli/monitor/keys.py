@@ -94,7 +94,7 @@ KEYS = (
     Key("x", "revoke: end jobs for good, also those that run", "x revoke", True),
     Key("s", "sort by the next column", "s sort"),
     Key("g", "failures one by one, or grouped by error", "g group"),
-    Key("e", "edit a job in $EDITOR", "e edit", True),
+    Key("e r", "edit a job in $EDITOR; rehearse it, to see what it would do", "e edit", True),
     Key("R", "run a delayed job now", "R run now", True),
     Key("D", "drain: let the worker finish what runs, and end", "D drain", True),
     Key("Space", "mark: what follows is done to all that is marked", "Space mark"),

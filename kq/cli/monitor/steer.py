@@ -117,6 +117,13 @@ def _edit(ui: Ui, scene: Scene) -> Ask | str:
     return Ask(f"Edit {_told(jobs)} in your editor", Show(commands.edit(jobs[0].id)))
 
 
+def _rehearse(ui: Ui, scene: Scene) -> Ask | str:
+    jobs = _jobs(ui, scene)
+    if len(jobs) != 1 or jobs[0].state not in CHANGEABLE:
+        return _none(jobs, "r rehearses one job that waits or is buried")
+    return Ask(f"Rehearse {_told(jobs)}", Show(commands.rehearse(jobs[0].id)))
+
+
 def _drain(ui: Ui, scene: Scene) -> Ask | str:
     names = [row.name for row in listing.marked(ui, scene) if isinstance(row, WorkerRow)]
     if ui.page is not None and ui.page.kind == "worker":
@@ -160,6 +167,7 @@ _KEYS: Mapping[str, Callable[[Ui, Scene], Ask | str]] = {
     "x": _revoke,
     "R": _run_now,
     "e": _edit,
+    "r": _rehearse,
     "D": _drain,
 }
 KEYS = frozenset(_KEYS)

@@ -1,0 +1,94 @@
+"""`kq jobs rehearse`: what people see, and what scripts rely on."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Place, at_a_terminal
+
+JOBS = """
+import kq
+
+app = kq.App("shop")
+mail = kq.mail.mailer(app, sender="shop@example.org")
+
+
+@app.job
+def ship(order: int) -> str:
+    print("it runs")
+    kq.current_job().progress(1, 2, "packed")
+    mail.submit(to="ann@example.org", subject="token=abc", body="shipped")
+    if order == 7:
+        raise kq.BadJob("no date")
+    return "shipped"
+
+
+@app.job(rehearse=False)
+def fire() -> None:
+    open("fired", "w").close()
+"""
+
+
+@pytest.fixture
+def shop(place: Place) -> Place:
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
+    return place
+
+
+def submitted(shop: Place, *arguments: str) -> str:
+    return shop.kq("submit", *arguments).out.strip()
+
+
+def test_what_it_would_do_is_listed_and_how_it_would_end_is_told(shop: Place) -> None:
+    id = submitted(shop, "ship", "8")
+    assert shop.kq("jobs", "bury", id).code == 0
+    said = shop.kq("jobs", "rehearse", id, "--yes", "--reason", "is it mended?")
+    assert said.code == 0
+    assert said.out.startswith("completed after ")
+    assert said.out.endswith(f': "shipped"\n  kq jobs kick {id} --yes\n')
+    told = 'would submit kq.mail(to="ann@example.org", subject="token=***", body="shipped") to mail'
+    assert sorted(said.err.splitlines()[1:]) == ["it runs", "progress 1 of 2 packed", told]
+    (line, *_) = shop.kq("--json", "jobs", "audit").json
+    assert (line["act"], line["job"], line["reason"]) == ("rehearsed", id, "is it mended?")
+    assert [queue["name"] for queue in shop.kq("--json", "queues", "ls").json if queue["ready"]] == []
+
+
+def test_one_that_would_fail_says_why_and_the_exit_code_does(shop: Place) -> None:
+    said = shop.kq("jobs", "rehearse", submitted(shop, "ship", "7"), "--yes", "--json")
+    assert (said.code, said.json["ended"], said.json["then"]) == (1, "raised", "buried")
+    assert said.json["error"] == "BadJob: no date"
+    assert "in ship" in said.json["traceback"]
+    assert [deed["kind"] for deed in said.json["deeds"]] == ["submit"]
+    other = JOBS.replace("order: int", "order: list[int]").replace("@app.job\n", '@app.job(name="jobs.ship")\n')
+    shop.write("other.py", other)
+    said = shop.kq("-A", "other:app", "jobs", "rehearse", submitted(shop, "ship", "7"), "--yes")
+    assert said.code == 65
+    assert "'order'" in said.out
+
+
+def test_it_asks_first_and_refuses_where_nobody_can_be_asked(shop: Place) -> None:
+    id = submitted(shop, "ship", "8")
+    refused = shop.kq("jobs", "rehearse", id)
+    assert (refused.code, refused.out) == (77, "")
+    no = at_a_terminal(shop, "n\n", "jobs", "rehearse", id)
+    assert (no.code, no.out) == (130, "")
+    assert "it runs" not in no.err
+    assert shop.kq("--json", "jobs", "audit").json == []
+    yes = at_a_terminal(shop, "y\n", "jobs", "rehearse", id)
+    assert (yes.code, "it runs" in yes.err) == (0, True)
+
+
+def test_a_type_that_says_so_is_not_rehearsed(shop: Place) -> None:
+    said = shop.kq("jobs", "rehearse", submitted(shop, "fire"), "--yes")
+    assert said.code == 77
+    assert "rehearse=False" in said.err
+    assert not (shop.folder / "fired").exists()
+
+
+def test_what_is_not_there_or_not_known_is_not_rehearsed(shop: Place) -> None:
+    strange = submitted(shop, "other.type", "--queue", "default")
+    assert shop.kq("jobs", "rehearse", "nobody", "--yes").code == 1
+    said = shop.kq("jobs", "rehearse", strange, "--yes")
+    assert said.code == 1
+    assert "'other.type'" in said.err
