@@ -13,6 +13,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from kq.broker import Session, Settlement
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost
 from kq.failure import Failure, names_of
@@ -239,7 +241,10 @@ class Ends:
                 writes += spent
                 owners += [position] * len(spent)
         troubles = self._troubles.writes(ended, now) if self._troubles is not None else []
-        made = self._store.write([*writes, *troubles])[: len(writes)] if writes or troubles else []
+        said = [*writes, *troubles]
+        if self._ground.covers:  # to tell the broker waits for the disk, once for both
+            said = [replace(write, durable=False) for write in said]
+        made = self._store.write(said)[: len(writes)] if said else []
         fenced = [
             (owner, write) for owner, done, write in zip(owners, made, writes, strict=True) if not done and write.alive
         ]

@@ -12,7 +12,10 @@ from kq.worker.skew import Skew
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a worker is to do, where, and by which clock. indexed: whether the broker knows its messages by id."""
+    """What a worker is to do, where, and by which clock. indexed: whether the broker knows its messages by id.
+
+    covers: whether what the broker is told brings to the disk what the state store was told before: they are one.
+    """
 
     plan: Plan
     host: str
@@ -20,3 +23,4 @@ class Ground:
     clock: Clock
     skew: Skew
     indexed: bool
+    covers: bool = False

@@ -84,7 +84,7 @@ class Supervisor:
         self._host = socket.gethostname()
         self._name = ""
         self._skew = Skew(clock, store)
-        ground = Ground(plan, self._host, store, clock, self._skew, broker.traits.indexed)
+        ground = Ground(plan, self._host, store, clock, self._skew, broker.traits.indexed, broker.carries)
         self._voice = Voice(broker, self.pool, self._skew)
         self._meter = Meter()
         self._portrait = Portrait(ground, self.pool, self._meter)

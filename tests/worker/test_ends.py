@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +56,8 @@ class Told:
     def __init__(self, app: App, *, indexed: bool) -> None:
         self.clock, self.app = Hand(), app
         skew = Skew(self.clock, app.store)
-        self.ground = Ground(Plan({"q": 10}, 10, 15.0), "here", app.store, self.clock, skew, indexed)
+        covers = app.broker.carries
+        self.ground = Ground(Plan({"q": 10}, 10, 15.0), "here", app.store, self.clock, skew, indexed, covers)
         self.pool = Pool("app:app", "", "", "thread", 1, self.clock, lambda ended: None)
         self.ends = Ends(self.ground, Meter(), Voice(app.broker, self.pool, skew), RANDOM)
         self.ends.join("w1", "")
@@ -115,6 +118,22 @@ def test_what_was_ended_by_a_settle_whose_answer_was_lost_is_not_taken_for_anoth
         told.ends.add(told.task(), DONE)
         assert len(told.ends.settle(told.session)) == 2
     assert not [record for record in caplog.records if "another worker" in record.msg]
+
+
+@pytest.mark.parametrize("state", [None, "state.db"], ids=["one file", "two files"])
+def test_a_settle_waits_for_the_disk_once_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str | None
+) -> None:
+    """Where record and ack are in one file, in this order, who has brought one to the disk has brought both."""
+    waited: list[object] = []
+    app = App(
+        "ends", f"sqlite:///{tmp_path}/kq.db", queue="q", state=f"sqlite:///{tmp_path}/{state}" if state else None
+    )
+    with closing(app), closing(Told(app, indexed=True)) as told:
+        told.ends.add(told.task(), DONE)
+        monkeypatch.setattr(os, "fdatasync", waited.append)
+        assert len(told.ends.settle(told.session)) == 1
+        assert len(waited) == (2 if state else 1)
 
 
 def test_an_end_that_others_wait_for_takes_those_of_short_jobs_along_at_once(told: Told) -> None:
