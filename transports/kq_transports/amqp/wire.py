@@ -43,7 +43,7 @@ class Wire:
 
     def read(self, until: float | None) -> bytes:
         """What arrived; b"" when nothing did before until (monotonic; None: no limit). A past until: no wait."""
-        if self._tls and self._tls.pending():
+        if self._tls and self._has_rest():
             return self._read()
         if until is not None and until <= time.monotonic():
             return self._read()
@@ -52,12 +52,17 @@ class Wire:
     @property
     def has_news(self) -> bool:
         """Whether something has arrived that was not read, if only the end."""
-        if self._tls and self._tls.pending():
+        if self._tls and self._has_rest():
             return True
         try:
             return sleep_on([self.sock.fileno()], 0)  # not on what another thread may be waiting with
         except ValueError:  # it was closed meanwhile, as who reads will learn
             return True
+
+    def _has_rest(self) -> bool:
+        """Whether TLS has taken something off the socket that was not read: no wait for that would end."""
+        with self._turn:
+            return self._tls is not None and self._tls.pending() > 0
 
     def _read(self) -> bytes:
         try:
