@@ -446,6 +446,29 @@ class TestDelays(OnOwnRabbit):
             assert bodies(inbox.take()) == word
         looks.close()
 
+    def test_what_is_sent_behind_others_waits_for_so_much_less(
+        self, server: RabbitServer, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "the ladder is built", headers={"x-delay": 60_000})
+        channel = connection.channel()
+        channel.tx_select()
+        for number in range(1000):
+            send(channel, queue, str(number), headers={"x-delay": 60_000})
+        commit = threading.Thread(target=channel.tx_commit)
+        with server.frozen():  # so it takes the first ones half a second later than they were sent
+            commit.start()
+            time.sleep(0.5)
+        commit.join(DEADLINE)
+        link = connection.connection
+        looks = Connection(connection, link.address, replace(link.options, name=""), link.queue_type)
+        looks.connect()
+        spans = [
+            sum(int(wait.removesuffix("ms")) for wait in seen.key.split(".")[1:]) for seen in Peek(looks).delayed(queue)
+        ]
+        looks.close()
+        assert len(spans) > 500
+        assert max(spans) - min(spans) >= 480
+
     def test_a_ladder_ends_with_its_queue(self, connection: kombu.Connection, declare: Declare) -> None:
         queue = declare()
         publish(connection, queue, "a", headers={"x-delay": 60_000})

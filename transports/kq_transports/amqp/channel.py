@@ -446,19 +446,20 @@ def publishing(link: Connection, letter: Letter, begin: float, *, cut: bool = Fa
     if not message.properties.get("message_id"):
         # Kombu repeats a publish with the same properties: who consumes knows it again by its id.
         message.properties["message_id"] = given_id()
-    due = None
+    due = aim = None
     if delay := delay_of(message):
         if exchange:
             raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
         due = int(time.time() * 1000) + delay
-        exchange, key = link.delays.route(key, priority_of(message), begin + delay / 1000)
+        aim = link.delays.aim(key, priority_of(message), begin + delay / 1000)
+        exchange, key = aim()
     properties, body = packed(message, due)
     room = room_for_properties(link.frame_max)
     if len(properties) > room:
         if not cut:
             raise HeadersTooLarge(key, len(properties), room)
         properties, body = packed_to_fit(message, due, room)
-    return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body)
+    return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body, aim)
 
 
 #: The tag of an Arrival that is none: the broker ended the subscription.

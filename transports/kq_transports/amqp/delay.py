@@ -3,7 +3,8 @@
 A rung is a queue in which every message waits equally long, 20 ms, 300 ms, 7 s, 40 s…; what expires is dead-lettered.
 A delay is rounded up to 20 ms and written in digits, 7,320 ms as 20 + 300 + 7000; the message waits on one rung for
 each digit that is not 0, the shortest first, so that most of a long delay is one wait that an outage of the broker does
-not prolong. The digits are its routing key; one exchange for each level sends it to the next rung, or to its queue.
+not prolong. Its routing key is the name of its ladder and these waits, "c0f1….20ms.300ms.7000ms"; one exchange for each
+level sends it to the next rung, or when no wait is left to its queue.
 
 Why like this (measured on RabbitMQ 4.0.5, two cores):
 
@@ -14,6 +15,11 @@ Why like this (measured on RabbitMQ 4.0.5, two cores):
   twice).
 * A quorum queue looks at the head of its higher priorities first, so each priority has a ladder of its own. Each queue
   too, so that its delayed messages are counted, looked at and removed without reading those of others.
+* A key has one word for the ladder and no more for waits than there are: RabbitMQ looks up three things for each word
+  of a key at each exchange. A key of 13 words cost it 46 µs at each, one of 4 costs 20; the hop itself costs some 70.
+* A delay is counted from when its message is sent, and RabbitMQ counts it from when the message is in its first rung:
+  when 500 were sent together the last was late by the 70 ms that it took to put the others there. So few are on their
+  way at a time, and each is given its key as it is sent (outlet.py).
 * A broker that is killed forgets the newest quorum queue, with all that is in it, for some 3 seconds after it was
   made, or until another one is made. So one more is made last, and deleted.
 
@@ -28,12 +34,15 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from hashlib import blake2b
 from math import ceil
 from typing import TYPE_CHECKING
 
 from amqp import spec
 
 from kq_transports.amqp.message import OURS
+from kq_transports.amqp.outlet import Aim
 from kq_transports.amqp.question import Request, side_by_side
 from kq_transports.amqp.registry import Ladder
 from kq_transports.amqp.topology import NO_DELIVERY_LIMIT
@@ -54,9 +63,6 @@ WIDTH = 16
 #: Seconds for which what was seen is taken to be so still.
 FRESH = 1.0
 
-#: The word of a routing key for a level from which on all are 0.
-_ENDS = "-"
-
 
 @dataclass(frozen=True, slots=True)
 class Path:
@@ -75,8 +81,8 @@ def path(queue: str, priority: int, delay_ms: int) -> Path:
     rest, fine = divmod(steps, UNITS[1] // UNITS[0])
     digits = [fine, *(rest // 10**level % 10 for level in range(HIGHEST))]
     used = [level for level, digit in enumerate(digits) if digit]
-    words = [str(digit) if level <= used[-1] else _ENDS for level, digit in enumerate(digits)]
-    return Path(used[0], used[-1], ".".join((*words, str(priority), _words(queue))))
+    waits = [_wait(level, digit) for level, digit in enumerate(digits[: used[-1] + 1])]
+    return Path(used[0], used[-1], ".".join((_word(queue, priority), *waits)))
 
 
 def rungs(ladder: Ladder) -> Iterator[tuple[int, int]]:
@@ -87,11 +93,16 @@ def rungs(ladder: Ladder) -> Iterator[tuple[int, int]]:
 
 def rung(ladder: Ladder, level: int, digit: int) -> str:
     """The name of a rung's queue."""
-    return f"{OURS}{ladder.queue}.{ladder.priority}.{digit * UNITS[level]}ms"
+    return f"{OURS}{ladder.queue}.{ladder.priority}.{_wait(level, digit)}"
 
 
 def mark(ladder: Ladder) -> str:
     """The name of an empty queue: when it exists, so does all of ladder."""
+    return f"{OURS}{ladder.queue}.{ladder.priority}.to{ladder.top}"
+
+
+def _former_mark(ladder: Ladder) -> str:
+    """The same for the longer keys of version 0.1."""
     return f"{OURS}{ladder.queue}.{ladder.priority}.{ladder.top}"
 
 
@@ -110,14 +121,13 @@ class Delays:
         self._names: dict[str, tuple[float, dict[str, float]]] = {}
         self._checked: dict[str, float] = {}
 
-    def route(self, queue: str, priority: int, due: float) -> tuple[str, str]:
-        """The exchange and the key by which a message gets into queue at due, by the monotonic clock.
+    def aim(self, queue: str, priority: int, due: float) -> Aim:
+        """What tells by which exchange and key a message that is sent now gets into queue at due (monotonic).
 
         What it needs on its way is there on return. Raises NotFound when there is no such queue.
         """
         self._stand(Ladder(queue, priority, path(queue, priority, _left(due)).top))
-        way = path(queue, priority, _left(due))  # building may have taken a while
-        return exchange(way.first), way.key
+        return partial(_aimed, queue, priority, due)
 
     def lead(self, queue: str) -> None:
         """Let ladders that were left over from a queue of this name lead to the new one."""
@@ -155,7 +165,8 @@ class Delays:
         ladders = self._connection.registry.ladders(queue)
         names = [rung(ladder, *step) for ladder in ladders for step in rungs(ladder)]
         # The marks first: without them a ladder is built anew.
-        marks = [mark(replace(ladder, top=top)) for ladder in ladders for top in range(ladder.top + 1)]
+        lower = [replace(ladder, top=top) for ladder in ladders for top in range(ladder.top + 1)]
+        marks = [name(each) for each in lower for name in (mark, _former_mark)]
         for ended in (marks, names):
             if ended:
                 side_by_side(self._connection, [[_deleted(name)] for name in ended], WIDTH)
@@ -170,7 +181,7 @@ class Delays:
         if link.topology.has(mark(ladder)):
             side_by_side(link, [list(_leads(ladder))], 1)
         else:
-            side_by_side(link, [[*_exchanges(), *_leads(ladder)]], 1)
+            side_by_side(link, [[*_exchanges(), *_passes(ladder), *_leads(ladder)]], 1)
             link.registry.add_ladder(ladder)
             side_by_side(link, [_made(ladder, *step) for step in rungs(ladder)], WIDTH)
             side_by_side(link, [[*_last(), _declared(mark(ladder), {"x-queue-type": "classic"})]], 1)
@@ -184,21 +195,28 @@ class Delays:
             self._checked[queue] = now
 
 
+def _aimed(queue: str, priority: int, due: float) -> tuple[str, str]:
+    way = path(queue, priority, _left(due))
+    return exchange(way.first), way.key
+
+
 def _exchanges() -> Iterator[Request]:
-    """The exchanges of all levels; from each a 0 leads to the next."""
+    """The exchanges of all levels."""
     for level in range(HIGHEST + 2):
         yield spec.Exchange.Declare, "BssbbbbbF", (0, exchange(level), "topic", False, True, False, False, True, {})
-    for level in range(HIGHEST + 1):
-        pattern = ".".join((*("*",) * level, "0", "#"))
+
+
+def _passes(ladder: Ladder) -> Iterator[Request]:
+    """From each level's exchange, what does not wait there goes to the next."""
+    for level in range(ladder.top):
+        pattern = _pattern(ladder, level, _wait(level, 0), "#")
         yield spec.Exchange.Bind, "BsssbF", (0, exchange(level + 1), exchange(level), pattern, True, {})
 
 
 def _leads(ladder: Ladder) -> Iterator[Request]:
-    """From each level's exchange, what has no digit left goes to the queue."""
+    """From each level's exchange, what has no wait left goes to the queue."""
     for level in range(1, ladder.top + 2):
-        digits = ("*",) * level + (_ENDS,) * (HIGHEST + 1 - level)
-        pattern = ".".join((*digits, str(ladder.priority), _words(ladder.queue)))
-        yield spec.Queue.Bind, "BsssbF", (0, ladder.queue, exchange(level), pattern, True, {})
+        yield spec.Queue.Bind, "BsssbF", (0, ladder.queue, exchange(level), _pattern(ladder, level), True, {})
 
 
 def _made(ladder: Ladder, level: int, digit: int) -> list[Request]:
@@ -212,8 +230,7 @@ def _made(ladder: Ladder, level: int, digit: int) -> list[Request]:
         "x-overflow": "reject-publish",
         "x-delivery-limit": NO_DELIVERY_LIMIT,
     }
-    digits = ("*",) * level + (str(digit),) + ("*",) * (HIGHEST - level)
-    pattern = ".".join((*digits, str(ladder.priority), _words(ladder.queue)))
+    pattern = _pattern(ladder, level, _wait(level, digit), "#")
     return [_declared(name, arguments), (spec.Queue.Bind, "BsssbF", (0, name, exchange(level), pattern, True, {}))]
 
 
@@ -236,6 +253,17 @@ def _left(due: float) -> int:
     return max(1, ceil((due - time.monotonic()) * 1000))
 
 
-def _words(queue: str) -> str:
-    """The name of queue as words of a key that no pattern takes for a wildcard."""
-    return queue.replace("%", "%25").replace("*", "%2A").replace("#", "%23")
+def _wait(level: int, digit: int) -> str:
+    """The word of a key for a wait on level. Version 0.1, whose bindings a broker may have still, wrote a digit."""
+    return f"{digit * UNITS[level]}ms"
+
+
+@lru_cache(4096)
+def _word(queue: str, priority: int) -> str:
+    """The word of a key for a ladder, whatever the queue is called."""
+    return blake2b(f"{priority}.{queue}".encode(), digest_size=12).hexdigest()
+
+
+def _pattern(ladder: Ladder, level: int, *rest: str) -> str:
+    """Keys of ladder with any waits below level, then rest."""
+    return ".".join((_word(ladder.queue, ladder.priority), *("*",) * level, *rest))

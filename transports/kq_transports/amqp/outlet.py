@@ -7,10 +7,10 @@ closes it (an exchange that does not exist, a message that is too large), delive
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from amqp import spec
 
@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 #: Bytes that are written before we look for confirms; more would fill both sockets when the broker is slow.
 PIECE = 262_144
 
+#: How many delayed messages are on their way at a time: their delays begin when they are where they wait, some 0.1 ms
+#: apart, and were reckoned when they were sent.
+DELAYED = 64
+
 _CONFIRM = Struct(">QB")
+
+#: Tells by which exchange and key a message is to go that is sent now.
+Aim: TypeAlias = Callable[[], tuple[str, str]]
 
 
 @dataclass(slots=True, eq=False)
 class Publishing:
     """One message on its way. mandatory: an exchange that knows no queue for it is an error.
 
-    returned: whether that happened.
+    aim: asked for exchange and key when it is sent, where they change with time. returned: whether no queue wanted it.
     """
 
     exchange: str
@@ -40,6 +47,7 @@ class Publishing:
     mandatory: bool
     properties: bytes
     body: bytes
+    aim: Aim | None = None
     returned: bool = False
 
 
@@ -74,8 +82,7 @@ class Outlet(Side):
         not all was answered in time, and what the broker closed the channel for. Some may be stored then.
         """
         link, batch = self.link, Batch(messages)
-        with self._sending:
-            self._send(link, batch, until)
+        self._send(link, batch, until)
         if not link.wait_for(lambda: not batch.left or self.fault is not None, until):
             raise Unreachable(f"{link.peer} did not confirm in time{link.trouble}", sent=True)
         if batch.left:
@@ -85,23 +92,36 @@ class Outlet(Side):
         return [message for message in messages if message.returned]
 
     def _send(self, link: Line, batch: Batch, until: float) -> None:
-        sent = False
+        unsent = len(batch.messages)
         for part in _parts(batch.messages, self.channel_id, link.frame_max):
-            numbers = range(self._number + 1, self._number + 1 + len(part.messages))
-            for number, message in zip(numbers, part.messages, strict=True):
-                self._waiting[number] = batch, message
+            first = unsent == len(batch.messages)
             try:
-                link.write(part.frames, until, self)
-            except EngineError as error:
-                for number in numbers:  # the broker did not count them
-                    del self._waiting[number]
-                if isinstance(error, Unreachable):
-                    error.sent = error.sent or sent
+                with self._sending:
+                    self._send_part(link, batch, part, until)
+            except Unreachable as error:
+                error.sent = error.sent or not first
                 raise
-            self._number = numbers[-1]
-            if sent:
+            unsent -= len(part.messages)
+            if part.timed:
+                self._wait_until_few(link, batch, unsent, until)
+            elif not first:
                 link.look()
-            sent = True
+
+    def _send_part(self, link: Line, batch: Batch, part: Part, until: float) -> None:
+        numbers = range(self._number + 1, self._number + 1 + len(part.messages))
+        for number, message in zip(numbers, part.messages, strict=True):
+            self._waiting[number] = batch, message
+        try:
+            link.write(part.frames, until, self)
+        except EngineError:
+            for number in numbers:  # the broker did not count them
+                del self._waiting[number]
+            raise
+        self._number = numbers[-1]
+
+    def _wait_until_few(self, link: Line, batch: Batch, unsent: int, until: float) -> None:
+        """Let most of what was sent of batch be stored, before more of it is reckoned."""
+        link.wait_for(lambda: batch.left - unsent <= DELAYED // 2 or self.fault is not None, until)
 
     def take(self, method: Method) -> None:
         if method.name == spec.Basic.Ack:
@@ -138,29 +158,34 @@ class Outlet(Side):
 
 @dataclass(slots=True)
 class Part:
-    """Messages and the bytes that carry them."""
+    """Messages and the bytes that carry them. timed: whether some are delayed."""
 
     messages: list[Publishing]
     frames: bytes
+    timed: bool
 
 
 def _parts(messages: Sequence[Publishing], channel: int, limit: int) -> Iterator[Part]:
-    """messages, in portions of about PIECE bytes."""
+    """messages, in portions of about PIECE bytes, and of few where some are delayed."""
     taken: list[Publishing] = []
     frames: list[bytes] = []
-    size = 0
+    size, timed = 0, False
     for message in messages:
+        if message.aim is not None:
+            message.exchange, message.key = message.aim()
+            timed = True
         frame = message_frames(
             channel, message.exchange, message.key, message.mandatory, message.properties, message.body, limit
         )
         taken.append(message)
         frames.append(frame)
         size += len(frame)
-        if size >= PIECE:
-            yield Part(taken, b"".join(frames))
-            taken, frames, size = [], [], 0
+        if size >= PIECE or (timed and len(taken) >= DELAYED // 2):
+            yield Part(taken, b"".join(frames), timed)
+            taken, frames = [], []
+            size, timed = 0, False
     if taken:
-        yield Part(taken, b"".join(frames))
+        yield Part(taken, b"".join(frames), timed)
 
 
 def missing(exchange: str, key: str) -> EngineError:
