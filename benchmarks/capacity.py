@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 
 import kq
@@ -27,12 +28,14 @@ def naps_in_a_loop(place: Place) -> Iterator[tuple[str, float]]:
         yield "naps-async", NAPS * 0.01 / SLOTS / span(place, worker, [nap_async.job() for _ in range(NAPS)])
 
 
-@measures("spins")
+@measures("spins", "spins-served")
 def spins(place: Place) -> Iterator[tuple[str, float]]:
     """10 ms of CPU in the process pool, beside as many processes by hand."""
     with place.worker("process") as worker:
-        took = span(place, worker, [spin.job() for _ in range(SPINS)])
+        took, served = measured(place, worker, [spin.job() for _ in range(SPINS)])
     yield "spins", by_hand(CONCURRENCY["process"]) / took
+    if place.server is not None:
+        yield "spins-served", served
 
 
 def by_hand(processes: int) -> float:
@@ -49,7 +52,7 @@ def by_hand(processes: int) -> float:
     return cost(1, run).wall
 
 
-@measures("processes")
+@measures("processes", "processes-served")
 def processes(place: Place) -> Iterator[tuple[str, float]]:
     """What a second supervisor wins where each has one executor that is busy."""
     if not place.shared:
@@ -57,12 +60,21 @@ def processes(place: Place) -> Iterator[tuple[str, float]]:
     took = []
     for count in (1, 2):
         with place.worker("process", 1, processes=count) as worker:
-            took.append(span(place, worker, [spin.job() for _ in range(SPINS)]))
+            seconds, served = measured(place, worker, [spin.job() for _ in range(SPINS)])
+            took.append(seconds)
     yield "processes", took[0] / took[1]
+    if place.server is not None:
+        yield "processes-served", served
 
 
 def span(place: Place, worker: Running, jobs: list[kq.Job[None]]) -> float:
     """Seconds from the first start to the last end of jobs."""
-    drained(worker, len(jobs), lambda: app.submit_many(jobs))
+    return measured(place, worker, jobs)[0]
+
+
+def measured(place: Place, worker: Running, jobs: list[kq.Job[None]]) -> tuple[float, float]:
+    """The same, and the part of the cores' time that the broker's server took meanwhile."""
+    cost = drained(worker, len(jobs), lambda: app.submit_many(jobs))
     marks = place.marked(len(jobs))
-    return max(end for _, end in marks) - min(start for start, _ in marks)
+    served = cost.server / cost.wall / (os.cpu_count() or 1)
+    return max(end for _, end in marks) - min(start for start, _ in marks), served

@@ -13,10 +13,11 @@ from kq.conformance.contract.processes import asked
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What n steps took: CPU and wall seconds of a single one."""
+    """What n steps took: CPU and wall seconds of a single one. server: CPU seconds of the broker's server, if any."""
 
     cpu: float
     wall: float
+    server: float = 0.0
 
 
 def pss_of(processes: Iterable[psutil.Process]) -> int:

@@ -42,6 +42,7 @@ IDLE, REST = 0.1, 1.0
 class Running:
     """A worker that has run a job. pid: None where it lives in this process."""
 
+    place: Place
     pid: int | None
 
     def tree(self) -> list[psutil.Process]:
@@ -81,12 +82,12 @@ class Place:
             limits = {"default": limit or size, "probe": size}
             with Worker(app, queues=limits, pool=pool, concurrency=size):
                 started.submit().result(timeout=WAIT)
-                yield Running(None)
+                yield Running(self, None)
             return
         queues = f"default:{limit or size},probe"
         with self.spawned("--pool", pool, "-c", size, "-Q", queues, "--processes", processes) as child:
             started.submit().result(timeout=WAIT)
-            yield Running(child.pid)
+            yield Running(self, child.pid)
 
     @contextlib.contextmanager
     def spawned(self, *options: object) -> Iterator[subprocess.Popen[bytes]]:
@@ -98,14 +99,18 @@ class Place:
             finally:
                 child.send_signal(signal.SIGTERM)
 
+    def served(self) -> float:
+        """CPU seconds of its server so far."""
+        return 0.0 if self.server is None else cpu(tree(psutil.Process(self.server)))
+
     def rest(self) -> None:
         """Wait until the server is done with what it does later: Redis rewrites its log, RabbitMQ writes to disk."""
         until = time.monotonic() + WAIT
         busy = self.server is not None
         while busy and time.monotonic() < until:
-            before = cpu(tree(psutil.Process(self.server)))
+            before = self.served()
             time.sleep(REST)
-            busy = cpu(tree(psutil.Process(self.server))) - before > IDLE * REST
+            busy = self.served() - before > IDLE * REST
 
     def marked(self, count: int) -> list[tuple[float, float]]:
         """What count jobs have marked since the last call, or will soon: some run beside the last one."""
@@ -165,10 +170,11 @@ def drained(worker: Running, jobs: int, submit: Callable[[], object], end: kq.Jo
         control.ping()  # who answers has obeyed
         submit()
         handle = end.submit()
-        cpu, wall = worker.cpu(), time.perf_counter()
+        cpu, server, wall = worker.cpu(), worker.place.served(), time.perf_counter()
         control.resume("default")
     handle.result(timeout=WAIT)
-    return Cost((worker.cpu() - cpu) / jobs, (time.perf_counter() - wall) / jobs)
+    now, served = time.perf_counter(), worker.place.served()
+    return Cost((worker.cpu() - cpu) / jobs, (now - wall) / jobs, (served - server) / jobs)
 
 
 def clear() -> None:
