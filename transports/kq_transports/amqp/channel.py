@@ -457,7 +457,7 @@ def publishing(link: Connection, letter: Letter, begin: float, *, cut: bool = Fa
     room = room_for_properties(link.frame_max)
     if len(properties) > room:
         if not cut:
-            raise HeadersTooLarge(key, len(properties), room)
+            raise HeadersTooLarge(letter.key, len(properties), room)
         properties, body = packed_to_fit(message, due, room)
     return Publishing(exchange, key, letter.mandatory or not letter.exchange, properties, body, aim)
 
