@@ -26,6 +26,8 @@ MOVES = {
     "passed on": "it is left to another worker",
     "overdue": "it has run for most of the time that it may",
 }
+#: Those with which a job has ended, or lies aside for a human.
+ENDS = frozenset({"completed", "buried", "revoked", "expired"})
 #: What may happen to a worker.
 OF_WORKERS = {
     "ready": "it takes jobs",
@@ -69,11 +71,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"job.{self.queue}" if self.job else "worker"
 
 
-def batches(events: Iterable[Event]) -> list[tuple[str, bytes]]:
-    """Messages that tell events, in order for each routing key: the key and the body."""
+def followed_key(job: str) -> str:
+    """The routing key under which the moves of one job are told to those who follow it."""
+    return f"one.{job}"
+
+
+def batches(events: Iterable[tuple[str, Event]]) -> list[tuple[str, bytes]]:
+    """Messages that tell events, in order for each routing key: the key and the body. events: with their keys."""
     by_key: dict[str, list[Event]] = {}
-    for event in events:
-        by_key.setdefault(event.key, []).append(event)
+    for key, event in events:
+        by_key.setdefault(key, []).append(event)
     return [(key, encode(batch)) for key, batch in by_key.items()]
 
 

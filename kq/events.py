@@ -67,7 +67,7 @@ class Herald:
     def _begin(self) -> None:
         """Be without a thread."""
         self._process = os.getpid()
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[tuple[str, Event]] = deque()
         self._lost = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -78,14 +78,14 @@ class Herald:
         """Whether an event is worth making: somebody listens, or it is time to find out."""
         return self._listens is None or time.monotonic() >= self._deaf_until
 
-    def say(self, events: Iterable[Event]) -> None:
-        """Let events be told soon. Never waits, never raises."""
+    def say(self, events: Iterable[Event], key: str = "") -> None:
+        """Let events be told soon, each under its own key or under this one. Never waits, never raises."""
         if self._process != os.getpid():  # a child has none of its parent's threads, and its parent tells its own
             self._begin()
         with self._changed:
             for event in events:
                 if len(self._waiting) < WAITING:
-                    self._waiting.append(event)
+                    self._waiting.append((key or event.key, event))
                 else:
                     self._lost += 1
             if self._thread is None:
@@ -126,7 +126,8 @@ class Herald:
             if not self._is_heard():
                 return line
             if lost := self._lost:
-                batch.append(Event(event="lost", at=SYSTEM.now(), n=lost))
+                told = Event(event="lost", at=SYSTEM.now(), n=lost)
+                batch.append((told.key, told))
             line = line or self._line()
             line.tell(batches(batch))
             with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -11,7 +12,7 @@ import msgspec
 
 from kq.act import Act, Meant, nothing_done, stamp_of
 from kq.aside import aside
-from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.broker import BURIED, PARKED, Broker, Inspector, Seen
 from kq.clock import SYSTEM
 from kq.coming import Coming
 from kq.errors import (
@@ -35,6 +36,7 @@ from kq.standing import Kind, Order, caller, give, nudge
 from kq.state.store import Store, StoreUnreachable, Write
 
 if TYPE_CHECKING:
+    from kq.event import Event
     from kq.stream import Chunk
 
 R = TypeVar("R")
@@ -50,6 +52,9 @@ PAUSE = 0.2
 
 class Looks(Protocol):
     """Where a handle looks: the app."""
+
+    @property
+    def broker(self) -> Broker: ...
 
     @property
     def store(self) -> Store: ...
@@ -141,6 +146,20 @@ class Handle(Generic[R_co]):
         from kq.stream import chunks  # who follows no stream pays for nothing of it
 
         return Coming(chunks(self._app.store, self.id, offset, PATIENCE if timeout is None else timeout))
+
+    def events(self, *, timeout: float | None = None) -> Coming[Event]:
+        """What happens to the job, for `for` and `async for`: first the last move that is known of it, then each as it
+        comes, until it has completed, was buried, revoked or has expired.
+
+        The names are those of `kq events`. While it is followed its worker tells of it and of no other job for that; it
+        goes on when the connection was lost, with the move that is then the last one. Moves of the first second, and of
+        an outage, may be passed over; the end never is, where results are kept. timeout: seconds in all, an hour by
+        default. The iterator raises ResultTimeout when the job has not ended by then.
+        """
+        from kq.following import moves  # who follows no job pays for nothing of it
+
+        lasts = PATIENCE if timeout is None else timeout
+        return Coming(moves(self._app, self.id, self.queue, lasts, threading.Event()))
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.result() if self._told is not None else (yield from aside(self.result).__await__())

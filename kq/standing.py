@@ -46,7 +46,8 @@ class Kind(StrEnum):
     LISTEN = "listen"  # who hears events, and which: they are told
 
 
-#: What somebody listens for. An order of it is about this, a slash, and who it is.
+#: What somebody listens for: events or logs of all, or the moves of one job (followed()). An order of it is about
+#: this, a slash, and who it is.
 Hearing: TypeAlias = Literal["events", "logs"]
 
 
@@ -104,6 +105,11 @@ class Standing(msgspec.Struct, frozen=True):
         parts = (about.split("/", 2) for about in self.looks)
         return {part[1]: part[2] for part in parts if len(part) == 3 and part[0] == worker}
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The jobs that somebody follows."""
+        return frozenset(about[len(_JOB) :].rpartition("/")[0] for about in self.listened if about.startswith(_JOB))
+
     def fate(self, job: str, type: str, queue: str) -> Verdict | None:
         """What becomes of a job that is about to start; None when nothing is ordered."""
         if order := self.revoked.get(job):
@@ -137,12 +143,18 @@ _FIELDS = {
     Kind.LISTEN: "listened",
 }
 _FAMILY = "order:"
+_JOB = "job/"
 decode_order = reader(Order)
 
 
 def order_key(kind: Kind, about: str) -> str:
     """The key under which an order stands."""
     return f"{_FAMILY}{kind.value}:{about}"
+
+
+def followed(job: str) -> str:
+    """What one listens for who follows that job."""
+    return f"{_JOB}{job}"
 
 
 def give(store: Store, kind: Kind, about: str, order: Order) -> None:

@@ -7,6 +7,7 @@ for the next block or for the job's end, whatever comes first. `kq.emitter` writ
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -69,23 +70,25 @@ decode_head = reader(Head)
 decode_block = reader(Block)
 
 
-def chunks(store: Store, job: str, offset: int, timeout: float) -> Generator[Chunk | None, None, None]:
+def chunks(
+    store: Store, job: str, offset: int, timeout: float, over: threading.Event | None = None
+) -> Generator[Chunk | None, None, None]:
     """The chunks of a job's stream from offset on, until the job has ended or was buried; None while none comes.
 
-    timeout: seconds in all. Raises ResultTimeout when the job has not ended by then, StreamCut when it has and chunks
-    were left out, StoreUnreachable when the state store does not answer to the end.
+    timeout: seconds in all. over: ends it, soon. Raises ResultTimeout when it has not ended by then, StreamCut when
+    it has and chunks were left out, StoreUnreachable when the state store does not answer to the end.
     """
     until = time.monotonic() + timeout
     standing = _Standing(store, job)
-    while True:
+    while over is None or not over.is_set():
         try:
-            over = standing.look()
+            ended = standing.look()
             while page := standing.page():
                 for chunk in page:
                     if chunk.offset >= offset:
                         offset = chunk.offset + 1
                         yield chunk
-            if over:
+            if ended:
                 break
             if time.monotonic() >= until:
                 raise ResultTimeout(job)

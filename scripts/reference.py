@@ -41,6 +41,7 @@ from kq.control import (
 )
 from kq.control.schema import WRITTEN
 from kq.errors import KqError, Steering, all_errors
+from kq.event import Event
 from kq.failure import FailureClass
 from kq.job import MOVES, Settings, State
 from kq.ledger import Entry
@@ -83,6 +84,7 @@ RETURNED = (
     CurrentJob,
     Coming,
     Chunk,
+    Event,
     Once,
     Entry,
     JobInfo,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from kq.coming import Coming
 from kq.control.view import View
 from kq.errors import BrokerError
 from kq.event import Event
-from kq.events import LEASE, Ear
-from kq.record import encode
-from kq.standing import Hearing, Kind, Order, caller, nudge, order_key
-from kq.state.store import StoreUnreachable, Write
+from kq.following import moves
+from kq.handle import PATIENCE
+from kq.listening import heard
+from kq.standing import Hearing
+from kq.state.store import StoreUnreachable
 
-#: Seconds that it is known that somebody listens, when he does not say so again; he does three times in that.
-KEEP = 2 * LEASE
 #: Seconds between two tries to listen at a broker that does not answer.
 AGAIN = 1.0
 
@@ -41,39 +39,27 @@ class Hears(View):
         are logged. on_outage: called when the broker does not answer; it is tried again, and what happens meanwhile is
         missed. May be used from a thread of its own, by an object of its own.
         """
-        over = over or threading.Event()
+        over, wanted = over or threading.Event(), _Filter(job, queue, type)
         while not over.is_set():
             try:
-                yield from self._heard(_keys(what, queue), what, over, _Filter(job, queue, type))
+                for event in heard(self._app, self._inspector, what, _keys(what, queue), over):
+                    if event is not None and wanted.fits(event):
+                        yield event
             except (BrokerError, StoreUnreachable) as error:
                 on_outage(error if isinstance(error, BrokerError) else BrokerError(str(error)))
                 over.wait(AGAIN)
 
-    def _heard(self, keys: list[str], what: Hearing, over: threading.Event, wanted: _Filter) -> Iterator[Event]:
-        heard: list[Event] = []
-        ear = Ear(self._app.broker, keys, heard.append)
-        order, said = order_key(Kind.LISTEN, f"{what}/{ear.name}"), 0.0
-        try:
-            while not over.is_set():
-                if (now := time.monotonic()) - said >= LEASE / 3:
-                    self._say(order)
-                    if not said:
-                        nudge(self._inspector)
-                    ear.beat()
-                    said = now
-                ear.listen(0.2)
-                found, heard[:] = [event for event in heard if wanted.fits(event)], []
-                yield from found
-        finally:
-            ear.close()
-            with suppress(StoreUnreachable, BrokerError):
-                self._app.store.write([Write(order, None)])
-                nudge(self._inspector)
+    def follow(
+        self, id: str, queue: str = "", *, timeout: float | None = None, over: threading.Event | None = None
+    ) -> Coming[Event]:
+        """What happens to one job, until it has ended; see Handle.events(). over: when set, ends it before.
 
-    def _say(self, key: str) -> None:
-        """Note that somebody listens."""
-        store = self._app.store
-        store.write([Write(key, encode(Order(at=store.now(), by=caller())), KEEP)])
+        queue: that it was submitted to; looked for when it is not said.
+        """
+        if not queue and (job := self.job(id)) is not None:
+            queue = job.queue
+        lasts = PATIENCE if timeout is None else timeout
+        return Coming(moves(self._app, id, queue, lasts, over or threading.Event()))
 
 
 class _Filter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,12 +17,12 @@ from kq.coming import Coming
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.errors import BrokerError
-from kq.handle import Handle, find_state, wait
+from kq.handle import PATIENCE, find_state, wait
 from kq.job import State
 from kq.message import Attempt
 from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
 from kq.standing import Order, read
-from kq.stream import Chunk
+from kq.stream import Chunk, chunks
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
 MOST = 10_000
@@ -162,9 +163,11 @@ class View:
         """
         return self.job(id) if wait(self._app.store, [job_key(id)], timeout) else None
 
-    def stream(self, id: str, offset: int = 0, *, timeout: float | None = None) -> Coming[Chunk]:
-        """What a job emits; see Handle.stream()."""
-        return Handle[object](id, "", self._app).stream(offset, timeout=timeout)
+    def stream(
+        self, id: str, offset: int = 0, *, timeout: float | None = None, over: threading.Event | None = None
+    ) -> Coming[Chunk]:
+        """What a job emits; see Handle.stream(). over: when set, ends it before, within some seconds."""
+        return Coming(chunks(self._app.store, id, offset, PATIENCE if timeout is None else timeout, over))
 
     def _ended(self, id: str) -> JobInfo | None:
         record = decode_record(self._app.store.get([job_key(id)])[0])

@@ -16,20 +16,26 @@ from starlette.responses import Response, StreamingResponse
 from kq import __version__, metrics
 from kq.control import Control, schema
 from kq.errors import BadArguments
+from kq.event import ENDS
 from kq.plain import printable_json
 from kq.standing import Hearing
 from kq.stated import stated
+from kq.stream import Chunk
 from kq.web.acts import Act, Deed
 from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
 from kq.web.errors import described, status_of
 from kq.web.fields import Said, from_form, from_json
 from kq.web.looks import JOB, Look
-from kq.web.openapi import HEARD, WAITED, document
+from kq.web.openapi import FOLLOWED, HEARD, STREAMED, WAITED, document
 
 T = TypeVar("T")
 
 #: Seconds that one may listen to events by one request.
 LONGEST = 300.0
+#: The id of the last event of a job, and looks without any after which a line says so.
+LAST, SILENT = "end", 20
+#: So that nobody on the way takes the line for dead.
+NOTHING = b": nothing yet\n\n"
 #: Seconds that one may wait for a job by one request: less than proxies wait for an answer.
 PATIENCE = 50.0
 
@@ -128,6 +134,64 @@ async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIter
         async for event in events:
             line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
             yield line.encode() + b"\n"
+
+
+async def followed(asked: Asked) -> Response:
+    """What happens to one job, as server-sent events: a browser's EventSource hears it, and asks again by itself."""
+    seconds = from_form(FOLLOWED, asked.query())["seconds"]
+    if seconds > LONGEST:
+        raise BadArguments(f"seconds can be {LONGEST:g} at most", fix="Ask again when it is over.")
+    if asked.request.headers.get("last-event-id") == LAST:
+        return Response(status_code=204)  # which tells it not to ask again
+    await _seen(asked, JOB, {})  # nobody follows a job that nobody knows
+    asked.desk.must_hear()
+    return StreamingResponse(_moves(asked, seconds), media_type="text/event-stream")
+
+
+async def _moves(asked: Asked, seconds: float) -> AsyncIterator[bytes]:
+    silent = 0
+    async with aclosing(asked.desk.moves(asked.name, seconds)) as events:
+        async for event in events:
+            silent = 0 if event is not None else silent + 1
+            if event is not None:
+                last = LAST if event.event in ENDS else ""
+                yield _sent(event.event, asked.veil.data(schema.event(event)), last)
+            elif silent % SILENT == 0:
+                yield NOTHING
+
+
+async def streamed(asked: Asked) -> Response:
+    """What a job emits, as server-sent events, from where a browser's EventSource was before."""
+    said, seen = from_form(STREAMED, asked.query()), asked.request.headers.get("last-event-id", "")
+    if said["seconds"] > LONGEST:
+        raise BadArguments(f"seconds can be {LONGEST:g} at most", fix="Ask again when it is over.")
+    if seen == LAST:
+        return Response(status_code=204)
+    await _seen(asked, JOB, {})
+    asked.desk.must_hear()
+    offset = int(seen) + 1 if seen.isdecimal() and len(seen) < 19 else said["offset"]
+    return StreamingResponse(_chunks(asked, offset, said["seconds"]), media_type="text/event-stream")
+
+
+async def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[bytes]:
+    silent = 0
+    async with aclosing(asked.desk.chunks(asked.name, offset, seconds)) as chunks:
+        async for chunk in chunks:
+            silent = 0 if chunk is not None else silent + 1
+            if isinstance(chunk, Chunk):
+                told = schema.chunk(chunk)
+                yield _sent("chunk", told | {"value": asked.veil.value(told["value"])}, str(chunk.offset))
+            elif chunk is not None:
+                yield _sent(LAST, {"error": chunk or None}, LAST)
+            elif silent % SILENT == 0:
+                yield NOTHING
+
+
+def _sent(name: str, data: dict[str, Any], id: str) -> bytes:
+    """A server-sent event. id: where its reader goes on when he asks again; "" says nothing of that."""
+    line = printable_json(json.dumps(data, ensure_ascii=False))
+    place = f"id: {id}\n" if id else ""
+    return f"event: {name}\n{place}data: {line}\n\n".encode()
 
 
 async def _body(asked: Asked) -> Any:

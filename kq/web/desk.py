@@ -7,7 +7,7 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from queue import Empty, Full, Queue
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
@@ -17,10 +17,11 @@ from anyio import CapacityLimiter, to_thread
 
 from kq.clock import SYSTEM
 from kq.control import Control
-from kq.errors import Busy
+from kq.errors import Busy, ResultTimeout, StreamCut
 from kq.event import Event as Happened
 from kq.snapshot import Snapshot
 from kq.standing import Hearing
+from kq.stream import Chunk
 
 T = TypeVar("T")
 
@@ -112,27 +113,67 @@ class Desk:
         self, what: Hearing, job: str, queue: str, type: str, seconds: float
     ) -> AsyncGenerator[Happened, None]:
         """Events from now on, for so long. Who does not take them in time misses the latest."""
-        over, heard = Event(), Queue[Happened](KEPT)
+        wanted: dict[str, Any] = {"job": job, "queue": queue, "type": type, "what": what}
+        async with aclosing(self._told(lambda control, over: control.events(**wanted, over=over), seconds)) as told:
+            async for event in told:
+                if event is not None:
+                    yield event
+
+    async def moves(self, job: str, seconds: float) -> AsyncGenerator[Happened | None, None]:
+        """How a job stands, and what happens to it to its end, or for so long; None now and then while nothing does."""
+
+        def follow(control: Control, over: Event) -> Iterator[Happened]:
+            with suppress(ResultTimeout):
+                yield from control.follow(job, timeout=seconds, over=over)
+
+        async with aclosing(self._told(follow, seconds)) as told:
+            async for event in told:
+                yield event
+
+    async def chunks(self, job: str, offset: int, seconds: float) -> AsyncGenerator[Chunk | str | None, None]:
+        """What a job emits, to its end or for so long; None now and then while nothing comes.
+
+        Last, when it has ended, text: what is wrong with its stream, or nothing.
+        """
+
+        def read(control: Control, over: Event) -> Iterator[Chunk | str]:
+            try:
+                yield from control.stream(job, offset, timeout=seconds, over=over)
+                yield ""
+            except StreamCut as cut:
+                yield cut.message
+            except ResultTimeout:
+                return
+
+        async with aclosing(self._told(read, seconds, misses=False)) as told:
+            async for chunk in told:
+                yield chunk
+
+    async def _told(
+        self, source: Callable[[Control, Event], Iterator[T]], seconds: float, *, misses: bool = True
+    ) -> AsyncGenerator[T | None, None]:
+        """What comes of source in a thread of its own, to its end or for so long; None now and then.
+
+        misses: who does not take it in time misses some; else source waits for him.
+        """
+        over, heard = Event(), Queue[T](KEPT)
         until = SYSTEM.monotonic() + seconds
+
+        def listen() -> None:
+            with self._apart() as control:
+                for each in source(control, over):
+                    _put(heard, each, over, misses=misses)
+
         async with self._hearing:
-            wanted = {"job": job, "queue": queue, "type": type, "what": what, "over": over}
-            ear = Thread(target=self._listen, args=(heard, wanted), name="kq-web-ear", daemon=True)
+            ear = Thread(target=listen, name="kq-web-ear", daemon=True)
             ear.start()
             try:
-                while (left := until - SYSTEM.monotonic()) > 0:
-                    event = await to_thread.run_sync(_next, heard, min(left, LOOK))
-                    if event is not None:
-                        yield event
+                while (left := until - SYSTEM.monotonic()) > 0 and (ear.is_alive() or not heard.empty()):
+                    yield await to_thread.run_sync(_next, heard, min(left, LOOK))
             finally:
                 over.set()
                 with anyio.CancelScope(shield=True):
                     await to_thread.run_sync(ear.join)
-
-    def _listen(self, heard: Queue[Happened], wanted: dict[str, Any]) -> None:
-        with self._apart() as control:
-            for event in control.events(**wanted):
-                with suppress(Full):
-                    heard.put_nowait(event)
 
     def close(self) -> None:
         """End what was opened here; the control that was given stays open."""
@@ -163,7 +204,16 @@ class _Line:
             return question(self.control)
 
 
-def _next(heard: Queue[Happened], patience: float) -> Happened | None:
+def _put(heard: Queue[T], each: T, over: Event, *, misses: bool) -> None:
+    while not over.is_set():
+        with suppress(Full):
+            heard.put(each, not misses, LOOK)
+            return
+        if misses:
+            return
+
+
+def _next(heard: Queue[T], patience: float) -> T | None:
     with suppress(Empty):
         return heard.get(timeout=patience)
     return None

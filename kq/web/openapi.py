@@ -35,6 +35,8 @@ HEARD = (
     Field("type", "text", "Only of this job type; * stands for anything.", ""),
     Field("seconds", "duration", "For how long to listen, at most 5m.", 30.0),
 )
+FOLLOWED = (Field("seconds", "duration", "For how long to follow, at most 5m.", 300.0),)
+STREAMED = (Field("offset", "number", "Begin with this chunk.", 0), *FOLLOWED)
 WAITED = (Field("seconds", "duration", "For how long to wait, at most 50 s.", 30.0),)
 _KINDS: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},
@@ -73,7 +75,7 @@ _SECURITY = {
 def schemas() -> dict[str, Any]:
     """The forms, by names that OpenAPI allows."""
     forms = json.loads(WRITTEN.read_text(encoding="utf-8"))["$defs"] | _OWN
-    wanted = {look.form for look in LOOKS} | {act.form for act in ACTS} | {"me", "error", "events"}
+    wanted = {look.form for look in LOOKS} | {act.form for act in ACTS} | {"me", "error", "events", "jobs stream"}
     found: dict[str, Any] = {}
     while wanted:
         name = wanted.pop()
@@ -110,6 +112,17 @@ def _paths() -> dict[str, Any]:
     about = "A job as soon as it has ended or was buried, or as it is when time is up; its state says which."
     told = {"application/json": {"schema": _ref("jobs show")}}
     paths["/jobs/{name}/ended"] = {"get": _operation("jobs ended", about, told, WAITED, named=True)}
+    about = (
+        "How a job stands, then what happens to it, until it has ended or was buried, as server-sent events. The last "
+        "one has the id `end`; whoever asks again after that (Last-Event-ID) is told 204."
+    )
+    told = {"text/event-stream": {"schema": {"type": "string"}}}
+    paths["/jobs/{name}/events"] = {"get": _operation("jobs events", about, told, FOLLOWED, named=True)}
+    about = (
+        "What a job emits, as server-sent events `chunk`, whose ids are the offsets (Last-Event-ID goes on behind it); "
+        "last comes `end`, when the job has ended or was buried."
+    )
+    paths["/jobs/{name}/stream"] = {"get": _operation("jobs stream", about, told, STREAMED, named=True)}
     plain = {"text/plain": {"schema": {"type": "string"}}}
     paths["/metrics"] = {"get": _operation("metrics", "Numbers of all queues and workers for Prometheus.", plain)}
     own = {"application/json": {"schema": _ref("me")}}

@@ -135,6 +135,8 @@ class Site:
             "/events": partial(api.heard, what="events"),
             "/logs": partial(api.heard, what="logs"),
             "/jobs/{name}/ended": api.ended,
+            "/jobs/{name}/events": api.followed,
+            "/jobs/{name}/stream": api.streamed,
         }
         return [
             *(self._way("GET", API + path, "view", answer) for path, answer in fixed.items()),

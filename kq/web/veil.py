@@ -34,9 +34,13 @@ class Veil:
             case _:
                 return data
 
+    def value(self, value: Any) -> Any:
+        """A result, or a part of one."""
+        return redacted(value, "", self._hide, None)
+
     def _field(self, name: str, value: Any) -> Any:
         if name in _VALUES and value is not None:
-            return redacted(value, "", self._hide, None)
+            return self.value(value)
         if name in _TEXTS and isinstance(value, str):
             return redacted_text(value)
         return self.data(value)

@@ -424,7 +424,8 @@ class Supervisor:
 
     def _obey(self, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
-        self._voice.heed(standing.hears("events"), "ready" if self._stop_by is None else "stopping")
+        state = "ready" if self._stop_by is None else "stopping"
+        self._voice.heed(standing.hears("events"), standing.followed, state)
         self._retire(standing)
         self._set(standing)
         standing = standing.closed_by(self._intake.dropped)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from kq.broker import Broker
-from kq.event import Event
+from kq.event import Event, followed_key
 from kq.events import Herald, Mouth
 from kq.outcome import Verdict
 from kq.worker import news
@@ -19,7 +19,10 @@ GLANCE = 0.5
 
 
 class Voice:
-    """Silent, and without cost, while nobody listens. It gathers the events of a round, and tick() tells them."""
+    """Silent, and without cost, while nobody listens. It gathers the events of a round, and tick() tells them.
+
+    While somebody follows some jobs, and nobody listens to all, it speaks of these alone.
+    """
 
     def __init__(self, broker: Broker, pool: Pool, skew: Skew) -> None:
         self._broker = broker
@@ -27,6 +30,8 @@ class Voice:
         self._skew = skew
         self._worker = ""
         self._herald: Herald | None = None
+        self._listened = False
+        self._followed: frozenset[str] = frozenset()
         self._events: list[Event] = []
         self._next_glance = 0.0
 
@@ -44,29 +49,36 @@ class Voice:
         """Speak for a worker of that name."""
         self._worker = worker
 
-    def heed(self, listened: bool, state: str) -> None:
-        """Speak from now on, beginning with the worker's state, or be silent."""
-        if listened and self._herald is None:
+    def heed(self, listened: bool, followed: frozenset[str], state: str) -> None:
+        """Speak from now on, of all and beginning with the worker's state, or of the jobs that are followed."""
+        begins = listened and not self._listened
+        self._listened, self._followed = listened, followed
+        if (listened or followed) and self._herald is None:
             self._herald = Herald(partial(Mouth, self._broker))
-            self.say(state)
-        elif not listened and self._herald is not None:
+        elif not (listened or followed) and self._herald is not None:
             self._herald.close(0.0)
             self._herald = None
+        if begins:
+            self.say(state)
+
+    def _tells(self, task: Task) -> bool:
+        return self._listened or task.head.id in self._followed
 
     def say(self, state: str) -> None:
         """Tell how this worker is: ready, stopping, ended."""
-        if self.heard:
+        if self._listened:
             self._events.append(Event(event=state, at=self._skew.now(), worker=self._worker))
 
     def started(self, tasks: Iterable[Task]) -> None:
         """Tell that tasks have begun."""
         if self.heard:
             behind = self._skew.behind
-            self._events += [news.started(task, self._worker, task.began + behind) for task in tasks]
+            told = tasks if self._listened else filter(self._tells, tasks)
+            self._events += [news.started(task, self._worker, task.began + behind) for task in told]
 
     def ended(self, task: Task, verdict: Verdict, at: float) -> None:
         """Tell that task was settled with verdict. at: an instant of our clock."""
-        if self.heard:
+        if self.heard and self._tells(task):
             self._events += news.ended(task, verdict, self._worker, at + self._skew.behind)
 
     def tick(self, now: float) -> None:
@@ -85,11 +97,17 @@ class Voice:
     def _glance(self, now: float) -> None:
         self._next_glance = now + GLANCE
         for _, task, written in self._pool.written():
-            if written.at > task.said:
+            if written.at > task.said and self._tells(task):
                 task.said = written.at
                 self._events.append(news.progress(task, written, self._worker, written.at + self._skew.behind))
 
     def _spread(self) -> None:
         events, self._events = self._events, []
-        if self._herald is not None:
+        if self._herald is None:
+            return
+        if self._listened:
             self._herald.say(events)
+        if self._followed:
+            for event in events:
+                if event.job in self._followed:
+                    self._herald.say([event], followed_key(event.job))

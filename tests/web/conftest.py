@@ -60,9 +60,10 @@ class Browser:
         assert response.status_code == 303, response.text
         return words(self.get(response.headers["location"]))
 
-    def api(self, path: str, body: Any = None, token: str = TOKENS["editor"]) -> httpx.Response:
-        """Ask the API; with a body, for a change."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def api(self, path: str, body: Any = None, token: str = TOKENS["editor"], **more: str) -> httpx.Response:
+        """Ask the API; with a body, for a change. more: headers, with _ for each -."""
+        headers = {name.replace("_", "-"): value for name, value in more.items()}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
         if body is None:
             return self.client.get(f"/api/v1{path}", headers=headers)
         return self.client.post(f"/api/v1{path}", json=body, headers=headers)

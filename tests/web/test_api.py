@@ -18,7 +18,12 @@ import pytest
 import kq
 from kq.cli.frame import VERBS, Root
 from kq.conformance.contract.waiting import eventually
+from kq.context import CurrentJob, Footing
 from kq.control import Control
+from kq.job import State
+from kq.record import Record, encode, job_key, lease_key
+from kq.standing import read
+from kq.state import Write
 from kq.web import desk
 from kq.web.acts import ACTS
 from kq.web.looks import LOOKS
@@ -60,7 +65,7 @@ def test_all_that_the_command_line_can_the_api_can(control: Control) -> None:
     root = click.Context(Root(), info_name="kq")
     groups = [click.Context(root.command.get_command(root, verb), root, verb) for verb in VERBS]  # type: ignore[attr-defined]
     verbs = {leaf.command_path.removeprefix("kq ") for group in groups for leaf in reference.leaves(group)}
-    told = {look.form for look in LOOKS} | {act.form for act in ACTS} | {"events", "logs", "metrics"}
+    told = {look.form for look in LOOKS} | {act.form for act in ACTS} | {"events", "logs", "metrics", "jobs stream"}
     assert sorted(verbs - LOCAL - told) == []
     assert sorted(LOCAL - verbs) == []
 
@@ -198,6 +203,62 @@ def test_events_are_told_as_they_happen_for_some_time(browser: Browser, app: kq.
     answer = browser.api("/events?seconds=0")
     assert (answer.status_code, answer.text) == (200, "")
     assert browser.api("/events?seconds=1h").status_code == 422
+
+
+def test_a_job_is_followed_by_server_sent_events(browser: Browser, app: kq.App, control: Control) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+
+    def bury() -> None:
+        """As soon as somebody follows it."""
+        eventually(lambda: read(app.store).followed, "it is followed")
+        control.apart().bury(id, "password=pw is wrong")
+
+    buried = Thread(target=bury)
+    buried.start()
+    try:
+        answer = browser.api(f"/jobs/{id}/events?seconds=30")
+    finally:
+        buried.join()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = [dict(line.split(": ", 1) for line in each.splitlines()) for each in answer.text.strip().split("\n\n")]
+    told = [each for each in told if "event" in each]
+    # Whoever is quick buries it before it was looked at.
+    assert [(each["event"], each.get("id")) for each in told][-2:] in (
+        [("submitted", None), ("buried", "end")],
+        [("buried", "end")],
+    )
+    events = [json.loads(each["data"]) for each in told]
+    for event in events:
+        fits("events", event)
+        assert event["job"] == id
+    assert "password=***" in events[-1]["message"]
+    again = browser.api(f"/jobs/{id}/events", last_event_id="end")
+    assert (again.status_code, again.text) == (204, "")
+    assert browser.api("/jobs/nobody/events").status_code == 404
+    assert browser.api(f"/jobs/{id}/events?seconds=1h").status_code == 422
+
+
+def test_a_jobs_stream_is_read_by_server_sent_events(browser: Browser, app: kq.App) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+    app.store.write([Write(lease_key("w"), b"1")])
+    job = CurrentJob(id, "login", "mail", 1, monotonic() + 60, Footing(app, "w"))
+    for chunk in ("one", "password=pw", {"token": "abc"}):
+        job.emit(chunk)
+    job.finish()
+    app.store.write([Write(job_key(id), encode(Record(State.COMPLETED)))])
+    answer = browser.api(f"/jobs/{id}/stream")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = [dict(line.split(": ", 1) for line in each.splitlines()) for each in answer.text.strip().split("\n\n")]
+    assert [each["id"] for each in told] == ["0", "1", "2", "end"]
+    chunks = [json.loads(each["data"]) for each in told[:-1]]
+    for each in chunks:
+        fits("jobs stream", each)
+    assert [each["value"] for each in chunks] == ["one", "password=***", {"token": "***"}]
+    rest = browser.api(f"/jobs/{id}/stream", last_event_id="1").text
+    assert rest.count("data: ") == 2
+    assert browser.api(f"/jobs/{id}/stream", last_event_id="end").status_code == 204
+    assert browser.api(f"/jobs/{id}/stream?offset=2").text == rest
+    assert browser.api("/jobs/nobody/stream").status_code == 404
 
 
 def test_a_jobs_end_is_waited_for(browser: Browser, app: kq.App, control: Control) -> None:

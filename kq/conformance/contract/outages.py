@@ -435,6 +435,25 @@ class Outage(OnAWire):
             wire.restore()
             assert result.result() in {start.pid for start in diary.starts(job.id)}
 
+    @keeps("C18")
+    def test_who_follows_a_job_and_reads_its_stream_goes_on_after_the_outage(
+        self, jobs: Jobs, crew: Crew, wire: Wire, gate: Gate
+    ) -> None:
+        worker = crew.program()
+        job, words = jobs.say.submit(["one", "two"], gate.path), list[object]()
+        with ThreadPoolExecutor(2) as pool:
+            read = pool.submit(lambda: words.extend(chunk.value for chunk in job.stream(timeout=60)))
+            told = pool.submit(lambda: [event.event for event in job.events(timeout=60)])
+            eventually(lambda: words == ["one"], "its first word is read")
+            wire.refuse()
+            notices(worker)
+            wire.restore()
+            gate.open()
+            assert told.result(60)[-1] == "completed"
+            read.result(60)
+        # An attempt that the outage ended has said its first word, and the next one begins anew.
+        assert words[-2:] == ["one", "two"]
+
     @keeps("C6")
     def test_delayed_jobs_survive_a_restart_of_the_broker(
         self, jobs: Jobs, crew: Crew, diary: Diary, server: Server

@@ -7,6 +7,7 @@ from kq.conformance.contract.conflicts import Conflicts
 from kq.conformance.contract.counting import Counts, Retries
 from kq.conformance.contract.effects import Once
 from kq.conformance.contract.fallbacks import Fallbacks
+from kq.conformance.contract.following import Following
 from kq.conformance.contract.gathering import Gathered
 from kq.conformance.contract.hearing import Hearing, Telling
 from kq.conformance.contract.hygiene import Hygiene
@@ -47,6 +48,7 @@ class ContractSuite(
     Hearing,
     Telling,
     Streaming,
+    Following,
     Once,
     Fallbacks,
     Results,
