@@ -152,15 +152,20 @@ class TestExecutors(WorkerWorld):
         assert modest.result(10) == large.result(10)
         assert jobs.hog.submit(1).result(10) != large.result(10)
 
-    def test_a_nursery_that_dies_is_replaced_with_its_executors(self, jobs: Odd, crew: Crew, diary: Diary) -> None:
+    def test_a_nursery_that_dies_is_replaced_with_its_executors(
+        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
         worker = crew.worker(concurrency=2)
-        job = jobs.perform.submit(["return"])
-        assert job.result(10) == 1
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "a job runs")
         before = pids(worker.executors())
         (nursery,) = nurseries(worker.supervisor)
         nursery.kill()
         after = eventually(lambda: pids(worker.executors()) - before, "new executors")
         assert not after & before
+        gate.open()
+        assert job.result(10) not in before
+        assert len(diary.starts(job.id)) == 2
         assert jobs.add.submit(1, 2).result(10) == 3
         assert worker.supervisor.is_running()
 

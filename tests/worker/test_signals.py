@@ -86,6 +86,7 @@ class TestStopping(WorkerWorld):
         assert worker.wait() == 0
         ended = time.time()
         eventually(lambda: len(diary.starts()) == before + 2, "both run elsewhere")
+        assert {start.attempt for start in diary.starts()} == {1}  # it does not count
         assert max(start.at for start in diary.starts()) - ended < AT_ONCE
         gate.open()
         heirs = pids(heir.executors())
