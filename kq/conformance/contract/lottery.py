@@ -25,6 +25,7 @@ from kq.control import Control
 
 WORKERS = 3
 SLOTS = 2  # executors of each
+PART = 1_000  # jobs that are submitted together: all in one might not be confirmed within submit_timeout
 PATIENCE = 120.0  # seconds until a job that has not ended is lost
 
 
@@ -52,7 +53,8 @@ class LotterySuite(ContractWorld):
     ) -> None:
         chance = random.Random(self.seed)
         tickets = [jobs.ticket.job(chance.uniform(0, 0.06)) for _ in range(self.jobs_in_all)]
-        ids = {handle.id for handle in app.submit_many(tickets)}
+        parts = (tickets[at : at + PART] for at in range(0, len(tickets), PART))
+        ids = {handle.id for part in parts for handle in app.submit_many(part)}
         kills = self._draw(chance, crew, diary)
         eventually(
             lambda: {end.id for end in diary.ends()} >= ids or None, f"no job is lost, seed {self.seed}", PATIENCE
