@@ -6,8 +6,9 @@ import random
 
 from kq.clock import Clock
 
-#: Seconds before the first time, twice as many before each that follows, and at most so many.
-FIRST, LONGEST = 0.1, 2.0
+#: Seconds before the first time, twice as many before each that follows, and at most so many: work goes on within two
+#: seconds of the first moment at which the broker would answer.
+FIRST, LONGEST = 0.1, 1.5
 
 
 class Backoff:
