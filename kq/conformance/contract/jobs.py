@@ -138,16 +138,15 @@ def add(left: int, right: int) -> int:
 
 
 def ticket(seconds: float) -> None:
-    """A job of the lottery: some ask for another run."""
-    again = random.random() < 0.1
+    """A job of the lottery: some ask for another run, not more often than they may."""
+    job = current_job()
+    assert job is not None
+    again = job.attempt <= 3 and random.random() < 0.1
     with noted(""):
         time.sleep(seconds)
-        if not again:
-            return
-        job = current_job()
-        assert job is not None
-        diary.write(job.id, "asked", "", job.attempt)
-        raise Retry("once more", delay=0)
+        if again:
+            diary.write(job.id, "asked", "", job.attempt)
+            raise Retry("once more", delay=0)
 
 
 def breed(word: str) -> str:
