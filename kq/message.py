@@ -44,6 +44,7 @@ DEPTH_LIMIT = 64
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)]
 Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
+Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 Stages: TypeAlias = Annotated[tuple["Stage", ...], msgspec.Meta(max_length=FALLBACKS)]
 
@@ -54,7 +55,8 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     number: 1 for the first start. worker, host: who ran it, and where. started, ended: seconds since the epoch by the
     worker's clock. outcome: "raised", "timed out", "died", "out of memory", "bad storage" or "bad network". error: one
     line. counter: the counter that it counted to: "failed", "lost" or "infra". code: the version of the application.
-    type: the job type that ran, where others may run instead.
+    type: the job type that ran, where others may run instead. cpu: seconds of processor time that it used, rss: bytes
+    that the process it had for itself held at most by then; None and 0 where that was not measured.
     Of a human's act number is 0, worker says who it was, outcome what he did ("kicked", "edited", "buried"), error why.
     """
 
@@ -68,6 +70,8 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str = ""
     code: str = ""
     type: str = ""
+    cpu: Instant | None = None
+    rss: Bytes = 0
 
 
 class Stage(msgspec.Struct, frozen=True, omit_defaults=True):

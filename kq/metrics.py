@@ -68,6 +68,8 @@ def of_worker(told: Tally) -> Iterator[Metric]:
     yield Metric("kq_job_wait_seconds", "histogram", waited, _waits(told.waits))
     spreads = ((_labels(each), each.ran) for each in work)
     yield Metric("kq_job_duration_seconds", "histogram", ran, _histograms(spreads))
+    cpu = "Processor time of attempts that took a millisecond or longer, but for coroutines that share a thread."
+    yield Metric("kq_job_cpu_seconds_total", "counter", cpu, _counts(work, "cpu"))
     effects = "Side effects by what they came to; unknown: broke off, and nobody knew whether they had happened."
     yield Metric("kq_side_effects_total", "counter", effects, _effects(work))
     again = "How often the broker answered again after it had not, or had given the worker's jobs to others."

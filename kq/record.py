@@ -24,7 +24,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     value: the result as JSON. ended: seconds since the epoch by the worker's clock. history: attempts that did not
     complete it. type: the job type that ended it; degraded_by: which of the fallbacks that is, 0 for none of them.
     staged: jobs that are to be submitted because it completed, until they are. log: the last lines that it logged, if
-    it completed.
+    it completed. took, cpu, rss: what that cost: seconds, seconds of processor time, bytes as in Attempt; only of what
+    took a millisecond or longer.
     """
 
     state: State
@@ -40,6 +41,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     history: tuple[Attempt, ...] = ()
     degraded_by: int = 0
     staged: tuple[Envelope, ...] = ()
+    took: float | None = None
+    cpu: float | None = None
+    rss: int = 0
 
     @property
     def is_over(self) -> bool:

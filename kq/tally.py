@@ -63,7 +63,8 @@ class Work(msgspec.Struct):
     that failed; retried: those that are tried again; fell: those after which another job type runs instead. buried,
     revoked, expired: jobs; dropped: copies of jobs that were taken away. waited: from when a job was ready to its
     start; ran: from start to end. done, duplicate, unknown: side effects that happened, that were not done again, and
-    that broke off so that nobody knew whether they had happened.
+    that broke off so that nobody knew whether they had happened. cpu: seconds of processor time, of attempts that took
+    a millisecond or longer where it was measured.
     """
 
     queue: str
@@ -81,6 +82,7 @@ class Work(msgspec.Struct):
     done: int = 0
     duplicate: int = 0
     unknown: int = 0
+    cpu: float = 0.0
     waited: Spread = msgspec.field(default_factory=Spread)
     ran: Spread = msgspec.field(default_factory=Spread)
 
@@ -114,6 +116,7 @@ EFFECTS = ("done", "duplicate", "unknown")
 COUNTED = (
     *("started", "completed", "failed", "retried", "fell", "buried", "revoked", "expired", "degraded", "dropped"),
     *EFFECTS,
+    "cpu",
 )
 
 

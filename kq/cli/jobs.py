@@ -20,7 +20,7 @@ from kq.duplicate import Duplicates
 from kq.job import State
 from kq.message import Attempt
 from kq.plain import printable
-from kq.units import format_duration, format_local
+from kq.units import format_duration, format_local, format_size
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
@@ -174,6 +174,8 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
         yield "headers", _json(more)
     if job.state is State.COMPLETED:
         yield "result", _json(job.result)
+    if job.took:
+        yield "cost", cost_of(job.took, job.cpu, job.rss)
     for attempt in job.history:
         yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt, job.error)
     yield from ((" ", line) for line in job.traceback.splitlines())
@@ -214,10 +216,17 @@ def _happened(attempt: Attempt, known: str) -> str:
     if not attempt.number:
         why = f": {attempt.error}" if attempt.error else ""
         return f"{attempt.outcome} by {attempt.worker} {_since(attempt.ended)}{why}"
-    took = format_duration(max(0.0, attempt.ended - attempt.started))
+    took = cost_of(attempt.ended - attempt.started, attempt.cpu, attempt.rss)
     as_type = f" as {attempt.type}" if attempt.type else ""
     why = f": {attempt.error}" if attempt.error != known else ""
     return f"{attempt.outcome} after {took}{as_type} on {attempt.worker}{why}"
+
+
+def cost_of(took: float, cpu: float | None, rss: int) -> str:
+    """What an attempt cost: 3.2s (1.1s of processor time, 210 MiB)."""
+    more = [f"{format_duration(cpu) if cpu else '0s'} of processor time"] if cpu is not None else []
+    more += [f"{format_size(rss)} of memory at most"] if rss else []
+    return format_duration(max(0.0, took)) + (f" ({', '.join(more)})" if more else "")
 
 
 def call_of(job: JobInfo) -> str:

@@ -48,6 +48,7 @@ def whole_job(seen: JobInfo, doubts: Iterable[Entry] = ()) -> dict[str, Any]:
         "due": seen.due,
         "result": seen.result,
         "worker": seen.worker or None,
+        "cost": {"seconds": seen.took, "cpu": seen.cpu, "rss": seen.rss or None} if seen.took else None,
         "degraded_by": seen.degraded_by,
         "types": list(seen.types),
         "traceback": seen.traceback or None,

@@ -122,6 +122,8 @@ class JobInfo:
     now, or ended as; 0: what it was submitted as. types: all job types that it may run as, in order, where its message
     says; own_arguments: not all of them with the same arguments. duplicates: submits that found its unique key held,
     where that was asked for and there were any.
+    took, cpu, rss: what the attempt cost that completed it: seconds, seconds of processor time, bytes that its process
+    held at most; 0, None and 0 where nobody measured that.
     """
 
     id: str
@@ -148,6 +150,9 @@ class JobInfo:
     types: tuple[str, ...] = ()
     own_arguments: bool = False
     duplicates: Duplicates | None = None
+    took: float = 0.0
+    cpu: float | None = None
+    rss: int = 0
 
     @property
     def parent(self) -> str:

@@ -189,6 +189,9 @@ class View:
             worker=record.worker,
             degraded_by=record.degraded_by,
             log=record.log,
+            took=record.took or 0.0,
+            cpu=record.cpu,
+            rss=record.rss,
         )
 
     def _held(self, queue: str, running: Mapping[str, JobInfo], limit: int) -> list[JobInfo]:

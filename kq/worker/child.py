@@ -202,6 +202,7 @@ class Executor:
         self._leaves(task)
         task.kind.took(ended.took)
         task.log, task.effects = ended.log, ended.effects
+        task.took, task.cpu, task.rss = ended.took, ended.cpu, ended.rss
         return task, fresh
 
     def _take_off(self, task: Task) -> None:

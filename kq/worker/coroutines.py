@@ -11,6 +11,7 @@ from typing import Any
 from kq.aside import aside
 from kq.worker.execution import Execution
 from kq.worker.gates import Gates
+from kq.worker.gauge import among_coroutines, among_threads
 from kq.worker.threads import Aim, execute
 from kq.worker.wire import Frames, Order, Run
 from kq.worker.workbench import Workbench
@@ -37,6 +38,7 @@ class _Loop:
         self._back: deque[tuple[int, Run, bytes]] = deque()  # what has ended there: its slot, and what to tell
         self._called = False  # whether the loop knows that something is back
         self._aim, self._gates = Aim(), Gates[Run]()
+        self._gauge = among_coroutines()
         self._out = bytearray()
         self._flushing = False
         self._over = asyncio.Event()
@@ -88,7 +90,7 @@ class _Loop:
                 self._send_away(run, slot)
 
     async def _execute(self, run: Run, slot: int) -> None:
-        execution = Execution(self._bench, run, slot)
+        execution = Execution(self._bench, run, slot, self._gauge)
         error: BaseException | None = None
         value: Any = None
         try:
@@ -115,10 +117,11 @@ class _Loop:
 
     def _work(self) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
+        gauge = among_threads()
         while True:
             run, slot = self._plain.get()
             self._bench.page.sit(slot)
-            self._back.append((slot, run, execute(self._bench, self._aim, loops, slot, run)))
+            self._back.append((slot, run, execute(self._bench, self._aim, loops, slot, run, gauge)))
             # The loop is woken once for all that is back by then: a wake-up costs more than a short job.
             if not self._called:
                 self._called = True

@@ -21,11 +21,13 @@ from kq.observer import Execution as Observed
 from kq.outcome import Rules
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
+from kq.worker.gauge import Gauge
 from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Run, frame
 from kq.worker.workbench import Workbench
 
 Staged: TypeAlias = tuple[Envelope, ...]
 Effects: TypeAlias = Mapping[str, int] | None
+Cost: TypeAlias = tuple[float | None, int]
 
 #: A traceback longer than this is cut in the middle; so is a message.
 TRACEBACK_LIMIT = 16_000
@@ -35,10 +37,13 @@ _OURS = os.path.dirname(__file__) + os.sep
 
 
 class Execution:
-    """A job from now on, in this context, until its end() is told. slot: where it writes on the page."""
+    """A job from now on, in this context, until its end() is told. slot: where it writes on the page.
 
-    def __init__(self, bench: Workbench, run: Run, slot: int) -> None:
-        self._app, self._run = bench.app, run
+    gauge: measures what it costs.
+    """
+
+    def __init__(self, bench: Workbench, run: Run, slot: int, gauge: Gauge) -> None:
+        self._app, self._run, self._gauge = bench.app, run, gauge
         self._process = bench.footing.process
         self._began = time.monotonic()
         until = self._began + run.timeout
@@ -82,7 +87,8 @@ class Execution:
         self._watching.end(error)
         running.reset(self._token)
         staged = self._job.end()
-        return _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects)
+        cost = self._gauge.measure(time.monotonic() - self._began)
+        return _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects, cost)
 
 
 def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
@@ -167,28 +173,36 @@ def _told(
     staged: Staged = (),
     log: str = "",
     effects: Effects = None,
+    cost: Cost = (None, 0),
 ) -> bytes:
     """What to send of an execution that came to value, and staged jobs, or raised error, and logged log. Never raises,
     for it is asked only once, and what its error says of itself is the job's own code again.
     """
     try:
-        return frame(_ended(run, began, error, value, staged, log, effects))
+        return frame(_ended(run, began, error, value, staged, log, effects, cost))
     except BaseException:
         what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
         return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
 
 
 def _ended(
-    run: Run, began: float, error: BaseException | None, value: bytes, staged: Staged, log: str, effects: Effects
+    run: Run,
+    began: float,
+    error: BaseException | None,
+    value: bytes,
+    staged: Staged,
+    log: str,
+    effects: Effects,
+    cost: Cost,
 ) -> Ended:
-    took = time.monotonic() - began
+    took, (cpu, rss) = time.monotonic() - began, cost
     if error is None:
-        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log, effects=effects)
+        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log, effects=effects, cpu=cpu, rss=rss)
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     text = _cut(_safe_str(error), MESSAGE_LIMIT)
     where = "" if kind == UNUSABLE else _traceback(error)
-    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, log=log, effects=effects)
+    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, (), log, effects, cpu, rss)
 
 
 def _kind(error: BaseException) -> str:

@@ -94,6 +94,8 @@ class Meter:
                 return
         if task.ran is not None:
             work.ran.add(task.ran)
+        if task.cpu is not None:
+            work.cpu += task.cpu
 
     def doubted(self, task: Task) -> None:
         """task was killed in the middle of a side effect."""

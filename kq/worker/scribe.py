@@ -32,6 +32,7 @@ from kq.outcome import (
 )
 from kq.record import Cut, Record, Start, cut_key, encode, job_key, lease_key, place_key
 from kq.state.store import Write
+from kq.worker.gauge import SHORT
 from kq.worker.starts import START_KEEP, key_of
 from kq.worker.task import Task
 
@@ -136,6 +137,9 @@ class Scribe:
                 history=task.head.history,
                 degraded_by=task.head.degraded_by,
                 staged=verdict.staged,
+                took=round(task.took, 4) if task.took >= SHORT else None,
+                cpu=task.cpu,
+                rss=task.rss,
             )
         common: dict[str, Any] = {
             "ended": now,
@@ -209,7 +213,18 @@ class Scribe:
         if worker != self.worker:  # it went down with that one, and nobody knows more
             return Attempt(number, worker, now, now, how, error, counter=counter, type=type)
         return Attempt(
-            number, worker, task.began, now, how, error, counter=counter, host=self.host, code=self.code, type=type
+            number,
+            worker,
+            task.began,
+            now,
+            how,
+            error,
+            counter=counter,
+            host=self.host,
+            code=self.code,
+            type=type,
+            cpu=task.cpu,
+            rss=task.rss,
         )
 
 

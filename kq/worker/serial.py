@@ -9,6 +9,7 @@ from typing import Any
 
 from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
+from kq.worker.gauge import alone
 from kq.worker.kin import adopt_orphans, living_children, reap_until
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
@@ -20,6 +21,7 @@ def run_serially(bench: Workbench) -> None:
     interrupted = False
     loops: list[asyncio.AbstractEventLoop] = []
     bench.page.sit(0)
+    gauge = alone()
     adopt_orphans()  # so that all that jobs start hangs on this process, and ends with it
 
     def interrupt(number: int, at: FrameType | None) -> None:
@@ -34,7 +36,7 @@ def run_serially(bench: Workbench) -> None:
 
     def execute(run: Run) -> bytes:
         nonlocal current
-        execution = Execution(bench, run, 0)
+        execution = Execution(bench, run, 0, gauge)
         error: BaseException | None = None
         value: Any = None
         try:

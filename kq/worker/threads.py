@@ -17,6 +17,7 @@ from typing import Any
 from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
 from kq.worker.gates import Gates
+from kq.worker.gauge import Gauge, among_threads
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 
@@ -128,6 +129,7 @@ def run_in_threads(bench: Workbench) -> None:
     def work(slot: int) -> None:
         loops: list[asyncio.AbstractEventLoop] = []
         bench.page.sit(slot)
+        gauge = among_threads()
         while True:
             run = waiting.get()
             with claiming:
@@ -137,7 +139,7 @@ def run_in_threads(bench: Workbench) -> None:
                 continue
             bench.page.mark(slot, run.seq)
             began = time.monotonic()
-            data = execute(bench, aim, loops, slot, run)
+            data = execute(bench, aim, loops, slot, run, gauge)
             # Who follows does so in the order in which ends are told.
             then = partial(leave, run) if run.limit else None
             if time.monotonic() - began > SHORT:
@@ -161,13 +163,17 @@ def run_in_threads(bench: Workbench) -> None:
     bench.leave()
 
 
-def execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, run: Run) -> bytes:
-    """Run a job in this thread, whose event loop is in loops; returns what to send of it."""
-    return uninterrupted(partial(_execute, bench, aim, loops, slot), run)
+def execute(
+    bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, run: Run, gauge: Gauge
+) -> bytes:
+    """Run a job in this thread, whose event loop is in loops and whose gauge that is; returns what to send of it."""
+    return uninterrupted(partial(_execute, bench, aim, loops, slot, gauge), run)
 
 
-def _execute(bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, run: Run) -> bytes:
-    execution = Execution(bench, run, slot)
+def _execute(
+    bench: Workbench, aim: Aim, loops: list[asyncio.AbstractEventLoop], slot: int, gauge: Gauge, run: Run
+) -> bytes:
+    execution = Execution(bench, run, slot, gauge)
     error: BaseException | None = None
     value: Any = None
 

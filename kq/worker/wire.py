@@ -83,7 +83,8 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     """From an executor: one execution is over. kind: one of the names below; value: the result as JSON.
 
     staged: the jobs that it wants submitted now that it has completed. log: the last lines that it logged. effects: how
-    many of its side effects came to what.
+    many of its side effects came to what. cpu: seconds of processor time, rss: bytes that its executor held at most;
+    None and 0 where nobody measured that.
     """
 
     seq: int
@@ -97,6 +98,8 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     staged: tuple[Envelope, ...] = ()
     log: str = ""
     effects: Mapping[str, int] | None = None
+    cpu: float | None = None
+    rss: int = 0
 
 
 DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"

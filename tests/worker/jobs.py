@@ -20,6 +20,7 @@ from kq.conformance.contract import diary
 from kq.conformance.contract.jobs import QUEUE, Jobs, noted
 from kq.context import current_job
 from kq.errors import BadNetwork, SoftTimeout
+from kq.policy import Never
 
 WHERE = f"{__name__}:app"
 
@@ -32,6 +33,8 @@ class Odd(Jobs):
         self.tidy = app.job(name="tidy", on_timeout="bury")(tidy)
         self.tidy_async = app.job(name="tidy_async", on_timeout="bury")(tidy_async)
         self.frozen = app.job(name="frozen", on_timeout="bury")(frozen)
+        self.burn = app.job(name="burn", retry_policy=Never())(burn)
+        self.burn_async = app.job(name="burn_async")(burn_async)
         self.blocks_loop = app.job(name="blocks_loop")(blocks_loop)
         self.slow_once = app.job(name="slow_once")(slow_once)
         self.dismissed = app.job(name="dismissed", on_timeout="revoke")(tidy)
@@ -65,6 +68,21 @@ def frozen() -> None:
     """Hold the interpreter's lock for ever, in C code that looks at no signal."""
     with noted(""):
         all(repeat(True))
+
+
+def burn(seconds: float, fails: bool = False) -> None:
+    """Use so much processor time, and as much again for sleep."""
+    with noted(""):
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+        time.sleep(seconds)
+        if fails:
+            raise ValueError("as asked")
+
+
+async def burn_async(seconds: float) -> None:
+    burn(seconds)
 
 
 async def blocks_loop() -> None:
