@@ -18,7 +18,7 @@ from kq.aside import aside
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
 from kq.claim import Claims, rider_for
 from kq.clock import SYSTEM, made_at, new_id
-from kq.config import Alerts, Config, Streams, load
+from kq.config import Alerts, Config, Events, Streams, load
 from kq.context import current_job
 from kq.effect import Effect
 from kq.errors import ConfigError
@@ -140,6 +140,11 @@ class App:
         """Seconds that results of that job type are kept."""
         known = self.jobs.get(type)
         return self.keep if known is None or known.keep is None else known.keep
+
+    @property
+    def remembering(self) -> Events:
+        """What is remembered of events: `events:` of the settings."""
+        return self._config.events
 
     @property
     def streams(self) -> Streams:

@@ -125,6 +125,16 @@ class Results(msgspec.Struct, frozen=True):
     keep: Seconds = Seconds(3600)
 
 
+class Events(msgspec.Struct, frozen=True):
+    """What is remembered of events for `kq events --since 10m`.
+
+    keep: seconds that each is; 0: none, and then none is made while nobody listens. most: so many of each worker.
+    """
+
+    keep: Seconds = Seconds(0)
+    most: AtLeastOne = 10_000
+
+
 class Streams(msgspec.Struct, frozen=True):
     """How much is kept of what one attempt of a job emits. most: so many chunks; size: so many bytes of them."""
 
@@ -199,6 +209,7 @@ class Config(msgspec.Struct, frozen=True):
     publish_retry_policy: PublishRetryPolicy = PublishRetryPolicy()
     results: Results = Results()
     streams: Streams = Streams()
+    events: Events = Events()
     alerts: Alerts = Alerts()
     web: Web = msgspec.field(default_factory=Web)
 

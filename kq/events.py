@@ -20,7 +20,7 @@ from kq.clock import SYSTEM, new_id
 from kq.errors import BrokerError
 from kq.event import Event, batches
 from kq.message import CONTENT_TYPE
-from kq.state.store import StoreUnreachable
+from kq.state.store import Store, StoreUnreachable, Write
 
 #: The topic exchange.
 EXCHANGE = "kq.events"
@@ -34,6 +34,11 @@ TIMEOUT, ALONE = 2.0, 1.0
 IDLE = 10.0
 #: Seconds between two times that it is asked whether anybody listens.
 ASK = 2.0
+#: A block that is remembered ends with so many events, or after so many seconds; so many blocks are read.
+BLOCK, BLOCK_AGE, BLOCKS = 200, 10.0, 1_000_000
+REMEMBERED = "event:"
+#: With which each event begins in a body, and no text in one.
+_EVENT = b'{"event":'
 #: So many batches wait for one who listens, at most; then he is too slow, and some are not told.
 BACKLOG = 10_000
 #: Seconds without a word after which one who listens is taken to be gone.
@@ -179,6 +184,55 @@ class Mouth:
 
     def close(self) -> None:
         quietly(self._connection.close)
+
+
+class Memory:
+    """Where events are remembered for a while: blocks of them in the state store, each under the time when it began.
+
+    keep: seconds. most: so many of those that this one was told; older ones go before their time. Raises BrokerError.
+    """
+
+    def __init__(self, store: Store, keep: float, most: int) -> None:
+        self._store, self._keep, self._most = store, keep, most
+        self._name = new_id()
+        self._key, self._began, self._parts = "", 0.0, list[bytes]()
+        self._counts: dict[str, int] = {}
+        self._number = 0
+
+    def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Remember what bodies tell."""
+        now = SYSTEM.now()
+        if now - self._began > BLOCK_AGE or self._counts.get(self._key, 0) >= BLOCK:
+            self._number += 1
+            self._key, self._began, self._parts = remembered_key(now, f"{self._name}.{self._number:06d}"), now, []
+        parts = [*self._parts, *(body[1:-1] for _, body in messages)]
+        value = b"[" + b",".join(parts) + b"]"
+        counts = {**self._counts, self._key: value.count(_EVENT)}
+        forgotten = list[str]()
+        while len(counts) > 1 and sum(counts.values()) > self._most:
+            forgotten.append(next(iter(counts)))
+            del counts[forgotten[-1]]
+        writes = [Write(self._key, value, self._keep, durable=False)]
+        writes += [Write(key, None, durable=False) for key in forgotten]
+        try:
+            self._store.write(writes)
+        except StoreUnreachable as error:
+            raise BrokerError(str(error)) from error
+        self._parts, self._counts = parts, counts
+
+    def close(self) -> None:
+        """What is remembered stays."""
+
+
+def remembered(store: Store, since: float) -> list[Event]:
+    """The events since an instant that are remembered, in the order of their time."""
+    found = [event for _, body in store.scan(REMEMBERED, BLOCKS) for event in heard(body)]
+    return sorted((event for event in found if event.at >= since), key=lambda event: event.at)
+
+
+def remembered_key(at: float, who: str) -> str:
+    """Where a block is remembered that who began at that instant."""
+    return f"{REMEMBERED}{int(at * 1000):015d}.{who}"
 
 
 class Ear:

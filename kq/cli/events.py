@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -15,23 +17,68 @@ from kq.cli import offer
 from kq.cli.failing import report
 from kq.cli.frame import Duration, flags, verb, wants_color
 from kq.cli.looking import looking
+from kq.clock import SYSTEM
 from kq.control import schema
 from kq.event import Event
 from kq.plain import printable, printable_json
 from kq.standing import Hearing
-from kq.units import format_duration, format_local
+from kq.units import format_duration, format_local, parse_duration
+
+
+class Since(click.ParamType[float]):
+    """An instant: seconds since the epoch, a time of today or yesterday (02:30), or how long ago (10m)."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        now = SYSTEM.now()
+        if re.fullmatch(r"\d{9,}(\.\d+)?", value):  # the `at` of an event
+            return float(value)
+        if found := re.fullmatch(r"(\d\d):(\d\d)(?::(\d\d))?", value):
+            hour, minute, second = (int(each or 0) for each in found.groups())
+            today = datetime.fromtimestamp(now)
+            if hour < 24 and minute < 60 and second < 60:
+                at = today.replace(hour=hour, minute=minute, second=second, microsecond=0).timestamp()
+                return at if at <= now else at - 86400.0
+        try:
+            return now - parse_duration(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 10m, 02:30, or the `at` of an event", param, context)
 
 
 @verb("events")
-@click.option("-f", "--follow", is_flag=True, help="Until ctrl-C; that is so in any case.")
+@click.option("-f", "--follow", is_flag=True, help="Until ctrl-C; without --since that is so in any case.")
+@click.option("--since", type=Since(), metavar="10m|02:30", help="What is remembered since; it ends there unless -f.")
 @click.option("--job", metavar="ID", default="", help="Only of this job.")
 @click.option("--queue", default="", shell_complete=offer.QUEUE, help="Only of this queue.")
 @click.option("--type", default="", shell_complete=offer.TYPE, help="Only of this job type; may have *.")
 @click.option("--for", "seconds", type=Duration(), metavar="10s", help="End after so long.")
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write them to FILE too, a line each.")
-def command(follow: bool, job: str, queue: str, type: str, seconds: float | None, record: Path | None) -> None:
+def command(
+    follow: bool,
+    since: float | None,
+    job: str,
+    queue: str,
+    type: str,
+    seconds: float | None,
+    record: Path | None,
+) -> None:
     """Show what happens to jobs and workers, as it happens; with --json a line each."""
-    tell("events", job, queue, type, seconds, record, as_text)
+    if since is not None:
+        _tell_past(since, job, queue, type, record)
+    if since is None or follow or seconds is not None:
+        tell("events", job, queue, type, seconds, record, as_text)
+
+
+def _tell_past(since: float, job: str, queue: str, type: str, record: Path | None) -> None:
+    """Print what is remembered."""
+    with looking() as control, ExitStack() as stack:
+        file = stack.enter_context(record.open("ab", buffering=0)) if record is not None else None
+        events = control.past(since, job=job, queue=queue, type=type)
+        for event in events:
+            _print(event, file, as_text)
+        if not events:
+            click.echo("Nothing is remembered since then. Workers remember events with events: {keep: 1h}.", err=True)
 
 
 def tell(
@@ -52,10 +99,14 @@ def tell(
             timer.daemon = True
             timer.start()
         for event in control.events(job=job, queue=queue, type=type, what=what, over=over, on_outage=_say):
-            line = json.dumps(schema.event(event), ensure_ascii=False, separators=(",", ":"))
-            if file is not None:
-                file.write(f"{line}\n".encode())
-            click.echo(printable_json(line) if flags().json else printable(text(event)))
+            _print(event, file, text)
+
+
+def _print(event: Event, file: IO[bytes] | None, text: Callable[[Event], str]) -> None:
+    line = json.dumps(schema.event(event), ensure_ascii=False, separators=(",", ":"))
+    if file is not None:
+        file.write(f"{line}\n".encode())
+    click.echo(printable_json(line) if flags().json else printable(text(event)))
 
 
 def as_text(event: Event) -> str:

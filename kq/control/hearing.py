@@ -10,6 +10,7 @@ from kq.coming import Coming
 from kq.control.view import View
 from kq.errors import BrokerError
 from kq.event import Event
+from kq.events import remembered
 from kq.following import moves
 from kq.handle import PATIENCE
 from kq.listening import heard
@@ -48,6 +49,14 @@ class Hears(View):
             except (BrokerError, StoreUnreachable) as error:
                 on_outage(error if isinstance(error, BrokerError) else BrokerError(str(error)))
                 over.wait(AGAIN)
+
+    def past(self, since: float, *, job: str = "", queue: str = "", type: str = "") -> list[Event]:
+        """Events since an instant, in the order of their time, as far as workers remember them: `events:` in kq.yaml.
+
+        job, queue, type: as for events().
+        """
+        wanted = _Filter(job, queue, type)
+        return [event for event in remembered(self._app.store, since) if wanted.fits(event)]
 
     def follow(
         self, id: str, queue: str = "", *, timeout: float | None = None, over: threading.Event | None = None

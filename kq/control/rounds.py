@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 
 import msgspec
@@ -22,6 +23,7 @@ from kq.control.chronicle import Chronicle
 from kq.control.sight import Health, Heartbeat, RunningJob
 from kq.errors import BrokerError
 from kq.event import Event
+from kq.events import Herald, Memory
 from kq.record import SEAT, encode, overdue_key, worker_key
 from kq.standing import caller, read
 from kq.state.store import StoreUnreachable, Write
@@ -55,6 +57,8 @@ class Rounds:
         self._control = Control(app)
         self._chronicle = Chronicle()
         self._bell = Bell(app)
+        kept = app.remembering
+        self._memory = Herald(partial(Memory, app.store, float(kept.keep), kept.most)) if kept.keep else None
 
     def tick(self) -> float:
         """One round; returns seconds until the next. Raises BrokerError and StoreUnreachable; nothing is lost then."""
@@ -80,6 +84,8 @@ class Rounds:
         """Leave the seat to another."""
         with suppress(StoreUnreachable):
             self._app.store.write([Write(SEAT, None, must=(SEAT, self._me))])
+        if self._memory is not None:
+            self._memory.close()
         self._control.close()
 
     @property
@@ -146,6 +152,8 @@ class Rounds:
         )
 
     def _say(self, event: Event) -> None:
+        if self._memory is not None:
+            self._memory.say([event])
         if self._app.herald.listened:
             self._app.herald.say([event])
 

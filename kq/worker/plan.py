@@ -13,7 +13,7 @@ class Plan:
     grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
     how a job of no known type ended. unfit_after, unfit_within: it ends itself when bad storage ended so many different
     jobs within so many seconds; 0: never. alert: the job type that tells people of what it buries; "" where nobody
-    wants to be told.
+    wants to be told. remember: seconds that its events are remembered, of which there are most at most; 0: not at all.
     """
 
     queues: Mapping[str, int]
@@ -24,3 +24,5 @@ class Plan:
     unfit_after: int = 0
     unfit_within: float = 60.0
     alert: str = ""
+    remember: float = 0.0
+    most: int = 10_000

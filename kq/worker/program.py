@@ -105,7 +105,7 @@ class Worker:
         if wanted and limits:
             limits[queue_of(app.name)] = 1
         alert = ALERT if wanted else ""
-        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert)
+        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, *_remembers(app))
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
@@ -369,3 +369,8 @@ class Processes:
 
 
 __all__ = ["CONCURRENCY", "KqError", "Processes", "Worker"]
+
+
+def _remembers(app: App) -> tuple[float, int]:
+    """For how long events are remembered, and how many."""
+    return float(app.remembering.keep), app.remembering.most

@@ -15,10 +15,12 @@ import random
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, ConfigError, LeaseLost, WorkerUnfit
+from kq.events import Herald, Memory
 from kq.outcome import Died, GiveBack, GivenBack, Outcome
 from kq.record import answer_key, encode
 from kq.stack import stack_key
@@ -85,7 +87,8 @@ class Supervisor:
         self._name = ""
         self._skew = Skew(clock, store)
         ground = Ground(plan, self._host, store, clock, self._skew, broker.traits.indexed, broker.carries)
-        self._voice = Voice(broker, self.pool, self._skew)
+        memory = Herald(partial(Memory, store, plan.remember, plan.most)) if plan.remember else None
+        self._voice = Voice(broker, self.pool, self._skew, memory)
         self._meter = Meter()
         self._portrait = Portrait(ground, self.pool, self._meter)
         self._stacks = Stacks(self.pool, clock)

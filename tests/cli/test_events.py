@@ -91,6 +91,21 @@ def test_people_read_what_failed_and_why_and_nothing_that_moves_their_cursor(sho
     assert "BadJob: no\\x1b[31m good" in line
 
 
+def test_what_happened_before_is_told_where_it_is_remembered(place: Place) -> None:
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nevents: {keep: 5m}\n")
+    with worker(place):
+        place.kq("submit", "shout", "hi", "--wait")
+    said = place.kq("events", "--since", "10m", "--json")
+    events = [json.loads(line) for line in said.out.splitlines()]
+    for event in events:
+        fits("events", event)
+    names = [event["event"] for event in events]
+    assert names[:3] == ["ready", "started", "completed"]
+    assert place.kq("events", "--since", str(events[-1]["at"]), "--json").out == said.out.splitlines()[-1] + "\n"
+    assert place.kq("events", "--since", "yesterday").code == 2
+
+
 def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:
     assert shop.kq("events", "--for", "300ms").code == 0
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import pytest
 
 from kq import events as module
+from kq.clock import new_id
 from kq.errors import BrokerUnreachable
-from kq.event import Event, decode
-from kq.events import Herald, heard
+from kq.event import Event, batches, decode
+from kq.events import Herald, Memory, heard, remembered
+from kq.state.memory import MemoryStore
 
 
 def event(name: str = "started", job: str = "1", queue: str = "mail") -> Event:
@@ -54,6 +56,17 @@ class Told:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ALONE", 0.01)
     monkeypatch.setattr(module, "PAUSE", 0.01)
+
+
+def test_a_memory_is_bounded_and_keeps_the_latest() -> None:
+    store = MemoryStore(new_id())
+    memory = Memory(store, 60, most=500)
+    for number in range(0, 2000, 50):
+        memory.tell(batches((each.key, each) for each in (event(job=str(n)) for n in range(number, number + 50))))
+    told = [int(each.job) for each in remembered(store, 0)]
+    assert told == list(range(2000 - len(told), 2000))
+    assert 500 - 200 <= len(told) <= 500 + 200
+    assert remembered(store, 2.0) == []
 
 
 def test_events_are_told_in_order_under_the_key_of_their_queue() -> None:

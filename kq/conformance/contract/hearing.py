@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
@@ -163,6 +165,33 @@ class Hearing(ContractWorld):
         assert inside.job
         assert inside.worker
         assert (outside.message, outside.job) == ("an order from Uppsala", "")
+
+
+class Remembering(ContractWorld):
+    """What happened before anybody listened, where workers are told to remember it."""
+
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        return {"KQ_EVENTS_KEEP": "60s"}
+
+    def test_what_happened_before_somebody_came_is_told(
+        self, app: App, jobs: Jobs, crew: Crew, control: Control
+    ) -> None:
+        began = app.store.now() - 1
+        crew.worker()
+        done, bad = jobs.note.submit("word"), jobs.perform.submit(["bad"])
+        assert done.result(20) == "word"
+        outcome(bad)
+
+        def told() -> dict[str, list[str]]:
+            return {job.id: [event.event for event in control.past(began, job=job.id)] for job in (done, bad)}
+
+        whole = {done.id: ["started", "completed"], bad.id: ["started", "buried"]}
+        eventually(lambda: told() == whole, "it is remembered", SOON)
+        events = control.past(began)
+        assert [event.at for event in events] == sorted(event.at for event in events)
+        assert "ready" in {event.event for event in events}
+        assert not control.past(app.store.now() + 60)
 
 
 class Telling(ContractWorld):

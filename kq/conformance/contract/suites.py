@@ -9,7 +9,7 @@ from kq.conformance.contract.effects import Once
 from kq.conformance.contract.fallbacks import Fallbacks
 from kq.conformance.contract.following import Following
 from kq.conformance.contract.gathering import Gathered
-from kq.conformance.contract.hearing import Hearing, Telling
+from kq.conformance.contract.hearing import Hearing, Remembering, Telling
 from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.order import Delay, Priority
@@ -46,6 +46,7 @@ class ContractSuite(
     Seeing,
     Alone,
     Hearing,
+    Remembering,
     Telling,
     Streaming,
     Following,
