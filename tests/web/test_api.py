@@ -43,6 +43,7 @@ LOCAL = {
     "explain",
     "health",
     "init",
+    "jobs rehearse",
     "monitor",
     "web",
     "worker",
