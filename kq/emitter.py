@@ -152,6 +152,11 @@ class Outlet:
             else:
                 self._refused = True
 
+    def give_up(self) -> None:
+        """Write nothing more: the job's end is told."""
+        with self._lock:
+            self._refused = True
+
     @property
     def unwritten(self) -> int:
         """How many chunks were taken in and are not known to be written."""
@@ -192,6 +197,7 @@ class Emitter:
             except StoreUnreachable as error:
                 if SYSTEM.monotonic() + AGAIN >= until:
                     log.warning("%d chunks of its stream are lost: %s", outlet.unwritten, error)
+                    outlet.give_up()
                     return
                 time.sleep(AGAIN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     url = f"memory://{new_id()}" if request.param == "memory" else f"sqlite:///{tmp_path}/kq.db"
     app = App("emits", url)
     yield World(app)
+    eventually(lambda: all(thread.name != "kq-emitter" for thread in threading.enumerate()), "nothing is emitted", 30)
     app.close()
 
 

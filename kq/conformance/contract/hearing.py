@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome
+from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome, with_settings
 from kq.control import Control
 from kq.errors import JobBuried
 from kq.event import Event
@@ -170,10 +168,7 @@ class Hearing(ContractWorld):
 class Remembering(ContractWorld):
     """What happened before anybody listened, where workers are told to remember it."""
 
-    @pytest.fixture
-    def settings(self) -> dict[str, str]:
-        return {"KQ_EVENTS_KEEP": "60s"}
-
+    @with_settings(KQ_EVENTS_KEEP="60s")
     def test_what_happened_before_somebody_came_is_told(
         self, app: App, jobs: Jobs, crew: Crew, control: Control
     ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, in_pools
+from kq.conformance.contract.world import ContractWorld, Gate, in_pools, with_settings
 from kq.control import Control
 from kq.errors import JobBuried, ResultTimeout, StreamCut
 from kq.handle import Handle
@@ -20,7 +20,7 @@ from kq.record import lease_key
 from kq.state import Write
 from kq.stream import Chunk
 
-#: So many chunks are kept in these tests.
+#: So many chunks are kept where they are too many.
 MOST = 40
 WORDS = ["one ", "two ", "three ", "four"]
 
@@ -43,10 +43,6 @@ def values(chunks: Sequence[Chunk]) -> list[object]:
 
 class Streaming(ContractWorld):
     """What a job says piece by piece."""
-
-    @pytest.fixture
-    def settings(self) -> dict[str, str]:
-        return {"KQ_STREAMS_MOST": str(MOST)}
 
     @in_pools("process", "thread", "async")
     def test_who_reads_gets_what_was_emitted_and_then_what_comes(
@@ -123,6 +119,7 @@ class Streaming(ContractWorld):
         with pytest.raises(JobBuried):
             job.result(5)
 
+    @with_settings(KQ_STREAMS_MOST=str(MOST))
     def test_what_is_too_much_is_left_out_and_the_reader_is_told(self, jobs: Jobs, crew: Crew) -> None:
         crew.worker()
         job = jobs.say.submit(list(range(MOST + 7)))

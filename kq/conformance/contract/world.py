@@ -58,9 +58,9 @@ class ContractWorld:
         return None
 
     @pytest.fixture
-    def settings(self) -> dict[str, str]:
-        """More variables of the environment."""
-        return {}
+    def settings(self, request: pytest.FixtureRequest) -> dict[str, str]:
+        """More variables of the environment: a test says them by with_settings()."""
+        return getattr(request.function, "kq_settings", {})
 
     @pytest.fixture
     def environment(
@@ -159,6 +159,16 @@ def in_pools(*pools: PoolKind) -> Callable[[T], T]:
 
     def mark(test: T) -> T:
         test.kq_pools = pools  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+def with_settings(**settings: str) -> Callable[[T], T]:
+    """Run a test, and its workers, with these variables of the environment, and no other test of its suite."""
+
+    def mark(test: T) -> T:
+        test.kq_settings = settings  # type: ignore[attr-defined]
         return test
 
     return mark
