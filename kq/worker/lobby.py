@@ -186,7 +186,12 @@ class Lobby:
             self.give_out()
 
     def give_out(self) -> None:
-        """Give those in line to executors that have room. Suspects are kept back until their starts are counted."""
+        """Give those in line to executors that have room. Suspects are kept back until their starts are counted.
+
+        Until then the room is theirs: who would be taken for it besides would be counted too, and not start.
+        """
+        if self._suspects:
+            return
         if self._line:
             self._fill(self._pool.rooms())
         if self._line and not self._suspects:  # else these would overtake them

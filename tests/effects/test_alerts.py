@@ -100,7 +100,7 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Calla
 def test_a_webhook_gets_text_for_people_and_groups_for_programs(hook: Hook, tell: Callable[..., Any]) -> None:
     send = tell(ALERTS_WEBHOOK=hook.url)
     assert send(1) == ["webhook"]
-    assert hook.got == [{"text": "it rains\nall day", "subject": "it rains", "groups": GROUPS}]
+    assert hook.got == [{"text": "it rains\nall day", "subject": "it rains", "groups": GROUPS, "rule": None}]
 
 
 def test_a_command_gets_the_text_as_its_input(tmp_path: Path, tell: Callable[..., Any]) -> None:

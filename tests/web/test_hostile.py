@@ -121,6 +121,7 @@ def shown(browser: Browser, ids: dict[str, str]) -> Iterator[str]:
     """All pages and answers, each of which is as it should be."""
     paths = [path.replace("{name}", "default") for path in PAGES]
     paths += [f"/jobs/{quote(id, safe='')}" for id in ids.values()]
+    paths.append(f"/jobs/{quote(ids['running'], safe='')}/stack")
     paths += [f"/api/v1{look.path}" for look in LOOKS if "{name}" not in look.path]
     paths += [f"/api/v1/jobs/{quote(id, safe='')}{more}" for id in ids.values() for more in ("", "/why")]
     paths += [
@@ -130,7 +131,7 @@ def shown(browser: Browser, ids: dict[str, str]) -> Iterator[str]:
     paths += [f"/buried?type={quote(EVIL)}", f"/effects?search={quote(EVIL)}", f"/queues?search={quote(EVIL)}"]
     for path in paths:
         answer = browser.get(path)
-        expected = 404 if path == "/jobs/default" else 200
+        expected = 404 if path in ("/jobs/default", "/jobs/default/stack") else 200
         assert answer.status_code == expected, (path, answer.text)
         if not path.startswith("/api/"):
             assert not RAW.search(answer.text), (path, RAW.search(answer.text))
