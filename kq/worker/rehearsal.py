@@ -113,10 +113,10 @@ class Rehearsal:
             self._wait()
             self._limits.enforce()
             self._tell(tell)
-            for _, written in executor.written():
-                if written.at:
-                    show(written)
+            self._show(task, show)
         took = SYSTEM.monotonic() - task.started
+        if executor.status is None:
+            self._show(task, show)  # of a job that was quick nothing was seen before
         self._let_go()
         self._tell(tell)
         for envelope in outcome.staged if isinstance(outcome, Done) else ():
@@ -157,6 +157,12 @@ class Rehearsal:
             _, self._executor.status = os.waitpid(self._executor.pid, 0)
             return self._executor.bury()[task]
         return None
+
+    def _show(self, task: Task, show: Callable[[Written], None]) -> None:
+        """What the job says of how far it is, or said last."""
+        written = self._executor.page.written().get(task.seq)
+        if written is not None and written.at:
+            show(written)
 
     def _wait(self) -> None:
         left = self._limits.next_due - SYSTEM.monotonic()
