@@ -72,7 +72,8 @@ _OF_TRANSPORTS = frozenset({"timeout", "lease", "name", "max_message_size"})
 _SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
 _IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNORECASE)
 # Greedy up to the last "@", so that an "@", "/" or ";" that should have been percent-encoded gives nothing away.
-_IN_USER = re.compile(r"([a-zA-Z][\w+.-]*://)((?:(?!;[a-zA-Z][\w+.-]*://)[^\s'\"])*)@")
+# Schemes are short, users and passwords not endless: without an end a long text took the square of its length.
+_IN_USER = re.compile(r"([a-zA-Z][\w+.-]{0,30}://)((?:(?!;[a-zA-Z][\w+.-]{0,30}://)[^\s'\"]){0,4096})@")
 
 
 # Between the URLs of a list; and what a URL begins with, also when a character of that was forgotten.

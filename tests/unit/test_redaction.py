@@ -102,3 +102,12 @@ def test_the_path_of_a_file_is_shown_and_a_token_with_slashes_is_not() -> None:
         "/v1/3f786850e387550fdab836ed7e6dc881de23001b",
     ):
         assert redacted_text(f"with {token * 2}.") == f"with {HIDDEN}."
+
+
+@pytest.mark.timeout(20)  # it took minutes, and who looked at a job's arguments stood still
+@pytest.mark.parametrize("part", ["a-", "a-b_", "x", "token-", "x://"])
+def test_a_text_of_many_parts_is_read_once(part: str) -> None:
+    text = part * (64_000 // len(part))
+    assert redacted_text(f"{text} --db-password=hunter2 password: 'hunter3'").endswith(
+        f" --db-password={HIDDEN} password: {HIDDEN}"
+    )
