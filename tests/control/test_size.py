@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -117,7 +116,7 @@ class Sizes(ContractWorld):
         assert control.why_queue(queue).startswith(f"queue {queue}: no live worker takes it")
         gate.open()
         assert running.result(PATIENCE)  # what ran goes on
-        time.sleep(0.2)
+        assert jobs.note.options(queue=far).submit("farther").result(PATIENCE)  # it goes on taking jobs
         assert not diary.starts(left.id)
         control.set_worker(name, queues=[f"+{queue}"])
         assert left.result(PATIENCE) == "left"
