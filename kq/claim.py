@@ -19,7 +19,6 @@ from kq import duplicate
 from kq.broker import BURIED, PARKED, Broker, Publishes
 from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerUnreachable, NotUnique
-from kq.handle import Looks
 from kq.lock import REMEMBERED
 from kq.message import Envelope
 from kq.reading import text
@@ -27,6 +26,7 @@ from kq.record import Claim, claim_key, decode_claim, encode, unique_key
 from kq.standing import Kind, order_key
 from kq.state.store import Rider, StoreUnreachable, Write
 from kq.unique import Unique
+from kq.whereabouts import Looks
 
 #: Seconds between two looks at a key that somebody else has claimed.
 LOOK = 0.02

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from kq.clock import SYSTEM, derived_id
 from kq.config import Streams
 from kq.deed import Deed
-from kq.handle import Handle, Looks
+from kq.handle import Handle
 from kq.job import Job
 from kq.ledger import KEEP, Entry, Ledger
 from kq.message import Envelope, encode_result, one_line
@@ -25,6 +25,7 @@ from kq.policy import YEAR
 from kq.redaction import redacted_text
 from kq.unique import unique_of
 from kq.units import format_size, parse_duration
+from kq.whereabouts import Looks
 
 if TYPE_CHECKING:
     from kq.emitter import Emitter, Outlet

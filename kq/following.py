@@ -10,23 +10,22 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Protocol
 
 import msgspec
 
-from kq.broker import BURIED, PARKED, Broker, Inspector, Seen
+from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerError, MessageError, ResultTimeout
 from kq.event import ENDS, Event, followed_key
 from kq.failure import group_of
-from kq.handle import place_of, state_of
 from kq.job import State
 from kq.listening import heard
 from kq.message import decode_head, one_line
 from kq.reading import reader
 from kq.record import decode_record, job_key, worker_key
 from kq.standing import followed
-from kq.state.store import Store, StoreUnreachable
+from kq.state.store import StoreUnreachable
+from kq.whereabouts import Looks, place_of, state_of
 
 #: Seconds between two looks whether it has ended, and that the event which tells so may be late.
 LOOK, LATE = 1.0, 0.5
@@ -49,19 +48,9 @@ _LAST = {
 }
 
 
-class App(Protocol):
-    """Whose job it is."""
-
-    @property
-    def broker(self) -> Broker: ...
-
-    @property
-    def store(self) -> Store: ...
-
-    def inspector(self) -> Inspector: ...
-
-
-def moves(app: App, job: str, queue: str, timeout: float, over: threading.Event) -> Generator[Event | None, None, None]:
+def moves(
+    app: Looks, job: str, queue: str, timeout: float, over: threading.Event
+) -> Generator[Event | None, None, None]:
     """The last known move of a job, then its moves as they are told, to its end; None while nothing happens.
 
     queue: that it was submitted to. timeout: seconds in all. over: ends it. Raises ResultTimeout when the job has not
@@ -98,7 +87,7 @@ def moves(app: App, job: str, queue: str, timeout: float, over: threading.Event)
 class _Watch:
     """What has been told of a job, and what is still to be."""
 
-    def __init__(self, app: App, job: str, queue: str) -> None:
+    def __init__(self, app: Looks, job: str, queue: str) -> None:
         self._app, self._job, self._queue = app, job, queue
         self._told: Event | None = None
 

@@ -1,4 +1,4 @@
-"""Handles: what a submitter holds of a job, and how a job is found again by its id."""
+"""Handles: what a submitter holds of a job, and many of them at a time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from kq.act import Act, Meant, nothing_done, stamp_of
 from kq.aside import aside
-from kq.broker import BURIED, PARKED, Broker, Inspector, Seen
-from kq.clock import SYSTEM
+from kq.broker import BURIED, PARKED
 from kq.coming import Coming
 from kq.errors import (
     BrokerError,
@@ -27,13 +25,12 @@ from kq.errors import (
     ResultTimeout,
 )
 from kq.job import State
-from kq.lock import Lock
-from kq.message import decode_head
 from kq.outcome import DEATHS
-from kq.reading import text
-from kq.record import Record, decode_record, job_key, meant_key, place_key
-from kq.standing import Kind, Order, caller, give, nudge
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.record import Record, decode_record, job_key
+from kq.revoking import revoke
+from kq.standing import Order, caller
+from kq.state.store import Store, StoreUnreachable
+from kq.whereabouts import Looks, find_state, place_of
 
 if TYPE_CHECKING:
     from kq.event import Event
@@ -48,21 +45,6 @@ PATIENCE = 3600.0
 FIRST, MOST, ROUND = 50, 500, 4 * 1024 * 1024
 #: Seconds between two attempts to wait at a state store that does not answer.
 PAUSE = 0.2
-
-
-class Looks(Protocol):
-    """Where a handle looks: the app."""
-
-    @property
-    def broker(self) -> Broker: ...
-
-    @property
-    def store(self) -> Store: ...
-
-    def inspector(self) -> Inspector: ...
-
-    @property
-    def keep(self) -> float: ...
 
 
 class Handle(Generic[R_co]):
@@ -259,97 +241,3 @@ def value_of(job: str, record: Record) -> Any:
     if kind is JobBuried and record.history and record.history[-1].outcome in DEATHS:
         kind = ExecutorDied
     raise kind(job, record.error, traceback=record.traceback)
-
-
-def find_state(job: str, queue: str, store: Store, inspector: Inspector) -> State:
-    """Where job is: first what is known of its end, then where the broker has it. queue: that it was submitted to."""
-    if record := decode_record(store.get([job_key(job)])[0]):
-        return record.state
-    queue = place_of(job, queue, store)
-    for message in inspector.find(queue, [job]):
-        return state_of(message)
-    for place, state in ((BURIED, State.BURIED), (PARKED, State.PAUSED)):
-        if inspector.find(queue + place, [job]):
-            return state
-    # It may have ended between the first look and the second; else it is held where we cannot look.
-    record = decode_record(store.get([job_key(job)])[0])
-    return State.RESERVED if record is None else record.state
-
-
-def place_of(job: str, queue: str, store: Store) -> str:
-    """The queue that a job is in by now which was submitted to queue: what runs instead may run elsewhere."""
-    place = store.get([place_key(job)])[0]
-    return queue if place is None else text(place)
-
-
-def state_of(message: Seen) -> State:
-    """The state of a job whose message was found in its queue."""
-    if message.queue.endswith(BURIED):
-        return State.BURIED
-    if message.queue.endswith(PARKED):
-        return State.PAUSED
-    if message.state == "held":
-        return State.RESERVED
-    if message.state == "ready":
-        return State.READY
-    try:
-        return State.RETRYING if decode_head(message.headers).counters.attempts else State.DELAYED
-    except MessageError:
-        return State.DELAYED
-
-
-def revoke(job: str, queue: str, order: Order, app: Looks, inspector: Inspector) -> bool:
-    """End a job of queue: take it out where it waits, else order it; False when it has ended or is not there."""
-    queue = place_of(job, queue, app.store)
-    for place in (queue, queue + PARKED):
-        found = inspector.find(place, [job])
-        if found and found[0].state != "held" and _taken_out(found[0], queue, order, app, inspector):
-            return True
-    if app.store.get([job_key(job)])[0] is not None or inspector.find(queue + BURIED, [job]):
-        return False
-    # A broker that does not index its messages may not show what a frozen worker holds: the order stands in any case.
-    if inspector.traits.indexed and not inspector.find(queue, [job]):
-        return False
-    give(app.store, Kind.REVOKE, job, order)
-    nudge(inspector)
-    return True
-
-
-def _taken_out(seen: Seen, queue: str, order: Order, app: Looks, inspector: Inspector) -> bool:
-    """Take a waiting job out of its queue, and record its end; False when it is not there any more.
-
-    Who dies in the middle leaves what he meant for control to finish, and the job's unique key in doubt.
-    """
-    store, lock = app.store, Lock.of(seen.headers, seen.id, queue)
-    while True:
-        record, standing = store.get([job_key(seen.id), meant_key(seen.id)])
-        meant = _revoking(seen, queue, order, app) if app.keep and not _is_over(record) else None
-        if meant is None or store.write([meant.begun(standing)])[0]:
-            break
-    if lock is not None:
-        store.write(lock.doubted())
-    undone = [] if meant is None else [meant.undone(standing)]
-    undone += [] if lock is None else lock.confirmed()
-    try:
-        removed = bool(inspector.remove(seen.queue, [seen.id]))
-    except BrokerError as error:
-        if undone and nothing_done(error):
-            store.write(undone)
-        raise
-    done = [] if meant is None else meant.done(record)
-    done += [] if lock is None else lock.removed(store.now())
-    done += [Write(place_key(seen.id), None)] if seen.headers.get("degraded_by") else []
-    if after := done if removed else undone:
-        store.write(after)
-    return removed
-
-
-def _revoking(seen: Seen, queue: str, order: Order, app: Looks) -> Meant:
-    act = Act(SYSTEM.now(), order.by, "revoked", seen.id, queue=queue, reason=order.reason)
-    record = Record(State.REVOKED, error=f"revoked before it started {order}", queue=queue)
-    return Meant(seen.id, app.store.now(), act, seen.queue, stamp_of(seen), record, app.keep)
-
-
-def _is_over(record: bytes | None) -> bool:
-    known = decode_record(record)
-    return known is not None and known.is_over

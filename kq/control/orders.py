@@ -16,9 +16,9 @@ from kq.control.sight import WorkerInfo
 from kq.control.size import merged, size_of
 from kq.control.view import MOST, View
 from kq.errors import BadArguments, BrokerError, NotFound
-from kq.handle import revoke
 from kq.job import ENDED, State
 from kq.record import answer_key, lease_key
+from kq.revoking import revoke
 from kq.standing import Kind, Order, caller, decode_order, give, nudge, order_key
 from kq.state.store import StoreUnreachable, Write
 

@@ -16,11 +16,11 @@ from kq.broker import BURIED, PARKED, Seen
 from kq.duplicate import Duplicates
 from kq.errors import MessageError
 from kq.failure import group_of
-from kq.handle import state_of
 from kq.job import State
 from kq.message import Attempt, Head, decode_body, decode_head, only_id, shares_arguments
 from kq.snapshot import Progress
 from kq.standing import Order
+from kq.whereabouts import state_of
 
 
 class Health(StrEnum):

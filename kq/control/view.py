@@ -17,12 +17,13 @@ from kq.coming import Coming
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.errors import BrokerError
-from kq.handle import PATIENCE, find_state, wait
+from kq.handle import PATIENCE, wait
 from kq.job import State
 from kq.message import Attempt
 from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
 from kq.standing import Order, read
 from kq.stream import Chunk, chunks
+from kq.whereabouts import find_state
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
 MOST = 10_000
