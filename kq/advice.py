@@ -13,7 +13,7 @@ from shlex import quote
 from typing import Literal, TypeAlias
 
 from kq.snapshot import QueueRow, Snapshot
-from kq.units import format_duration
+from kq.units import counted, format_duration
 
 #: Seconds by which two clocks may differ before times on screens mislead.
 SKEW = 2.0
@@ -44,6 +44,10 @@ def advice(shot: Snapshot) -> list[Advice]:
 
 
 def _unreached(shot: Snapshot) -> Iterator[Advice]:
+    if shot.absent:
+        made = "a worker or the first submit makes one there, and --url or kq.yaml names one elsewhere"
+        yield Advice(f"{shot.broker}; {made}", "kq dev", grave=True)
+        return
     for what, why in (("broker", shot.broker), ("state store", shot.store)):
         if why:
             yield Advice(f"the {what} does not answer: {why}", "kq doctor", grave=True)
@@ -83,7 +87,7 @@ def _paused(row: QueueRow) -> str:
 def _growing(row: QueueRow) -> str:
     rates = f"{row.came or 0:.2g} jobs a second come and {row.ended or 0:.2g} go"
     busy = "all busy" if row.running >= row.slots else f"{row.running} busy"
-    slots = f"its workers run {_many(row.slots, 'job')} at once, {busy}"
+    slots = f"its workers run {counted(row.slots, 'job')} at once, {busy}"
     return f"queue {row.name} grows: {rates}, {_jobs(row.ready)} ready; {slots}"
 
 
@@ -126,7 +130,7 @@ def _start(queues: list[str]) -> str:
 def _set_aside(shot: Snapshot) -> Iterator[Advice]:
     if shot.doubtful:
         what = "it" if shot.doubtful == 1 else "they"
-        told = f"of {_many(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
+        told = f"of {counted(shot.doubtful, 'side effect')} nobody knows whether {what} happened"
         yield Advice(told, "kq effects ls --stage doubt", "effects", grave=True)
     rows = [row for row in shot.queues if row.buried]
     if len(rows) > SINGLY:
@@ -139,12 +143,8 @@ def _set_aside(shot: Snapshot) -> Iterator[Advice]:
         kinds = (each.exception for each in shot.failures if each.queue == row.name and each.buried)
         latest = next((f", the latest for {exception}" for exception in kinds), "")
         lie = "lies" if row.buried == 1 else "lie"
-        what = f"{_many(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
+        what = f"{counted(row.buried, 'job')} of queue {row.name} {lie} buried{latest}"
         yield Advice(what, f"kq jobs ls --queue {quote(row.name)} --group", "buried", row.name)
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _jobs(number: int) -> str:

@@ -5,6 +5,8 @@ Scripts ask for them with --fail-if, and people are told of them by alerts.
 
 from __future__ import annotations
 
+import difflib
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +24,8 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "=": operator.eq,
 }
-_FORM = re.compile(r"(?:(?P<queue>\S+):)?(?P<name>\w+)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>\S+)")
+_BEGIN = r"\s*(?:(?P<queue>\S+):)?(?P<name>\w+)\s*"
+_FORM = re.compile(_BEGIN + r"(?P<sign>>=|<=|>|<|=)\s*(?P<value>.*\S)\s*", re.DOTALL)
 #: How many queues are in a bad state, how many workers are not well, and how many programs make control's rounds.
 COUNTS = ("paused", "unserved", "growing", "late", "dead", "control")
 #: Numbers that are so many a second.
@@ -72,21 +75,48 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """The condition that text is. Raises ValueError, which says what would be one."""
-    form = _FORM.fullmatch(text.strip())
+    """The condition that text is. Raises ValueError, which says where it is none, and what would be one."""
+    form = _FORM.fullmatch(text)
     if form is None:
-        raise ValueError(f"{text!r} is no condition; write for example 'oldest>60s' or 'mail:ready>1000'")
+        raise ValueError(f"{_missing(text)}; write for example 'oldest>60s' or 'mail:ready>1000'")
     queue, name = form["queue"] or "", form["name"]
     names = _numbers(QueueRow) if queue else (*_numbers(Totals), *COUNTS)
     if name not in names:
-        raise ValueError(f"there is no {name!r} {'of a queue' if queue else 'of all'}; use {', '.join(names)}")
-    return Condition(text, queue, name, form["sign"], _value(name, form["value"]))
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}."
+        of = f"of queue {queue!r}" if queue else "of all queues"
+        raise ValueError(f"{_at(text, form.start('name'))} {name!r} is no number {of}. {hint}")
+    try:
+        value = _value(name, form["value"])
+    except ValueError as error:
+        raise ValueError(f"{_at(text, form.start('value'))} {error}") from None
+    return Condition(text, queue, name, form["sign"], value)
+
+
+def _at(text: str, place: int) -> str:
+    return f"{text!r} is no condition: at character {place + 1}"
+
+
+def _missing(text: str) -> str:
+    """What is missing, and where."""
+    begun = re.match(_BEGIN + r"(?P<sign>[<>]=?|=)?\s*", text)
+    if begun is None:
+        return f"{_at(text, 0)} the name of a number is missing"
+    return f"{_at(text, begun.end())} {'a number is' if begun['sign'] else 'one of > < >= <= = is'} missing"
 
 
 def _value(name: str, text: str) -> float:
     if name in DURATIONS:
         return parse_duration(text)
-    return parse_rate(text) if name in RATES and "/" in text else float(text)
+    if name in RATES and "/" in text:
+        return parse_rate(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is no number; write for example {name}>1000")
+    return number
 
 
 def _number(row: msgspec.Struct, name: str) -> float | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -448,6 +449,8 @@ def _understood(one: Given) -> object:
         parse_mail_url(str(value))
     if one.key == "alerts.sender" and not re.match(ADDRESS, str(value)):
         raise ConfigError(f"{one.key} in {one.origin} is {value!r}, no address", fix="Write kq@example.org.")
+    if one.key == "alerts.command":
+        _check_command(one)
     if one.key in SPANS and not SPANS[one.key][0] <= value <= SPANS[one.key][1]:
         least, most = SPANS[one.key]
         what = f"{one.key} in {one.origin} is {shown(value)}, which is too {'short' if value < least else 'long'}"
@@ -455,12 +458,23 @@ def _understood(one: Given) -> object:
     return value
 
 
+def _check_command(one: Given) -> None:
+    """Raise ConfigError unless it is one that can be started."""
+    try:
+        words = shlex.split(str(one.value))
+    except ValueError:
+        what = f"{one.key} in {one.origin} has a quote that does not end, or ends with a backslash"
+        raise ConfigError(what, fix="Mend that, or name a script of yours.") from None
+    if not words:
+        raise ConfigError(f"{one.key} in {one.origin} names no program", fix="Write the path of one.")
+
+
 def _wrong(one: Given, hint: Any, error: Exception) -> ConfigError:
     value = redact(repr(one.value))
     if get_origin(hint) is Literal:
         return ConfigError(f"{one.key} in {one.origin} is {value}", fix=f"Write one of {', '.join(get_args(hint))}.")
     # Where a hash belongs somebody may have written a password.
-    told = "; write" in str(error) or hint is Credentials
+    told = "; write" in str(error) or hint in (Conditions, Credentials)
     return ConfigError(f"{one.key} in {one.origin}: {redact(str(error))}", fix="" if told else f"It is {value}.")
 
 

@@ -151,6 +151,8 @@ class BrokerError(KqError):
 
 #: The next step when something does not answer.
 LOOK = "kq doctor looks at the whole way there."
+#: How the message begins where nobody has made a broker yet: a file that is not there.
+NO_BROKER = "there is no broker yet"
 
 
 class BrokerUnreachable(BrokerError, ConnectionError):

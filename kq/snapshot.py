@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from kq.errors import NO_BROKER
+
 #: The version of the JSON form.
 SCHEMA = 1
 
@@ -297,6 +299,11 @@ class Snapshot(Row, frozen=True, kw_only=True):
     doubtful: int = 0
     history: History = History()
     missing: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> bool:
+        """Whether nobody has made a broker there yet."""
+        return self.broker.startswith(NO_BROKER)
 
 
 encode = msgspec.json.Encoder().encode

@@ -118,6 +118,11 @@ def format_rate(number: float) -> str:
     return f"{number:,.0f}" if number >= 9.95 or not number else f"{number:.1f}" if number >= 0.095 else f"{number:.2g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something, for people: 1 job, 1,204 jobs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_size(size: int) -> str:
     """Bytes for people: 512 B, 1.5 KiB, 128 MiB."""
     amount = float(size)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.exceptions import ConnectionError as KombuConnectionError
 
-from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
+from kq.errors import NO_BROKER, BrokerError, BrokerFull, BrokerUnreachable, LeaseLost, Stored, Unsupported
 from kq.url import Address
 from kq_transports import engine
 
@@ -33,8 +33,8 @@ def translated(address: Address) -> Iterator[None]:
     except engine.Full as error:
         raise BrokerFull(f"{address.redacted} refuses to store more: {error}") from error
     except engine.Absent as error:
-        fix = "kq worker, or the first kq submit, makes one there. Is this the right folder?"
-        raise BrokerUnreachable(f"there is no broker yet: {error}", stored="no", fix=fix) from error
+        fix = "kq dev, kq worker or the first submit makes one there; --url names another. Is this the right folder?"
+        raise BrokerUnreachable(f"{NO_BROKER}: {error}", stored="no", fix=fix) from error
     except (engine.Unreachable, OperationalError, KombuConnectionError, OSError) as error:
         message = f"{address.redacted} does not answer: {one_line(error)}"
         raise BrokerUnreachable(message, stored=stored_by(error)) from error

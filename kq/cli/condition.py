@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from kq.cli.frame import warn
+from kq.cli.near import did_you_mean
 from kq.condition import Condition, parse_condition
+from kq.snapshot import Snapshot
 
 
 class ConditionType(click.ParamType["Condition"]):
@@ -21,6 +25,14 @@ class ConditionType(click.ParamType["Condition"]):
             return parse_condition(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def doubt(conditions: Iterable[Condition], shot: Snapshot) -> None:
+    """Say on stderr about which queue a condition is that is not there: it may be misspelt."""
+    known = [] if shot.broker else [row.name for row in shot.queues]
+    for condition in conditions:
+        if known and condition.queue and condition.queue not in known:
+            warn(f"{condition.text}: there is no queue {condition.queue!r} yet", did_you_mean(condition.queue, known))
 
 
 #: The option of verbs that look: exit code 1 when a condition is met.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 from kq.cli.frame import warn
 from kq.cli.near import did_you_mean
 from kq.control import Control
@@ -23,8 +26,11 @@ def doubt_queue(control: Control, queue: str | None) -> None:
         warn(f"there is no queue {queue!r} yet", did_you_mean(queue, known))
 
 
-def doubt_type(control: Control, type: str | None) -> None:
-    """Say on stderr when neither the application nor a worker knows a job type: it may be misspelt."""
+def doubt_type(control: Control, type: str | None, is_meant: Callable[[str, str], bool] = operator.eq) -> None:
+    """Say on stderr when neither the application nor a worker knows a job type: it may be misspelt.
+
+    is_meant: whether type means a name that is known.
+    """
     known = control.type_names() if type else []
-    if type and known and type not in known:
+    if type and known and not any(is_meant(name, type) for name in known):
         warn(f"no worker that lives knows the job type {type!r}", did_you_mean(type, known))

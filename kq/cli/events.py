@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -14,15 +14,19 @@ from typing import IO, Any
 import click
 
 from kq.cli import offer
+from kq.cli.doubt import doubt_queue, doubt_type
 from kq.cli.failing import report
 from kq.cli.frame import Duration, flags, verb, wants_color
 from kq.cli.looking import looking
 from kq.clock import SYSTEM
-from kq.control import schema
+from kq.control import Control, schema
+from kq.control.sight import is_named
+from kq.errors import BrokerError
 from kq.event import Event
 from kq.plain import printable, printable_json
 from kq.standing import Hearing
-from kq.units import format_duration, format_local, parse_duration
+from kq.state.store import StoreUnreachable
+from kq.units import counted, format_duration, format_local, parse_duration
 
 
 class Since(click.ParamType[float]):
@@ -74,11 +78,19 @@ def _tell_past(since: float, job: str, queue: str, type: str, record: Path | Non
     """Print what is remembered."""
     with looking() as control, ExitStack() as stack:
         file = stack.enter_context(record.open("ab", buffering=0)) if record is not None else None
+        _doubt(control, queue, type)
         events = control.past(since, job=job, queue=queue, type=type)
         for event in events:
             _print(event, file, as_text)
         if not events:
-            click.echo("Nothing is remembered since then. Workers remember events with events: {keep: 1h}.", err=True)
+            click.echo(_nothing(control, since, job, queue, type), err=True)
+
+
+def _nothing(control: Control, since: float, job: str, queue: str, type: str) -> str:
+    """Why no event is told."""
+    if (job or queue or type) and (others := len(control.past(since))):
+        return f"Of that nothing is remembered since then, but {counted(others, 'other event')}."
+    return "Nothing is remembered since then. Workers remember events with events: {keep: 1h}."
 
 
 def tell(
@@ -98,8 +110,16 @@ def tell(
             timer = threading.Timer(seconds, over.set)
             timer.daemon = True
             timer.start()
+        with suppress(BrokerError, StoreUnreachable):  # one that does not answer is told as often as it is asked
+            _doubt(control, queue, type)
         for event in control.events(job=job, queue=queue, type=type, what=what, over=over, on_outage=_say):
             _print(event, file, text)
+
+
+def _doubt(control: Control, queue: str, type: str) -> None:
+    """Say on stderr which of them nobody knows."""
+    doubt_queue(control, queue)
+    doubt_type(control, type, is_named)
 
 
 def _print(event: Event, file: IO[bytes] | None, text: Callable[[Event], str]) -> None:

@@ -19,7 +19,7 @@ from kq.control import Control, schema
 from kq.errors import NotFound
 from kq.plain import printable
 from kq.stack import Stack
-from kq.units import format_duration
+from kq.units import counted, format_duration
 
 #: Seconds that a worker has to hear what was ordered about it.
 HEARS = 5.0
@@ -78,7 +78,7 @@ def resume(queue: str | None = None, type: str | None = None, reason: str = "") 
             _told(control, f"Resumed {what}{then}", resumed=what)
         elif type is not None:
             back = control.resume_type(type, reason=reason)
-            _told(control, f"Resumed {what}; {back} parked jobs are back", resumed=what, back=back)
+            _told(control, f"Resumed {what}; {counted(back, 'parked job')} put back", resumed=what, back=back)
 
 
 @verb("why")
@@ -185,7 +185,9 @@ def set_worker(name: str, concurrency: int | None = None, queues: str | None = N
     if flags().json:
         print_json(schema.size(name, worker, heard=heard))
     elif worker is not None and heard:
-        click.echo(printable(f"Set {name}: it runs {worker.slots} jobs at once, of {', '.join(worker.queues)}."))
+        click.echo(
+            printable(f"Set {name}: it runs {counted(worker.slots, 'job')} at once, of {', '.join(worker.queues)}.")
+        )
     else:
         click.echo(printable(f"{name} has not heard of it yet. It does what was said as soon as it looks."))
     return 0 if heard else 1

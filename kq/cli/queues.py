@@ -14,6 +14,7 @@ from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
 from kq.control import QueueInfo, schema
 from kq.plain import printable
+from kq.units import counted
 
 
 @noun("queues")
@@ -55,12 +56,12 @@ def purge(queue: str, buried: bool, yes: bool, reason: str) -> None:
         info = next(each for each in control.queues() if each.name == queue)
         count = info.buried if buried else info.ready + info.delayed + info.parked
         if count:
-            sure(f"delete {count} jobs that {'lie buried from' if buried else 'wait in'} {queue} for good", yes)
+            sure(f"delete {counted(count, 'job')} {'buried from' if buried else 'waiting in'} {queue} for good", yes)
         ended = control.purge(queue, buried=buried, reason=reason) if count else 0
     if flags().json:
         print_json({"queue": queue, "purged": ended})
     else:
-        click.echo(printable(f"purged {queue}: {ended} {'job' if ended == 1 else 'jobs'}"))
+        click.echo(printable(f"purged {queue}: {counted(ended, 'job')}"))
 
 
 @command.command("rm")

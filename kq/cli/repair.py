@@ -27,7 +27,7 @@ from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
 from kq.control.kicking import Kicking
 from kq.errors import BadArguments, NotRepaired
 from kq.plain import printable
-from kq.units import format_duration, parse_rate
+from kq.units import counted, format_duration, parse_rate
 
 reason = click.option(
     "--reason", default="", metavar="TEXT", help="Why; it is kept in the job's history and the audit."
@@ -136,7 +136,7 @@ def kick(
         if dry_run:
             return _tell_which(jobs)
         if not ids and jobs and not yes:
-            _confirm(f"kick {len(jobs)} jobs")
+            _confirm(f"kick {counted(len(jobs), 'job')}")
         kicking = Kicking(control, reason=reason, answer=answer, outcome=told)
         kicking.run(jobs, rate=pace, first=first, stop_on_same_failure=stop_on_same_failure, patience=wait)
     return _tell_kicked(kicking, ids)

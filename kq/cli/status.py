@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from kq.advice import advice
-from kq.cli.condition import FAIL_IF
+from kq.cli.condition import FAIL_IF, doubt
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
@@ -36,6 +36,7 @@ def look(conditions: tuple[Condition, ...]) -> int:
     """Look once, print what is seen; returns the exit code."""
     with looking() as control:
         shot = control.snapshot()
+    doubt(conditions, shot)
     met = [condition.text for condition in conditions if condition.holds(shot)]
     show(shot)
     for text in met:
@@ -49,7 +50,8 @@ def show(shot: Snapshot) -> None:
         print_json(shot)
         return
     click.echo(printable(_head(shot)))
-    click.echo(_totals(shot))
+    if not shot.absent:
+        click.echo(_totals(shot))
     queues = [_queue_row(row, unknown=bool(shot.broker)) for row in shot.queues]
     spare = "RETRYING FAIL/S DRAIN WAIT95 DELAYED RUNNING WORKERS IN/S OUT/S"
     _section(["QUEUE", *_QUEUE.split(), "STATE"], queues, _QUEUE, spare)
@@ -77,7 +79,7 @@ def _tell(shot: Snapshot) -> None:
         click.echo()
         say(click.style(printable(each.what), fg="yellow"))
         click.echo(f"  {printable(each.command)}")
-    for told in shot.missing:
+    for told in () if shot.absent else shot.missing:
         click.echo()
         say(printable(told))
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -119,6 +119,8 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
 
     for name, hint in misspelt(wish.queues, app).items():
         log.warning("no job type of app %s uses the queue %s. %s", app.name, name, hint)
+    for name, hint in misspelt(_queues_of_rules(app), app).items():
+        log.warning("no job type of app %s uses the queue %s of alerts.rules. %s", app.name, name, hint)
 
     def ready() -> None:
         log.info("ready: app %s at %s, pool %s", app.name, app.address.redacted, wish.pool)
@@ -131,6 +133,14 @@ def misspelt(queues: Iterable[str], app: App) -> dict[str, str]:
     """Those of queues that are much like one that the app's job types use, and are none of those: what was meant."""
     used = {job_type.settings.queue or "" for job_type in app.jobs.values()}
     return {name: hint for name in queues if name not in used and (hint := did_you_mean(name, used))}
+
+
+def _queues_of_rules(app: App) -> Iterator[str]:
+    if app.alerts.wanted:
+        # Here and not above: who wants none does not pay for all that a snapshot is made of.
+        from kq.condition import parse_condition
+
+        yield from filter(None, (parse_condition(text).queue for text in app.alerts.rules))
 
 
 def queues_of(wish: Wish) -> Mapping[str, int] | Sequence[str] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 
 from kq.coming import Coming
+from kq.control.sight import is_named
 from kq.control.view import View
 from kq.errors import BrokerError
 from kq.event import Event
@@ -79,11 +79,7 @@ class _Filter:
         """Whether somebody wants to hear it."""
         if event.event == "lost":
             return True
-        return (
-            self._job in ("", event.job)
-            and self._queue in ("", event.queue)
-            and (not self._type or fnmatchcase(event.type, self._type) or fnmatchcase(event.type, f"*.{self._type}"))
-        )
+        return self._job in ("", event.job) and self._queue in ("", event.queue) and is_named(event.type, self._type)
 
 
 def _keys(what: Hearing, queue: str) -> list[str]:

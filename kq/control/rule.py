@@ -14,7 +14,7 @@ import msgspec
 
 from kq.condition import Condition
 from kq.snapshot import QueueRow, Snapshot, WorkerRow
-from kq.units import format_duration, format_instant
+from kq.units import counted, format_duration, format_instant
 
 #: So many queues or workers are named in an alert.
 LINES = 20
@@ -98,7 +98,12 @@ def _so(
 
 
 def _state(row: QueueRow) -> str:
-    told = [f"{row.ready:,} ready", f"{row.running:,} running", f"{row.buried:,} buried", f"{row.workers} workers"]
+    told = [
+        f"{row.ready:,} ready",
+        f"{row.running:,} running",
+        f"{row.buried:,} buried",
+        counted(row.workers, "worker"),
+    ]
     if row.oldest:
         told.insert(0, f"the oldest waits for {format_duration(row.oldest)}")
     if row.paused is not None:

@@ -210,7 +210,7 @@ class Where:
 
     def matches(self, job: JobInfo, now: float) -> bool:
         """Whether job is one of those. now: seconds since the epoch."""
-        if not (_is_named(job.type, self.type) and _is_named(job.failure.exception, self.error)):
+        if not (is_named(job.type, self.type) and is_named(job.failure.exception, self.error)):
             return False
         if self.place and job.failure.place != self.place:
             return False
@@ -226,7 +226,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 BODY_SHOWN = 4096
 
 
-def _is_named(name: str, wanted: str) -> bool:
+def is_named(name: str, wanted: str) -> bool:
+    """Whether a type's or an error's name is wanted: by its whole, its last part or a pattern; "" wants any."""
     return not wanted or fnmatchcase(name, wanted) or fnmatchcase(name, f"*.{wanted}")
 
 

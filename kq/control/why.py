@@ -14,7 +14,7 @@ from kq.job import State
 from kq.message import Head, decode_head
 from kq.policy import retries_of
 from kq.standing import Order, Standing, read
-from kq.units import format_duration, format_instant
+from kq.units import counted, format_duration, format_instant
 
 #: So many jobs are counted before one that waits.
 MOST = 1000
@@ -211,7 +211,7 @@ def _slots(workers: Sequence[WorkerInfo]) -> str:
     """How busy workers are."""
     busy, all = sum(len(worker.running) for worker in workers), sum(worker.slots for worker in workers)
     whose = "its worker" if len(workers) == 1 else f"its {len(workers)} workers"
-    return f"{whose} {'runs' if len(workers) == 1 else 'run'} {busy} of at most {all} jobs"
+    return f"{whose} {'runs' if len(workers) == 1 else 'run'} {busy} of at most {counted(all, 'job')}"
 
 
 def _paused(order: Order, now: float) -> str:

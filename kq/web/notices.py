@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from kq.plain import cut, printable
+from kq.units import counted
 from kq.web.acts import Act
 
 #: Characters that are told of each text: a browser keeps 4 096 bytes in a cookie, and a character may take 16/3.
@@ -49,7 +50,7 @@ def _text(act: Act, done: dict[str, Any]) -> str:
             heard = f"{len(done['heard'])} of {len(done['workers'])} workers have heard"
             return f"{verb}d {done[f'{verb}d']}; {heard}"
         case "purge":
-            return f"purged {done['queue']}: {done['purged']} jobs ended"
+            return f"purged {done['queue']}: {counted(done['purged'], 'job')} ended"
         case "rm":
             return f"removed {done['queue']}"
         case "submit":
@@ -61,11 +62,13 @@ def _text(act: Act, done: dict[str, Any]) -> str:
         case "retire":
             return f"retired {done['name']}"
         case "set" if done["heard"]:
-            return f"set {done['name']}: {done['slots']} jobs at a time, of {', '.join(done['queues'] or ())}"
+            return (
+                f"set {done['name']}: {counted(done['slots'], 'job')} at a time, of {', '.join(done['queues'] or ())}"
+            )
         case "set":
             return f"{done['name']} has not heard of it yet; it does it as soon as it looks"
         case "ping":
             silent = f"; silent: {', '.join(done['silent'])}" if done["silent"] else ""
-            return f"{len(done['answered'])} workers answer{silent}"
+            return f"{counted(len(done['answered']), 'worker')} answered{silent}"
         case _:
             return f"lifted {done['key']}: it happens again when its job is submitted or kicked"

@@ -31,14 +31,14 @@ def test_a_program_must_say_that_it_means_it(shop: Place) -> None:
         said = shop.here(*verb)
         assert (said.code, said.out) == (77, "")
         assert said.err.endswith("Say --yes.\n")
-    assert "delete 2 jobs that wait in mail" in shop.here("queues", "purge", "mail").err
+    assert "delete 2 jobs waiting in mail" in shop.here("queues", "purge", "mail").err
     assert counts(shop) == (2, 1)
 
 
 def test_a_human_is_asked(shop: Place) -> None:
     refused = at_a_terminal(shop, "n\n", "queues", "purge", "mail")
     assert refused.code == 130
-    assert "Delete 2 jobs that wait in mail for good?" in refused.err
+    assert "Delete 2 jobs waiting in mail for good?" in refused.err
     assert counts(shop) == (2, 1)
     done = at_a_terminal(shop, "y\n", "queues", "purge", "mail")
     assert (done.code, done.out) == (0, "purged mail: 2 jobs\n")

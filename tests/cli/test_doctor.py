@@ -12,7 +12,7 @@ import redis
 from kombu import Connection
 
 from kq.app import App
-from kq.cli.doctor import crew, host, server
+from kq.cli.doctor import alerts, crew, host, server
 from kq.cli.doctor.finding import Finding
 from kq.conformance.contract.mailserver import MailServer
 from kq.control import Health, Heartbeat, WorkerInfo
@@ -297,6 +297,9 @@ def test_a_worker_on_a_queue_that_nobody_uses(shop: Place) -> None:
     finding = found(findings, "queue shpo has workers, but no job type uses it and it is empty")
     assert (finding.level, "The application's queues are shop" in finding.fix) == ("warn", True)
     assert found(findings, "1 alive").level == "ok"
+    with worker(shop, "--pool", "thread", "-c", "1", environment={"KQ_ALERTS_COMMAND": "true"}):
+        workers = [each.message for each in doctor(shop) if each.about == "workers"]
+    assert not [each for each in workers if "kq-alerts" in each], "the queue of alerts is kq's own"
     assert not [each for each in findings if "clock" in each.message or "different code" in each.message]
 
 
@@ -335,6 +338,46 @@ def test_alerts_that_could_not_be_sent_are_found_before_they_are_needed(shop: Pl
     assert found(told, "takes no mail").level == "fail"
     assert found(told, "the webhook's host 127.0.0.1 is not reached").level == "fail"
     assert found(told, "there is no command '/nowhere/page'").level == "fail"
+
+
+def test_a_rule_about_a_queue_that_is_not_there(shop: Place) -> None:
+    rules = {"KQ_ALERTS_COMMAND": "true", "KQ_ALERTS_RULES": "shpo:oldest>1m,shop:oldest>1m,unserved>0"}
+    shop.kq("submit", "shout", "x")
+    told = [finding for finding in doctor(shop, **rules) if "the rule" in finding.message]
+    assert [(finding.level, finding.message, finding.fix) for finding in told] == [
+        ("warn", "the rule shpo:oldest>1m is about queue 'shpo', which is not there", "Did you mean 'shop'?")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "meaningless"),
+    [
+        ("cat | logger", "|"),
+        ("true && page", "&"),
+        ("cat >/tmp/alert", ">/tmp/alert"),
+        ("cat 2>&1", "2>&1"),
+        ("cat; page", ";"),
+        ("cat $HOME/alert", "$HOME/alert"),
+        ("cat `which page`", "`"),
+        ("cat ~/alert", "~/"),
+    ],
+)
+def test_a_command_for_alerts_in_which_only_a_shell_sees_more_than_words(
+    monkeypatch: pytest.MonkeyPatch, command: str, meaningless: str
+) -> None:
+    monkeypatch.setenv("KQ_ALERTS_COMMAND", command)
+    (finding,) = alerts.channels(App("shop", "memory://doctor"))
+    assert finding.level == "fail"
+    assert f"is not run by a shell, so {meaningless!r} in it means nothing" in finding.message
+
+
+@pytest.mark.parametrize(
+    "command", ["sh -c 'cat | logger'", "curl -d @- https://h/?a=1&b=2", 'cat "a|b" c\\;', 'sh -c "echo $1"']
+)
+def test_a_command_for_alerts_that_needs_no_shell_of_ours(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("KQ_ALERTS_COMMAND", command)
+    (finding,) = alerts.channels(App("shop", "memory://doctor"))
+    assert "is not run by a shell" not in finding.message
 
 
 def test_a_mail_server_of_the_application_that_takes_no_mail(shop: Place) -> None:

@@ -104,6 +104,13 @@ def test_what_happened_before_is_told_where_it_is_remembered(place: Place) -> No
     assert names[:3] == ["ready", "started", "completed"]
     assert place.kq("events", "--since", str(events[-1]["at"]), "--json").out == said.out.splitlines()[-1] + "\n"
     assert place.kq("events", "--since", "yesterday").code == 2
+    misspelt = place.kq("events", "--since", "10m", "--queue", "mial", "--type", "shuot")
+    assert (misspelt.code, misspelt.out) == (0, "")
+    assert "there is no queue 'mial' yet. Did you mean 'mail'?\n" in misspelt.err
+    assert f"Of that nothing is remembered since then, but {len(events)} other events.\n" in misspelt.err
+    fitting = place.kq("events", "--since", "10m", "--queue", "mail", "--type", "shout")
+    assert ("completed" in fitting.out, fitting.err) == (True, "")
+    assert "Workers remember events with events:" in place.kq("events", "--since", "0s").err
 
 
 def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:

@@ -74,6 +74,22 @@ def test_a_broker_that_is_not_there_ends_with_69(place: Place) -> None:
     assert "KQ3" in said.err
 
 
+def test_in_an_empty_folder_it_says_so_and_what_to_do_next(place: Place) -> None:
+    said = place.here("status")
+    assert (said.code, list(place.folder.iterdir())) == (69, [])
+    head, told, command = filter(None, said.out.splitlines())
+    assert head.startswith("sqlite:///kq.db")
+    assert told.startswith(
+        f"there is no broker yet: there is no file {place.folder}/kq.db; a worker or the first submit"
+    )
+    assert (command, "--url" in told) == ("  kq dev", True)
+
+
+def test_a_condition_on_a_queue_that_is_not_there_is_doubted(shop: Place) -> None:
+    said = shop.here("status", "--fail-if", "defalt:ready>5")
+    assert (said.code, said.err) == (0, "defalt:ready>5: there is no queue 'defalt' yet. Did you mean 'default'?\n")
+
+
 def test_what_is_in_queues_is_not_known_while_the_broker_is_away(shop: Place) -> None:
     shop.write("kq.yaml", f"url: amqp://127.0.0.1:{free_port()}//\nstate: sqlite:///{shop.folder}/kq.db\n")
     said = shop.here("status")

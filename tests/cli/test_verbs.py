@@ -515,7 +515,7 @@ def test_the_doctor_notices_a_misspelt_variable_and_a_queue_without_a_worker(sho
         workers(shop, "alive")
         said = shop.kq("doctor", KQ_ULR="x")
         assert "KQ_ULR is set but means nothing to kq\n      Did you mean KQ_URL?" in said.out
-        assert "queue mail has 1 jobs ready and no worker" in said.out
+        assert "queue mail has 1 job ready and no worker" in said.out
         assert "workers: 1 alive" in said.out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from kq.advice import Advice, advice
+from kq.errors import NO_BROKER
 from kq.snapshot import FailureRow, Paused, QueueRow, Snapshot, WorkerRow
 from tests.docs.test_pages import parse
 
@@ -24,6 +25,12 @@ def told(**parts: object) -> list[Advice]:
 def test_who_is_well_needs_no_advice() -> None:
     row = QueueRow(name="mail", ready=3, state="busy", workers=1)
     assert told(queues=(row,), workers=(worker("w1", "mail"),)) == []
+
+
+def test_who_has_no_broker_yet_is_told_how_to_make_one() -> None:
+    (only,) = told(broker=f"{NO_BROKER}: there is no file kq.db")
+    assert (only.command, only.grave) == ("kq dev", True)
+    assert only.what.startswith("there is no broker yet: there is no file kq.db; a worker or the first submit makes")
 
 
 def test_what_is_worst_stands_first() -> None:

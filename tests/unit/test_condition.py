@@ -46,8 +46,26 @@ def test_a_condition_holds_when_it_is_so(text: str, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "oldest", "oldest>", "oldest>soon", "oldst>60s", "mail:workes>1", "name>3", "ready>x"]
+    ("text", "place", "what"),
+    [
+        ("", 1, "the name of a number is missing; write for example 'oldest>60s' or 'mail:ready>1000'"),
+        (">5", 1, "the name of a number is missing; write"),
+        ("oldest", 7, "one of > < >= <= = is missing; write"),
+        ("mail:oldest!60s", 12, "one of > < >= <= = is missing; write"),
+        ("oldest>", 8, "a number is missing; write"),
+        ("oldest>soon", 8, "'soon' is no duration; write 30 (seconds)"),
+        ("oldst>60s", 1, "'oldst' is no number of all queues. Did you mean 'oldest'?"),
+        ("mail:workes>1", 6, "'workes' is no number of queue 'mail'. Did you mean 'workers'?"),
+        ("colour>3", 1, "'colour' is no number of all queues. There are ready, "),
+        ("ready>x", 7, "'x' is no number; write for example ready>1000"),
+        (" ready>>1", 8, "'>1' is no number; write"),
+        ("ready>5 6", 7, "'5 6' is no number; write"),
+        ("ready>nan", 7, "'nan' is no number; write"),
+        ("burials>10/x", 9, "'10/x' is no rate; write 10/s, 100/m or 500/h"),
+    ],
 )
-def test_what_is_no_condition_is_refused_with_what_would_be(text: str) -> None:
-    with pytest.raises(click.BadParameter):
+def test_what_is_no_condition_is_refused_with_the_place_and_what_would_be(text: str, place: int, what: str) -> None:
+    with pytest.raises(click.BadParameter) as refused:
         ConditionType().convert(text, None, None)
+    assert refused.value.message.startswith(f"{text!r} is no condition: at character {place} {what}")
+    assert "\n" not in refused.value.message

@@ -200,6 +200,9 @@ def test_a_relative_sqlite_file_is_seen_from_the_config_file(folder: Path) -> No
         ("alerts: {sender: me}", "alerts.sender in .* is 'me', no address"),
         ("alerts: {webhook: 'ftp://h/x'}", "alerts.webhook in .* is no URL to post to"),
         ("alerts: {most_an_hour: 1}", "alerts.most_an_hour in .*>= 2"),
+        ("alerts: {rules: ['oldst>5m']}", "'oldst>5m' is no condition: at character 1 'oldst' .*Did you mean 'oldest'"),
+        ("alerts: {command: 'page \"me'}", "alerts.command in .* has a quote that does not end"),
+        ("alerts: {command: ' '}", "alerts.command in .* names no program"),
         ("mail: http://h", "mail server 'http://h' is none"),
         (
             "mail: 'smtp://ann:hush@mx.example.org'",

@@ -178,7 +178,7 @@ def test_jobs_are_buried_revoked_completed_and_deleted(
 
 def test_a_queue_is_purged_and_removed(open_page: Browser, app: kq.App, control: Control, buried: list[str]) -> None:
     app.jobs["login"].submit("di", "x" * 8)
-    assert "purged doors: 1 jobs ended" in open_page.told("/queues/doors/purge", reason="all wrong")
+    assert "purged doors: 1 job ended" in open_page.told("/queues/doors/purge", reason="all wrong")
     assert "purged doors: 3 jobs ended" in open_page.told("/queues/doors/purge", buried="true")
     assert states(control) == {}
     assert "removed doors" in open_page.told("/queues/doors/rm", back="/queues")
@@ -207,7 +207,7 @@ def test_a_job_is_submitted_and_the_audit_says_by_whom(open_page: Browser, contr
 
 def test_a_worker_that_is_not_there_is_not_retired(open_page: Browser) -> None:
     assert open_page.post("/workers/nobody/retire").status_code == 404
-    assert "0 workers answer" in open_page.told("/workers/ping")
+    assert "0 workers answered" in open_page.told("/workers/ping")
 
 
 def test_a_notice_is_said_once(open_page: Browser) -> None:

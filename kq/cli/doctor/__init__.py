@@ -91,6 +91,7 @@ def _follow(app: App, findings: list[Finding]) -> None:
     if reached and kept:
         _extend(findings, "queues", lambda: server.queues(app))
         _extend(findings, "workers", lambda: crew.look(app))
+        _extend(findings, "alerts", lambda: alerts.rules(app))
         _extend(findings, "alerts", lambda: alerts.unsent(app))
 
 

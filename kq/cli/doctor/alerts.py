@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import socket
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 from kq.app import App
 from kq.cli.doctor.finding import Finding
+from kq.cli.near import did_you_mean
+from kq.condition import parse_condition
 from kq.control import Control
 from kq.errors import KqError
 from kq.job import State
@@ -20,6 +23,9 @@ from kq.trouble import queue_of
 
 #: Seconds that a server may take to answer the doctor.
 PATIENCE = 5.0
+#: What is quoted in a command, and what only a shell understands outside of that: `|`, `&&`, `>`, `$NAME`, `$(`, `~/`.
+_QUOTED = re.compile(r'''\\.|'[^']*'|"(?:\\.|[^"\\])*"''', re.DOTALL)
+_SHELL = re.compile(r"\||\s&|;(?=\s|$)|(?<!\S)\d?[<>]\S*|\$(?=[\w{(])\S*|`|(?<!\S)~/")
 
 
 def channels(app: App) -> Iterator[Finding]:
@@ -31,6 +37,18 @@ def channels(app: App) -> Iterator[Finding]:
         yield _webhook(alerts.webhook)
     if alerts.command:
         yield _command(alerts.command)
+
+
+def rules(app: App) -> Iterator[Finding]:
+    """Rules about queues that are not there."""
+    about = {text: parse_condition(text).queue for text in app.alerts.rules} if app.alerts.wanted else {}
+    if any(about.values()):
+        with Control(app) as control:
+            known = control.queue_names()
+        for text, queue in about.items():
+            if queue and queue not in known:
+                fix = did_you_mean(queue, known) or "kq queues ls names those that are there."
+                yield Finding("warn", "alerts", f"the rule {text} is about queue {queue!r}, which is not there", fix)
 
 
 def unsent(app: App) -> Iterator[Finding]:
@@ -72,7 +90,10 @@ def _webhook(hook: str) -> Finding:
 
 
 def _command(command: str) -> Finding:
-    program = (shlex.split(command) or [""])[0]
+    program = shlex.split(command)[0]
+    if found := _SHELL.search(_QUOTED.sub("", command)):
+        what = f"alerts.command is not run by a shell, so {found[0].strip()!r} in it means nothing"
+        return Finding("fail", "alerts", what, "Name a script of yours, or write sh -c '…'.")
     if shutil.which(program) is None:
         return Finding("fail", "alerts", f"there is no command {program!r}", "Write its whole path in alerts.command.")
     return Finding("ok", "alerts", f"go to the command {program}")

@@ -11,7 +11,8 @@ from kq.cli.doctor.finding import Finding
 from kq.cli.doctor.server import clock
 from kq.control import Control, Health, Heartbeat, QueueInfo, WorkerInfo
 from kq.loading import version_of
-from kq.units import format_duration
+from kq.trouble import queue_of
+from kq.units import counted, format_duration
 
 
 def look(app: App) -> Iterator[Finding]:
@@ -58,18 +59,23 @@ def unserved(workers: Sequence[WorkerInfo], queues: Sequence[QueueInfo]) -> Iter
     for queue in queues:
         if workers and queue.ready and not queue.workers:
             fix = f"Start a worker for it: kq worker -Q {queue.name}"
-            yield Finding("warn", "workers", f"queue {queue.name} has {queue.ready} jobs ready and no worker", fix)
+            yield Finding(
+                "warn", "workers", f"queue {queue.name} has {counted(queue.ready, 'job')} ready and no worker", fix
+            )
 
 
 def unused(workers: Sequence[WorkerInfo], queues: Sequence[QueueInfo], app: App) -> Iterator[Finding]:
-    """Queues that workers take and nobody uses: no job type of the application, and nothing is in them."""
+    """Queues that workers take and nobody uses: no job type of the application, and nothing is in them.
+
+    That of alerts is rarely used, and is kq's own.
+    """
     ours = {job_type.settings.queue for job_type in app.jobs.values()}
     full = {
         queue.name for queue in queues if queue.ready or queue.delayed or queue.held or queue.buried or queue.parked
     }
     if not ours:
         return
-    for name in sorted({name for worker in workers for name in worker.queues} - ours - full):
+    for name in sorted({name for worker in workers for name in worker.queues} - ours - full - {queue_of(app.name)}):
         fix = f"The application's queues are {', '.join(sorted(filter(None, ours)))}: is -Q or worker.queues right?"
         yield Finding("warn", "workers", f"queue {name} has workers, but no job type uses it and it is empty", fix)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kq.cli.doctor.finding import Finding
 from kq.config import Loaded, Worker, misspelt
+from kq.units import counted
 from kq.url import redact
 from kq.worker.program import CONCURRENCY
 
@@ -60,5 +61,5 @@ def files(soft: int, hard: int, slots: int) -> Finding:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return Finding("ok", "host", f"a process may open {'any number of' if soft < 0 else soft} files")
     fix = f"ulimit -n {needed}" if hard < 0 or hard >= needed else f"Raise the hard limit, {hard}, first"
-    what = f"a process may open {soft} files; a worker for {slots} jobs at once needs about {needed}"
+    what = f"a process may open {soft} files; a worker for {counted(slots, 'job')} at once needs about {needed}"
     return Finding("warn", "host", what, f"{fix}; in a systemd unit LimitNOFILE=.")
