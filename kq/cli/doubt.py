@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kq.cli.frame import warn
 from kq.cli.near import did_you_mean
@@ -21,8 +21,13 @@ def must_know_queue(control: Control, queue: str) -> None:
 
 def doubt_queue(control: Control, queue: str | None) -> None:
     """Say on stderr when there is no such queue yet: it may be misspelt."""
-    known = control.queue_names() if queue else []
-    if queue and queue not in known:
+    if queue:
+        doubt_among(control.queue_names(), queue)
+
+
+def doubt_among(known: Collection[str], queue: str) -> None:
+    """Say on stderr when there was no such queue: it may be misspelt. known: those that there were."""
+    if queue not in known:
         warn(f"there is no queue {queue!r} yet", did_you_mean(queue, known))
 
 

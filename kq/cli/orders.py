@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import click
 
 from kq.cli import offer
-from kq.cli.doubt import doubt_queue, doubt_type, must_know_queue
+from kq.cli.doubt import doubt_among, doubt_queue, doubt_type, must_know_queue
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
 from kq.cli.show import print_json, say
 from kq.cli.watch import watching
 from kq.control import Control, schema
+from kq.control.size import size_of
 from kq.errors import NotFound
 from kq.plain import printable
 from kq.stack import Stack
@@ -177,9 +178,10 @@ def set_worker(name: str, concurrency: int | None = None, queues: str | None = N
     """
     changes = [each.strip() for each in queues.split(",")] if queues else []
     with looking() as control:
-        for change in changes:
-            doubt_queue(control, change[1:].partition(":")[0] if change.startswith("+") else None)
+        known = control.queue_names()  # before: the worker makes those that it is to take
         control.set_worker(name, concurrency=concurrency, queues=changes, reason=reason)
+        for queue in size_of(concurrency, changes).more:
+            doubt_among(known, queue)
         heard = name in control.answering([name], HEARS)
         worker = next((each for each in control.workers() if each.name == name), None)
     if flags().json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from kq.deed import Deed
 from kq.job import State
 from kq.outcome import Asked, Bury, Complete, Died, Done, FallBack, OutOfMemory, Raised, Retry, TimedOut, Unusable
 from kq.plain import printable
+from kq.stack import Frame
 from kq.units import format_duration
 
 
@@ -67,7 +69,13 @@ def rehearse(id: str, yes: bool, reason: str) -> int:
                 said.append(text)
                 _tell(text)
 
-        played = rehearsal.play(seen, tell, lambda far: show(_progress(far.n, far.of, far.text)))
+        _tell(f"It runs, for {format_duration(rehearsal.timeout(seen))} at most; ctrl-C ends it.")
+        try:
+            played = rehearsal.play(seen, tell, lambda far: show(_progress(far.n, far.of, far.text)), _stands)
+        except KeyboardInterrupt:
+            rehearsal.close()
+            _tell("The rehearsal is ended. The job stays as it was.")
+            raise
     told = how_it_ended(played.outcome, played.verdict)
     if flags().json:
         print_json({"id": id, **told, "took": round(played.took, 3), "deeds": [*map(msgspec.to_builtins, deeds)]})
@@ -81,6 +89,14 @@ def rehearse(id: str, yes: bool, reason: str) -> int:
 def _tell(text: str) -> None:
     if not flags().json:
         click.echo(printable(text), err=True)
+
+
+def _stands(seconds: float, frames: Sequence[Frame]) -> None:
+    """Where a job is that runs for long: in its own code, and what that has called at last."""
+    where = dict.fromkeys([*frames[:1], *frames[-1:]])
+    _tell(f"It has run for {format_duration(seconds)}" + (", and is here:" if where else "."))
+    for frame in where:
+        _tell(f"  {frame}")
 
 
 def _progress(n: float, of: float, text: str) -> str:

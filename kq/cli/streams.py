@@ -26,7 +26,10 @@ EVER = 366 * 86400.0
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Begin with this chunk.")
 @click.option("--for", "seconds", type=Duration(), metavar="10s", help="Follow for at most so long.")
 def command(id: str, follow: bool, offset: int, seconds: float | None) -> None:
-    """Print what the job ID emits: text as it is, all else as JSON, a line each; with --json each chunk on a line."""
+    """Print what the job ID emits: text as it is, all else as JSON, a line each; with --json each chunk on a line.
+
+    Where a run of the job takes the place of what one before it emitted, stderr says so, and --json `begins`.
+    """
     lasts = (EVER if seconds is None else seconds) if follow or seconds is not None else 0.0
     with looking() as control:
         if control.job(id) is None:
@@ -44,8 +47,11 @@ def _print(chunk: Chunk, open_line: bool) -> bool:
     if flags().json:
         click.echo(printable_json(json.dumps(schema.chunk(chunk), ensure_ascii=False)))
         return False
-    if chunk.begins and chunk.attempt > 1:
-        click.echo(("\n" if open_line else "") + f"attempt {chunk.attempt} begins anew:", err=True)
+    if chunk.begins and chunk.offset:  # a job that was given back has the same attempt once more
+        if open_line:
+            click.echo()
+            open_line = False
+        click.echo(f"attempt {chunk.attempt} begins anew:", err=True)
     text = chunk.value
     if not isinstance(text, str):
         text = ("\n" if open_line else "") + json.dumps(text, ensure_ascii=False) + "\n"

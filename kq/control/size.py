@@ -40,7 +40,9 @@ def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
         if sign not in ("+", "-") or (sign == "-" and colon):
             raise BadArguments(f"{text!r} does not say what to do with a queue", fix="Write +bulk, +bulk:2 or -mail.")
         if colon and not (limit.isascii() and limit.isdecimal() and int(limit)):
-            raise BadArguments(f"{text!r} has no limit that is a number", fix="Write +bulk, or +bulk:2.")
+            raise BadArguments(f"{text!r} has no limit that is a number from 1 on", fix="Write +bulk, or +bulk:2.")
+        if not name:
+            raise BadArguments(f"{text!r} names no queue", fix="Write +bulk, +bulk:2 or -mail.")
         try:
             check_queue(name)
         except ValueError as error:

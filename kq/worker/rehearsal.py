@@ -32,15 +32,18 @@ from kq.observer import Observers
 from kq.outcome import Done, Outcome, Verdict, verdict_after
 from kq.record import job_key, lease_key
 from kq.redaction import shown_call
+from kq.stack import Frame, of_job
 from kq.state.overlay import Overlay
 from kq.state.store import Rider, Store, Write
 from kq.worker.child import Executor, outcome_of
 from kq.worker.executor import DEAF_TO, be_deaf
 from kq.worker.kin import adopt_orphans, call_itself, die_with, living_children
 from kq.worker.limits import Limits
+from kq.worker.lookout import ASKED, look_out
 from kq.worker.nursery import END_WITHIN, add_alerts, catalogue
 from kq.worker.serial import run_serially
 from kq.worker.slate import Written
+from kq.worker.stacks import frames_told
 from kq.worker.task import Task, kind_of
 from kq.worker.wire import Claims, Frames, Order, Page, frame
 from kq.worker.workbench import LEAVE_WITHIN, Workbench
@@ -50,7 +53,13 @@ NAME = "rehearsal"
 #: Seconds between two looks at how far the job is.
 LOOK = 0.25
 
+#: Seconds until it is told for the first time where the job is; each time it takes twice as long.
+SILENT = 3.0
+#: Seconds that it has to say where it is.
+ANSWERS = 1.0
+
 Tell = Callable[[Deed], None]
+Stands = Callable[[float, Sequence[Frame]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ class Rehearsal:
         self._executor = Executor(1, ours, page, claims, 1, signalled=True, pid=pid)
         self._limits = Limits({1: self._executor}, SYSTEM, max_rss)
         self._heeded = [ours, self._deeds]
+        self._silent, self._asked = SILENT, 0.0
         self._frames = Frames()
 
     def __enter__(self) -> Rehearsal:
@@ -100,10 +110,11 @@ class Rehearsal:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def play(self, seen: Seen, tell: Tell, show: Callable[[Written], None]) -> Played:
+    def play(self, seen: Seen, tell: Tell, show: Callable[[Written], None], stand: Stands) -> Played:
         """Let it run the job of a message. tell: is told of each deed; show: of what the job says of how far it is.
 
-        Raises MessageError when the message is none.
+        stand: of one that runs for long, for how many seconds it has, and where it is: the calls of its code, the
+        innermost last; none where it does not say. Raises MessageError when the message is none.
         """
         task, executor = self._task(seen), self._executor
         executor.give([task])
@@ -114,6 +125,7 @@ class Rehearsal:
             self._limits.enforce()
             self._tell(tell)
             self._show(task, show)
+            self._stand(SYSTEM.monotonic() - task.started, task, stand)
         took = SYSTEM.monotonic() - task.started
         if executor.status is None:
             self._show(task, show)  # of a job that was quick nothing was seen before
@@ -122,6 +134,10 @@ class Rehearsal:
         for envelope in outcome.staged if isinstance(outcome, Done) else ():
             tell(deed_of(self._app, "later", envelope))
         return Played(outcome, verdict_after(outcome, task.counters, task.rules, RANDOM), took)
+
+    def timeout(self, seen: Seen) -> float:
+        """Seconds that the job of a message may run. Raises MessageError when the message is none."""
+        return self._task(seen).timeout
 
     def close(self) -> None:
         """End it, and all that the job started."""
@@ -163,6 +179,19 @@ class Rehearsal:
         written = self._executor.page.written().get(task.seq)
         if written is not None and written.at:
             show(written)
+
+    def _stand(self, ran: float, task: Task, stand: Stands) -> None:
+        """Ask the job where it is when it has run for long, and tell what it answers."""
+        page = self._executor.page
+        if self._asked:
+            frames = frames_told(page.told())
+            if frames is not None or ran >= self._asked + ANSWERS:
+                self._asked = 0.0
+                stand(ran, of_job(frames or ()))
+        elif ran >= self._silent:
+            self._asked, self._silent = ran, 2 * self._silent
+            page.ask(task.seq)
+            self._executor.signal(ASKED)
 
     def _wait(self) -> None:
         left = self._limits.next_due - SYSTEM.monotonic()
@@ -236,6 +265,7 @@ class _Stage:
         self._app.__class__ = shut
         assert isinstance(self._app, _Shut)
         self._app.begin(self._tell)
+        look_out(self._bench.page, self._bench.coroutines, "process")
         run_serially(self._bench)
 
     def _tell(self, deed: Deed) -> None:

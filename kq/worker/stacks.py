@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+import selectors
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +20,8 @@ from kq.worker.usage import condition
 
 #: Seconds that an executor has to tell by itself, and then that C code in it has.
 PATIENCE, MORE = 0.5, 0.5
+#: And that a coroutine has whose event loop has nothing else to do: on a busy machine it takes long to be its turn.
+IDLE = 3.0
 #: Seconds between two looks at what it has told.
 PAUSE = 0.01
 
@@ -26,7 +30,8 @@ _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 _decode = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
 
 LOOP = "the event loop of its executor does not come round: it stands here, in this job or in another one"
-CODE = "Python code does not come to its turn there: something in C keeps it, or waits"
+CODE = "Python code there did not come to its turn in time: a call in C keeps it or waits, or the machine is busy"
+AWAITS = "it awaits: its event loop has nothing to run just now. Where in its code, it did not say in time"
 
 
 @dataclass(slots=True)
@@ -89,7 +94,7 @@ class Stacks:
             return None
         told, before = executor.page.told(), question.told
         question.told = told
-        if (frames := _told(told)) is not None:
+        if (frames := frames_told(told)) is not None:
             return self._stack(question, frames, now)
         if not question.shown:
             if now >= question.since + PATIENCE:
@@ -98,7 +103,9 @@ class Stacks:
             return None
         if told and told == before:  # it is all there
             shown, is_main = _shown(told.decode("utf-8", "replace"), executor.page.thread_of(task.seq))
-            return self._stack(question, shown, now, LOOP if is_main and self._pool.kind == "async" else CODE)
+            if not _is_idle(shown):
+                return self._stack(question, shown, now, LOOP if is_main and self._pool.kind == "async" else CODE)
+            return None if now < question.since + IDLE else self._stack(question, shown, now, AWAITS)
         if now < question.since + PATIENCE + MORE:
             return None
         state = condition(executor.pid)
@@ -110,7 +117,7 @@ class Stacks:
         return Stack(task.head.id, task.head.type, self._pool.worker, seconds, executor.pid, of_job(frames), note)
 
 
-def _told(told: bytes) -> list[Frame] | None:
+def frames_told(told: bytes) -> list[Frame] | None:
     """What Python code said of the job that it was asked for."""
     for line in told.splitlines(keepends=True):
         if line.startswith(b"[") and line.endswith(b"\n"):
@@ -119,6 +126,12 @@ def _told(told: bytes) -> list[Frame] | None:
             except msgspec.MsgspecError:  # a job wrote there
                 return None
     return None
+
+
+def _is_idle(frames: Sequence[Frame]) -> bool:
+    """Whether they are of an event loop that waits for something to do."""
+    *before, last = frames or [Frame("", 0, "")]
+    return last.file == selectors.__file__ and any(frame.file == asyncio.base_events.__file__ for frame in before)
 
 
 def _shown(text: str, thread: int) -> tuple[list[Frame], bool]:

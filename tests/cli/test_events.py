@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from tests.cli.test_schema import fits
 
 JOBS = """
 import logging
+import os
+import time
 import kq
 
 app = kq.App("shop")
@@ -34,6 +37,16 @@ def shout(text: str) -> str:
 def speak() -> None:
     for chunk in ("one ", "two\\n", "three\\x1b[2J", {"n": 4}):
         kq.current_job().emit(chunk)
+
+
+@app.job
+def stutter() -> None:
+    kq.current_job().emit("one ")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    kq.current_job().emit("two")
+    if kq.current_job().attempt == 1:
+        raise kq.Retry("once more", delay=0)
 
 
 @app.job
@@ -126,6 +139,23 @@ def test_what_a_job_emits_can_be_followed_and_read_again(shop: Place) -> None:
         fits("jobs stream", json.loads(line))
     assert [json.loads(line)["value"] for line in rest] == ["three\x1b[2J", {"n": 4}]
     assert shop.kq("jobs", "stream", "nobody").code == 1
+
+
+def test_who_follows_a_stream_is_told_when_it_begins_anew(place: Place) -> None:
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
+    id = place.kq("submit", "stutter", "--json").json["id"]
+    with place.watching("jobs", "stream", id, "-f") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with worker(place) as first:
+            begun = process.stdout.read(4)
+            first.send_signal(signal.SIGTERM)  # and once more, so that the job is given back
+        place.write("go", "")
+        with worker(place):
+            rest = process.stdout.read()
+        assert (begun, rest) == ("one ", "\none two\none two\n")
+        assert process.stderr.read() == "attempt 1 begins anew:\nattempt 2 begins anew:\n"
 
 
 def test_what_jobs_log_can_be_followed(shop: Place) -> None:

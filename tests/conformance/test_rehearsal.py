@@ -65,7 +65,9 @@ class Rehearsing(ContractWorld):
         def rehearse(handle: Handle[Any], max_rss: int = 0) -> Played:
             before, acts = everything(), len(control.audit())
             with Rehearsal(app, max_rss) as rehearsal:
-                played = rehearsal.play(control.rehearsing(handle.id), deeds.append, lambda far: None)
+                played = rehearsal.play(
+                    control.rehearsing(handle.id), deeds.append, lambda far: None, lambda *stand: None
+                )
             assert everything() == before
             (act,) = control.audit()[: len(control.audit()) - acts]
             assert (act.act, act.job) == ("rehearsed", handle.id)

@@ -189,6 +189,13 @@ class TestSizesOnSqlite(OnSqlite, Sizes):
         wrong = kq(tmp_path, "workers", "set", name)
         assert wrong.returncode == 65
         assert "it is not said what to change" in wrong.stderr
+        for change, why in (
+            ("+new:0", "'+new:0' has no limit that is a number from 1 on\n  Write +bulk, or +bulk:2."),
+            ("+", "'+' names no queue\n  Write +bulk, +bulk:2 or -mail."),
+            ("+new,", "'' does not say what to do with a queue\n  Write +bulk, +bulk:2 or -mail."),
+        ):
+            wrong = kq(tmp_path, "workers", "set", name, "-Q", change)
+            assert (wrong.returncode, wrong.stdout, wrong.stderr) == (65, "", f"KQ202 {why}\n")
 
 
 class TestSizesOnRedis(OnRedis, Sizes):

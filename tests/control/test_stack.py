@@ -117,6 +117,15 @@ class TestStacksOnSqlite(OnSqlite, Stacks):
             assert names(stack)[0] == "blocks_loop"
             assert "the event loop" in stack.note
 
+    @in_pools("process", "async")
+    def test_a_coroutine_that_awaits_and_does_not_say_where_is_not_taken_for_c_code(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, pool: PoolKind
+    ) -> None:
+        crew.worker(pool=pool, concurrency=2)
+        stack = self.seen(control, self.started(app, diary, jobs.deaf_async.job()))
+        assert stack.note.startswith("it awaits: its event loop has nothing to run")
+        assert names(stack)[-1] == "select"
+
     def test_a_worker_that_does_not_answer_leaves_what_it_said_last(
         self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:

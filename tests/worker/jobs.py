@@ -21,6 +21,7 @@ from kq.conformance.contract.jobs import QUEUE, Jobs, noted
 from kq.context import current_job
 from kq.errors import BadNetwork, SoftTimeout
 from kq.policy import Never
+from kq.worker.lookout import ASKED
 
 WHERE = f"{__name__}:app"
 
@@ -36,6 +37,7 @@ class Odd(Jobs):
         self.burn = app.job(name="burn", retry_policy=Never())(burn)
         self.burn_async = app.job(name="burn_async")(burn_async)
         self.blocks_loop = app.job(name="blocks_loop")(blocks_loop)
+        self.deaf_async = app.job(name="deaf_async")(deaf_async)
         self.slow_once = app.job(name="slow_once")(slow_once)
         self.dismissed = app.job(name="dismissed", on_timeout="revoke")(tidy)
         self.hog = app.job(name="hog")(hog)
@@ -89,6 +91,13 @@ async def blocks_loop() -> None:
     """Let no other coroutine come to its turn, nor any signal."""
     with noted(""):
         all(repeat(True))
+
+
+async def deaf_async() -> None:
+    """Await something for long, and answer nobody who asks where this is."""
+    with noted(""):
+        signal.signal(ASKED, signal.SIG_IGN)
+        await asyncio.sleep(600)
 
 
 def slow_once() -> str:
