@@ -438,16 +438,16 @@ class App:
         keyed = [(unique, envelope) for unique, envelope in made if unique is not None]
         rider = rider_for(self, keyed) if keyed else None
         if (keyed and rider is None) or not self.publisher.publish(envelopes, until, rider):
-            return self._store_claimed(envelopes, keyed, until)
+            return self._store_claimed(envelopes, keyed, until, refused=rider is not None)
         if self.herald.listened:
             self.herald.say(map(_submitted, envelopes))
         return [Handle(e.id, e.queue, self) for e in envelopes]
 
     def _store_claimed(
-        self, envelopes: Sequence[Envelope], keyed: Sequence[tuple[Unique, Envelope]], until: float
+        self, envelopes: Sequence[Envelope], keyed: Sequence[tuple[Unique, Envelope]], until: float, refused: bool
     ) -> list[Handle[Any]]:
         """The same for jobs whose unique keys don't ride on the publish, or are held: they are claimed before it."""
-        claims = Claims(self, keyed, until)
+        claims = Claims(self, keyed, until, refused)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:
             if fresh:

@@ -48,7 +48,7 @@ def rider_for(app: Submits, wanted: Sequence[tuple[Unique, Envelope]]) -> Rider 
     """
     if not app.broker.carries:
         return None
-    writes = dict[str, Write]()
+    writes: dict[str, Write] = {}
     for unique, envelope in wanted:
         if unique.replaces:
             return None
@@ -74,10 +74,13 @@ def _untakable(error: StoreUnreachable) -> BrokerUnreachable:
 class Claims:
     """The unique keys that one submit is about. until: when that submit ends, by the monotonic clock.
 
+    refused: whether their rider just was, so that some of them are held.
     Raises NotUnique when one is held by another job and its own says "reject".
     """
 
-    def __init__(self, app: Submits, wanted: Sequence[tuple[Unique, Envelope]], until: float) -> None:
+    def __init__(
+        self, app: Submits, wanted: Sequence[tuple[Unique, Envelope]], until: float, refused: bool = False
+    ) -> None:
         self._app = app
         self._until = until
         self._ours: dict[str, Claim] = {}  # by unique key
@@ -88,7 +91,11 @@ class Claims:
         try:
             first = {str(unique.key): _claim(unique, envelope) for unique, envelope in reversed(wanted)}
             #: Who has which key, as far as that was asked for all of them at once and nobody has made use of it.
-            self._known = self._ask(first) if first else {}
+            self._known: dict[str, str | None] = {}
+            if refused:  # to look costs less than to claim what is held
+                self._known |= {key: job for key, job in self._found([*first]).items() if job is not None}
+            if free := {key: claim for key, claim in first.items() if key not in self._known}:
+                self._known |= self._ask(free)
             for unique, envelope in wanted:
                 self._take(str(unique.key), unique, envelope)
         except StoreUnreachable as error:
