@@ -157,7 +157,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def but(self, more: Mapping[str, Any]) -> Settings:
         """These settings, and before them those of more that are not None. Raises as Settings does."""
-        said = dict[str, Any]()
+        said: dict[str, Any] = {}
         for name, value in more.items():  # not a comprehension, which takes twice as long for so few
             if value is not None:
                 said[name] = value

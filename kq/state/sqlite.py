@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from kq.clock import SYSTEM
@@ -185,7 +186,9 @@ def _carry_out(database: Database, connection: sqlite3.Connection, writes: Seque
     now = database.clock.awake()
     database.clock.note(connection)
     seen = _look(connection, writes, now)
-    known, made, last = dict(seen.known), list[bool](), dict[str, Write]()
+    known = dict(seen.known)
+    made: list[bool] = []
+    last: dict[str, Write] = {}
     for write in writes:
         made.append(not _refuses(known, write))
         if made[-1]:
@@ -213,7 +216,8 @@ class _Seen(NamedTuple):
 
 
 def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -> _Seen:
-    asked, stored = set[str](), list[str]()
+    asked: set[str] = set()
+    stored: list[str] = []
     for write in writes:
         if write.value is not None:
             stored.append(write.key)
@@ -227,12 +231,20 @@ def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -
             asked.add(write.key)
     known: dict[str, bytes | None] = dict.fromkeys(asked)
     bells: dict[str, list[str]] = {}
-    for key, value, bell in connection.execute(_LOOK, (json.dumps([*asked]), now, json.dumps(stored))).fetchall():
+    for key, value, bell in connection.execute(_LOOK, (_list([*asked]), now, _list(stored))).fetchall():
         if bell is None:
             known[key] = value
         else:
             bells.setdefault(key, []).append(bell)
     return _Seen(known, bells)
+
+
+def _list(keys: Sequence[str]) -> str:
+    """Keys as SQLite reads a list of them; json.dumps() takes as long as it takes to find what they name."""
+    return _encode(keys).decode()
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def _summed(known: Mapping[str, bytes | None], write: Write) -> Write:
@@ -254,7 +266,9 @@ def _store(
     database: Database, connection: sqlite3.Connection, writes: Iterable[Write], seen: _Seen, now: float
 ) -> None:
     """Carry out writes, whose conditions hold, of different keys. Where some are to end, forget some that have."""
-    stored, gone, mortal = list[tuple[str, bytes, float | None]](), list[tuple[str]](), False
+    stored: list[tuple[str, bytes, float | None]] = []
+    gone: list[tuple[str]] = []
+    mortal = False
     for write in writes:
         if write.value is not None:
             stored.append((write.key, write.value, None if write.keep is None else now + write.keep))

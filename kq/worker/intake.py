@@ -180,7 +180,7 @@ class Intake:
     def settled(self, tasks: Iterable[Task]) -> None:
         """The broker was told that tasks have ended: there is room for others."""
         full = any(self._held[queue] >= limit for queue, limit in self._limits.items())
-        queues = set[str]()
+        queues: set[str] = set()
         for task in tasks:
             queue, seconds = task.delivery.queue, task.kind.seconds
             queues.add(queue)

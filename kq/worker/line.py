@@ -62,7 +62,7 @@ class Line:
 
     def _next(self, room: Callable[[str, int], int]) -> tuple[int, int]:
         """Where the next job stands whose queue may run one more, and how many may go at most, it included; else 0."""
-        full = set[str]()
+        full: set[str] = set()
         for position, task in enumerate(self._waiting):
             queue, limit, size = task.delivery.queue, self.limit(task), len(self._waiting)
             if limit:

@@ -253,7 +253,8 @@ class Pool:
     def _ended(self, executor: Executor, ends: Iterable[Ended]) -> None:
         """Take in ends that came together; those that others had to await begin now."""
         now, instant = self._clock.monotonic(), self._clock.now()
-        begun, over = list[Task](), list[tuple[Task, Outcome]]()
+        begun: list[Task] = []
+        over: list[tuple[Task, Outcome]] = []
         for ended in ends:
             task, fresh = executor.ended(ended, now, instant)
             if task is not None:

@@ -509,7 +509,8 @@ class Supervisor:
 
     def _ended(self, ends: Sequence[tuple[Task, Outcome]]) -> None:
         """Executions are over, or did not take place."""
-        lapsed, judged = self._clock.monotonic() >= self.pool.lapse.moment, list[End]()
+        lapsed = self._clock.monotonic() >= self.pool.lapse.moment
+        judged: list[End] = []
         for task, outcome in ends:
             if task.abandoned or lapsed:
                 self._ends.add_late(task, outcome)

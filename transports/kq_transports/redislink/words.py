@@ -9,7 +9,7 @@ Word: TypeAlias = str | bytes | int
 
 def spelled(*words: Word) -> bytes:
     """Words of a command; before them goes how many it has: `*3` and a line break."""
-    parts = list[bytes]()
+    parts: list[bytes] = []
     for word in words:
         text = word if isinstance(word, bytes) else str(word).encode()
         parts += b"$%d" % len(text), text

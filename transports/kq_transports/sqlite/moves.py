@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+import msgspec
+
 from kq_transports.engine import Action, Delivery, Full, Message, Swap, Verdict
 from kq_transports.sqlite.work import EVERYBODY, Queue, Work
 
@@ -118,7 +120,7 @@ def settle(work: Work, lease: int | None, verdicts: Sequence[Verdict]) -> list[s
     """End deliveries that lease holds; returns the receipts of those that it does not."""
     actions = {verdict.receipt: verdict.action for verdict in reversed(verdicts)}
     tickets = [int(receipt) for receipt in actions if _is_ticket(receipt)]
-    ended: list[_Held] = work.execute(f"{_HELD_BY} AND {_THESE}", (lease, json.dumps(tickets))).fetchall()
+    ended: list[_Held] = work.execute(f"{_HELD_BY} AND {_THESE}", (lease, _list(tickets))).fetchall()
     _release(work, ended)
     _finish(work, [held for held in ended if actions[str(held[0])] is Action.DONE])
     _give_back(work, [held for held in ended if actions[str(held[0])] is Action.GIVE_BACK])
@@ -136,16 +138,24 @@ def give_back_all(work: Work, lease: int) -> None:
 
 
 def _release(work: Work, ended: Sequence[_Held]) -> None:
-    work.execute(_END, (json.dumps([held[0] for held in ended]),))
+    work.execute(_END, (_list([held[0] for held in ended]),))
+
+
+def _list(numbers: Sequence[int]) -> str:
+    """Numbers as SQLite reads a list of them; json.dumps() takes five times as long."""
+    return _encode(numbers).decode()
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def _is_ticket(receipt: str) -> bool:
-    return receipt.isascii() and receipt.isdecimal() and not receipt.startswith("0")
+    return receipt.isascii() and receipt.isdecimal() and not receipt.startswith("0") and len(receipt) < 19
 
 
 def _finish(work: Work, ended: Sequence[_Held]) -> None:
     if ended:
-        work.execute(_FORGET, (json.dumps([held[3] for held in ended]),))
+        work.execute(_FORGET, (_list([held[3] for held in ended]),))
     for queue, number in Counter(held[1] for held in ended).items():
         work.count(queue, held=-number)
 
