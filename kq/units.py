@@ -79,14 +79,19 @@ def format_instant(instant: float) -> str:
     return _dated(instant, "%Y-%m-%d %H:%M:%S UTC", UTC)
 
 
-def format_local(instant: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """The same by the clock on their wall. form: as strftime() takes it."""
-    return _dated(instant, form)
+def format_local(instant: float) -> str:
+    """The same by the clock on their wall, which says how far that is from UTC: 2026-11-25 13:01:10 +0100."""
+    return _dated(instant, "%Y-%m-%d %H:%M:%S %z")
+
+
+def format_time(instant: float) -> str:
+    """The same without the date, for what is read as it happens: 13:01:10 +0100."""
+    return _dated(instant, "%H:%M:%S %z")
 
 
 def _dated(instant: float, form: str, zone: tzinfo | None = None) -> str:
     try:
-        return datetime.fromtimestamp(instant, zone).strftime(form)
+        return datetime.fromtimestamp(instant, UTC).astimezone(zone).strftime(form)
     except (ValueError, OverflowError, OSError):  # a stranger wrote it
         return f"{instant:g} s since 1970"
 

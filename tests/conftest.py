@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,16 @@ def available(make: Callable[[], S]) -> S:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def two_hours_ahead() -> Iterator[None]:
+    """The clock on the wall is two hours ahead of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Etc/GMT-2")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ from kq.event import Event
 from kq.plain import printable, printable_json
 from kq.standing import Hearing
 from kq.state.store import StoreUnreachable
-from kq.units import counted, format_duration, format_local, parse_duration
+from kq.units import counted, format_duration, format_time, parse_duration
 
 
 class Since(click.ParamType[float]):
@@ -132,7 +132,7 @@ def _print(event: Event, file: IO[bytes] | None, text: Callable[[Event], str]) -
 def as_text(event: Event) -> str:
     """One line for people."""
     about = f"{event.type} {event.job} ({event.queue}{f', attempt {event.attempt}' if event.attempt else ''})"
-    told = [format_local(event.at, "%H:%M:%S"), event.event, about if event.job else event.worker]
+    told = [format_time(event.at), event.event, about if event.job else event.worker]
     if event.seconds is not None:
         told.append(f"after {format_duration(event.seconds)}")
     if event.event == "progress":

@@ -26,6 +26,10 @@ class Lines(logging.Formatter):
         record.message = cut(printable(record.message), LONGEST)
         return super().formatMessage(record)
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        at = datetime.fromtimestamp(record.created, UTC).astimezone()
+        return f"{at:%Y-%m-%d %H:%M:%S},{record.msecs:03.0f} {at:%z}"
+
     def formatException(self, ei: Any) -> str:  # noqa: N802
         # Indented, so that no line of it looks like one of the log's own.
         return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))

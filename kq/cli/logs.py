@@ -10,7 +10,7 @@ from kq.cli import offer
 from kq.cli.events import number, tell
 from kq.cli.frame import Duration, verb
 from kq.event import Event
-from kq.units import format_local
+from kq.units import format_time
 
 
 @verb("logs")
@@ -27,7 +27,7 @@ def command(follow: bool, job: str, queue: str, type: str, seconds: float | None
 
 def as_text(event: Event) -> str:
     """A record for people; one that has several lines is told as one."""
-    when = format_local(event.at, "%H:%M:%S")
+    when = format_time(event.at)
     if event.event == "lost":
         return f"{when}  {number(event.n)} lines were not told, as there were too many"
     about = f"  {event.type} {event.job} on {event.worker}" if event.job else ""

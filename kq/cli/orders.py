@@ -89,7 +89,7 @@ def why_queue(queue: str) -> None:
     """Say why the jobs of QUEUE wait."""
     with looking() as control:
         must_know_queue(control, queue)
-        _say(control.why_queue(queue), queue=queue)
+        _say(control.why_queue(queue, local=not flags().json), queue=queue)
 
 
 @verb("why")
@@ -100,7 +100,7 @@ def why_job(id: str) -> None:
     with looking() as control:
         if control.job(id) is None:
             raise unknown_job(id)
-        _say(control.why(id), id=id)
+        _say(control.why(id, local=not flags().json), id=id)
 
 
 @verb("stack")

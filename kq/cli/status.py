@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 
 import click
@@ -18,7 +17,7 @@ from kq.cli.watch import watching
 from kq.condition import Condition
 from kq.plain import printable
 from kq.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
-from kq.units import format_duration, format_size
+from kq.units import format_duration, format_size, format_time
 
 #: So many groups of failures are shown.
 FAILURES = 10
@@ -85,9 +84,8 @@ def _tell(shot: Snapshot) -> None:
 
 
 def _head(shot: Snapshot) -> str:
-    when = time.strftime("%H:%M:%S", time.localtime(shot.at))
     control = f"control {shot.control}" if shot.control else "no control"
-    return f"{shot.url}  {when}  {control}"
+    return f"{shot.url}  {format_time(shot.at)}  {control}"
 
 
 def _totals(shot: Snapshot) -> str:

@@ -16,9 +16,10 @@ import click
 
 from kq.cli.failing import describe, report
 from kq.cli.frame import Duration, flags, wants_color
+from kq.clock import SYSTEM
 from kq.errors import BrokerError
 from kq.plain import cut, printable
-from kq.units import format_duration
+from kq.units import format_duration, format_time
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +89,7 @@ def _seen(look: Callable[[], object]) -> list[str]:
 
 def _paint(lines: Iterable[str], every: float) -> None:
     size = shutil.get_terminal_size()
-    when = f"{time.strftime('%H:%M:%S')}, every {format_duration(every)}: {click.get_current_context().command_path}"
+    when = f"{format_time(SYSTEM.now())}, every {format_duration(every)}: {click.get_current_context().command_path}"
     shown = [cut(when, size.columns), "", *lines][: size.lines - 1]
     text = HOME + "".join(line + END_OF_LINE for line in shown) + END_OF_SCREEN
     # The colours were decided when the lines were made; moving the cursor is no colour.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shlex import quote
+from typing import TypeAlias
 
 from kq.broker import PARKED, Seen
 from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
@@ -14,8 +15,10 @@ from kq.job import State
 from kq.message import Head, decode_head
 from kq.policy import retries_of
 from kq.standing import Order, Standing, read
-from kq.units import counted, format_duration, format_instant
+from kq.units import counted, format_duration, format_instant, format_local
 
+#: Tells an instant.
+When: TypeAlias = Callable[[float], str]
 #: So many jobs are counted before one that waits.
 MOST = 1000
 
@@ -23,34 +26,44 @@ MOST = 1000
 class Reasons(View):
     """Says why."""
 
-    def why(self, id: str) -> str:
-        """Why a job is where it is, in one sentence."""
+    def why(self, id: str, *, local: bool = False) -> str:
+        """Why a job is where it is, in one sentence. local: instants by the clock on this wall, not in UTC."""
         job = self.job(id)
         if job is None:
             return f"job {id} is not known: it never was, or it ended longer ago than results are kept"
         place = job.queue + PARKED if job.state is State.PAUSED else job.queue
         seen = next(iter(self._inspector.find(place, [id])), None)
-        return f"job {id} {self._reason(job, seen)}{_stage(job)}{_lock(seen)}"
+        return f"job {id} {self._reason(job, seen, self._when(local))}{_stage(job)}{_lock(seen)}"
 
-    def why_queue(self, queue: str) -> str:
-        """Why the jobs of a queue wait, in one sentence."""
+    def why_queue(self, queue: str, *, local: bool = False) -> str:
+        """Why the jobs of a queue wait, in one sentence. local: as for why()."""
         info = next((each for each in self.queues() if each.name == queue), None)
         if info is None:
             return f"there is no queue {queue}"
-        return f"queue {queue}: {self._queue_reason(info, read(self._app.store))}"
+        return f"queue {queue}: {self._queue_reason(info, read(self._app.store), self._when(local))}"
+
+    def _when(self, local: bool) -> When:
+        """How an instant is told: the time, and how far away it is."""
+        now, format = self._app.store.now(), format_local if local else format_instant
+
+        def when(instant: float) -> str:
+            away = format_duration(abs(instant - now))
+            return f"{format(instant)} (in {away})" if instant >= now else f"{format(instant)} ({away} ago)"
+
+        return when
 
     # Jobs.
 
-    def _reason(self, job: JobInfo, seen: Seen | None) -> str:
-        now, standing = self._app.store.now(), read(self._app.store)
+    def _reason(self, job: JobInfo, seen: Seen | None, when: When) -> str:
+        standing = read(self._app.store)
         match job.state:
             case State.READY:
-                return self._why_ready(job, standing, now)
+                return self._why_ready(job, standing, when)
             case State.DELAYED | State.RETRYING:
-                return self._why_delayed(job, seen, now)
+                return self._why_delayed(job, seen, when)
             case State.PAUSED:
                 order = standing.types.get(job.type)
-                told = "is being resumed" if order is None else f"is {_paused(order, now)}; {_resume(type=job.type)}"
+                told = "is being resumed" if order is None else f"is {_paused(order, when)}; {_resume(type=job.type)}"
                 return f"is parked: its type {job.type} {told}"
             case State.RESERVED:
                 return self._why_held(job, seen, standing)
@@ -63,9 +76,9 @@ class Reasons(View):
             case _:
                 return f"has ended: {job.state.value}, {job.error}"
 
-    def _why_ready(self, job: JobInfo, standing: Standing, now: float) -> str:
+    def _why_ready(self, job: JobInfo, standing: Standing, when: When) -> str:
         if order := standing.queues.get(job.queue):
-            return f"waits: its queue {job.queue} is {_paused(order, now)}; {_resume(job.queue)}"
+            return f"waits: its queue {job.queue} is {_paused(order, when)}; {_resume(job.queue)}"
         workers = _serving(self.workers(), job.queue)
         if not workers:
             return f"waits: no live worker takes queue {job.queue}{self._bereft(job.queue)}"
@@ -73,7 +86,7 @@ class Reasons(View):
             what = f"its type {job.type} is unknown to all live workers of queue {job.queue}; they would bury it"
             return f"waits: {what}{_meant(job.type, workers)}; take it back: kq jobs revoke {quote(job.id)}"
         if order := standing.types.get(job.type):
-            return f"waits: its type {job.type} is {_paused(order, now)}; {_resume(type=job.type)}"
+            return f"waits: its type {job.type} is {_paused(order, when)}; {_resume(type=job.type)}"
         return f"waits: {self._before(job)}; {self._busy(job.queue, workers)}"
 
     def _before(self, job: JobInfo) -> str:
@@ -107,8 +120,8 @@ class Reasons(View):
             return f"{meant}; once they know {job.type}: kq jobs kick {id}, or for good: kq jobs rm {id}"
         return f"; look at it: kq jobs show {id}, run it again: kq jobs kick {id}"
 
-    def _why_delayed(self, job: JobInfo, seen: Seen | None, now: float) -> str:
-        until = f"until {_when(job.due, now)}" if job.due is not None else "for a time that is not known"
+    def _why_delayed(self, job: JobInfo, seen: Seen | None, when: When) -> str:
+        until = f"until {when(job.due)}" if job.due is not None else "for a time that is not known"
         if job.state is State.DELAYED:
             return f"is delayed {until}"
         head = None if seen is None else _head(seen)
@@ -148,17 +161,16 @@ class Reasons(View):
 
     # Queues.
 
-    def _queue_reason(self, queue: QueueInfo, standing: Standing) -> str:
-        now = self._app.store.now()
+    def _queue_reason(self, queue: QueueInfo, standing: Standing, when: When) -> str:
         workers = _serving(self.workers(), queue.name)
         waiting = f"{_jobs(queue.ready)} ready"
         if order := standing.queues.get(queue.name):
-            return f"{_paused(order, now)}; {waiting}; {_resume(queue.name)}"
+            return f"{_paused(order, when)}; {waiting}; {_resume(queue.name)}"
         if not workers:
             return f"no live worker takes it; {waiting}{self._bereft(queue.name)}"
         if queue.ready:
             return f"{waiting}; {self._first(queue, workers)}"
-        return f"nothing is ready; {self._later(queue, now)}"
+        return f"nothing is ready; {self._later(queue, when)}"
 
     def _first(self, queue: QueueInfo, workers: Sequence[WorkerInfo]) -> str:
         first = next(iter(self._inspector.browse(queue.name, "ready", 1)), None)
@@ -179,12 +191,12 @@ class Reasons(View):
         told = [f"which runs {job.type} {job.id} for {format_duration(job.seconds + beat.age)}" for job in running]
         return f"singleton held by {beat.worker.name}, {_lease(beat)}, {told[0] if told else 'which runs none of it'}"
 
-    def _later(self, queue: QueueInfo, now: float) -> str:
+    def _later(self, queue: QueueInfo, when: When) -> str:
         first = next(iter(self._inspector.browse(queue.name, "delayed", 1)), None)
         parked = self._inspector.count(queue.name + PARKED).ready
         told = [f"{_jobs(queue.held)} held by workers" if queue.held else "no worker has a job of it"]
         if first is not None and first.due is not None:
-            told.append(f"{_jobs(queue.delayed)} delayed, the next until {_when(first.due, now)}")
+            told.append(f"{_jobs(queue.delayed)} delayed, the next until {when(first.due)}")
         if parked:
             told.append(f"{_jobs(parked)} parked, as jobs of their type are paused")
         if queue.buried:
@@ -214,10 +226,10 @@ def _slots(workers: Sequence[WorkerInfo]) -> str:
     return f"{whose} {'runs' if len(workers) == 1 else 'run'} {busy} of at most {counted(all, 'job')}"
 
 
-def _paused(order: Order, now: float) -> str:
+def _paused(order: Order, when: When) -> str:
     by = f" by {order.by}" if order.by else ""
     reason = f" ({order.reason})" if order.reason else ""
-    return f"paused{by} since {_when(order.at, now)}{reason}"
+    return f"paused{by} since {when(order.at)}{reason}"
 
 
 def _lease(beat: Heartbeat) -> str:
@@ -247,9 +259,3 @@ def _head(seen: Seen) -> Head | None:
 
 def _jobs(number: int) -> str:
     return "1 job is" if number == 1 else f"{number} jobs are"
-
-
-def _when(instant: float, now: float) -> str:
-    """An instant for people: the time, and how far away it is."""
-    away = format_duration(abs(instant - now))
-    return f"{format_instant(instant)} (in {away})" if instant >= now else f"{format_instant(instant)} ({away} ago)"

@@ -64,7 +64,7 @@ def keep_log(page: Page, teller: Handler) -> None:
     def make_and_keep(*args: Any, **more: Any) -> logging.LogRecord:
         record = make(*args, **more)
         with contextlib.suppress(Exception):  # a message that can't be formatted is the logger's to complain of
-            line = f"{time.strftime('%H:%M:%S')} {record.levelname} {record.name}: {record.getMessage()}\n"
+            line = f"{time.strftime('%H:%M:%S %z')} {record.levelname} {record.name}: {record.getMessage()}\n"
             line += "".join(traceback.format_exception(*record.exc_info) if record.exc_info else ())
             page.remember(line)
             if (job := running.get()) is not None:

@@ -74,7 +74,7 @@ def steer(screen: Screen) -> None:
 
 def clock(seen: str) -> int:
     """The seconds of the clock on the screen."""
-    found = re.search(r"(\d\d):(\d\d):(\d\d) UTC", seen)
+    found = re.search(r"(\d\d):(\d\d):(\d\d) [+-]\d{4}", seen)
     return sum(int(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
 
 

@@ -23,6 +23,8 @@ from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
 from kq.snapshot import DoubtRow, History, Paused, Progress, Snapshot
 from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, GROWS, SCENE, SHOT, running
 
+#: The clock on the wall is told by the zone of whoever looks.
+pytestmark = pytest.mark.usefixtures("two_hours_ahead")
 GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
 KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
 ON_BILL = replace(SCENE, book=BILL_BOOK)
@@ -166,6 +168,13 @@ def test_a_worker_with_other_code_and_a_singletons_seat_are_seen() -> None:
     assert "app-2-1d20 ≠1.3.9" in seen
     assert "mail¹" in seen
     assert "→ reclaimed in 6s" in seen
+
+
+def test_of_queues_that_do_not_fit_one_is_told_whole_and_how_many_others_there_are() -> None:
+    seen = text_of(render(Ui(), SCENE, Size(120, 35)))
+    assert "default +2" in seen
+    assert "default imports" not in seen
+    assert "default imports" in text_of(render(Ui(), SCENE, Size(220, 50)))
 
 
 def test_what_is_cut_says_how_much_there_is_more() -> None:

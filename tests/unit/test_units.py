@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kq.units import format_duration, format_instant, format_local, format_size, parse_duration, parse_size
+from kq.units import format_duration, format_instant, format_local, format_size, format_time, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_a_size_is_shown_in_one_unit(size: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instant", "text"),
+    ("instant", "everywhere", "here", "time"),
     [
-        (0.0, "1970-01-01 00:00:00 UTC"),
-        (1764072070.9, "2025-11-25 12:01:10 UTC"),
-        (9e15, "9e+15 s since 1970"),
-        (-1e300, "-1e+300 s since 1970"),
-        (float("nan"), "nan s since 1970"),
+        (0.0, "1970-01-01 00:00:00 UTC", "1970-01-01 02:00:00 +0200", "02:00:00 +0200"),
+        (1764072070.9, "2025-11-25 12:01:10 UTC", "2025-11-25 14:01:10 +0200", "14:01:10 +0200"),
+        *((strange, *[f"{strange:g} s since 1970"] * 3) for strange in (9e15, -1e300, float("nan"))),
     ],
 )
-def test_an_instant_is_shown_also_where_the_calendar_has_none(instant: float, text: str) -> None:
-    assert format_instant(instant) == text
-    assert format_local(instant).endswith(text[-10:]) or text.endswith("UTC")
+@pytest.mark.usefixtures("two_hours_ahead")
+def test_an_instant_is_shown_in_utc_or_with_its_offset_also_where_the_calendar_has_none(
+    instant: float, everywhere: str, here: str, time: str
+) -> None:
+    assert (format_instant(instant), format_local(instant), format_time(instant)) == (everywhere, here, time)

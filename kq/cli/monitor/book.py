@@ -19,7 +19,7 @@ def read_page(control: Control, page: Page) -> Book:
     match page.kind:
         case "queue":
             found = control.jobs(page.name, limit=LISTED)
-            return Book(page, (("why", control.why_queue(page.name)),), tuple(map(_row, found)))
+            return Book(page, (("why", control.why_queue(page.name, local=True)),), tuple(map(_row, found)))
         case "group":
             where = Where(page.type, page.exception, place=page.place)
             found = control.buried(page.queue, where=where, limit=LISTED)
@@ -34,7 +34,7 @@ def _job(control: Control, page: Page) -> Book:
     if job is None:
         return Book(page, (("state", "unknown: it ended longer ago than results are kept"),))
     doubts = control.doubts(job.id) if job.state is State.BURIED else []
-    facts = [("why", control.why(job.id)), *jobs.told(_harmless(job), doubts)]
+    facts = [("why", control.why(job.id, local=True)), *jobs.told(_harmless(job), doubts)]
     return Book(page, tuple(facts), (_row(job),))
 
 

@@ -20,6 +20,7 @@ class Column(Generic[R]):
     """width: cells that it takes at least; most: that it takes at most, while there is room. right: for numbers.
 
     wide: cells that the table has at least where it is shown, so that others have their room first.
+    short: what it tells in so many cells of a row of which the cell does not fit.
 
     weight: the columns with the least are left out first where there is no room; the one with the most names the row.
     """
@@ -31,6 +32,7 @@ class Column(Generic[R]):
     most: int = 0
     right: bool = False
     wide: int = 0
+    short: Callable[[R, int], Line] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int, marks: Ma
     shown = _that_fit(columns, width - MARGIN)
     cells = [[column.cell(row) for column in shown] for row in rows]
     widths = _widths(shown, cells, width - MARGIN)
+    for each, line in zip(rows, cells, strict=True):
+        for number, column in enumerate(shown):
+            if column.short is not None and width_of(line[number]) > widths[number]:
+                line[number] = column.short(each, widths[number])
     heads = [[Segment(column.heading, DIM)] for column in shown]
     lines = [_line([Segment(" " * MARGIN, PLAIN)], heads, shown, widths, width)]
     name = max(range(len(shown)), key=lambda number: shown[number].weight)

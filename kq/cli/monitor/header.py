@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
@@ -33,7 +32,7 @@ from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.panes import LONG, SOME_TIME, per_second, whole
 from kq.cli.monitor.scene import Scene
 from kq.cli.monitor.state import Typing, Ui
-from kq.units import format_duration
+from kq.units import format_duration, format_time
 
 #: So many notes are shown at most.
 NOTES = 3
@@ -49,7 +48,7 @@ def place(ui: Ui, scene: Scene, width: int) -> Line:
     left = [[Segment("kq monitor", TITLE)]]
     left += [[said(scene.app, BOLD)]] if scene.app else []
     url = said(scene.shot.url if scene.shot is not None else "")
-    right = [[Segment(time.strftime("%H:%M:%S UTC", time.gmtime(scene.now)), DIM)]]
+    right = [[Segment(format_time(scene.now), DIM)]]
     right += [[Segment("READ-ONLY", WARN)]] if ui.read_only else []
     fresh = freshness(scene)
     room = width - _wide([*left, [], [fresh], *right[1:]]) - 2

@@ -13,7 +13,7 @@ from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Spot, Ui
 from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
-from kq.units import format_instant
+from kq.units import format_local
 
 #: What the marks say.
 LEGEND = (
@@ -176,7 +176,7 @@ NOBODY = "nobody counts what lies buried"
 
 
 def _clock(at: float) -> str:
-    return format_instant(at) if at else "unknown"
+    return format_local(at) if at else "unknown"
 
 
 def help_lines(ui: Ui, width: int) -> list[Line]:

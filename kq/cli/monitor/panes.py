@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
@@ -30,6 +31,7 @@ from kq.cli.monitor.ink import (
 from kq.cli.monitor.scene import JobRow
 from kq.cli.monitor.state import Ui
 from kq.cli.status import arguments_text
+from kq.plain import middle_cut
 from kq.snapshot import FailureRow, Point, QueueRow, RunningRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size
 
@@ -77,8 +79,8 @@ def worker_columns(shot: Snapshot) -> list[Column[WorkerRow]]:
         Column("FAIL", 5, lambda row: counted(row.failed, WARN), 51, right=True),
         Column("RSS", 7, lambda row: [size(row.rss if row.state != "dead" else None)], 45, right=True),
         Column("CPU", 5, lambda row: [share(row.cpu if row.state != "dead" else None)], 45, right=True),
-        Column("QUEUES", 8, worker_queues, 52, 24),
-        Column("RUNS", 30, runs, 80, 90),
+        Column("QUEUES", 10, worker_queues, 52, 24, short=some_queues),
+        Column("RUNS", 28, runs, 80, 90),
         Column("AGE", 6, lambda row: [longest(row)], 55, right=True),
     ]
 
@@ -246,7 +248,21 @@ def beat(row: WorkerRow) -> Segment:
 
 def worker_queues(row: WorkerRow) -> Line:
     """What it serves; ¹ where it alone runs the jobs."""
-    return [said(" ".join(f"{name}¹" if name in row.singletons else name for name in row.queues))]
+    return [said(" ".join(_served(row)))]
+
+
+def some_queues(row: WorkerRow, width: int) -> Line:
+    """The first queues that it serves, whole, as many as fit beside how many others there are: `default mail +2`."""
+    names = _served(row)
+    for shown in range(len(names) - 1, 0, -1):
+        text, more = " ".join(names[:shown]), f" +{len(names) - shown}"
+        if cell_len(text + more) <= width or shown == 1:
+            return [said(middle_cut(text, width - len(more))), Segment(more, DIM)]
+    return [said(middle_cut(names[0], width))]
+
+
+def _served(row: WorkerRow) -> list[str]:
+    return [f"{name}¹" if name in row.singletons else name for name in row.queues]
 
 
 def runs(row: WorkerRow) -> Line:
