@@ -13,6 +13,9 @@ import select
 import signal
 import socket
 import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 #: Seconds that who has children waits for something to do before it looks for them, which takes milliseconds.
 PAUSE = 0.1
@@ -28,6 +31,26 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     _prctl(_SET_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def live_apart(live: Callable[[], object]) -> NoReturn:
+    """Do it in a process that was just forked, and end with it: the code around is its parent's.
+
+    Its status is 0, or what SystemExit says; 1, and a traceback, after any other exception.
+    """
+    status = 1
+    try:
+        live()
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # a job may have closed it
+                stream.flush()
+        os._exit(status)
 
 
 class Tie:

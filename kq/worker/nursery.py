@@ -45,6 +45,7 @@ from kq.worker.kin import (
     close_inherited,
     die_with,
     die_with_tie,
+    live_apart,
     living_children,
     reap_children,
 )
@@ -286,7 +287,7 @@ class _Nursery:
         parent = os.getpid()
         pid = self._fork()
         if pid == 0:
-            self._become(spawn, descriptors, parent)
+            live_apart(lambda: self._become(spawn, descriptors, parent))
         self._executors.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -302,45 +303,32 @@ class _Nursery:
                 time.sleep(FORK_PAUSE)
 
     def _become(self, spawn: Spawn, descriptors: list[int], parent: int) -> None:
-        """The child: never returns."""
-        status = 1
-        try:
-            # A session of its own: one signal ends the executor and all that its jobs started.
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGQUIT):
-                signal.signal(number, signal.SIG_DFL)
-            die_with(parent)
-            die_with_tie(self._tie)
-            call_itself("kq-executor")
-            self._sock.close()
-            os.close(self._tie)
-            sight = Sight(self._lapse)
-            self._lapse.close()
-            for each in self._wakeup:
-                each.close()
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-            sock, page, claims = descriptors[:3]
-            if spawn.relayed:
-                line = Line(socket.socket(fileno=descriptors[3]))
-                self._app.connect(RelayedPublisher(line), RelayedStore(line), partial(RelayedMouth, line))
-            mine = Claims(spawn.slots, (claims, -1))
-            page_of = Page(spawn.slots, page)
+        """The child."""
+        # A session of its own: one signal ends the executor and all that its jobs started.
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        die_with(parent)
+        die_with_tie(self._tie)
+        call_itself("kq-executor")
+        self._sock.close()
+        os.close(self._tie)
+        sight = Sight(self._lapse)
+        self._lapse.close()
+        for each in self._wakeup:
+            each.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        sock, page, claims = descriptors[:3]
+        if spawn.relayed:
+            line = Line(socket.socket(fileno=descriptors[3]))
+            self._app.connect(RelayedPublisher(line), RelayedStore(line), partial(RelayedMouth, line))
+        mine = Claims(spawn.slots, (claims, -1))
+        page_of = Page(spawn.slots, page)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to report to
             run_executor(self._app, socket.socket(fileno=sock), page_of, mine, sight, spawn.pool)
             self._app.close()
-            status = 0
-        except (BrokenPipeError, ConnectionResetError):
-            status = 0  # the supervisor is gone; nobody is left to report to
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # a job may have closed it
-                    stream.flush()
-            os._exit(status)
 
     def _reap(self) -> None:
         for pid, status in reap_children():

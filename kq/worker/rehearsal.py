@@ -12,12 +12,11 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -37,7 +36,7 @@ from kq.state.overlay import Overlay
 from kq.state.store import Rider, Store, Write
 from kq.worker.child import Executor, outcome_of
 from kq.worker.executor import DEAF_TO, be_deaf
-from kq.worker.kin import adopt_orphans, call_itself, die_with, living_children
+from kq.worker.kin import adopt_orphans, call_itself, die_with, live_apart, living_children
 from kq.worker.limits import Limits
 from kq.worker.lookout import ASKED, look_out
 from kq.worker.nursery import END_WITHIN, add_alerts, catalogue
@@ -91,7 +90,8 @@ class Rehearsal:
             if pid == 0:
                 ours.close()
                 self._deeds.close()
-                _be_the_stage(parent, before, lambda: _Stage(app, theirs, telling, page, claims).play())
+                stage = partial(_Stage, app, theirs, telling, page, claims)
+                live_apart(lambda: _be_the_stage(parent, before, lambda: stage().play()))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
@@ -225,28 +225,16 @@ def deed_of(app: App, kind: Any, envelope: Envelope) -> Deed:
     return Deed(kind, id=envelope.id, queue=envelope.queue, call=call, delay=round(envelope.delay, 3))
 
 
-def _be_the_stage(parent: int, mask: set[int | signal.Signals], play: Callable[[], None]) -> NoReturn:
-    """The forked process, in a session of its own: nothing of it comes back, and it reads no terminal."""
-    status = 1
-    try:
-        os.setsid()
-        be_deaf()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        die_with(parent)
-        call_itself("kq-rehearsal")
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)  # stdout is for what the command says
-        play()
-        status = 0
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # the job may have closed it
-                stream.flush()
-        os._exit(status)
+def _be_the_stage(parent: int, mask: set[int | signal.Signals], play: Callable[[], None]) -> None:
+    """The forked process, in a session of its own; it reads no terminal."""
+    os.setsid()
+    be_deaf()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    die_with(parent)
+    call_itself("kq-rehearsal")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # stdout is for what the command says
+    play()
 
 
 class _Stage:

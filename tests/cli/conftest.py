@@ -115,6 +115,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def submitted(shop: Place, *arguments: str) -> str:
+    """The id of a new job."""
+    return shop.kq("submit", *arguments).out.strip()
+
+
 @contextmanager
 def worker(
     shop: Place, *arguments: str, count: int = 1, environment: Mapping[str, str] | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kq.conformance.contract.waiting import eventually
-from tests.cli.conftest import Place, worker
+from tests.cli.conftest import Place, submitted, worker
 
 JOBS = """
 import kq
@@ -44,10 +44,6 @@ def fifo(shop: Place) -> Path:
     path = shop.folder / "gate"
     os.mkfifo(path)
     return path
-
-
-def submitted(shop: Place, *arguments: str) -> str:
-    return str(shop.kq("--json", "submit", *arguments).json["id"])
 
 
 def state(shop: Place, id: str) -> str:

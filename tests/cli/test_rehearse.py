@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from kq.conformance.contract.waiting import eventually
-from tests.cli.conftest import Place, at_a_terminal
+from tests.cli.conftest import Place, at_a_terminal, submitted
 
 JOBS = """
 import os
@@ -46,10 +46,6 @@ def shop(place: Place) -> Place:
     place.write("jobs.py", JOBS)
     place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
     return place
-
-
-def submitted(shop: Place, *arguments: str) -> str:
-    return shop.kq("submit", *arguments).out.strip()
 
 
 def test_what_it_would_do_is_listed_and_how_it_would_end_is_told(shop: Place) -> None:

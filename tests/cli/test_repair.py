@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Place, at_a_terminal, worker
+from tests.cli.conftest import Place, at_a_terminal, submitted, worker
 
 JOBS = """
 import kq
@@ -35,11 +35,6 @@ def shop(place: Place) -> Place:
     place.write("jobs.py", JOBS)
     place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
     return place
-
-
-def submitted(shop: Place, *arguments: str) -> str:
-    """The id of a new job."""
-    return shop.kq("submit", *arguments).out.strip()
 
 
 def buried(shop: Place, *arguments: str) -> str:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -212,6 +213,47 @@ def test_no_message_names_a_command_that_is_not_there() -> None:
     for path in (ROOT / "kq").rglob("*.py"):
         for command in re.findall(r"\bkq (?:jobs|queues|workers|effects) [a-z]+", path.read_text()):
             parse(command)
+
+
+def strange_options(text: str) -> Iterator[str]:
+    """Each mention of a verb of kq in text, also amid prose, with an option that it has not got."""
+    for mention in _MENTION.finditer(text):
+        command: click.Command = Root()
+        context = click.Context(command, info_name="kq")
+        known = _options(command)
+        for word in mention[1].split():
+            if isinstance(command, click.Group) and (below := command.get_command(context, word.rstrip(".,:"))):
+                command, context = below, click.Context(below, context, word)
+                known |= _options(below)
+            elif isinstance(command, Root):
+                break  # `kq does`: no verb
+            elif isinstance(command, click.Group) and (usual := command.get_command(context, "ls")):
+                command = usual  # `kq jobs --state buried`
+                known |= _options(usual)
+            if (option := re.fullmatch(r"(--?[a-zA-Z][\w-]*)[.,:]?", word)) and option[1] not in known:
+                yield f"kq{mention[1]}"
+
+
+_MENTION = re.compile(r"\bkq(?=((?: +(?!kq )[\w{}./:$+,-]+)+))")
+
+
+def _options(command: click.Command) -> set[str]:
+    """What the options of a command are called."""
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"-h", "--help"}
+
+
+def test_an_option_that_does_not_exist_is_noticed_amid_prose() -> None:
+    for wrong in ("Say kq jobs kick {id} --polish.", "kq worker --polish, or", "kq jobs --polish", "kq status -Z"):
+        assert [*strange_options(f"kq does it. {wrong}")], wrong
+    assert not [*strange_options("kq jobs ls --queue {q} --group, kq jobs --state buried; kq worker -Q a; kq is -Z")]
+
+
+def test_whatever_names_a_command_names_options_that_it_has() -> None:
+    places = ("kq/**/*.py", "kq/**/*.html", "kq/**/*.md", "docs/**/*.md", "*.md", "examples/*.py", "configs/**/*.*")
+    paths = {path for place in places for path in ROOT.glob(place) if path.is_file()}
+    found = {path.relative_to(ROOT).as_posix(): [*strange_options(path.read_text())] for path in paths}
+    assert {name: mentions for name, mentions in found.items() if mentions} == {}
+    assert len(paths) > 300
 
 
 def test_the_first_example_of_the_readme_is_the_first_of_the_examples() -> None:

@@ -19,7 +19,7 @@ from kq.conformance.contract.mailserver import MailServer
 from kq.context import CurrentJob, Footing, running
 from kq.record import lease_key
 from kq.state.store import Write
-from kq.trouble import ALERT, COUNTS, counts_of, decode_trouble
+from kq.trouble import ALERT, COUNTS, Alert, counts_of, decode_trouble
 
 GROUPS = [{"type": "pay", "exception": "ValueError", "new": 3}]
 
@@ -101,6 +101,19 @@ def test_a_webhook_gets_text_for_people_and_groups_for_programs(hook: Hook, tell
     send = tell(ALERTS_WEBHOOK=hook.url)
     assert send(1) == ["webhook"]
     assert hook.got == [{"text": "it rains\nall day", "subject": "it rains", "groups": GROUPS, "rule": None}]
+
+
+def test_a_webhook_gets_the_rule_that_is_so_or_over(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KQ_ALERTS_WEBHOOK", hook.url)
+    app = living(tmp_path)
+    register_alerts(app)
+    rule = {"rule": "dead>0", "state": "so", "since": 1000.0, "until": None, "queues": []}
+    job = Alert("alert-1", "[shop] dead>0: w", "it has been so", rule=rule).job(app.name)
+    with attempt(app):
+        app.jobs[ALERT].function(*job.args, **job.kwargs)
+    assert [told["rule"] for told in hook.got] == [rule]
 
 
 def test_a_command_gets_the_text_as_its_input(tmp_path: Path, tell: Callable[..., Any]) -> None:

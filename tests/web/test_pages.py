@@ -8,10 +8,18 @@ from html import unescape
 
 import httpx2 as httpx
 import pytest
+from msgspec.structs import replace
 
 import kq
+from kq.cli.monitor.book import read_page
+from kq.cli.monitor.scene import Page as MonitorPage
 from kq.control import Control
 from kq.errors import ConfigError
+from kq.job import State
+from kq.message import Attempt
+from kq.record import Record, encode, job_key
+from kq.stack import Frame, Stack
+from kq.state.store import Write
 from kq.web import asgi_app
 from kq.web.pages import PAGES
 from kq.web.site import Site
@@ -64,6 +72,35 @@ def test_a_queue_shows_first_what_was_buried_last(open_page: Browser, app: kq.Ap
     said = words(open_page.get("/queues/doors"))
     places = [said.index(f"{name} is nobody") for name in names]
     assert places == sorted(places, reverse=True)
+
+
+def test_what_each_attempt_at_a_job_cost_is_told(open_page: Browser, app: kq.App, control: Control) -> None:
+    failed = Attempt(1, "w1", 1000.0, 1002.5, "raised", "no paint", cpu=0.25, rss=96 * 2**20)
+    record = Record(
+        State.COMPLETED, worker="w2", type="login", queue="doors", history=(failed,), took=3.2, cpu=1.1, rss=210 * 2**20
+    )
+    app.store.write([Write(job_key("costly"), encode(record))])
+    said = words(open_page.get("/jobs/costly"))
+    assert "attempt 1: raised after 2.5s, 250ms of processor time, 96 MiB of memory at most on w1" in said
+    assert "completed after 3.2s, 1.1s of processor time, 210 MiB of memory at most by w2" in said
+    facts = dict(read_page(control, MonitorPage("job", "costly")).facts)
+    assert facts["cost"] == "3.2s (1.1s of processor time, 210 MiB of memory at most)"
+    assert facts["attempt 1"].startswith("raised after 2.5s (250ms of processor time, 96 MiB of memory at most) on w1")
+
+
+def test_where_a_job_is_has_what_else_is_known_and_hides_nothing_of_it(
+    open_page: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack("j1", "login", "w1", 12.5, 77, (Frame("shop/<b>.py", 8, "login"),), "in C, it <i>seems</i>")
+    monkeypatch.setattr(Control, "stack", lambda control, id: stack)
+    said = open_page.get("/jobs/j1/stack").text
+    assert "has run for 12s on w1, in process 77" in said
+    assert "File &#34;shop/&lt;b&gt;.py&#34;, line 8, in login" in said
+    assert '<p class="why">in C, it &lt;i&gt;seems&lt;/i&gt;</p>' in said
+    monkeypatch.setattr(Control, "stack", lambda control, id: replace(stack, frames=(), note="w1 did not answer"))
+    silent = words(open_page.get("/jobs/j1/stack"))
+    assert "w1 did not answer" in silent
+    assert "It has run" not in silent
 
 
 def test_jobs_of_a_list_are_told_apart_by_what_they_are_called_with(open_page: Browser, jobs: dict[str, str]) -> None:

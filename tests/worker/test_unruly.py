@@ -67,7 +67,7 @@ class TestInEveryPool(UnrulyWorld):
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, pool: PoolKind, kind: str
     ) -> None:
         worker = crew.worker(pool=pool)
-        executors = worker.executors()
+        executors = eventually(worker.executors, "its executor is there")
         job = jobs.curse.submit(kind)
         assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
         assert worker.executors() == executors

@@ -184,6 +184,14 @@ def producing(url: str, state: str, queue: str) -> Iterator[Produced]:
         life.result()
 
 
+def at_work(app: App, jobs: Jobs, crew: Crew, diary: Diary) -> tuple[Program, list[Handle[int]]]:
+    """A worker that runs the first of a hundred short jobs."""
+    worker = crew.program(concurrency=2)
+    handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
+    eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+    return worker, handles
+
+
 class Outage(OnAWire):
     """C18: workers go on by themselves, and nothing is lost."""
 
@@ -193,10 +201,8 @@ class Outage(OnAWire):
     def test_a_restart_of_the_broker_is_survived(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, server: Server, measured: Figures, how: str
     ) -> None:
-        worker = crew.program(concurrency=2)
+        worker, handles = at_work(app, jobs, crew, diary)
         server.remember()
-        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
-        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
         getattr(server, how)()
         notices(worker)
         server.start()
@@ -207,10 +213,8 @@ class Outage(OnAWire):
     def test_a_broker_that_is_down_for_longer_than_the_lease_is_waited_for(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, server: Server, measured: Figures
     ) -> None:
-        worker = crew.program(concurrency=2)
+        worker, handles = at_work(app, jobs, crew, diary)
         server.remember()
-        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
-        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
         server.kill()
         time.sleep(OUTAGE)
         server.start()
@@ -255,9 +259,7 @@ class Outage(OnAWire):
     def test_a_black_hole_that_is_longer_than_the_lease_is_survived(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
     ) -> None:
-        worker = crew.program(concurrency=2)
-        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
-        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        worker, handles = at_work(app, jobs, crew, diary)
         wire.freeze()
         time.sleep(OUTAGE)
         wire.restore()
@@ -323,9 +325,7 @@ class Outage(OnAWire):
     def test_a_busy_worker_finds_out_that_its_connection_is_half_open(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, wire: Wire, measured: Figures
     ) -> None:
-        worker = crew.program(concurrency=2)
-        handles = app.submit_many(jobs.nap.job(0.05) for _ in range(100))
-        eventually(lambda: len(diary.starts()) >= 20, "jobs run")
+        worker, handles = at_work(app, jobs, crew, diary)
         wire.forget()
         cut = time.time()
         eventually(lambda: diary.starts()[-1].at > cut + 0.5, "jobs run again", self.lease + BACK)
