@@ -46,7 +46,10 @@ class Intake:
         self._held: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._pace: dict[str, float] = {}  # seconds that a job of each queue takes, a moving mean
-        self._stuck: set[str] = set()  # queues of which nothing is taken until a job of theirs has ended
+        #: Queues that are left to others, in the order of their turns.
+        self._left: dict[str, None] = {}
+        #: Whether there was no room for what came: then queues are taken from in turn, one after another.
+        self._in_turn = False
         self._watched: tuple[int, float | None] | None = None
         self._next_look = 0.0
 
@@ -88,7 +91,8 @@ class Intake:
         self.dropped = frozenset()
         self._held = dict.fromkeys(self.queues, 0)
         self._limits = dict(self.queues)
-        self._stuck.clear()
+        self._left.clear()
+        self._in_turn = False
         return self._limits
 
     def join(self, session: Session) -> None:
@@ -201,28 +205,30 @@ class Intake:
 
     def _look_ahead(self, queues: Iterable[str]) -> None:
         """Take short jobs in advance, so that executors need not wait for the broker; long ones never."""
-        if self._ending or self._session is None:
-            return
-        for queue in queues:
-            if queue in self._singletons:
-                continue
-            seconds = self._pace.get(queue)
-            slots = self.queues[queue]
-            ahead = 0 if seconds is None else min(AHEAD_LIMIT, int(slots * AHEAD_SECONDS / max(seconds, 1e-6)))
-            # Powers of two, so that the limit changes seldom.
-            limit = slots + (1 << ahead.bit_length() >> 1 if ahead else 0)
-            if limit != self._limits[queue]:
-                self._session.prefetch(queue, limit)
-                self._limits[queue] = limit
-            if queue in self._stuck and self._jobs_of(queue) < slots:
-                self._stuck.discard(queue)
-                self._open_or_close(queue)
+        if not (self._ending or self._in_turn):
+            for queue in queues:
+                self._allow(queue, self.queues[queue] + self._ahead(queue))
+
+    def _ahead(self, queue: str) -> int:
+        """How many jobs of queue to take in advance."""
+        seconds = self._pace.get(queue)
+        if seconds is None or queue in self._singletons:
+            return 0
+        ahead = min(AHEAD_LIMIT, int(self.queues[queue] * AHEAD_SECONDS / max(seconds, 1e-6)))
+        # Powers of two, so that the limit changes seldom.
+        return 1 << ahead.bit_length() >> 1 if ahead else 0
+
+    def _allow(self, queue: str, limit: int) -> None:
+        """Let so many jobs of queue be here at a time."""
+        if self._session is not None and limit != self._limits[queue]:
+            self._session.prefetch(queue, limit)
+            self._limits[queue] = limit
 
     def _open_or_close(self, queue: str) -> None:
         """Take jobs from queue, or do not."""
         if self._session is None:
             return
-        if self._ending or queue in self._paused or queue in self._stuck:
+        if self._ending or queue in self._paused or queue in self._left:
             self._session.stop(queue)
         else:
             self._session.resume(queue, self._limits.get(queue, 1))
@@ -235,9 +241,9 @@ class Intake:
         return self._next_look if self.waits else float("inf")
 
     def let_go(self, now: float) -> Sequence[Task]:
-        """What is to go back because jobs were short, so that it was taken ahead, and now waits behind a long one.
+        """What is to go back because it waits for long ones to end: others of its queue, or of any where all is full.
 
-        What executors were given comes back to the line first.
+        Another worker may be idle. What executors were given comes back to the line first.
         """
         if self._session is None or self._ending or now < self._next_look or not self.waits:
             return ()
@@ -245,31 +251,55 @@ class Intake:
         for executor in self._pool.executors.values():
             if (behind := executor.behind) is not None and now - behind.since >= PATIENCE:
                 self._pool.take_back(executor)
-        going = list[Task]()
+        going, full = list[Task](), not self._pool.room_left
         for queue, slots in self.queues.items():
             waiting = [task for task in self._line if task.delivery.queue == queue and now - task.since >= PATIENCE]
-            if queue in self._singletons:
-                # Its one job waits for other queues' jobs, and another worker may have room; unless there is some here.
-                ahead = 0 if self._pool.rooms() else len(waiting)
-            else:
-                ahead = min(len(waiting), self._jobs_of(queue) - slots)
-            if ahead <= 0:
-                continue
-            self._stuck.add(queue)
-            self._open_or_close(queue)
-            self._pace[queue] = PATIENCE
-            for task in waiting[-ahead:]:
-                self._line.remove(task)
-                going.append(task)
+            excess = len(waiting) if full else min(len(waiting), self._jobs_of(queue) - slots)
+            if excess > 0:
+                self._leave(queue)
+                going += waiting[-excess:]
+        if going and full:
+            self._in_turn = True
+            for queue in self.queues:  # one that was not left would have each slot that is free before the others
+                self._leave(queue)
+        for task in going:
+            self._line.remove(task)
         return going
 
-    def sit_down_again(self) -> None:
-        """Take jobs again from the singleton queues that were left to others because nothing had room here."""
-        left = self._stuck & self._singletons
-        if left and self._session is not None and not self._line and self._pool.rooms():
-            self._stuck -= left
-            for queue in left:
-                self._open_or_close(queue)
+    def _leave(self, queue: str) -> None:
+        """Take nothing of queue until it is its turn."""
+        if queue not in self._left:
+            self._left[queue] = None
+            self._open_or_close(queue)
+
+    def take_turns(self) -> None:
+        """Take jobs again from a queue that was left to others, one queue at a time.
+
+        One that was left because of its own jobs: when one of them has ended. One for which there was no room: when
+        there is some, and no more jobs than that: they would be given back time and again.
+        """
+        if self._session is None or self._ending or not (self._left or self._in_turn):
+            return
+        room = self._pool.room_left
+        if self._in_turn and not room:
+            if self._left:
+                for queue in [queue for queue, held in self._held.items() if held]:
+                    self._leave(queue)  # it had its turn
+            return
+        if self._in_turn and self._line:
+            return
+        following = next((queue for queue in self._left if self._held[queue] < self.queues[queue]), None)
+        if following is not None:
+            if self._in_turn:
+                most = min(self.queues[following], self._held[following] + room)
+                self._allow(following, most + self._ahead(following))
+            del self._left[following]
+            self._open_or_close(following)
+            self.drain_now = True
+        elif self._in_turn:  # there are no more jobs than there is room for
+            self._in_turn = False
+            self._look_ahead(self.queues)
+            self.drain_now = True
 
     @property
     def waits(self) -> bool:

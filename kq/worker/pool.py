@@ -311,6 +311,12 @@ class Pool:
         """How many more jobs may run; those in executors that are about to leave count, too."""
         return max(0, self.size - sum(executor.active for executor in self.executors.values()))
 
+    @property
+    def room_left(self) -> int:
+        """How many tasks could start now."""
+        slots = sum(executor.slots - len(executor.tasks) for executor in self.executors.values() if executor.open)
+        return min(slots, self._left())
+
     def give(self, executor: Executor, tasks: list[Task], limit: int = 0) -> None:
         """Let executor run tasks, in this order. limit: so many of their queue run at a time; 0: all."""
         executor.give(tasks, limit)

@@ -224,8 +224,11 @@ class Supervisor:
         for task in self._intake.let_go(now):
             self._ends.add(task, GiveBack())
         self._settle(lease)
-        self._intake.sit_down_again()
         self._lobby.count_starts()
+        if self._stop_by is None:
+            self._lobby.begin()
+        if not (self._lobby.undecided or self._lobby.about_to_start):
+            self._intake.take_turns()
         self._look_again()
         self._tell_stacks()
         if taken:

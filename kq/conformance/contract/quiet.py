@@ -1,22 +1,27 @@
-"""C17 quiet and C20 bounded: what idleness, waiting and a long queue cost."""
+"""C17 quiet and C20 bounded: what idleness, waiting and a long queue cost; who waits, and for whom."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from kq.app import App
-from kq.broker import Delivery, Session, Settlement
+from kq.broker import Delivery, Inspector, Session, Settlement
 from kq.conformance.contract.crew import Crew, Program, Thread
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, ms, percentile, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.processes import cpu, tree
 from kq.conformance.contract.waiting import DEADLINE, eventually
-from kq.conformance.contract.world import ContractWorld, elapsed, requires
+from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, requires
 from kq.control import Control
+from kq.worker.pool import PoolKind
 
+WITHIN = 2.5  # seconds after which a worker that is idle has what another took and could not begin
 ROUNDS = 4  # of a measurement of which the best counts: other programs disturb this machine
 BATCH = 50  # jobs that are taken and settled at a time
 AT_A_TIME = 500  # jobs that are submitted together, in the time that one submit has
@@ -82,6 +87,89 @@ class Quiet(ContractWorld):
             asked[job.id] = now
             job.result(10)
         return [start.at - asked[start.id] for start in diary.starts(*asked)]
+
+
+class Sharing(ContractWorld):
+    """C17: a job waits for no busy worker while another is idle, whatever queues they take from."""
+
+    @pytest.fixture
+    def both(self, queue: str) -> list[str]:
+        """The queues that workers take from here."""
+        return [queue, f"{queue}-far"]
+
+    @pytest.fixture
+    def hold(self, jobs: Jobs, pool: PoolKind) -> Any:
+        """A job type whose jobs wait for the gate."""
+        return jobs.hold_async if pool == "async" else jobs.hold
+
+    @keeps("C17")
+    @in_pools("process", "thread", "async")
+    def test_a_job_behind_long_ones_of_any_queue_goes_to_an_idle_worker(
+        self,
+        app: App,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        gate: Gate,
+        both: list[str],
+        hold: Any,
+        measured: Figures,
+        pool: PoolKind,
+    ) -> None:
+        crew.worker(concurrency=2, pool=pool, queues=",".join(both))
+        long = [hold.options(queue=queue).submit(gate.path) for queue in both]
+        eventually(lambda: len(diary.starts()) == 2, "one of each queue runs")
+        short = app.submit_many(jobs.note.options(queue=queue).job() for _ in range(8) for queue in both)
+        crew.worker(concurrency=2, pool=pool, queues=",".join(both))
+        ready = time.time()
+        for handle in short:
+            handle.result(WITHIN)
+        late = max(start.at for start in diary.starts(*(handle.id for handle in short))) - ready
+        measured(f"after {max(0.0, late):.1f} s")
+        assert late < WITHIN
+        gate.open()
+        assert all(handle.result(10) for handle in long)
+        assert all(len(diary.starts(handle.id)) == 1 for handle in (*long, *short))
+
+    @keeps("C17")
+    @in_pools("process", "thread", "async")
+    def test_a_worker_that_has_room_again_begins_at_once_what_it_gave_back(
+        self,
+        app: App,
+        jobs: Jobs,
+        crew: Crew,
+        diary: Diary,
+        gate: Gate,
+        inspector: Inspector,
+        both: list[str],
+        hold: Any,
+        measured: Figures,
+        pool: PoolKind,
+    ) -> None:
+        crew.worker(pool=pool, queues=",".join(both))
+        long = hold.submit(gate.path)
+        eventually(diary.starts, "it runs")
+        short = app.submit_many(jobs.note.options(queue=both[1]).job() for _ in range(8))
+        eventually(lambda: inspector.count(both[1]).held == 1, "one has come")
+        eventually(lambda: inspector.count(both[1]).held == 0, "it went back")
+        gate.open()
+        long.result(10)
+        short[-1].result(10)
+        starts, (end,) = diary.starts(), diary.ends(long.id)
+        measured(f"after {ms(starts[1].at - end.at)}")
+        assert starts[1].at - end.at < 0.5
+        assert [start.id for start in starts[1:]] == [handle.id for handle in short]
+
+    @keeps("C17")
+    def test_no_queue_waits_for_ever_beside_another_whose_jobs_take_long(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, both: list[str]
+    ) -> None:
+        handles = app.submit_many(jobs.nap.options(queue=queue).job(1.6, queue) for queue in both for _ in range(4))
+        crew.worker(queues=",".join(both))
+        starts = eventually(lambda: diary.starts()[3:] and diary.starts(), "four have begun")
+        assert [{start.word for start in starts[:2]}, {start.word for start in starts[2:4]}] == [set(both)] * 2
+        for handle in handles:
+            handle.revoke(interrupt=True)
 
 
 class Bounded(ContractWorld):

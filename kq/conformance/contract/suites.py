@@ -15,7 +15,7 @@ from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.orders import Broadcast, Revoke
 from kq.conformance.contract.outages import Outage, Weather
-from kq.conformance.contract.quiet import Bounded, Quiet
+from kq.conformance.contract.quiet import Bounded, Quiet, Sharing
 from kq.conformance.contract.reasons import Supervision, Why
 from kq.conformance.contract.remedies import Remedies
 from kq.conformance.contract.repairing import Repairing
@@ -56,6 +56,7 @@ class ContractSuite(
     Atomic,
     Gathered,
     Quiet,
+    Sharing,
     Hygiene,
     Bounded,
 ):
