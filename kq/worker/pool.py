@@ -32,7 +32,8 @@ PoolKind: TypeAlias = Literal["process", "thread", "async"]
 #: Is told of executions that are over, or did not take place: those that were heard of together.
 OnEnd: TypeAlias = Callable[[Sequence[tuple[Task, Outcome]]], None]
 
-#: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time.
+#: Jobs that last long are sent one by one; of short ones, so many seconds' worth at a time. One that lasts up to twice
+#: as long is sent before the last one has ended: the wait for the supervisor would be a good part of it.
 BATCH_SECONDS = 0.01
 BATCH_LIMIT = 128
 #: So many births are asked for at a time. With hundreds the sockets between supervisor and nursery fill, and each waits
@@ -339,7 +340,7 @@ class Pool:
         seconds, full = task.kind.seconds, executor.full
         if seconds is None or task.poison or task.suspect:
             return 0 if full else 1
-        worth = int(BATCH_SECONDS * executor.slots / max(seconds, 1e-6))
+        worth = round(BATCH_SECONDS * executor.slots / max(seconds, 1e-6))
         if full:
             return self._ahead(executor) if worth else 0
         return max(min(executor.slots - len(executor.tasks), self._left()), min(BATCH_LIMIT, worth))
@@ -352,7 +353,7 @@ class Pool:
             # Nobody knows when one ends that takes longer than its like.
             if task.started and seconds is not None and now - task.started < seconds + BATCH_SECONDS:
                 ends += 1 / max(seconds, 1e-6)
-        most = min(BATCH_LIMIT, int(BATCH_SECONDS * ends))
+        most = min(BATCH_LIMIT, round(BATCH_SECONDS * ends))
         return most - executor.ahead if 2 * executor.ahead <= most else 0
 
     def _begin(self, executor: Executor) -> None:
