@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -70,10 +71,11 @@ _DURATIONS = frozenset({"timeout", "lease"})
 _OF_TRANSPORTS = frozenset({"timeout", "lease", "name", "max_message_size"})
 
 _SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
-_IN_QUERY = re.compile(rf"([?&;][\w.-]*{_SECRET}[\w.-]*=)[^&;#\s'\"]*", re.IGNORECASE)
-# Greedy up to the last "@", so that an "@", "/" or ";" that should have been percent-encoded gives nothing away.
-# Schemes are short, users and passwords not endless: without an end a long text took the square of its length.
-_IN_USER = re.compile(r"([a-zA-Z][\w+.-]{0,30}://)((?:(?!;[a-zA-Z][\w+.-]{0,30}://)[^\s'\"]){0,4096})@")
+#: All that is between blanks and quotes; and each name and value of a query. A text is read once, whatever stands in it.
+_WORD = re.compile(r"[^\s'\"]++")
+_IN_QUERY = re.compile(r"([?&;][\w.-]++=)[^&;#\s'\"]*")
+_IS_SECRET = re.compile(_SECRET, re.IGNORECASE)
+_OF_SCHEMES = string.ascii_letters + string.digits + "_+.-"
 
 
 # Between the URLs of a list; and what a URL begins with, also when a character of that was forgotten.
@@ -167,7 +169,19 @@ def _parts(url: str) -> list[SplitResult]:
 
 def redact(text: str) -> str:
     """text, which may be or contain URLs, with *** for every password and token."""
-    return _IN_QUERY.sub(r"\1***", _IN_USER.sub(lambda found: f"{found[1]}{_veiled(found[1], found[2])}@", text))
+    if "@" in text and "://" in text:
+        text = _WORD.sub(lambda word: ";".join(map(_without_password, _NEXT.split(word[0]))), text)
+    return _IN_QUERY.sub(lambda found: f"{found[1]}***" if _IS_SECRET.search(found[1]) else found[0], text)
+
+
+def _without_password(url: str) -> str:
+    # Up to the last "@", so that an "@", "/" or ";" that should have been percent-encoded gives nothing away.
+    before, at, place = url.rpartition("@")
+    beginning, mark, user = before.partition("://")
+    if not (at and mark):
+        return url
+    scheme = beginning[len(beginning.rstrip(_OF_SCHEMES)) :]
+    return f"{beginning}{mark}{_veiled(scheme, user)}@{place}"
 
 
 def redact_url(url: str) -> str:
