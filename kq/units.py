@@ -7,6 +7,7 @@ command line and on screens only, and are converted here.
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, tzinfo
 
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -16,6 +17,8 @@ _BYTES: dict[str, int] = {
     **{f"{letter}{suffix}": 1024**power for power, letter in enumerate("KMGT", 1) for suffix in ("", "iB")},
     **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
 }
+#: The largest number of sizes and rates, and characters of what is no number that are repeated.
+LARGEST, LONG = 1e15, 100
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
@@ -26,7 +29,7 @@ def parse_duration(value: str | float) -> float:
     if isinstance(value, bool):
         raise _no_duration(value)
     if isinstance(value, int | float):
-        return _checked(float(value), value)
+        return _checked(value, value)
     text = value.strip()
     try:
         return _checked(float(text), value)
@@ -40,17 +43,24 @@ def parse_duration(value: str | float) -> float:
         end = part.end()
     if end == 0 or end != len(text):
         raise _no_duration(value)
-    return seconds
+    return _checked(seconds, value)
 
 
 def _checked(seconds: float, value: object) -> float:
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds <= sys.float_info.max:
         raise _no_duration(value)
-    return seconds
+    return float(seconds)
 
 
 def _no_duration(value: object) -> ValueError:
-    return ValueError(f'{value!r} is no duration; write 30 (seconds), "250ms", "5m", "1h30m" or "2d"')
+    return ValueError(f'{_quoted(value)} is no duration; write 30 (seconds), "250ms", "5m", "1h30m" or "2d"')
+
+
+def _quoted(value: object) -> str:
+    """What somebody wrote, for an error: no more of it than a line holds."""
+    if isinstance(value, int):
+        return f"a number of {value.bit_length()} bits" if value.bit_length() > LONG else str(value)
+    return repr(value if not isinstance(value, str) or len(value) <= LONG else f"{value[:LONG]}…")
 
 
 def parse_size(value: str | int) -> int:
@@ -61,16 +71,16 @@ def parse_size(value: str | int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or found[2] not in _BYTES:
-        raise ValueError(f'{value!r} is no size; write 4096 (bytes), "512KiB", "128MiB" or "2GiB"')
+    if found is None or found[2] not in _BYTES or float(found[1]) > LARGEST:
+        raise ValueError(f'{_quoted(value)} is no size; write 4096 (bytes), "512KiB", "128MiB" or "2GiB"')
     return int(float(found[1]) * _BYTES[found[2]])
 
 
 def parse_rate(text: str) -> float:
     """How many a second `10/s`, `100/m` or `500/h` are. Raises ValueError for what is no rate, or none at all."""
     found = _RATE.fullmatch(text.strip())
-    if found is None or not float(found[1]):
-        raise ValueError(f"{text!r} is no rate; write 10/s, 100/m or 500/h")
+    if found is None or not 0 < float(found[1]) <= LARGEST:
+        raise ValueError(f"{_quoted(text)} is no rate; write 10/s, 100/m or 500/h")
     return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 

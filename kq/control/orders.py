@@ -13,7 +13,7 @@ from kq.clock import SYSTEM, new_id
 from kq.control import audit
 from kq.control.parking import put_back
 from kq.control.sight import WorkerInfo
-from kq.control.size import merged, size_of
+from kq.control.size import PROCESSES, QUEUES, merged, size_of
 from kq.control.view import MOST, View
 from kq.errors import BadArguments, BrokerError, NotFound
 from kq.job import ENDED, State
@@ -137,6 +137,10 @@ class Orders(View):
         if before is None:
             raise NotFound(f"there is no live worker {worker!r}", fix="kq workers ls names them.")
         change = size_of(concurrency, queues)
+        if before.pool == "process" and change.slots > PROCESSES:
+            raise BadArguments(f"{worker} has a process for each job", fix=f"Say 1 to {PROCESSES:,}.")
+        if len(before.queues.keys() | change.more.keys()) > QUEUES:
+            raise BadArguments(f"{worker} would take too many queues", fix=f"{QUEUES:,} are the most.")
         for name in change.less:
             if name not in before.queues:
                 raise BadArguments(f"{worker} does not take queue {name}", fix=f"It takes {', '.join(before.queues)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,10 +10,13 @@ from msgspec.structs import replace
 
 from kq.errors import BadArguments
 from kq.job import check_queue
+from kq.plain import cut
 from kq.standing import Order
 
-#: So many jobs may run at a time in one worker.
-MOST = 10_000
+#: So many jobs may run at a time in one worker, and in one whose executors are processes of their own.
+MOST, PROCESSES = 10_000, 1000
+#: So many queues a worker takes at most.
+QUEUES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,11 @@ def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
     for text in queues:
         sign, (name, colon, limit) = text[:1], text[1:].partition(":")
         if sign not in ("+", "-") or (sign == "-" and colon):
-            raise BadArguments(f"{text!r} does not say what to do with a queue", fix="Write +bulk, +bulk:2 or -mail.")
-        if colon and not (limit.isascii() and limit.isdecimal() and int(limit)):
-            raise BadArguments(f"{text!r} has no limit that is a number from 1 on", fix="Write +bulk, or +bulk:2.")
+            raise BadArguments(
+                f"{cut(text, 100)!r} does not say what to do with a queue", fix="Write +bulk, +bulk:2 or -mail."
+            )
+        if colon and not (re.fullmatch("[0-9]{1,9}", limit) and 1 <= int(limit) <= MOST):
+            raise BadArguments(f"{cut(text, 100)!r} has no limit from 1 to {MOST:,}", fix="Write +bulk, or +bulk:2.")
         if not name:
             raise BadArguments(f"{text!r} names no queue", fix="Write +bulk, +bulk:2 or -mail.")
         try:
@@ -51,6 +57,8 @@ def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
             more[name] = int(limit) if colon else 0
         else:
             less.append(name)
+    if len(more) + len(less) > QUEUES:
+        raise BadArguments(f"that are {len(more) + len(less):,} queues", fix=f"A worker takes {QUEUES:,} at most.")
     if more.keys() & less:
         raise BadArguments("a queue can't be taken and left", fix="Say one of them.")
     if concurrency is None and not more and not less:

@@ -17,6 +17,10 @@ from kq.units import parse_duration
 Kind: TypeAlias = Literal["text", "flag", "number", "duration", "json", "texts"]
 
 
+#: Characters of a number: far more than any of them has, and far fewer than Python reads.
+DIGITS = 30
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One thing that may be said. usual: when it is not. choices: nothing else. least, most: of a number."""
@@ -66,7 +70,7 @@ def _unwritten(field: Field, texts: Sequence[str]) -> Any:
         case "flag":
             return {"true": True, "on": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
         case "number":
-            return int(text) if text.strip().isdecimal() else text
+            return int(text) if text.strip().isdecimal() and len(text) < DIGITS else text
         case "json":
             try:
                 return msgspec.json.decode(text)
@@ -85,7 +89,7 @@ def _value(field: Field, value: Any) -> Any:
         case "duration":
             try:
                 return parse_duration(value)
-            except (ValueError, AttributeError) as error:
+            except (ValueError, OverflowError, AttributeError) as error:
                 raise BadArguments(f"{field.name}: {error}") from error
         case "number":
             fits = isinstance(value, int) and not isinstance(value, bool) and field.least <= value <= field.most

@@ -65,7 +65,7 @@ class Guard:
         answer: ASGIApp = self._app
         if wrong := self._wrong(scope, headers):
             answer = self._refuse(scope, Forbidden(wrong), 403)
-        elif int(length if (length := headers.get("content-length", "0")).isdecimal() else BODY + 1) > BODY:
+        elif _size_of(headers) > BODY:
             answer = self._refuse(scope, BadArguments(f"the request is larger than {BODY:,} bytes"), 413)
         await answer(scope, _limited(receive), _covered(scope, send))
 
@@ -105,6 +105,12 @@ def _name_of(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _size_of(headers: Headers) -> int:
+    """Bytes that a body is said to have; too many where that is no number."""
+    said = headers.get("content-length", "0")
+    return int(said) if said.isdecimal() and len(said) < 20 else BODY + 1
 
 
 def _is_live(scope: Scope) -> bool:

@@ -25,8 +25,8 @@ IDLE = 3.0
 #: Seconds between two looks at what it has told.
 PAUSE = 0.01
 
-_THREAD = re.compile(r"^(?:Current t|T)hread 0x([0-9a-f]+)", re.MULTILINE)
-_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_THREAD = re.compile(r"^(?:Current t|T)hread 0x([0-9a-f]{1,16})\b", re.MULTILINE)
+_FRAME = re.compile(r'^  File "(.*)", line ([0-9]{1,9}) in (.*)$', re.MULTILINE)
 _decode = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
 
 LOOP = "the event loop of its executor does not come round: it stands here, in this job or in another one"

@@ -124,12 +124,16 @@ class Sizes(ContractWorld):
         assert control.audit()[0].changed == (f"+{queue}",)
 
     def test_what_cannot_be_is_refused(self, control: Control, crew: Crew, queue: str) -> None:
-        crew.worker()
+        crew.worker(pool="process")
         name = self.worker(control).name
         with pytest.raises(NotFound, match="no live worker 'nobody'"):
             control.set_worker("nobody", concurrency=2)
         with pytest.raises(BadArguments, match="does not take queue nowhere"):
             control.set_worker(name, queues=["-nowhere"])
+        with pytest.raises(BadArguments, match="a process for each job"):
+            control.set_worker(name, concurrency=1001)
+        with pytest.raises(BadArguments, match="too many queues"):
+            control.set_worker(name, queues=[f"+{queue}-{n}" for n in range(1000)])
         with pytest.raises(BadArguments, match="would take no queue"):
             control.set_worker(name, queues=[f"-{queue}"])
         self.is_so(control, 1, queue)
@@ -219,11 +223,23 @@ def test_changes_are_read_and_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "queues", [[], ["bulk"], ["+"], ["+bulk:0"], ["+bulk:x"], ["-bulk:2"], ["+a", "-a"], ["+a b\n"]]
+    "queues",
+    [
+        *([], ["bulk"], ["+"], ["+bulk:0"], ["+bulk:x"], ["-bulk:2"], ["+a", "-a"], ["+a b\n"]),
+        *(["+bulk:10001"], [f"+bulk:{'9' * 5000}"], [f"+q{n}" for n in range(1001)], [f"-q{n}" for n in range(1001)]),
+    ],
+    ids=range(12),
 )
 def test_what_is_no_change_is_refused(queues: list[str]) -> None:
-    with pytest.raises(BadArguments):
+    with pytest.raises(BadArguments) as raised:
         size_of(None, queues)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 10_001])
+def test_a_size_that_no_worker_has_is_refused(concurrency: int) -> None:
+    with pytest.raises(BadArguments, match=str(concurrency)):
+        size_of(concurrency, [])
 
 
 def test_a_change_is_on_top_of_what_stands() -> None:

@@ -29,6 +29,7 @@ TOKENS = {"viewer": "view-token", "operator": "operate-token", "editor": "edit-t
 #: What nobody should send, and somebody will.
 JUNK: tuple[Any, ...] = (
     *(None, "", "x", "\x00", "\ud800", "<b>", "a" * 5000, "-5m", "5m", "1e999", "NaN", "٣", "*" * 200),
+    *("9" * 5000, f"{'9' * 400}s", f"{'9' * 400}/s", f"+doors:{'9' * 5000}"),
     *(-1, 0, 3, 1.5, 10**400, 1e308, float("nan"), float("inf"), True, False),
     *([], {}, ["x"], ["\ud800", 1], {"a": {"b": []}}, [[[[[[[[]]]]]]]], {"": None}, {"\x00": "\ud800"}),
 )
