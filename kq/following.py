@@ -16,13 +16,14 @@ import msgspec
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerError, MessageError, ResultTimeout
-from kq.event import ENDS, Event, followed_key
+from kq.event import ENDS, MOVES, Event, followed_key
 from kq.failure import group_of
 from kq.job import State
 from kq.listening import heard
 from kq.message import decode_head, one_line
 from kq.reading import reader
 from kq.record import decode_record, job_key, worker_key
+from kq.redaction import redacted_text
 from kq.standing import followed
 from kq.state.store import StoreUnreachable
 from kq.whereabouts import Looks, place_of, state_of
@@ -101,7 +102,7 @@ class _Watch:
         """What is to be told after event; after None what a look finds, if it is time for one."""
         looked = event is None
         event = event or self._look()
-        if event is None:
+        if event is None or event.event not in MOVES or event.job != self._job:  # a stranger may have said it
             return
         if event.event not in ENDS and (self._is_told(event) or self._is_stale(event, looked)):
             return
@@ -165,7 +166,7 @@ class _Watch:
             worker=record.worker,
             attempt=record.attempts,
             error=group_of(record.error, "")[0] if name == "buried" else "",
-            message=one_line(record.error),
+            message=redacted_text(one_line(record.error)),
         )
 
     def _found(self, seen: Seen) -> Event:
@@ -183,10 +184,8 @@ class _Watch:
         if last is None or state is State.BURIED:
             name = "buried" if state is State.BURIED else "submitted"
             at = seen.headers.get("buried") if name == "buried" else head.submitted_at
-            error = str(seen.headers.get("error") or "")
-            return self._event(
-                name, float(at or SYSTEM.now()), queue, type=head.type, next=seen.due, message=one_line(error)
-            )
+            said = redacted_text(one_line(seen.headers.get("error") or ""))
+            return self._event(name, float(at or SYSTEM.now()), queue, type=head.type, next=seen.due, message=said)
         return self._event(
             "failed",
             last.ended,
@@ -195,7 +194,7 @@ class _Watch:
             worker=last.worker,
             attempt=last.number,
             error=group_of(last.error, "")[0],
-            message=one_line(last.error),
+            message=redacted_text(one_line(last.error)),
             next=seen.due,
         )
 

@@ -3,7 +3,7 @@
     logging.getLogger().addHandler(kq.logging.Handler(app))
 
 and `kq logs -f` somewhere else. What is logged inside jobs is told without that. While nobody follows nothing is sent;
-no line is waited for, and none is kept.
+no line is waited for, and none is kept. What looks like a secret in a line is not told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from kq.app import App
 from kq.context import CurrentJob, current_job
 from kq.event import Event
+from kq.redaction import redacted_beginning
 
 #: Characters of one line that are told.
 LIMIT = 4096
@@ -44,7 +45,7 @@ class Handler(logging.Handler):
         super().close()
 
     def _event(self, record: logging.LogRecord) -> Event:
-        said = self.format(record)[:LIMIT]
+        said = redacted_beginning(self.format(record), LIMIT)
         told = Event(event="log", at=record.created, level=record.levelname, logger=record.name, message=said)
         job = current_job()
         return told if job is None else replace(told, **_about(job))

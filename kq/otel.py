@@ -19,6 +19,7 @@ it has; one that is killed can't.
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from kq.errors import ConfigError
 from kq.failure import names_of
 from kq.message import Envelope
 from kq.observer import Execution, Observer
+from kq.redaction import redacted_text
 
 try:
     from opentelemetry import propagate
@@ -36,7 +38,10 @@ try:
     from opentelemetry.metrics import MeterProvider, get_meter, get_meter_provider
     from opentelemetry.trace import (
         Link,
+        Span,
         SpanKind,
+        Status,
+        StatusCode,
         TracerProvider,
         get_current_span,
         get_tracer,
@@ -104,12 +109,8 @@ class Tracing(_Telling):
         else:
             attributes["messaging.batch.message_count"] = len(jobs)
         span = self._tracer.start_span(f"send {queue}".rstrip(), None, SpanKind.PRODUCER, attributes)
-        with use_span(span, end_on_exit=True):
-            try:
-                yield
-            except Exception as error:
-                span.set_attributes(_of_error(error))
-                raise
+        with _in(span):
+            yield
 
     def carry(self, headers: dict[str, str]) -> None:
         propagate.inject(headers)
@@ -127,7 +128,7 @@ class Tracing(_Telling):
         creation = get_current_span(submitted).get_span_context()
         links = [Link(creation)] if creation.is_valid else []
         span = self._tracer.start_span(f"process {job.queue}", submitted, SpanKind.CONSUMER, attributes, links)
-        with use_span(span, end_on_exit=True):
+        with _in(span):
             try:
                 yield
             except BaseException as error:
@@ -197,6 +198,22 @@ class Measuring(_Telling):
 
     def close(self) -> None:
         _flush(self._provider or get_meter_provider())
+
+
+@contextmanager
+def _in(span: Span) -> Iterator[None]:
+    """Let span be the current one, and end with the block. Of an error it says what may be shown."""
+    with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        try:
+            yield
+        except Exception as error:
+            if span.is_recording():
+                said, lines = redacted_text(str(error)), "".join(traceback.format_exception(error))
+                shown = {"exception.message": said, "exception.stacktrace": redacted_text(lines)}
+                span.record_exception(error, shown)
+                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {said}"))
+                span.set_attributes(_of_error(error))
+            raise
 
 
 def _flush(provider: object) -> None:

@@ -28,6 +28,8 @@ _NAME = re.compile(
     rf"(?:^|[_\-.\s])(?:{_WORDS}|ssn|card(?:_?number)?)(?:$|[_\-.\s\d])|(?:password|secret|token|apikey)$",
     re.IGNORECASE,
 )
+#: What a text has in it that is shorter than the tokens that are known by their length, and holds a secret.
+_SIGN = re.compile(r"[=:]|eyJ|bearer", re.IGNORECASE)
 #: Each of these begins where a word does, gives back nothing that it took, or has an end: a text is read once, whatever
 #: stands in it. A name before = or :, and what follows; with the kind of credentials that an Authorization header says.
 _SAID = re.compile(
@@ -71,9 +73,9 @@ def redacted(value: Any, name: str = "", also: Sequence[str] = (), longest: int 
         return HIDDEN
     match value:
         case str():
-            text = redacted_text(value if longest is None else value[: longest + _BEHIND])
-            is_whole = longest is None or (len(text) <= longest and len(value) <= longest + _BEHIND)
-            return text if is_whole else f"{text[:longest]}… ({len(value):,} characters)"
+            if longest is None or len(value) <= longest:
+                return redacted_text(value)
+            return f"{redacted_beginning(value, longest)}… ({len(value):,} characters)"
         case dict():
             return {key: redacted(each, str(key), also, longest) for key, each in value.items()}
         case list() | tuple():
@@ -106,8 +108,15 @@ def restored(edited: Any, shown: Any, whole: Any) -> Any:
             return edited
 
 
+def redacted_beginning(text: str, longest: int) -> str:
+    """What redacted_text() makes of text, cut to so many characters; of an endless one no more than that is read."""
+    return redacted_text(text[: longest + _BEHIND])[:longest]
+
+
 def redacted_text(text: str) -> str:
     """text, such as an error's, without passwords in URLs, tokens, and what follows password=."""
+    if len(text) < 32 and _SIGN.search(text) is None:
+        return text
     shown = _SAID.sub(rf"\1\2{HIDDEN}", redact(text))
     return _RUN.sub(_shown_run, _JWT.sub(HIDDEN, _BEARER.sub(rf"\1{HIDDEN}", shown)))
 
@@ -120,13 +129,11 @@ def _shown_run(found: re.Match[str]) -> str:
 def _is_path(run: str) -> bool:
     """Whether a long run of letters, digits and slashes is made of names, all of it and each part."""
     parts = run.split("/")
-    return 1 < len(parts) and len(run) <= _ENDLESS and _of_names(run) >= _PATH and not any(map(_is_token, parts))
+    return len(parts) > 1 and len(run) <= _ENDLESS and _of_names(run) >= _PATH and not any(map(_is_token, parts))
 
 
 def _is_token(part: str) -> bool:
-    return (
-        len(part) >= _SHORT and _has_both(part) and (_of_names(part) < _PART or _UNBROKEN.search(part) is not None)
-    )
+    return len(part) >= _SHORT and _has_both(part) and (_of_names(part) < _PART or _UNBROKEN.search(part) is not None)
 
 
 def _of_names(text: str) -> float:

@@ -71,7 +71,7 @@ _DURATIONS = frozenset({"timeout", "lease"})
 _OF_TRANSPORTS = frozenset({"timeout", "lease", "name", "max_message_size"})
 
 _SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
-#: All that is between blanks and quotes; and each name and value of a query. A text is read once, whatever stands in it.
+#: What is between blanks and quotes; and each name and value of a query. A text is read once, whatever stands in it.
 _WORD = re.compile(r"[^\s'\"]++")
 _IN_QUERY = re.compile(r"([?&;][\w.-]++=)[^&;#\s'\"]*")
 _IS_SECRET = re.compile(_SECRET, re.IGNORECASE)

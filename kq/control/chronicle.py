@@ -17,6 +17,7 @@ from kq.control.compose import FAMILIES, Facts, jobs_of
 from kq.control.sight import JobInfo, info_of
 from kq.reading import reader
 from kq.record import GROUPS, HISTORY, encode
+from kq.redaction import redacted_text
 from kq.snapshot import FailureRow, History, Point
 from kq.state.store import Write
 from kq.tally import Tally, Work, quantile
@@ -144,7 +145,7 @@ def _groups(jobs: Iterable[JobInfo]) -> Iterable[FailureRow]:
             queue=queue,
             exception=exception,
             place=place,
-            message=job.error,
+            message=redacted_text(job.error),
             buried=number[key],
             last=job.buried or 0.0,
             job=job.id,

@@ -14,6 +14,7 @@ from kq.clock import new_id
 from kq.control import Control, schema
 from kq.control.kicking import Kicking
 from kq.control.size import MOST as WORKER_MOST
+from kq.control.veil import Veil
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.job import HIGHEST, LOWEST, Job, Settings
@@ -21,7 +22,6 @@ from kq.message import encode_result
 from kq.units import format_duration, parse_rate
 from kq.web.choosing import CHOICE, buried
 from kq.web.fields import Field, Said
-from kq.web.veil import Veil
 
 Data: TypeAlias = dict[str, Any]
 
@@ -453,6 +453,7 @@ ACTS = (
             Field("queues", "text", "Queues that it takes too, or takes no more: +bulk, +bulk:2, -mail.", ""),
             REASON,
         ),
+        lambda said: True,
     ),
     Act("/workers/ping", "workers ping", "operate", "Ask each worker that lives whether it listens.", _ping),
     Act(

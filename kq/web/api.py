@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
-from threading import Event
 from typing import Any, TypeVar
 
 import anyio
@@ -15,8 +15,9 @@ from starlette.responses import Response, StreamingResponse
 
 from kq import __version__, metrics
 from kq.control import Control, schema
+from kq.control.veil import Veil
 from kq.errors import BadArguments
-from kq.event import ENDS
+from kq.event import ENDS, Event
 from kq.plain import printable_json
 from kq.standing import Hearing
 from kq.stated import stated
@@ -48,23 +49,23 @@ async def look(asked: Asked, at: Look) -> Response:
 async def _seen(asked: Asked, at: Look, said: Said) -> Response:
     name = asked.name if "{name}" in at.path else ""
     ask = asked.desk.slowly if at.slow else asked.desk.look
-    seen = await ask(lambda control: at.see(control, asked.veil, name, said))
-    return told(asked.veil.data(seen))
+    return told(await ask(lambda control: asked.veil.data(at.see(control, asked.veil, name, said))))
 
 
 async def act(asked: Asked, at: Act) -> Response:
     """What may be done."""
     must_be_sealed(asked, asked.request.headers.get(SEAL_HEADER, ""))
     said = from_json(at.fields, await _body(asked))
-    return told(asked.veil.data(await done(asked, at, said)))
+    return told(await done(asked, at, said))
 
 
 async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:
-    """What became of an act."""
-    name, over = asked.name if "{name}" in at.path else "", Event()
+    """What became of an act, without secrets."""
+    name, over = asked.name if "{name}" in at.path else "", threading.Event()
 
     def do(control: Control) -> dict[str, Any]:
-        return at.do(Deed(control, asked.veil, name, said, asked.by, over))
+        done: dict[str, Any] = asked.veil.data(at.do(Deed(control, asked.veil, name, said, asked.by, over)))
+        return done
 
     if not at.slow(said):
         return await asked.desk.change(do)
@@ -73,7 +74,7 @@ async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:
 
 async def ended(asked: Asked) -> Response:
     """A job as soon as it has ended, or as it is when time is up."""
-    seconds, over = from_form(WAITED, asked.query())["seconds"], Event()
+    seconds, over = from_form(WAITED, asked.query())["seconds"], threading.Event()
     if seconds > PATIENCE:
         raise BadArguments(f"seconds can be {PATIENCE:g} at most", fix="Ask again when it is over.")
     await _seen(asked, JOB, {})  # nobody waits for a job that nobody knows
@@ -81,7 +82,7 @@ async def ended(asked: Asked) -> Response:
     return await _seen(asked, JOB, {})
 
 
-async def _unless_gone(asked: Asked, over: Event, work: Awaitable[T]) -> T:
+async def _unless_gone(asked: Asked, over: threading.Event, work: Awaitable[T]) -> T:
     """What comes of work. Sets over when who asked is gone meanwhile, and at the end."""
 
     async def notice() -> None:
@@ -129,11 +130,14 @@ async def heard(asked: Asked, what: Hearing) -> Response:
 
 
 async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIterator[bytes]:
-    events = asked.desk.events(what, said["job"], said["queue"], said["type"], said["seconds"])
+    def write(event: Event) -> bytes:
+        line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
+        return line.encode() + b"\n"
+
+    events = asked.desk.events(what, said["job"], said["queue"], said["type"], said["seconds"], write)
     async with aclosing(events):
-        async for event in events:
-            line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
-            yield line.encode() + b"\n"
+        async for line in events:
+            yield line
 
 
 async def followed(asked: Asked) -> Response:
@@ -149,13 +153,21 @@ async def followed(asked: Asked) -> Response:
 
 
 async def _moves(asked: Asked, seconds: float) -> AsyncIterator[bytes]:
+    def write(event: Event) -> bytes:
+        return _sent(event.event, asked.veil.data(schema.event(event)), LAST if event.event in ENDS else "")
+
+    async for each in _spoken(asked.desk.moves(asked.name, seconds, write)):
+        yield each
+
+
+async def _spoken(told: AsyncGenerator[bytes | None, None]) -> AsyncIterator[bytes]:
+    """The same, with a word now and then where there was none for long."""
     silent = 0
-    async with aclosing(asked.desk.moves(asked.name, seconds)) as events:
-        async for event in events:
-            silent = 0 if event is not None else silent + 1
-            if event is not None:
-                last = LAST if event.event in ENDS else ""
-                yield _sent(event.event, asked.veil.data(schema.event(event)), last)
+    async with aclosing(told):
+        async for each in told:
+            silent = 0 if each is not None else silent + 1
+            if each is not None:
+                yield each
             elif silent % SILENT == 0:
                 yield NOTHING
 
@@ -174,17 +186,14 @@ async def streamed(asked: Asked) -> Response:
 
 
 async def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[bytes]:
-    silent = 0
-    async with aclosing(asked.desk.chunks(asked.name, offset, seconds)) as chunks:
-        async for chunk in chunks:
-            silent = 0 if chunk is not None else silent + 1
-            if isinstance(chunk, Chunk):
-                told = schema.chunk(chunk)
-                yield _sent("chunk", told | {"value": asked.veil.value(told["value"])}, str(chunk.offset))
-            elif chunk is not None:
-                yield _sent(LAST, {"error": chunk or None}, LAST)
-            elif silent % SILENT == 0:
-                yield NOTHING
+    def write(chunk: Chunk | str) -> bytes:
+        if isinstance(chunk, str):
+            return _sent(LAST, {"error": chunk or None}, LAST)
+        told = schema.chunk(chunk)
+        return _sent("chunk", told | {"value": asked.veil.value(told["value"])}, str(chunk.offset))
+
+    async for each in _spoken(asked.desk.chunks(asked.name, offset, seconds, write)):
+        yield each
 
 
 def _sent(name: str, data: dict[str, Any], id: str) -> bytes:
@@ -214,10 +223,11 @@ def told(data: Any, status: int = 200) -> Response:
     return Response(text, status, media_type="application/json")
 
 
-def wrong(error: Exception, status: int | None = None) -> Response:
-    """An error, as the command line prints it."""
+def wrong(error: Exception, status: int | None = None, veil: Veil | None = None) -> Response:
+    """An error, as the command line prints it. veil: over what it says of a job."""
     status = status or status_of(error)
-    answer = told({"error": described(error)}, status)
+    said = described(error)
+    answer = told({"error": said if veil is None else veil.data(said)}, status)
     if status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="kq"'
     return answer

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, quote
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from kq.control.veil import Veil
 from kq.errors import BadArguments, Forbidden
 from kq.web.desk import Desk
 from kq.web.identity import User
 from kq.web.sessions import Seals
-from kq.web.veil import Veil
 
 COOKIE = "kq_session"
 #: The field of a form, and the header of a program, that bring the seal back.

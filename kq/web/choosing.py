@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kq.control import MOST, Control, JobInfo, Where
+from kq.control.veil import Veil
 from kq.job import State
 from kq.web.fields import Field, Said
-from kq.web.veil import Veil
 
 LISTED = tuple(
     state.value

@@ -59,7 +59,9 @@ class Desk:
 
     async def slowly(self, deed: Callable[[Control], T]) -> T:
         """Let control do something that takes its time, beside all else. Raises Busy when too many do that."""
-        return await self._beside(self._slow, deed)
+        done = await self._beside(self._slow, deed)
+        self._shot = None
+        return done
 
     async def ended(self, id: str, seconds: float, over: Event) -> None:
         """Wait until the job has ended or was buried, seconds have passed, or over is set. Raises Busy."""
@@ -109,39 +111,49 @@ class Desk:
         """Raise Busy when as many listen as may."""
         _must_have_room(self._hearing)
 
+    # What is heard is written in the thread that hears it, by `write`: a long text takes its time to be looked through.
+
     async def events(
-        self, what: Hearing, job: str, queue: str, type: str, seconds: float
-    ) -> AsyncGenerator[Happened, None]:
+        self, what: Hearing, job: str, queue: str, type: str, seconds: float, write: Callable[[Happened], bytes]
+    ) -> AsyncGenerator[bytes, None]:
         """Events from now on, for so long. Who does not take them in time misses the latest."""
         wanted: dict[str, Any] = {"job": job, "queue": queue, "type": type, "what": what}
-        async with aclosing(self._told(lambda control, over: control.events(**wanted, over=over), seconds)) as told:
+
+        def hear(control: Control, over: Event) -> Iterator[bytes]:
+            return map(write, control.events(**wanted, over=over))
+
+        async with aclosing(self._told(hear, seconds)) as told:
             async for event in told:
                 if event is not None:
                     yield event
 
-    async def moves(self, job: str, seconds: float) -> AsyncGenerator[Happened | None, None]:
+    async def moves(
+        self, job: str, seconds: float, write: Callable[[Happened], bytes]
+    ) -> AsyncGenerator[bytes | None, None]:
         """How a job stands, and what happens to it to its end, or for so long; None now and then while nothing does."""
 
-        def follow(control: Control, over: Event) -> Iterator[Happened]:
+        def follow(control: Control, over: Event) -> Iterator[bytes]:
             with suppress(ResultTimeout):
-                yield from control.follow(job, timeout=seconds, over=over)
+                yield from map(write, control.follow(job, timeout=seconds, over=over))
 
         async with aclosing(self._told(follow, seconds)) as told:
             async for event in told:
                 yield event
 
-    async def chunks(self, job: str, offset: int, seconds: float) -> AsyncGenerator[Chunk | str | None, None]:
+    async def chunks(
+        self, job: str, offset: int, seconds: float, write: Callable[[Chunk | str], bytes]
+    ) -> AsyncGenerator[bytes | None, None]:
         """What a job emits, to its end or for so long; None now and then while nothing comes.
 
         Last, when it has ended, text: what is wrong with its stream, or nothing.
         """
 
-        def read(control: Control, over: Event) -> Iterator[Chunk | str]:
+        def read(control: Control, over: Event) -> Iterator[bytes]:
             try:
-                yield from control.stream(job, offset, timeout=seconds, over=over)
-                yield ""
+                yield from map(write, control.stream(job, offset, timeout=seconds, over=over))
+                yield write("")
             except StreamCut as cut:
-                yield cut.message
+                yield write(cut.message)
             except ResultTimeout:
                 return
 

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias, cast, get_args
 import msgspec
 
 from kq.control import MOST, Control, schema
+from kq.control.veil import Veil
 from kq.errors import NotFound
 from kq.job import State
 from kq.ledger import Entry, Stage
 from kq.web.acts import unknown_job
 from kq.web.choosing import CHOICE, LISTED, listed
 from kq.web.fields import Field, Said
-from kq.web.veil import Veil
 
 Data: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 

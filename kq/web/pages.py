@@ -140,7 +140,7 @@ async def job(asked: Asked) -> Page:
         shown = asked.veil.data(schema.whole_job(found, doubts)) | {"args": args, "kwargs": kwargs}
         return {
             "job": shown,
-            "why": asked.veil.data({"why": control.why(id)})["why"],
+            "why": asked.veil.text(control.why(id)),
             "version": found.version,
             "now": control.app.store.now(),
             "repairable": found.state in REPAIRABLE,
@@ -163,13 +163,14 @@ async def failures(asked: Asked) -> Page:
 
     def look(control: Control) -> tuple[list[dict[str, Any]], float]:
         groups = schema.grouped(listed(control, asked.veil, said, State.BURIED, MOST))
-        return [
+        told = [
             schema.group(*each) | {"queue": each[2].queue, "in_doubt": each[0].exception == InDoubt.__name__}
             for each in groups
-        ], control.app.store.now()
+        ]
+        return asked.veil.data(told), control.app.store.now()
 
     groups, now = await asked.desk.look(look)
-    values = {"groups": asked.veil.data(groups), "now": now, "texts": _texts(asked, CHOICE), "query": _query(asked)}
+    values = {"groups": groups, "now": now, "texts": _texts(asked, CHOICE), "query": _query(asked)}
     return Page("buried.html", "Buried", values, "buried")
 
 
@@ -203,7 +204,7 @@ async def effects(asked: Asked) -> Page:
         return {
             "doubts": asked.veil.data(list(map(schema.effect, doubts))),
             "effects": asked.veil.data(list(map(schema.effect, found))),
-            "held": [schema.held_job(job) for job in control.held()],
+            "held": asked.veil.data(list(map(schema.held_job, control.held()))),
             "now": control.app.store.now(),
         }
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from kq.control import Control
+from kq.control.veil import Veil
 from kq.credential import Role
 from kq.errors import ConfigError, Forbidden, KqError, NotFound
 from kq.standing import caller
@@ -39,7 +40,6 @@ from kq.web.identity import Authorize, User
 from kq.web.looks import LOOKS
 from kq.web.openapi import API
 from kq.web.sessions import Doorkeeper, Seals, Sessions, Throttle
-from kq.web.veil import Veil
 
 log = logging.getLogger("kq.web")
 
@@ -269,7 +269,7 @@ class Site:
         form = await form_of(asked.request)
         must_be_sealed(asked, form.pop(SEAL, [""])[-1])
         back = local(form.pop("back", [""])[-1]) or _back(asked, at)
-        done = asked.veil.data(await api.done(asked, at, from_form(at.fields, form)))
+        done = await api.done(asked, at, from_form(at.fields, form))
         response = RedirectResponse(back, 303)
         path = root_of(asked.request) or "/"
         notice = notices.written(notices.of(at, done))
@@ -286,15 +286,26 @@ class Site:
 
     @staticmethod
     def _wrong_api(asked: Asked, error: Exception) -> Response:
-        return api.wrong(error)
+        return api.wrong(error, veil=asked.veil)
 
 
 def checked(traces: str) -> str:
     """The same. Raises ConfigError for an address that a browser would not open, or that names no trace."""
-    if traces and not (traces.startswith(("https://", "http://")) and "{trace}" in traces):
+    if traces and not _names_a_trace(traces):
         fix = "Write one such as https://traces.example.org/trace/{trace}."
         raise ConfigError(f"web.traces is {traces!r}, which is no web address with {{trace}} in it", fix=fix)
     return traces
+
+
+def _names_a_trace(traces: str) -> bool:
+    try:
+        at = urlsplit(traces)
+    except ValueError:
+        return False
+    place, trace = at.netloc.rpartition("@")[2], "{trace}"
+    written = traces.isascii() and traces.isprintable() and not set(traces) & set(" \"'<>\\`")
+    named = trace not in at.netloc and trace in at.path + at.query + at.fragment
+    return written and at.scheme in ("https", "http") and bool(place) and named
 
 
 class _Files(StaticFiles):

@@ -11,6 +11,7 @@ from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
 from kq.policy import retries_of
+from kq.redaction import redacted_beginning
 from kq.tally import EFFECTS, MINUTE, Failed, Group, Tally, Wait, Work
 from kq.worker.task import Task
 
@@ -128,7 +129,7 @@ class Meter:
             self._marks.popleft()
 
     def _failed(self, task: Task, failure: Failure, now: float, again: float | None) -> None:
-        queue, error = task.delivery.queue, one_line(failure)[:ERROR_LIMIT]
+        queue, error = task.delivery.queue, redacted_beginning(one_line(failure), ERROR_LIMIT)
         key = queue, task.head.type, *group_of(error, failure.traceback)
         group = self._groups.pop(key, None) or Group(*key)
         group.message, group.last, group.job = error, now, task.head.id

@@ -1,4 +1,4 @@
-"""What a worker tells those who listen: the moves of its jobs as events. Pure."""
+"""What a worker tells those who listen: the moves of its jobs as events, without what looks like a secret. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kq.event import Event
 from kq.failure import Failure, group_of
 from kq.message import one_line
 from kq.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
+from kq.redaction import redacted_text
 from kq.worker.slate import Written
 from kq.worker.task import Task
 
@@ -51,7 +52,7 @@ def ended(task: Task, verdict: Verdict, worker: str, at: float) -> Iterator[Even
         attempt=task.counters.attempts + 1,
         seconds=None if task.ran is None else round(task.ran, 6),
         error="" if failure is None else group_of(error, "")[0],
-        message=one_line(verdict.reason if isinstance(verdict, Revoke) else error),
+        message=redacted_text(one_line(verdict.reason if isinstance(verdict, Revoke) else error)),
         next=None if delay is None else at + delay,
     )
     if isinstance(verdict, Complete):

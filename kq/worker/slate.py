@@ -12,6 +12,8 @@ import struct
 import threading
 from dataclasses import dataclass
 
+from kq.redaction import redacted_beginning
+
 #: The counter; n, of, and when that was said; seconds to extend the timeout by; bytes of the text.
 _FORM = struct.Struct("<QddddH")
 _COUNTER = struct.Struct("<Q")
@@ -51,9 +53,9 @@ class Slate:
             self._memory[self._place : self._place + _FORM.size] = bytes(_FORM.size)
 
     def progress(self, n: float, of: float, text: str, at: float) -> None:
-        """Note how far the job is."""
+        """Note how far the job is. text: many will see it, so it is kept without what looks like a secret."""
         with self._lock:
-            self._write(Written(n, of, text, at, self.read().more))
+            self._write(Written(n, of, redacted_beginning(text, TEXT), at, self.read().more))
 
     def extend(self, seconds: float) -> None:
         """Note that the job wants so many seconds more."""

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable
 from threading import Thread, Timer
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,6 +20,8 @@ from kq.cli.frame import VERBS, Root
 from kq.conformance.contract.waiting import eventually
 from kq.context import CurrentJob, Footing
 from kq.control import Control
+from kq.event import Event, batches, followed_key
+from kq.events import Mouth
 from kq.job import State
 from kq.record import Record, encode, job_key, lease_key
 from kq.standing import read
@@ -237,6 +239,30 @@ def test_a_job_is_followed_by_server_sent_events(browser: Browser, app: kq.App, 
     assert (again.status_code, again.text) == (204, "")
     assert browser.api("/jobs/nobody/events").status_code == 404
     assert browser.api(f"/jobs/{id}/events?seconds=1h").status_code == 422
+
+
+def test_a_name_that_a_stranger_gave_an_event_is_not_told(browser: Browser, app: kq.App, control: Control) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+
+    def forge() -> None:
+        """As soon as somebody follows it: what whoever reaches the broker may publish."""
+        eventually(lambda: read(app.store).followed, "it is followed")
+        mouth = Mouth(app.broker)
+        for name in ("x\ndata: forged\n\nevent: completed", "", "overdue"):
+            mouth.tell(batches([(followed_key(id), Event(event=name, at=time() + 9, job=id, attempt=1))]))
+        mouth.close()
+        control.apart().bury(id, "it is over")
+
+    forger = Thread(target=forge)
+    forger.start()
+    try:
+        answer = browser.api(f"/jobs/{id}/events?seconds=30")
+    finally:
+        forger.join()
+    names = [line for line in answer.text.splitlines() if line.startswith("event: ")]
+    assert set(names) <= {"event: submitted", "event: overdue", "event: buried"}
+    assert names[-1] == "event: buried"
+    assert "data: forged" not in answer.text
 
 
 def test_a_jobs_stream_is_read_by_server_sent_events(browser: Browser, app: kq.App) -> None:

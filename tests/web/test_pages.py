@@ -127,7 +127,25 @@ def test_the_trace_of_a_job_and_who_else_wanted_it_are_told(
     assert f'class="id">{"a1" * 16}</dd>' in browse(Site(control, hosts=())).get(f"/jobs/{first.id}").text
 
 
-@pytest.mark.parametrize("traces", ["javascript:alert('{trace}')", "https://traces.example/", "traces/{trace}"])
+@pytest.mark.parametrize(
+    "traces",
+    [
+        *(
+            "javascript:alert('{trace}')",
+            "https://traces.example/",
+            "traces/{trace}",
+            "https://{trace}",
+            "http:///{trace}",
+        ),
+        *("https://{trace}.example/{trace}", "https://a.example/{trace}\n", "https://a b/{trace}", "https://[/{trace}"),
+        *(
+            "https://a.example/\r\nx/{trace}",
+            'https://a.example/"{trace}',
+            "https://é.example/{trace}",
+            "https://u@/{trace}",
+        ),
+    ],
+)
 def test_an_address_of_traces_that_is_none_is_refused(control: Control, traces: str) -> None:
     with pytest.raises(ConfigError, match=r"web\.traces"):
         Site(control, hosts=(), traces=traces)

@@ -102,7 +102,7 @@ class Connected(Traced):
         parent_of = jobs.beget.submit(["return"], ["a child"])
         group = app.submit_many([jobs.note.job("1"), jobs.note.job("2")])
         sent_both = spans.last_sent()
-        failed = jobs.perform_plain.submit(["bad"])
+        failed = jobs.perform_plain.submit(["bad password=hunter2"])
         child = parent_of.result(10)[0]
         for handle in (retried, degraded, *group):
             handle.result(10)
@@ -122,6 +122,11 @@ class Connected(Traced):
         (told,) = spans.processed(failed.id)
         assert told["status"]["status_code"] == "ERROR"
         assert told["attributes"]["error.type"] == "kq.errors.BadJob"
+        assert told["status"]["description"] == "BadJob: password=***"
+        (event,) = told["events"]
+        assert (event["name"], event["attributes"]["exception.message"]) == ("exception", "password=***")
+        assert "BadJob: password=***" in event["attributes"]["exception.stacktrace"]
+        assert "hunter2" not in str(told)
         assert told["attributes"]["kq.job.final"] is True
         assert attempts[0]["attributes"]["kq.job.final"] is False
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+
+from msgspec import structs
 
 from kq.cli import jobs
 from kq.cli.monitor.scene import Book, JobRow, Page
 from kq.control import Control, JobInfo, Where
+from kq.control.veil import Veil
 from kq.job import State
-from kq.redaction import redacted, redacted_text
+from kq.redaction import TEXT
 
 #: So many jobs of a queue, or of a group of failures, are listed.
 LISTED = 200
+#: A screen is seen by more people than a command's output.
+_VEIL = Veil(longest=TEXT)
 
 
 def read_page(control: Control, page: Page) -> Book:
@@ -19,11 +24,11 @@ def read_page(control: Control, page: Page) -> Book:
     match page.kind:
         case "queue":
             found = control.jobs(page.name, limit=LISTED)
-            return Book(page, (("why", control.why_queue(page.name, local=True)),), tuple(map(_row, found)))
+            return Book(page, (("why", _VEIL.text(control.why_queue(page.name, local=True))),), _rows(control, found))
         case "group":
             where = Where(page.type, page.exception, place=page.place)
             found = control.buried(page.queue, where=where, limit=LISTED)
-            return Book(page, jobs=tuple(map(_row, found)))
+            return Book(page, jobs=_rows(control, found))
         case "job":
             return _job(control, page)
     return Book(page)
@@ -34,26 +39,17 @@ def _job(control: Control, page: Page) -> Book:
     if job is None:
         return Book(page, (("state", "unknown: it ended longer ago than results are kept"),))
     doubts = control.doubts(job.id) if job.state is State.BURIED else []
-    facts = [("why", control.why(job.id, local=True)), *jobs.told(_harmless(job), doubts)]
-    return Book(page, tuple(facts), (_row(job),))
+    doubts = [structs.replace(each, note=_VEIL.text(each.note)) for each in doubts]
+    facts = [("why", _VEIL.text(control.why(job.id, local=True))), *jobs.told(_VEIL.job(control, job), doubts)]
+    return Book(page, tuple(facts), (_row(control, job),))
 
 
-def _harmless(job: JobInfo) -> JobInfo:
-    """job without what looks like a secret: a screen is seen by more people than a command's output."""
-    return replace(
-        job,
-        args=redacted(job.args),
-        kwargs=redacted(job.kwargs),
-        headers=redacted(job.headers),
-        result=redacted(job.result),
-        error=redacted_text(job.error),
-        traceback=redacted_text(job.traceback),
-        body=redacted_text(job.body),
-        log=redacted_text(job.log),
-    )
+def _rows(control: Control, found: Iterable[JobInfo]) -> tuple[JobRow, ...]:
+    return tuple(_row(control, job) for job in found)
 
 
-def _row(job: JobInfo) -> JobRow:
-    note = redacted_text(job.error) or (jobs.call_of(_harmless(job)) if job.args or job.kwargs else "")
+def _row(control: Control, whole: JobInfo) -> JobRow:
+    job = _VEIL.job(control, whole)
+    note = job.error or (jobs.call_of(job) if job.args or job.kwargs else "")
     at = job.buried if job.buried is not None else job.submitted
     return JobRow(job.id, job.type, job.queue, job.state.value, job.attempt, at, job.due, note, job.worker)

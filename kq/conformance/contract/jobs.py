@@ -426,8 +426,8 @@ def act(name: str) -> None:
             collections.deque(itertools.repeat(None), maxlen=0)
         case "retry", delay:
             raise Retry("as asked", delay=float(delay) if delay else None)
-        case "bad", _:
-            raise BadJob("row 7 has no date")
+        case "bad", why:
+            raise BadJob(why or "row 7 has no date")
         case "nap", seconds:
             time.sleep(float(seconds))
         case "hold", gate:

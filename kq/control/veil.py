@@ -1,4 +1,4 @@
-"""What nobody sees on the page or through its API, whatever he may do: arguments, results and errors without secrets.
+"""What nobody sees on the monitor, the page or through its API, whatever he may do: what a job says without secrets.
 
 An argument is hidden by its name or its look (`kq.redaction`); who edits a job leaves what is hidden as it is, or
 writes another value. Ids, keys and names of things are shown as they are.
@@ -7,22 +7,31 @@ writes another value. Ids, keys and names of things are shown as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from kq.control import Control, JobInfo
 from kq.redaction import redacted, redacted_text, restored
 
 #: Fields of which the text is shown without what looks like a secret, whatever they are part of.
-_TEXTS = {"error", "exception", "traceback", "log", "body", "message", "note", "reason", "why"}
+_TEXTS = {
+    *("error", "exception", "traceback", "log", "body", "message", "note", "reason", "why", "text", "fix", "stopped"),
+    "missing",
+}
 #: Fields that are hidden by the names in them.
 _VALUES = {"args", "arguments", "kwargs", "result", "outcome", "headers"}
 
 
 class Veil:
-    """hide: names of arguments that are hidden beside those that look like a secret; * stands for anything."""
+    """hide: names of arguments that are hidden beside those that look like a secret; * stands for anything.
 
-    def __init__(self, hide: Sequence[str] = ()) -> None:
-        self._hide = tuple(hide)
+    longest: characters that a text among them keeps; None: all.
+    """
+
+    def __init__(self, hide: Sequence[str] = (), longest: int | None = None) -> None:
+        self._hide, self._longest = tuple(hide), longest
 
     def data(self, data: Any) -> Any:
         """Anything that is told as JSON."""
@@ -36,20 +45,49 @@ class Veil:
 
     def value(self, value: Any) -> Any:
         """A result, or a part of one."""
-        return redacted(value, "", self._hide, None)
+        return redacted(value, "", self._hide, self._longest)
+
+    def text(self, text: str) -> str:
+        """An error's, a log's, or a sentence about a job."""
+        return redacted_text(text)
+
+    def job(self, control: Control, job: JobInfo) -> JobInfo:
+        """All that is known of a job."""
+        args, kwargs = self.arguments(control, job)
+        return replace(
+            job,
+            args=args,
+            kwargs=kwargs,
+            headers=self.value(job.headers),
+            result=self.value(job.result),
+            error=self.text(job.error),
+            traceback=self.text(job.traceback),
+            body=self.text(job.body),
+            log=self.text(job.log),
+            history=tuple(structs.replace(each, error=self.text(each.error)) for each in job.history),
+        )
 
     def _field(self, name: str, value: Any) -> Any:
         if name in _VALUES and value is not None:
             return self.value(value)
-        if name in _TEXTS and isinstance(value, str):
-            return redacted_text(value)
+        if name in _TEXTS:
+            return self._texts(value)
         return self.data(value)
+
+    def _texts(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.text(value)
+            case list() | tuple():
+                return [self._texts(each) for each in value]
+            case _:
+                return self.data(value)
 
     def arguments(self, control: Control, job: JobInfo) -> tuple[list[Any], dict[str, Any]]:
         """A job's arguments as they are shown. Those without a name of their own are called as its type calls them."""
         names = _names(control, job)
-        args = [redacted(value, name, self._hide, None) for value, name in zip(job.args, names, strict=True)]
-        return args, {name: redacted(value, name, self._hide, None) for name, value in job.kwargs.items()}
+        args = [redacted(value, name, self._hide, self._longest) for value, name in zip(job.args, names, strict=True)]
+        return args, {name: redacted(value, name, self._hide, self._longest) for name, value in job.kwargs.items()}
 
     def whole(
         self, control: Control, job: JobInfo, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
