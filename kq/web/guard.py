@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kq.errors import BadArguments, Forbidden, KqError
+from kq.web.openapi import API
 
 Refuse: TypeAlias = Callable[[Scope, KqError, int], Response]
 
@@ -73,7 +74,9 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and not _is_live(scope) and not self._is_ours(scope, host):
             return f"this page is not called {_name_of(host)[:100]!r}; kq web knows its names from web.hosts"
-        return "" if scope["method"] in SAFE else foreign(headers, host)
+        if scope["method"] not in SAFE:
+            return foreign(headers, host)
+        return "" if _is_live(scope) or is_led_here(headers, _path(scope)) else "a page from elsewhere asked for this"
 
     def _is_ours(self, scope: Scope, host: str) -> bool:
         assert self._hosts is not None
@@ -99,6 +102,18 @@ def foreign(headers: Headers, host: str) -> str:
     return ""
 
 
+def is_led_here(headers: Headers, path: str) -> bool:
+    """Whether somebody looks who may have been led here by a link at most.
+
+    A page from elsewhere reads no answer, but could make a browser ask for what takes its time, again and again, and
+    learn how long that takes. It may lead people to our pages, in a window of their own; programs need no leading.
+    """
+    if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
+        return True
+    wanted = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return wanted == ("navigate", "document") and not path.startswith(API)
+
+
 def _name_of(host: str) -> str:
     """The name in a Host header, without its port."""
     try:
@@ -114,8 +129,13 @@ def _size_of(headers: Headers) -> int:
 
 
 def _is_live(scope: Scope) -> bool:
+    return _path(scope) == LIVE
+
+
+def _path(scope: Scope) -> str:
+    """Where it is asked for on this page, wherever that is mounted."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")) == LIVE
+    return path.removeprefix(scope.get("root_path", "").rstrip("/"))
 
 
 def _limited(receive: Receive) -> Receive:

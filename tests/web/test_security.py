@@ -108,6 +108,40 @@ def test_no_page_of_others_changes_anything(
     assert control.audit() == []
 
 
+LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.mark.parametrize("site_of", ["cross-site", "same-site", "whatever"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+        {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+        {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
+        LINK,
+    ],
+    ids=lambda how: how.get("sec-fetch-dest", "nothing"),
+)
+def test_a_page_of_others_makes_nobody_look_here_but_by_a_link(
+    control: Control, browse: Callable[..., Browser], site_of: str, how: dict[str, str]
+) -> None:
+    site = Site(control, hosts=())
+    browser, headers = browse(site), {"sec-fetch-site": site_of, **how}
+    for path in ["/login", "/static/kq.css", *(path for method, path, _ in ways(site) if method == "GET")]:
+        answer = browser.client.get(path, headers=headers, follow_redirects=False)
+        led = how == LINK and not path.startswith("/api/v1")
+        assert (answer.status_code == 403, "from elsewhere asked for this" in answer.text) == (not led, not led), path
+    assert browser.get("/livez", headers=headers).status_code == 200
+
+
+def test_a_browser_that_asks_by_itself_looks(control: Control, browse: Callable[..., Browser]) -> None:
+    browser = browse(Site(control, hosts=()))
+    for from_where in ("same-origin", "none"):
+        headers = {"sec-fetch-site": from_where, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
+        assert [browser.get(path, headers=headers).status_code for path in ("/", "/api/v1/status")] == [200, 200]
+
+
 def test_a_page_of_ours_changes_something(open_page: Browser, control: Control) -> None:
     seal = open_page.seal()
     fine = {"origin": "http://localhost:8520", "sec-fetch-site": "same-origin", "host": "localhost:8520"}
