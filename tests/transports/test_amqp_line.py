@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -231,3 +232,42 @@ class TestInterruptions:
         with pytest.raises(KeyboardInterrupt):
             line.wait_for(lambda: False, time.monotonic() + PATIENCE)
         assert not line.alive
+
+
+class Renegotiating(socket.socket):
+    """A socket whose TLS must hear something before it says more, again and again."""
+
+    tries = 0
+    willing_after = 10**9
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self.tries += 1
+        if self.tries <= self.willing_after:
+            raise ssl.SSLWantReadError
+        return super().send(data, flags)
+
+
+def renegotiating() -> tuple[Renegotiating, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return Renegotiating(fileno=ours.detach()), theirs
+
+
+def test_who_writes_while_tls_must_hear_something_waits_for_it_and_not_without_end() -> None:
+    ours, theirs = renegotiating()
+    with ours, theirs:
+        with pytest.raises(Unreachable, match="takes no data") as raised:
+            wire_module.Wire(ours, "here").write(b"x", time.monotonic() + 0.3)
+        assert not raised.value.sent
+        assert ours.tries < 20  # it tried as often as the processor could
+
+
+def test_it_goes_on_when_something_was_heard_by_whomever() -> None:
+    ours, theirs = renegotiating()
+    with ours, theirs:
+        ours.willing_after = 2
+        wire_module.Wire(ours, "here").write(b"x", time.monotonic() + PATIENCE)
+        assert theirs.recv(1) == b"x"
+        theirs.send(b"heard")
+        ours.willing_after = ours.tries + 1
+        wire_module.Wire(ours, "here").write(b"y", time.monotonic() + PATIENCE)
+        assert theirs.recv(1) == b"y"

@@ -23,6 +23,8 @@ from kq_transports.tcp import connected
 
 #: Bytes read at once.
 PIECE = 65536
+#: Seconds after which another thread has read what was waited for.
+TAKEN = 0.05
 
 
 class Wire:
@@ -81,12 +83,23 @@ class Wire:
         while rest:
             try:
                 rest = rest[self._send(rest) :]
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                if not self._writable(until):
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                wants_read = isinstance(error, ssl.SSLWantReadError)
+                if not (self._answered(until) if wants_read else self._writable(until)):
                     raise Unreachable(f"{self.peer} takes no data", sent=len(rest) < len(data)) from None
             except (OSError, ValueError) as error:
                 sent = len(rest) < len(data)
                 raise Unreachable(f"the connection to {self.peer} broke: {error}", sent=sent) from error
+
+    def _answered(self, until: float) -> bool:
+        """Wait for what TLS must hear before it says more; False when until has passed.
+
+        A socket may be writable all the time then. Whoever reads may take it off the socket: then nothing comes, and it
+        is time to go on.
+        """
+        left = until - time.monotonic()
+        sleep_on([self.sock.fileno()], max(0.0, min(left, TAKEN)))
+        return left > 0
 
     def _receive_in_turn(self, size: int) -> bytes:
         with self._turn:
