@@ -6,7 +6,8 @@ import http.client
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from time import monotonic
 
 import pytest
 import uvicorn
@@ -17,9 +18,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+import kq
 from kq.config import Web
 from kq.conformance.contract.waiting import eventually
+from kq.context import CurrentJob, Footing
 from kq.control import Control
+from kq.record import lease_key
+from kq.state import Write
 from kq.web import desk, patience
 from kq.web.program import config_of
 from kq.web.site import Site
@@ -36,6 +41,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def served(site: ASGIApp) -> Iterator[int]:
     """Serve it as kq web does; the port."""
     with socket.create_server(("127.0.0.1", 0)) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # what nobody reads waits in the server, not below it
         server = uvicorn.Server(config_of(site, Web()))
         serving = threading.Thread(target=server.run, args=([line],))
         serving.start()
@@ -153,3 +159,27 @@ def test_so_many_listen_at_a_time_and_who_goes_leaves_his_place(port: int, monke
     finally:
         for line in lines:
             line.close()
+
+
+def test_who_follows_and_reads_nothing_gives_up_his_place_and_what_waits_for_him(
+    hurry: None, app: kq.App, control: Control
+) -> None:
+    id = app.jobs["login"].submit("ann", "pw").id
+    app.store.write([Write(lease_key("w"), b"1")])
+    job = CurrentJob(id, "login", "doors", 1, monotonic() + 60, Footing(app, "w"))
+    for _ in range(3000):
+        job.emit("x" * 300)
+    job.finish()
+
+    def ears() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "kq-web-ear"]
+
+    with served(Site(control, hosts=())) as port, ExitStack() as stack:
+        for _ in range(desk.EARS):
+            line = stack.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            line.connect(("127.0.0.1", port))
+            line.sendall(f"GET /api/v1/jobs/{id}/stream?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert line.recv(12) == b"HTTP/1.1 200"
+        eventually(lambda: not ears(), "they are cut off, and nobody hears for them")
+        eventually(lambda: status(port, f"/api/v1/jobs/{id}/stream?seconds=0") == 200, "there is room again")
