@@ -325,7 +325,7 @@ def test_a_request_that_is_too_large_is_refused(open_page: Browser) -> None:
     assert open_page.post("/jobs", seal, type="login", args=large).status_code == 413
 
     for size in ("9" * 5000, "٣" * 9, "-1", "1e3"):
-        said = open_page.client.post("/jobs", content=b"", headers={"content-length": size.encode()})
+        said = open_page.client.post("/jobs", content=b"", headers={b"content-length": size.encode()})
         assert said.status_code == 413
 
     def chunks() -> Iterable[bytes]:

@@ -41,7 +41,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def served(site: ASGIApp) -> Iterator[int]:
     """Serve it as kq web does; the port."""
     with socket.create_server(("127.0.0.1", 0)) as line:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # what nobody reads waits in the server, not below it
+        line.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+        )  # what nobody reads waits in the server, not below it
         server = uvicorn.Server(config_of(site, Web()))
         serving = threading.Thread(target=server.run, args=([line],))
         serving.start()
