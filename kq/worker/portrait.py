@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kq import __version__, tally
@@ -34,6 +34,8 @@ class Portrait:
         self._process = new_id()
         self._started = ground.clock.now()
         self._worker = ""
+        #: What was written down under each name since the last time that all of it was, and when, by the store's clock.
+        self._said: dict[str, tuple[bytes, float]] = {}
         #: What was counted by the last beat; None before the first.
         self.tally: Tally | None = None
 
@@ -41,12 +43,10 @@ class Portrait:
         """Be the portrait of a worker of that name."""
         self._worker = worker
 
-    def writes(
-        self, now: float, queues: Mapping[str, int], seats: Collection[str], *, stopping: bool
-    ) -> tuple[Write, Write]:
-        """What is to be written down. now: by the store's clock; seats: the singleton queues that it has.
+    def writes(self, now: float, queues: Mapping[str, int], seats: Collection[str], *, stopping: bool) -> list[Write]:
+        """What is to be written down, which told() says was done. now: by the store's clock.
 
-        stopping: it takes no more jobs.
+        seats: the singleton queues that it has. stopping: it takes no more jobs.
         """
         described = {
             **self._described(now),
@@ -55,7 +55,25 @@ class Portrait:
             "stopping": stopping,
             "running": self._running(),
         }
-        return Write(worker_key(self._worker), encode(described), KEEP), self._counted(now)
+        record = encode(described)
+        former = list(self._former(now))
+        self._said[self._worker] = record, now
+        return [Write(worker_key(self._worker), record, KEEP), self._counted(now), *former]
+
+    def told(self) -> None:
+        """What was to be written down was."""
+        self._said = {self._worker: self._said[self._worker]}
+
+    def _former(self, now: float) -> Iterator[Write]:
+        """Let go of the names that it had before, each when its lease would be over.
+
+        It lives under another: nobody need look for it, for an hour, among the dead. A network that resets every
+        connection a few times a second would leave thousands of them, which control reads in each of its rounds.
+        """
+        for name, (record, at) in self._said.items():
+            left = at + self._plan.lease - now
+            if name != self._worker:
+                yield Write(worker_key(name), record, left) if left > 0 else Write(worker_key(name), None)
 
     def last(self, now: float) -> tuple[Write, Write]:
         """The same when it has ended."""

@@ -378,6 +378,7 @@ class Supervisor:
         now, seats = self._skew.now(), [] if self._lease is None else self._lease.session.seats
         about = self._portrait.writes(now, self._intake.served, seats, stopping=self._stop_by is not None)
         self._store.write([*writes, *about])
+        self._portrait.told()
 
     def _lose(self, error: LeaseLost) -> None:
         """All that was delivered to us belongs to others: kill what runs, forget what waits, begin anew."""

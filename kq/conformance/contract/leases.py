@@ -295,6 +295,22 @@ class Fencing(ContractWorld):
         measured(f"first job {elapsed(woke):.1f} s after it woke")
         measured.account(back=elapsed(woke))
 
+    @keeps("C3")
+    def test_a_worker_that_comes_back_after_its_lease_is_soon_listed_once(
+        self, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        jobs.note.submit().result(20)
+        (before,) = (each.name for each in control.workers())
+        control.expel(before)
+        jobs.note.submit().result(20)
+
+        def listed() -> list[str]:
+            return [beat.worker.name for beat in control.heartbeat_check()]
+
+        (name,) = eventually(lambda: [] if before in listed() else listed(), "its former name is forgotten")
+        assert name in {each.name for each in control.workers()}
+
     @keeps("C4")
     @survives("F2")
     def test_a_job_that_a_zombie_still_runs_is_stopped_within_a_second_of_its_waking(

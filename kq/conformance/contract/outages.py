@@ -40,7 +40,7 @@ SLOW = float(os.environ.get("KQ_SLOW") or 0.2)
 #: So many connections may be needed for the first time when half of the resets are over.
 LATER = 2
 #: Bytes of memory by which a program may grow when a tenth of the resets is over.
-GROWTH = 5 * MIB
+GROWTH = 3 * MIB
 SLACK = 0.5  # seconds by which a submit may end late
 PRODUCERS = 3
 BACK = 2.0  # seconds after which work goes on when the broker answers again
