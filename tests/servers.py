@@ -22,6 +22,9 @@ from glob import glob
 from pathlib import Path
 from typing import Self
 
+#: Seconds after which a RabbitMQ here tries again to move a delayed message that could not be moved, as
+#: docs/transports.md advises; by default 180.
+AGAIN = 5.0
 LOG_THREAD = "server log"  # the name of the thread that follows a server's output
 STARTUP = 60.0  # seconds; RabbitMQ on a busy machine with two cores needs up to 20
 
@@ -290,7 +293,8 @@ class RabbitServer(Server):
             # The node replaces the start script instead of running under it, so that signals reach it.
             "RUNNING_UNDER_SYSTEMD": "true",
             # Idle schedulers sleep: by default they spin for a while, which two cores can't afford.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+            f"-rabbit dead_letter_worker_publisher_confirm_timeout {AGAIN * 1000:.0f}",
         }
 
 

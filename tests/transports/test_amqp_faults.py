@@ -45,9 +45,10 @@ from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound,
 from kq_transports.seen import Swap
 from tests.conftest import available, lasting
 from tests.proxy import Proxy
-from tests.servers import RabbitServer, free_port, require
+from tests.servers import AGAIN, RabbitServer, free_port, require
 
 SHORT = 0.5  # seconds: the timeout of a verb that is to fail
+SLACK = 5.0  # seconds by which a broker that has just started may be late, on a busy machine
 RESTART = 20.0  # seconds in which a broker that was started again has told everybody everything
 
 
@@ -431,6 +432,33 @@ class TestDelays(OnOwnRabbit):
                 seen.add(message.payload)
                 message.ack()
         assert set(words) - seen == set()
+
+    def test_what_is_due_while_the_broker_is_down_is_late_by_the_outage_and_one_try(
+        self, server: RabbitServer, connect: Connect, connection: kombu.Connection, queue: str
+    ) -> None:
+        publish(connection, queue, "the ladder is built", headers={"x-delay": 12_000})
+        due, random_ = dict[str, float](), random.Random(6)
+        server.remember()
+        channel = connection.channel()
+        channel.tx_select()
+        for word in map(str, range(800)):
+            delay = random_.randrange(20, 12_000)
+            send(channel, queue, word, headers={"x-delay": delay})
+            due[word] = time.monotonic() + delay / 1000
+        channel.tx_commit()
+        killed = time.monotonic()
+        server.restart()
+        outage, late = time.monotonic() - killed, dict[str, float]()
+        inbox = Inbox(connect(), queue, prefetch=1000)
+        until = max(due.values()) + outage + AGAIN + RESTART
+        while due.keys() - late.keys() and time.monotonic() < until:
+            for message in inbox.rest():
+                message.ack()
+                if message.payload in due:
+                    late.setdefault(message.payload, time.monotonic() - due[message.payload])
+        assert late.keys() == due.keys()
+        assert min(late.values()) >= 0
+        assert max(late.values()) <= outage + AGAIN + SLACK
 
     def test_who_looks_as_a_wait_ends_leaves_no_message_behind(self, connection: kombu.Connection, queue: str) -> None:
         inbox, random_ = Inbox(connection, queue, prefetch=1000), random.Random(7)

@@ -22,6 +22,9 @@ Why like this (measured on RabbitMQ 4.0.5, two cores):
   way at a time, and each is given its key as it is sent (outlet.py).
 * A broker that is killed forgets the newest quorum queue, with all that is in it, for some 3 seconds after it was
   made, or until another one is made. So one more is made last, and deleted.
+* A server with Mnesia starts its queues before its exchanges (rabbit_vhost:recover/1). What expires in between finds
+  no exchange; the rung's own dead-letter worker holds it, where no client reaches it, and tries again after 180 s
+  (dead_letter_worker_publisher_confirm_timeout). It holds 32; what expires behind them waits for them.
 
 A ladder is built up to the level that is needed, when it first is: 13 queues (60 KB each) and 30 ms for delays under a
 second, 40 for a quarter of an hour, 85 and 200 ms for a year. Never early; late by up to 20 ms, and some 2 ms for each
