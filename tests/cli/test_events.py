@@ -6,13 +6,16 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 import kq
+from kq.cli.events import Since
 from kq.clock import new_id
 from kq.job import Job, Settings
 from tests.cli.conftest import Place, worker
@@ -124,6 +127,28 @@ def test_what_happened_before_is_told_where_it_is_remembered(place: Place) -> No
     fitting = place.kq("events", "--since", "10m", "--queue", "mail", "--type", "shout")
     assert ("completed" in fitting.out, fitting.err) == (True, "")
     assert "Workers remember events with events:" in place.kq("events", "--since", "0s").err
+
+
+@pytest.mark.parametrize("on", [("-f",), ("--for", "60s")])
+def test_what_happened_before_is_followed_by_what_happens(place: Place, on: tuple[str, ...]) -> None:
+    place.write("jobs.py", JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\nevents: {keep: 5m}\n")
+    with worker(place):
+        place.kq("submit", "shout", "hi", "--wait")
+        with place.watching("events", "--since", "10m", *on) as process:
+            assert process.stdout is not None
+            assert "completed" in next(line for line in process.stdout if "completed" in line)
+            assert "jobs.boom" in until(process, place, "buried", BOOM)
+
+
+@pytest.mark.parametrize("minutes", [-90, -1, 1, 90])
+@pytest.mark.parametrize("form", ["%H:%M", "%H:%M:%S"])
+def test_a_time_of_day_is_the_last_one_that_was(minutes: int, form: str) -> None:
+    now = time.time()
+    meant = datetime.fromtimestamp(now + 60 * minutes).strftime(form)
+    since = Since().convert(meant, None, None)
+    assert now - 86400 - 60 < since <= now
+    assert datetime.fromtimestamp(since).strftime(form) == meant
 
 
 def test_it_ends_after_the_time_it_was_told(shop: Place) -> None:

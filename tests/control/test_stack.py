@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from kq.conformance.contract.world import ContractWorld, Gate, in_pools
 from kq.control import Control
 from kq.errors import NotFound
 from kq.job import Job, State
-from kq.stack import Frame, Stack, of_job
+from kq.record import encode
+from kq.stack import Frame, Stack, of_job, stack_key
+from kq.standing import Kind, order_key
+from kq.state.store import Write
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import WHERE, Odd
@@ -139,6 +143,28 @@ class TestStacksOnSqlite(OnSqlite, Stacks):
         assert "that the job runs, since " in stack.note
         worker.resume()
 
+    def test_a_job_that_began_anew_while_it_was_asked_for_is_to_be_asked_for_once_more(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.program()
+        id = self.started(app, diary, jobs.hold.job(gate.path))
+        self.seen(control, id)
+        worker.pause_supervisor()
+
+        def answer() -> None:
+            """In its place: it does not run here."""
+            asked = order_key(Kind.STACK, "")
+            keys = eventually(lambda: [key for key, _ in app.store.scan(asked, 10)], "somebody asks", PATIENCE)
+            token = keys[0].split("/")[-2]
+            app.store.write([Write(stack_key(token), encode(Stack(id, "", "w")), PATIENCE)])
+
+        with ThreadPoolExecutor(1) as pool:
+            answered = pool.submit(answer)
+            with pytest.raises(NotFound, match=f"job {id} began anew just now"):
+                control.stack(id, PATIENCE)
+        answered.result()
+        worker.resume()
+
     def test_an_executor_that_is_stopped_is_told_of_as_such(
         self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
@@ -162,7 +188,7 @@ class TestStacksOnSqlite(OnSqlite, Stacks):
         environment: dict[str, str],
         tmp_path: Path,
     ) -> None:
-        crew.program()
+        worker = crew.program()
         id = self.started(app, diary, jobs.hold.job(gate.path))
         self.seen(control, id)
         told = kq(tmp_path, "jobs", "stack", id)
@@ -171,6 +197,10 @@ class TestStacksOnSqlite(OnSqlite, Stacks):
         assert "contract/jobs.py" in told.stdout.splitlines()[1]
         said = json.loads(kq(tmp_path, "jobs", "stack", id, "--json").stdout)
         assert said["frames"][0]["name"] == "hold"
+        worker.pause_supervisor()
+        silent = kq(tmp_path, "jobs", "stack", id)
+        assert (silent.returncode, "did not answer within 5.0s: it is " in silent.stdout) == (1, True), silent
+        worker.resume()
         gate.open()
         control.wait(id, PATIENCE)
         refused = kq(tmp_path, "jobs", "stack", id)
