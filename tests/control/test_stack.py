@@ -24,6 +24,7 @@ from kq.record import encode
 from kq.stack import Frame, Stack, of_job, stack_key
 from kq.standing import Kind, order_key
 from kq.state.store import Write
+from kq.worker.lookout import DEEPEST
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import WHERE, Odd
@@ -142,6 +143,16 @@ class TestStacksOnSqlite(OnSqlite, Stacks):
         assert "did not answer within 200ms: it is " in stack.note
         assert "that the job runs, since " in stack.note
         worker.resume()
+
+    def test_of_many_calls_the_innermost_are_told(
+        self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker()
+        stack = self.seen(control, self.started(app, diary, jobs.sink.job(2 * DEEPEST, gate.path)))
+        assert len(stack.frames) == DEEPEST
+        assert "sink" in names(stack)
+        assert names(stack)[-1] != "sink"
+        gate.open()
 
     def test_a_job_that_began_anew_while_it_was_asked_for_is_to_be_asked_for_once_more(
         self, app: App, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate

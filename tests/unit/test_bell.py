@@ -92,6 +92,15 @@ def test_a_group_has_ended_when_the_job_that_was_told_of_completed_after_the_las
     more = {PAY.id: {"w": Count(2, 1002.0)}}
     draft = next_draft(told, more, 1000.0 + EVERY, EVERY, MOST, {PAY.id: 1001.0})
     assert draft == Draft("digest", {PAY.id: 1})
+    # What people do not know yet is told before its end is.
+    assert next_draft(told, more, 1000.0 + EVERY, EVERY, MOST, {PAY.id: 1003.0}) == Draft("digest", {PAY.id: 1})
+
+
+def test_one_that_is_still_counted_when_it_comes_back_is_told_at_once_too() -> None:
+    told, seen = told_of(1000.0), {PAY.id: {"w": Count(1, 1000.0)}}
+    told = after(told, Draft("digest", {}, (PAY.id,)), seen, ALERT, 1000.0 + EVERY, EVERY)
+    more = {PAY.id: {"w": Count(2, 1002.0 + EVERY)}}
+    assert next_draft(told, more, 1002.0 + EVERY, EVERY, MOST) == Draft("first", {PAY.id: 1})
 
 
 def test_one_that_comes_back_is_told_at_once_with_the_code_that_had_it_before() -> None:

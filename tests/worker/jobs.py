@@ -17,7 +17,7 @@ from click import get_current_context
 
 from kq.app import App
 from kq.conformance.contract import diary
-from kq.conformance.contract.jobs import QUEUE, Jobs, noted
+from kq.conformance.contract.jobs import QUEUE, Jobs, hold, noted
 from kq.context import current_job
 from kq.errors import BadNetwork, SoftTimeout
 from kq.policy import Never
@@ -38,6 +38,7 @@ class Odd(Jobs):
         self.burn_async = app.job(name="burn_async")(burn_async)
         self.blocks_loop = app.job(name="blocks_loop")(blocks_loop)
         self.deaf_async = app.job(name="deaf_async")(deaf_async)
+        self.sink = app.job(name="sink")(sink)
         self.slow_once = app.job(name="slow_once")(slow_once)
         self.dismissed = app.job(name="dismissed", on_timeout="revoke")(tidy)
         self.hog = app.job(name="hog")(hog)
@@ -98,6 +99,11 @@ async def deaf_async() -> None:
     with noted(""):
         signal.signal(ASKED, signal.SIG_IGN)
         await asyncio.sleep(600)
+
+
+def sink(depth: int, gate: str) -> int:
+    """Call itself so often, then hold."""
+    return sink(depth - 1, gate) if depth else hold(gate)
 
 
 def slow_once() -> str:
