@@ -63,10 +63,10 @@ class Diary:
         """Read what was written since the last look: a long run looks often."""
         with self._path.open("rb") as lines:
             lines.seek(self._bytes)
-            for line in lines:
-                if line.endswith(b"\n"):
-                    self._read.append(Entry(*json.loads(line)))
-                    self._bytes += len(line)
+            found = lines.read()
+        whole = found[: found.rfind(b"\n") + 1]  # who writes may be in the middle of a line
+        self._read += [Entry(*json.loads(line)) for line in whole.splitlines()]
+        self._bytes += len(whole)
 
     def starts(self, *ids: str) -> list[Entry]:
         """The starts of jobs; of all without ids."""

@@ -37,8 +37,8 @@ RESETS = int(os.environ.get("KQ_RESETS") or 20)
 CUTS = int(os.environ.get("KQ_CUTS") or 3)
 #: Seconds by which a slow network holds every byte back, in each direction; 1 with `make outages`.
 SLOW = float(os.environ.get("KQ_SLOW") or 0.2)
-#: So many connections may be needed for the first time when half of the resets are over.
-LATER = 2
+#: So many descriptors may be needed for the first time when half of the resets are over: a connection with its pipe.
+LATER = 3
 #: Bytes of memory by which a program may grow when a tenth of the resets is over.
 GROWTH = 3 * MIB
 SLACK = 0.5  # seconds by which a submit may end late
