@@ -76,10 +76,15 @@ def measured(name: str, rows: list[Row], wish: argparse.Namespace, until: float)
     # What is measured once leaves most behind.
     measures = sorted((each for each in MEASURES if wanted & set(each.rows)), key=lambda each: -each.runs)
     for run in range(wish.runs):
-        with opened(name, wish.jobs, wish.backlog) as place:
-            for each in measures:
-                if run < each.runs and time.monotonic() < until:
-                    note(sheet, each, place)
+        if time.monotonic() > until:
+            break
+        try:
+            with opened(name, wish.jobs, wish.backlog) as place:
+                for each in measures:
+                    if run < each.runs and time.monotonic() < until:
+                        note(sheet, each, place)
+        except Exception as error:  # a broker that did not start in time; the other runs are worth having
+            print(f"  {name}: run {run + 1} failed: {error!r}", file=sys.stderr)
     return sheet
 
 

@@ -27,7 +27,7 @@ BEGIN, END = "<!-- peers -->", "<!-- end of peers -->"
 #: Each peer, and the packages that it needs.
 PEERS = {
     "kq": [str(ROOT)],
-    "celery": ["celery", "redis"],
+    "celery": ["celery", "redis", "packaging"],  # which Kombu 5.7 imports without asking for it
     "dramatiq": ["dramatiq", "redis"],
     "taskiq": ["taskiq", "taskiq-redis"],
     "rq": ["rq"],
