@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from kq.conformance.contract.waiting import eventually
+from kq.control import Control
+from kq.stack import Stack
 from tests.cli.conftest import Place, submitted, worker
 
 JOBS = """
@@ -163,3 +165,12 @@ def test_control_runs_by_itself_until_it_is_told_to_end(shop: Place) -> None:
             assert shop.kq("submit", "shout", "x", "--wait").out == "X\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_a_stack_that_nobody_tells_ends_with_1(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Stack("j1", "login", "w1", note="w1 did not answer within 5.0s")
+    monkeypatch.setattr(Control, "stack", lambda control, id: silent)
+    said = place.here("jobs", "stack", "j1")
+    assert (said.code, said.out) == (1, "w1 did not answer within 5.0s\n")
+    told = place.here("jobs", "stack", "j1", "--json")
+    assert (told.code, told.json["frames"], told.json["note"]) == (1, [], silent.note)

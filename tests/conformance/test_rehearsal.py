@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kq import mail
 from kq.app import App
 from kq.broker import BURIED
+from kq.clock import new_id
 from kq.conformance.contract.mailserver import MailServer
 from kq.conformance.contract.world import ContractWorld
 from kq.context import CurrentJob, current_job
@@ -24,7 +26,9 @@ from kq.control import Control
 from kq.deed import Deed
 from kq.handle import Handle
 from kq.ledger import Due, Entry, Ledger
+from kq.message import Envelope, decode_head, encode_head
 from kq.outcome import Bury, Complete, Died, Done, FallBack, Raised, Retry, TimedOut
+from kq.policy import Fixed
 from kq.record import lease_key, worker_key
 from kq.state.store import Write
 from kq.worker.rehearsal import Played, Rehearsal
@@ -189,6 +193,22 @@ class Rehearsing(ContractWorld):
             if isinstance(played.outcome, TimedOut):
                 assert played.outcome.killed == (how == "refuse")
         assert len(deeds) == 4  # also of those that died
+
+    def test_attempts_count_as_they_did_until_the_job_is_buried_and_kicked(
+        self, app: App, control: Control, queue: str, rehearse: Callable[..., Played]
+    ) -> None:
+        def fail() -> None:
+            raise OSError("no paint")
+
+        first = app.job(name="fail", retry_policy=Fixed(delay=1, retries=1))(fail).submit()
+        seen = control.rehearsing(first.id)
+        head = replace(decode_head(seen.headers), id=new_id(), failed=1)
+        app.publisher.publish([Envelope(head.id, queue, seen.body, encode_head(head))], time.monotonic() + 10)
+        last = Handle[Any](head.id, queue, app)
+        assert isinstance(rehearse(last).verdict, Bury)
+        assert isinstance(rehearse(first).verdict, Retry)
+        control.bury(last.id)
+        assert isinstance(rehearse(last).verdict, Retry)
 
     def test_a_job_that_gives_orders_or_waits_for_what_was_not_submitted_is_told_so(
         self, app: App, rehearse: Callable[..., Played]
