@@ -248,7 +248,10 @@ class BadNetwork(Steering):
 
 
 class Retry(Steering):
-    """Run this job again. delay: seconds until then, at most a year, or None for what its retry policy says."""
+    """Run this job again, as often as its retry policy allows; 5 times where that is by_error and names no such thing.
+
+    delay: seconds until then, at most a year, or None for what the policy says.
+    """
 
     code = "KQ224"
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from kq.failure import FAILURES, Failure, FailureClass
 from kq.job import Counter, Counters
 from kq.message import Envelope
-from kq.policy import MOST_RETRIES, Exponential, RetryPolicy
+from kq.policy import MOST_RETRIES, ByError, Exponential, Never, RetryPolicy
 
 OnTimeout: TypeAlias = Literal["retry", "fallback", "bury", "revoke"]
 OnLost: TypeAlias = Literal["retry", "fallback", "bury"]
@@ -253,7 +253,7 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
         case Raised(failure):
             return _after_error(failure, counters, rules, chance)
         case Asked(failure, delay):
-            return _by_policy("raised", failure, counters, rules, chance, delay)
+            return _by_policy("raised", failure, counters, _rules_for_asking(failure, rules), chance, delay)
         case TimedOut():
             return _after_timeout(outcome, counters, rules, chance)
 
@@ -297,6 +297,15 @@ def _gives_up(failure: Failure, counters: Counters, how: How, rules: Rules) -> V
     if rules.fallback and not asks_a_human(failure):
         return FallBack(failure, counters, how)
     return Bury(failure, counters, how)
+
+
+def _rules_for_asking(failure: Failure, rules: Rules) -> Rules:
+    """A policy that says which errors are retried says nothing of a job that asks to run again."""
+    policy = rules.retry_policy
+    if isinstance(policy, ByError) and policy.for_error(failure.names) == Never():
+        if not any(policy.speaks_of(name) for name in failure.names):
+            return replace(rules, retry_policy=None)
+    return rules
 
 
 def _by_policy(

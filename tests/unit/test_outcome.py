@@ -439,6 +439,15 @@ def test_a_policy_that_names_a_final_error_is_followed() -> None:
     assert after(Raised(BUG), rules=final) == Bury(BUG, Counters(failed=1), "raised")
 
 
+def test_a_job_that_asks_to_run_again_does_so_under_a_policy_that_speaks_of_errors() -> None:
+    asked = Asked(Failure(("kq.errors.Retry", "kq.errors.Steering", "Exception"), "not yet"), delay=30)
+    rules = Rules(retry_policy=by_error({ConnectionError: Fixed(delay=3)}))
+    assert after(asked, rules=rules) == Retry(30, Counters(failed=1), asked.failure, "raised")
+    assert isinstance(after(asked, Counters(failed=5), rules), Bury)
+    for said in (Never(), by_error({Exception: Never()}), by_error({"kq.errors.Retry": Never()})):
+        assert isinstance(after(asked, rules=Rules(retry_policy=said)), Bury)
+
+
 def test_a_retry_follows_the_policy_for_its_error() -> None:
     rules = Rules(retry_policy=by_error({ConnectionError: Fixed(delay=3)}, otherwise=Fixed(delay=9)))
     assert after(Raised(GONE), rules=rules) == Retry(3, Counters(failed=1), GONE, "raised")
