@@ -88,7 +88,12 @@ class Execution:
         running.reset(self._token)
         staged = self._job.end()
         cost = self._gauge.measure(time.monotonic() - self._began)
-        return _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects, cost)
+        told = _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects, cost)
+        if error is not None:
+            # Its traceback knows the frame that called us, and that knows it: without this all that the job had would
+            # be there until somebody looks for such garbage, after many jobs.
+            BaseException.with_traceback(error, None)
+        return told
 
 
 def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:

@@ -45,6 +45,29 @@ class Odd(Jobs):
         self.about_itself = app.job(name="about_itself")(about_itself)
         self.cut_off = app.job(name="cut_off")(cut_off)
         self.surroundings = app.job(name="surroundings")(surroundings)
+        self.litter = app.job(name="litter", retry_policy=Never())(litter)
+        self.litter_async = app.job(name="litter_async", retry_policy=Never())(litter_async)
+
+
+class Litter:
+    """Makes a file of that name when nobody has it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __del__(self) -> None:
+        open(self.path, "w").close()
+
+
+def litter(path: str) -> None:
+    """Fail with litter in one's hands, where nobody looks for garbage."""
+    gc.disable()
+    held = Litter(path)
+    raise ValueError(f"as asked, with {held}")
+
+
+async def litter_async(path: str) -> None:
+    litter(path)
 
 
 def tidy() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from kq.app import App
 from kq.conformance.contract.crew import Crew
+from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried, in_pools
 from kq.control import Control, JobInfo
 from kq.record import job_key
@@ -65,6 +66,16 @@ class Costs(ContractWorld):
         job.result(PATIENCE)
         seen = self.taken(control, job.id)
         assert (seen.cpu is None) is (pool == "async")
+
+    @in_pools("process", "thread", "async")
+    def test_what_a_job_that_failed_had_is_let_go(
+        self, jobs: Odd, crew: Crew, control: Control, queue: str, pool: PoolKind, tmp_path: Path
+    ) -> None:
+        crew.worker(pool=pool)
+        for job_type in (jobs.litter, jobs.litter_async):
+            left = tmp_path / job_type.name
+            buried(control, queue, job_type.submit(str(left)), within=PATIENCE)
+            eventually(left.exists, "its memory is free", PATIENCE)
 
     @in_pools("process", "thread", "async")
     def test_of_a_short_job_nothing_more_is_written(self, app: App, jobs: Odd, crew: Crew, pool: PoolKind) -> None:
