@@ -6,7 +6,6 @@ and so is what nobody knows.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from shlex import quote
@@ -60,12 +59,18 @@ def _queues(shot: Snapshot) -> Iterator[Advice]:
             case "unserved":
                 what = f"no live worker takes queue {row.name}{_last_of(row, shot)}"
                 command = f"kq worker -Q {quote(row.name)}"
-                yield Advice(f"{what}; {_jobs(row.ready)} ready", command, "queue", row.name, grave=True)
+                yield Advice(f"{what}; {_waiting(row)}", command, "queue", row.name, grave=True)
             case "paused":
                 command = f"kq queues resume {quote(row.name)}"
                 yield Advice(f"{_paused(row)}; {_jobs(row.ready)} ready", command, "queue", row.name)
             case "growing":
-                yield Advice(_growing(row), f"kq worker -Q {quote(row.name)}", "queue", row.name, grave=True)
+                more = f"kq queues why {quote(row.name)}" if row.singleton else f"kq worker -Q {quote(row.name)}"
+                yield Advice(_growing(row, shot), more, "queue", row.name, grave=True)
+    for row in shot.queues:
+        others = _others(row, shot)
+        if row.unbegun and not row.running and row.state == "busy" and others:
+            what = f"{_waiting(row)}: all that takes queue {row.name} is busy with jobs of {others}"
+            yield Advice(what, f"kq worker -Q {quote(row.name)}", "queue", row.name)
 
 
 def _last_of(row: QueueRow, shot: Snapshot) -> str:
@@ -84,11 +89,36 @@ def _paused(row: QueueRow) -> str:
     return f"queue {row.name} is paused{by}{reason}"
 
 
-def _growing(row: QueueRow) -> str:
-    rates = f"{row.came or 0:.2g} jobs a second come and {row.ended or 0:.2g} go"
-    busy = "all busy" if row.running >= row.slots else f"{row.running} busy"
+def _waiting(row: QueueRow) -> str:
+    """How many jobs of a queue wait: those that are ready, and those that workers have, or dead ones had."""
+    held = "1 is held and has not begun" if row.unbegun == 1 else f"{row.unbegun:,} are held and have not begun"
+    if not row.unbegun:
+        return f"{_jobs(row.ready)} ready"
+    return (
+        f"{_jobs(row.ready)} ready, {held}" if row.ready else f"{counted(row.unbegun, 'job')} {held.split(' ', 1)[1]}"
+    )
+
+
+def _growing(row: QueueRow, shot: Snapshot) -> str:
+    times, span = (1, "second") if (row.came or 0) >= 0.1 else (60, "minute")
+    rates = f"{(row.came or 0) * times:.2g} jobs a {span} come and {(row.ended or 0) * times:.2g} go"
+    busy = f"{row.running} busy with it"
+    if row.running >= row.slots:
+        busy = "all busy"
+    elif others := _others(row, shot):
+        busy = f"all busy, with jobs of {others} too" if row.running else f"all busy with jobs of {others}"
     slots = f"its workers run {counted(row.slots, 'job')} at once, {busy}"
+    if row.singleton:
+        slots = f"it is a singleton queue, of which {row.holder or 'nobody'} runs one job at a time"
     return f"queue {row.name} grows: {rates}, {_jobs(row.ready)} ready; {slots}"
+
+
+def _others(row: QueueRow, shot: Snapshot) -> str:
+    """The other queues whose jobs take all the room of the workers that take this one; "" where there is room."""
+    taking = [worker for worker in shot.workers if worker.state in ("alive", "late") and row.name in worker.queues]
+    if any(len(worker.running) < worker.slots for worker in taking):
+        return ""
+    return ", ".join(sorted({job.queue for worker in taking for job in worker.running} - {row.name}))
 
 
 def _paused_types(shot: Snapshot) -> Iterator[Advice]:
@@ -100,12 +130,15 @@ def _paused_types(shot: Snapshot) -> Iterator[Advice]:
 
 
 def _workers(shot: Snapshot) -> Iterator[Advice]:
-    live = Counter(name for worker in shot.workers if worker.state != "dead" for name in worker.queues)
-    for worker in shot.workers:
+    taken = {name for worker in shot.workers if worker.state != "dead" for name in worker.queues}
+    for worker in sorted(shot.workers, key=lambda worker: worker.beat_age):
         silent = f"it was last heard {format_duration(worker.beat_age)} ago (lease {format_duration(worker.lease)})"
         if worker.state == "dead":
-            left = sorted(name for name in worker.queues if not live[name])
-            then = "what it had goes to others" if not left else f"nobody else takes {', '.join(left)}"
+            left = sorted(worker.queues.keys() - taken)
+            taken |= worker.queues.keys()  # who died before it left nothing that this one did not
+            if worker.retired and not left:
+                continue  # others have what it had
+            then = f"nobody else takes {', '.join(left)}" if left else "what it had goes to others"
             yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left), "worker", worker.name)
         elif worker.state == "late":
             yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping", "worker", worker.name)

@@ -302,10 +302,9 @@ def _gives_up(failure: Failure, counters: Counters, how: How, rules: Rules) -> V
 def _rules_for_asking(failure: Failure, rules: Rules) -> Rules:
     """A policy that says which errors are retried says nothing of a job that asks to run again."""
     policy = rules.retry_policy
-    if isinstance(policy, ByError) and policy.for_error(failure.names) == Never():
-        if not any(policy.speaks_of(name) for name in failure.names):
-            return replace(rules, retry_policy=None)
-    return rules
+    never = isinstance(policy, ByError) and policy.for_error(failure.names) == Never()
+    is_said = policy is not None and any(map(policy.speaks_of, failure.names))
+    return replace(rules, retry_policy=None) if never and not is_said else rules
 
 
 def _by_policy(

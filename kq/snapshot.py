@@ -23,7 +23,7 @@ SCHEMA = 1
 #: nothing new and ends.
 WorkerState: TypeAlias = Literal["alive", "late", "dead", "stopping"]
 #: How a queue does, the worst first. paused: somebody ordered it. unserved: no live worker takes it, and jobs wait.
-#: growing: more comes in than goes out, and jobs wait. busy: jobs wait. ok: none does.
+#: growing: more comes in than goes out, and jobs wait. busy: jobs wait, or workers have some and run none. ok: neither.
 QueueState: TypeAlias = Literal["paused", "unserved", "growing", "busy", "ok"]
 
 
@@ -125,6 +125,11 @@ class QueueRow(Row, frozen=True, kw_only=True):
     slots: int = 0
     singleton: bool = False
     holder: str = ""
+
+    @property
+    def unbegun(self) -> int:
+        """How many jobs workers have and do not run: they are to be next, or their worker is dead."""
+        return max(0, self.held - self.running)
 
 
 class WorkerRow(Row, frozen=True, kw_only=True):

@@ -111,7 +111,7 @@ def format_duration(seconds: float) -> str:
     if seconds < 0:
         return "-" + format_duration(-seconds)
     if seconds < 0.0009995:
-        return f"{seconds * 1e6:.0f}µs"
+        return f"{seconds * 1e6:.0f}µs" if seconds else "0s"
     if seconds < 0.9995:
         return f"{seconds * 1e3:.0f}ms"
     if seconds < 9.95:

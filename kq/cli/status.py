@@ -129,6 +129,8 @@ def _state(row: QueueRow) -> str:
     told: list[str] = [row.state]
     if row.paused is not None:
         told.append(f"by {row.paused.by}: {row.paused.reason}" if row.paused.reason else f"by {row.paused.by}")
+    if row.unbegun and not row.running:
+        told.append(f"{row.unbegun} held")
     if row.parked:
         told.append(f"{row.parked} parked")
     if row.degraded:

@@ -239,10 +239,10 @@ def _holder(queue: str, workers: Iterable[WorkerInfo]) -> str:
 def _state(row: QueueRow) -> QueueState:
     if row.paused is not None:
         return "paused"
-    if not row.ready:
-        return "ok"
     if not row.workers:
-        return "unserved"
+        return "unserved" if row.ready or row.unbegun else "ok"
+    if not row.ready:
+        return "busy" if row.held and not row.running else "ok"
     growing = row.came is not None and row.ended is not None and row.came > GROWING * row.ended
     return "growing" if growing else "busy"
 

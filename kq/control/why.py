@@ -13,6 +13,7 @@ from kq.control.view import View
 from kq.errors import MessageError
 from kq.job import State
 from kq.message import Head, decode_head
+from kq.plain import middle_cut
 from kq.policy import retries_of
 from kq.standing import Order, Standing, read
 from kq.units import counted, format_duration, format_instant, format_local
@@ -21,6 +22,8 @@ from kq.units import counted, format_duration, format_instant, format_local
 When: TypeAlias = Callable[[float], str]
 #: So many jobs are counted before one that waits.
 MOST = 1000
+#: So much of an error is told, its beginning and its end: all of it is where the job is shown.
+LONGEST = 400
 
 
 class Reasons(View):
@@ -70,7 +73,8 @@ class Reasons(View):
             case State.RUNNING:
                 return self._why_running(job, standing)
             case State.BURIED:
-                return f"is buried, for a human to look at: {job.error or 'no reason is known'}{self._then(job)}"
+                error = middle_cut(job.error, LONGEST) or "no reason is known"
+                return f"is buried, for a human to look at: {error}{self._then(job)}"
             case State.COMPLETED:
                 return f"has ended: completed on {job.worker}" + (f" by {job.type}" if job.degraded_by else "")
             case _:
@@ -116,7 +120,7 @@ class Reasons(View):
             return ""
         workers = _serving(self.workers(), job.queue)
         if workers and not any(job.type in worker.types for worker in workers):
-            meant = _meant(job.type, workers) or ", nor does any other live worker of its queue"
+            meant = _meant(job.type, workers) or ", nor does any live worker of its queue"
             return f"{meant}; once they know {job.type}: kq jobs kick {id}, or for good: kq jobs rm {id}"
         return f"; look at it: kq jobs show {id}, run it again: kq jobs kick {id}"
 
@@ -146,9 +150,12 @@ class Reasons(View):
         if beat.health is Health.DEAD:
             start = f"; no live worker takes queue {job.queue}; start one: kq worker -Q {quote(job.queue)}"
             then = "" if _serving(self.workers(), job.queue) else start
-            return f"is held by {holder}, which is dead: it goes to another when its lease is over{then}"
+            silent = f"its last beat was {format_duration(beat.age)} ago"
+            return f"is held by {holder}, which is dead: {silent}; it goes to the next worker that has room{then}"
         then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
-        return f"is held by worker {holder}, {_lease(beat)}, and has not started; {_slots([beat.worker])}{then}"
+        return (
+            f"is held by worker {holder}, {_lease(beat)}, and has not started; {_slots([beat.worker], job.queue)}{then}"
+        )
 
     def _why_running(self, job: JobInfo, standing: Standing) -> str:
         beat = next(beat for beat in self.heartbeat_check() if beat.worker.name == job.worker)
@@ -157,7 +164,10 @@ class Reasons(View):
             return f"was running on {job.worker} a moment ago"
         ran = format_duration(running.seconds + beat.age)
         then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
-        return f"runs on {job.worker} for {ran} of at most {format_duration(running.limit)}, {_lease(beat)}{then}"
+        where = f"; where in its code: kq jobs stack {quote(job.id)}"
+        return (
+            f"runs on {job.worker} for {ran} of at most {format_duration(running.limit)}, {_lease(beat)}{then}{where}"
+        )
 
     # Queues.
 
@@ -167,10 +177,13 @@ class Reasons(View):
         if order := standing.queues.get(queue.name):
             return f"{_paused(order, when)}; {waiting}; {_resume(queue.name)}"
         if not workers:
-            return f"no live worker takes it; {waiting}{self._bereft(queue.name)}"
+            held = f", {queue.held} more {'is' if queue.held == 1 else 'are'} still held" if queue.held else ""
+            return f"no live worker takes it; {waiting}{held}{self._bereft(queue.name)}"
         if queue.ready:
             return f"{waiting}; {self._first(queue, workers)}"
-        return f"nothing is ready; {self._later(queue, when)}"
+        begun = any(job.queue == queue.name for worker in workers for job in worker.running)
+        busy = f"; none of them has begun: {_slots(workers, queue.name)}" if queue.held and not begun else ""
+        return f"nothing is ready; {self._later(queue, when)}{busy}"
 
     def _first(self, queue: QueueInfo, workers: Sequence[WorkerInfo]) -> str:
         first = next(iter(self._inspector.browse(queue.name, "ready", 1)), None)
@@ -185,7 +198,7 @@ class Reasons(View):
         seated = [beat for beat in self.heartbeat_check() if queue in beat.worker.singletons]
         alive = [beat for beat in seated if beat.health is not Health.DEAD]
         if not alive:
-            return _slots(workers)
+            return _slots(workers, queue)
         beat = min(alive, key=lambda beat: beat.age)
         running = [job for job in beat.worker.running if job.queue == queue]
         told = [f"which runs {job.type} {job.id} for {format_duration(job.seconds + beat.age)}" for job in running]
@@ -208,7 +221,7 @@ class Reasons(View):
 def _meant(type: str, workers: Sequence[WorkerInfo]) -> str:
     """Which job type of theirs may have been meant by one that they do not know."""
     near = difflib.get_close_matches(type, sorted({name for worker in workers for name in worker.types}), n=1)
-    return f", who know {near[0]}" if near else ""
+    return f"; its workers know {near[0]}" if near else ""
 
 
 def _resume(queue: str = "", *, type: str = "") -> str:
@@ -219,11 +232,23 @@ def _serving(workers: Sequence[WorkerInfo], queue: str) -> list[WorkerInfo]:
     return [worker for worker in workers if queue in worker.queues and not worker.stopping]
 
 
-def _slots(workers: Sequence[WorkerInfo]) -> str:
-    """How busy workers are."""
-    busy, all = sum(len(worker.running) for worker in workers), sum(worker.slots for worker in workers)
-    whose = "its worker" if len(workers) == 1 else f"its {len(workers)} workers"
-    return f"{whose} {'runs' if len(workers) == 1 else 'run'} {busy} of at most {counted(all, 'job')}"
+def _slots(workers: Sequence[WorkerInfo], queue: str) -> str:
+    """How busy workers are that take queue, and with what where that is not it."""
+    running = [job for worker in workers for job in worker.running]
+    busy, all = len(running), sum(worker.slots for worker in workers)
+    ours, room = (
+        sum(job.queue == queue for job in running),
+        sum(min(each.slots, each.queues.get(queue, each.slots)) for each in workers),
+    )
+    whose = f"{'its worker runs' if len(workers) == 1 else f'its {len(workers)} workers run'}"
+    if room <= ours < all and busy < all:
+        return f"{whose} {ours} of at most {counted(room, 'job')} of this queue at a time"
+    told = f"{whose} {busy} of at most {counted(all, 'job')}"
+    others = sorted({job.queue for job in running} - {queue})
+    if busy < all or not others:
+        return told
+    which = "others of" if ours else "none of this queue, but of"
+    return f"{told}, {which} {', '.join(others)}; more room for this one: kq worker -Q {quote(queue)}"
 
 
 def _paused(order: Order, when: When) -> str:

@@ -227,6 +227,33 @@ class Incidents(Staged):
         for handle in handles:
             handle.result(20)
 
+    def test_jobs_of_other_queues_take_all_the_room(
+        self, incident: Incident, jobs: Jobs, crew: Crew, control: Control, diary: Diary, gate: Gate, queue: str
+    ) -> None:
+        other = f"{queue}-other"
+        crew.worker(queues=f"{queue},{other}")
+        long = jobs.hold.options(queue=other).submit(gate.path)
+        eventually(lambda: diary.starts(long.id), "the other queue's job runs")
+        job = jobs.note.submit("x")
+        eventually(control.ping, "the worker says what it runs")
+        incident.happens(QUEUE=queue, OTHER=other)
+        gate.open()
+        long.result(10)
+        assert job.result(10) == "x"
+
+    def test_a_job_waits_and_does_not_end(
+        self, incident: Incident, jobs: Jobs, crew: Crew, control: Control, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker()
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "it runs")
+        eventually(control.ping, "the worker says that it does")
+        (name,) = [worker.name for worker in control.workers()]
+        incident.happens(ID=job.id, WORKER=name)
+        assert "in hold" in incident.mend(ID=job.id)
+        gate.open()
+        job.result(10)
+
     def test_the_worker_that_had_a_singletons_seat_is_gone(
         self, incident: Incident, app: App, jobs: Jobs, crew: Crew, control: Control, diary: Diary, sole: str
     ) -> None:

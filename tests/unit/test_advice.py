@@ -6,7 +6,7 @@ import shlex
 
 from kq.advice import Advice, advice
 from kq.errors import NO_BROKER
-from kq.snapshot import FailureRow, Paused, QueueRow, Snapshot, WorkerRow
+from kq.snapshot import FailureRow, Paused, QueueRow, RunningRow, Snapshot, WorkerRow
 from tests.docs.test_pages import parse
 
 
@@ -86,3 +86,38 @@ def test_names_of_strangers_are_quoted_where_they_are_to_be_typed() -> None:
     evil = "x; rm -rf ~"
     for each in told(queues=(QueueRow(name=evil, ready=1, buried=1, state="unserved"),)):
         assert evil in shlex.split(each.command)
+
+
+def test_where_other_queues_take_all_the_room_it_is_said() -> None:
+    long = RunningRow(id="1", type="film", queue="films", seconds=60.0)
+    busy = worker("w1", "mail", "films", slots=1, running=(long,))
+    growing = QueueRow(name="mail", ready=3, state="growing", came=0.05, ended=0.0, workers=1, slots=1)
+    (each,) = told(queues=(growing,), workers=(busy,))
+    assert each.what.endswith(
+        ": 3 jobs a minute come and 0 go, 3 jobs are ready; its workers run 1 job at once, all busy with jobs of films"
+    )
+    held = QueueRow(name="mail", held=2, state="busy", workers=1, slots=1)
+    (each,) = told(queues=(held,), workers=(busy,))
+    assert each.what == "2 jobs are held and have not begun: all that takes queue mail is busy with jobs of films"
+    assert each.command == "kq worker -Q mail"
+    assert told(queues=(held,), workers=(busy, worker("w2", "mail", slots=1))) == []
+
+
+def test_another_worker_is_no_help_to_a_singleton() -> None:
+    row = QueueRow(name="index", ready=2, state="growing", came=2.0, workers=2, slots=2, singleton=True, holder="w1")
+    (each,) = told(queues=(row,), workers=(worker("w1", "index"), worker("w2", "index")))
+    assert each.what.endswith("it is a singleton queue, of which w1 runs one job at a time")
+    assert each.command == "kq queues why index"
+
+
+def test_what_a_dead_worker_had_waits_where_nobody_else_comes() -> None:
+    row = QueueRow(name="mail", ready=1, held=2, state="unserved")
+    first, _ = told(queues=(row,), workers=(worker("w1", "mail", state="dead", beat_age=40.0),))
+    assert first.what.endswith("w1, which took it, is dead; 1 job is ready, 2 are held and have not begun")
+
+
+def test_of_workers_that_died_one_after_the_other_the_last_is_told() -> None:
+    dead = [worker(name, "mail", state="dead", beat_age=age, retired=1.0) for name, age in (("w1", 90.0), ("w2", 40.0))]
+    (last,) = told(workers=tuple(dead))
+    assert last.what.startswith("worker w2 is dead")
+    assert told(workers=(*dead, worker("w3", "mail"))) == []

@@ -67,7 +67,7 @@ def test_what_is_no_size_is_refused_with_an_example(written: str | int) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0µs"),
+        (0, "0s"),
         (0.00026, "260µs"),
         (0.0411, "41ms"),
         (0.9999, "1.0s"),

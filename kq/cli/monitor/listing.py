@@ -25,8 +25,10 @@ _QUEUE: Mapping[str, Callable[[QueueRow], object]] = {
 }
 #: Workers that need a look come first.
 _WORST = ("late", "dead", "stopping", "alive")
+#: Seconds for which one that has died does: then others have what it had, and it makes room.
+MOURNED = 60.0
 _WORKER: Mapping[str, Callable[[WorkerRow], object]] = {
-    "state": lambda row: (_WORST.index(row.state), row.name),
+    "state": lambda row: (row.state == "dead" and row.beat_age > MOURNED, _WORST.index(row.state), row.name),
     "name": lambda row: row.name,
     "beat": lambda row: -row.beat_age,
     "busy": lambda row: -len(row.running),
@@ -74,7 +76,10 @@ def jobs(ui: Ui, scene: Scene, page: Page) -> list[JobRow]:
     found: Sequence[JobRow] = scene.page(page).jobs
     if page.kind == "worker" and scene.shot is not None:
         found = [
-            _running(job, scene.shot.at) for row in scene.shot.workers if row.name == page.name for job in row.running
+            _running(job, row, scene.shot.at)
+            for row in scene.shot.workers
+            if row.name == page.name
+            for job in row.running
         ]
     return _seen(ui, found, _job_facts, _JOB[ui.sort("jobs")])
 
@@ -157,6 +162,7 @@ def _failed(row: FailedRow) -> JobRow:
     return JobRow(row.id, row.type, row.queue, state, row.attempt, row.at, row.next, row.error, row.worker, row.of)
 
 
-def _running(row: RunningRow, at: float) -> JobRow:
+def _running(row: RunningRow, worker: WorkerRow, at: float) -> JobRow:
     note = f"{arguments_text(row)}{progress_text(row.progress)}".strip()
-    return JobRow(row.id, row.type, row.queue, "running", at=at - row.seconds, note=note)
+    state = "reclaimed" if worker.state == "dead" else "running"
+    return JobRow(row.id, row.type, row.queue, state, at=at - row.seconds, note=note)

@@ -22,6 +22,8 @@ LEGEND = (
 )
 #: What the row of a job says, and the title of its detail.
 IN_ROW = ("id", "type", "queue", "state", "submitted", "buried", "due", "error")
+#: What the title of a job's page says.
+IN_TITLE = ("id",)
 #: Cells of the names of facts.
 NAMES = 11
 
@@ -89,7 +91,7 @@ def facts_of(ui: Ui, scene: Scene, page: Page, width: int, *, in_row: bool = Fal
     """What there is to know of what was opened or chosen, a line each. in_row: without what its row says already."""
     lines: list[Line] = []
     for name, text in _facts(scene, page):
-        if in_row and page.kind == "job" and name in IN_ROW:
+        if page.kind == "job" and name in (IN_ROW if in_row else IN_TITLE):
             continue
         for number, line in enumerate(wrapped(text, width - NAMES - 2)):
             lead = Segment((name if not number else "").rjust(NAMES) + "  ", DIM)
@@ -118,6 +120,9 @@ def _is(row: FailureRow, page: Page) -> bool:
 
 def _queue(row: QueueRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
     counts = [f"{row.ready:,} ready", f"{row.delayed:,} delayed", f"{row.running:,} running", f"{row.buried:,} buried"]
+    counts += [f"{row.unbegun:,} held by workers that do not run {'it' if row.unbegun == 1 else 'them'}"] * bool(
+        row.unbegun
+    )
     yield "jobs", ", ".join(counts) + (f", {row.parked:,} parked" if row.parked else "")
     rates = [
         f"{panes.per_second(number).text}/s {name}"

@@ -203,8 +203,13 @@ def queue_state(row: QueueRow, now: float) -> Line:
         line.append(Segment(f"  {row.parked:,} parked", WARN))
     if row.degraded:
         line.append(Segment(f"  {row.degraded:.0%} degraded", WARN))
+    if row.unbegun and not row.running:
+        line.append(Segment(f"  {row.unbegun:,} held", WARN))
     if row.singleton:
-        line.append(said(f"  ¹ {row.holder}" if row.holder else "  ¹ nobody has its seat", DIM if row.holder else WARN))
+        # That nobody has the seat matters where somebody waits for it.
+        waits = row.ready or row.unbegun
+        nobody = Segment("  ¹ nobody has its seat" if waits else "  ¹", WARN if waits else DIM)
+        line.append(said(f"  ¹ {row.holder}", DIM) if row.holder else nobody)
     return line
 
 
