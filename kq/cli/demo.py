@@ -138,7 +138,7 @@ class Show:
         done, total = len(self.read), len(self.reading)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(f"documents read {done}/{total}", ProgressBar(total=max(1, total), completed=done, width=40))
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
         for heading, width in (("JOB", 13), ("WHAT IT DOES", 24), ("STATE", 9)):
             table.add_column(heading, min_width=width)
         table.add_column("WHAT KQ SAW", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -160,8 +160,9 @@ class Show:
         for held, fact in proven:
             console.print(Text("  ✓ " if held else "  ✗ ", style="green" if held else "red") + Text(fact))
         console.print(f"\n  {took:.1f} s, nothing left behind.\n")
-        kq = "kq" if shutil.which("kq") else os.path.relpath(sys.argv[0])
-        console.print(f"Next:  [bold]{kq} init[/]  writes a first application and says how to run it.")
+        kq = "kq" if shutil.which("kq") else os.path.abspath(sys.argv[0])
+        console.print(f"Next:  [bold]{kq} init shop[/]", soft_wrap=True)
+        console.print("  writes a first application into a folder of that name, and says how to run it.")
         return 0 if all(held for held, _ in proven) else 1
 
 

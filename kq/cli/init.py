@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -47,7 +51,7 @@ worker: {{pool: process, grace: 30s}}
 results: {{keep: 1h}}
 """
 
-TEST = '''"""Run with: python -m pytest"""
+TEST = '''"""Run with: python -m pytest    (pip install pytest)"""
 
 from __future__ import annotations
 
@@ -108,6 +112,7 @@ def command(folder: Path) -> None:
         print_json({"folder": str(folder.resolve()), "files": list(files)})
         return
     click.echo(f"Wrote {', '.join(files)} in {folder.resolve()}.")
-    steps = ["kq worker", "kq submit greet world --wait    (in another terminal)"]
-    for step in [f"cd {folder}", *steps] if folder != Path(".") else steps:
+    kq = "kq" if shutil.which("kq") else os.path.abspath(sys.argv[0])
+    steps = [f"{kq} worker", f"{kq} submit greet world --wait    (in another terminal)"]
+    for step in [f"cd {shlex.quote(str(folder))}", *steps] if folder != Path(".") else steps:
         click.echo(f"  {step}")

@@ -71,7 +71,7 @@ def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float],
     ]
     parts += [
         Markup('<path class="line {}" d="{}"/>').format(line.kind, _path(axis, line.values, top, width, height))
-        for line in lines
+        for line in reversed(lines)  # the first is seen where others are the same
     ]
     parts.append(Markup("</g></svg></div>"))
     parts.append(Markup('<div class="scale"><span>{} ago</span><span>now</span></div></figure>').format(axis.minutes))
