@@ -91,12 +91,10 @@ def _paused(row: QueueRow) -> str:
 
 def _waiting(row: QueueRow) -> str:
     """How many jobs of a queue wait: those that are ready, and those that workers have, or dead ones had."""
-    held = "1 is held and has not begun" if row.unbegun == 1 else f"{row.unbegun:,} are held and have not begun"
     if not row.unbegun:
         return f"{_jobs(row.ready)} ready"
-    return (
-        f"{_jobs(row.ready)} ready, {held}" if row.ready else f"{counted(row.unbegun, 'job')} {held.split(' ', 1)[1]}"
-    )
+    held = "held and has not begun" if row.unbegun == 1 else "held and have not begun"
+    return f"{_jobs(row.ready)} ready, {_jobs(row.unbegun)} {held}" if row.ready else f"{_jobs(row.unbegun)} {held}"
 
 
 def _growing(row: QueueRow, shot: Snapshot) -> str:

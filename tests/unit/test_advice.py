@@ -113,7 +113,7 @@ def test_another_worker_is_no_help_to_a_singleton() -> None:
 def test_what_a_dead_worker_had_waits_where_nobody_else_comes() -> None:
     row = QueueRow(name="mail", ready=1, held=2, state="unserved")
     first, _ = told(queues=(row,), workers=(worker("w1", "mail", state="dead", beat_age=40.0),))
-    assert first.what.endswith("w1, which took it, is dead; 1 job is ready, 2 are held and have not begun")
+    assert first.what.endswith("w1, which took it, is dead; 1 job is ready, 2 jobs are held and have not begun")
 
 
 def test_of_workers_that_died_one_after_the_other_the_last_is_told() -> None:

@@ -148,7 +148,10 @@ def _joined(parts: Sequence[Line]) -> Line:
 
 def notes(scene: Scene, width: int) -> list[Line]:
     """What must be known beside the numbers: what is wrong, and what nobody knows."""
-    found = list(_notes(scene))
+    trouble = wrapped(f"✗ {scene.trouble}", width, BAD) if scene.trouble else []
+    if scene.trouble and scene.shot is None:
+        trouble = [*trouble[: NOTES - 1], [Segment("  kq doctor looks at the whole way there", DIM)]]
+    found = [*trouble[:NOTES], *_notes(scene)]
     lines = [fitted(clipped(line, width), width) for line in found[:NOTES]]
     if len(found) > NOTES:
         lines[-1] = fitted([Segment(f"▲ and {len(found) - NOTES + 1} more: kq status", WARN)], width)
@@ -156,8 +159,6 @@ def notes(scene: Scene, width: int) -> list[Line]:
 
 
 def _notes(scene: Scene) -> Iterator[Line]:
-    if scene.trouble:
-        yield [Segment("✗ ", BAD), said(scene.trouble, BAD)]
     shot = scene.shot
     if shot is None:
         return

@@ -15,7 +15,7 @@ function busy() {
 function stale(why) {
   const told = document.getElementById("stale");
   if (why && told.hidden) {
-    told.textContent = why + " What is shown is of " + new Date().toLocaleTimeString() + ".";
+    told.textContent = why + " What is shown is of " + new Date().toISOString().slice(11, 19) + " UTC.";
   }
   told.hidden = !why;
 }
