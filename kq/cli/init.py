@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 import click
@@ -112,7 +109,6 @@ def command(folder: Path) -> None:
         print_json({"folder": str(folder.resolve()), "files": list(files)})
         return
     click.echo(f"Wrote {', '.join(files)} in {folder.resolve()}.")
-    kq = "kq" if shutil.which("kq") else os.path.abspath(sys.argv[0])
-    steps = [f"{kq} worker", f"{kq} submit greet world --wait    (in another terminal)"]
+    steps = ["kq worker", "kq submit greet world --wait    (in another terminal)"]
     for step in [f"cd {shlex.quote(str(folder))}", *steps] if folder != Path(".") else steps:
         click.echo(f"  {step}")
