@@ -83,11 +83,14 @@ class Veil:
             case _:
                 return self.data(value)
 
-    def arguments(self, control: Control, job: JobInfo) -> tuple[list[Any], dict[str, Any]]:
-        """A job's arguments as they are shown. Those without a name of their own are called as its type calls them."""
-        names = _names(control, job)
-        args = [redacted(value, name, self._hide, self._longest) for value, name in zip(job.args, names, strict=True)]
-        return args, {name: redacted(value, name, self._hide, self._longest) for name, value in job.kwargs.items()}
+    def arguments(self, control: Control, job: JobInfo, longest: int | None = None) -> tuple[list[Any], dict[str, Any]]:
+        """A job's arguments as they are shown. Those without a name of their own are called as its type calls them.
+
+        longest: characters that a text keeps here; None: as everywhere.
+        """
+        names, longest = _names(control, job), longest or self._longest
+        args = [redacted(value, name, self._hide, longest) for value, name in zip(job.args, names, strict=True)]
+        return args, {name: redacted(value, name, self._hide, longest) for name, value in job.kwargs.items()}
 
     def whole(
         self, control: Control, job: JobInfo, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None

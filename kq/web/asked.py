@@ -52,8 +52,11 @@ class Asked:
         return self.user.name
 
     def query(self, but: Sequence[str] = ()) -> dict[str, list[str]]:
-        """What the address says behind its question mark, but for some of it."""
-        found = parse_qs(self.request.url.query, keep_blank_values=True, max_num_fields=FIELDS)
+        """What the address says behind its question mark, but for some of it. Raises BadArguments."""
+        try:
+            found = parse_qs(self.request.url.query, keep_blank_values=True, max_num_fields=FIELDS)
+        except ValueError as error:
+            raise BadArguments(f"the address can't be read: {error}") from error
         return {name: values for name, values in found.items() if name not in but}
 
     def at(self, *parts: str) -> str:

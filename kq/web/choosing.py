@@ -26,13 +26,20 @@ LISTED = tuple(
         State.BURIED,
     )
 )
+#: Characters of a text in which others are searched: thousands of jobs may have one of a megabyte each.
+LONGEST = 10_000
 #: The fields that choose jobs.
 CHOICE = (
     Field("queue", "text", "Only jobs of this queue."),
     Field("type", "text", "Only of this type: its name, its last part, or a pattern with *.", ""),
     Field("error", "text", "Only ended by this exception, named likewise.", ""),
     Field("place", "text", "Only failed at this place: file and function.", ""),
-    Field("search", "text", "Only with this text in what is shown of id, arguments and error.", ""),
+    Field(
+        "search",
+        "text",
+        "Only with this text in what is shown of id, arguments (the first 10,000 characters of each) and error.",
+        "",
+    ),
     Field("older", "duration", "Only buried, or submitted, longer ago.", 0.0),
 )
 
@@ -70,6 +77,6 @@ def _fitting(control: Control, veil: Veil, said: Said, jobs: Iterable[JobInfo]) 
 
 
 def _seen(control: Control, veil: Veil, job: JobInfo) -> str:
-    shown: list[Any] = list(veil.arguments(control, job))
+    shown: list[Any] = list(veil.arguments(control, job, LONGEST))
     error = veil.data({"error": job.error})["error"]
     return "\n".join([job.id, error, json.dumps(shown, ensure_ascii=False)])

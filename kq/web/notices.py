@@ -34,7 +34,7 @@ def read(cookie: str) -> dict[str, str]:
     """The notice in a cookie; none when it is none of ours."""
     try:
         said = json.loads(base64.urlsafe_b64decode(cookie))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(name): str(text) for name, text in said.items()} if isinstance(said, dict) else {}
 

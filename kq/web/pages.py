@@ -317,7 +317,7 @@ def _briefly(asked: Asked, control: Control, found: Iterable[JobInfo]) -> list[d
 
 def _called(asked: Asked, control: Control, job: JobInfo) -> str:
     """What it is called with, as far as it can be seen at one look."""
-    args, kwargs = asked.veil.arguments(control, job)
+    args, kwargs = asked.veil.arguments(control, job, CALL)
     told = [*map(as_json, args), *(f"{name}={as_json(value)}" for name, value in kwargs.items())]
     return cut(", ".join(told), CALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -317,6 +318,18 @@ def test_a_token_opens_the_api_and_only_as_far_as_its_role(guarded: Site, browse
     assert "kq_session" not in browser.client.cookies
     by = browser.api("/audit", token=TOKENS["viewer"]).json()[0]["by"]
     assert by == "operator"
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/queues", "/audit", "/find", "/api/v1/jobs", "/api/v1/events"])
+def test_an_address_with_too_much_in_it_is_refused(open_page: Browser, path: str) -> None:
+    answer = open_page.get(f"{path}?{'a=1&' * 3000}")
+    assert answer.status_code == (200 if path == "/" else 422)
+
+
+@pytest.mark.parametrize("notice", [b"[" * 2100, b"[]", b'{"text": {}}', b'{"text": "\\ud800"}', b"\xff"])
+def test_whatever_a_notice_says_the_page_is_shown(open_page: Browser, notice: bytes) -> None:
+    cookie = base64.urlsafe_b64encode(notice).decode()
+    assert open_page.get("/", headers={"cookie": f"kq_notice={cookie}"}).status_code == 200
 
 
 def test_a_request_that_is_too_large_is_refused(open_page: Browser) -> None:
