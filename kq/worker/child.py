@@ -18,6 +18,7 @@ import msgspec
 
 from kq.context import STAGED_SIZE
 from kq.failure import Failure
+from kq.job import HIGHEST, LOWEST
 from kq.message import travelling
 from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
 from kq.record import RESULT_LIMIT
@@ -28,6 +29,7 @@ from kq.worker.wire import (
     DONE,
     INTERRUPTED,
     RETRY,
+    SPAN,
     UNUSABLE,
     Circumstances,
     Claims,
@@ -39,6 +41,7 @@ from kq.worker.wire import (
     frame,
 )
 
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_ended = msgspec.msgpack.Decoder(Ended).decode
 
 #: Bytes of the longest frame that an executor sends: a result with what was staged, or an error with its traceback.
@@ -179,7 +182,7 @@ class Executor:
         if not data:
             raise EOFError
         try:
-            return [_decode_ended(each) for each in self.frames.feed(data)]
+            return [_sound(_decode_ended(each)) for each in self.frames.feed(data)]
         except (msgspec.DecodeError, ValueError) as error:
             # A job wrote into its executor's socket: nothing that comes from there can be trusted any more.
             raise EOFError from error
@@ -280,6 +283,16 @@ class Executor:
         self.claims.close()
 
 
+def _sound(ended: Ended) -> Ended:
+    """The same. Raises ValueError for a result, or a submit, that no executor tells."""
+    if ended.kind == DONE:
+        _check_json(ended.value)
+    for each in ended.staged:
+        if not (each.id and each.queue and LOWEST <= each.priority <= HIGHEST and 0 <= each.delay <= SPAN):
+            raise ValueError("it has a submit that can't be made")
+    return ended
+
+
 def outcome_of(ended: Ended, task: Task) -> Outcome:
     """What an executor's report means."""
     if ended.kind == DONE:
@@ -301,7 +314,8 @@ def how_it_ended(status: int | None) -> str:
         return "unknown cause"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"signal {number} ({signal.Signals(number).name})"
+        name = signal.Signals(number).name if number in set(signal.Signals) else "one of SIGRTMIN to SIGRTMAX"
+        return f"signal {number} ({name})"
     return f"exit code {os.WEXITSTATUS(status)}"
 
 

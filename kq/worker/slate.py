@@ -11,6 +11,7 @@ import mmap
 import struct
 import threading
 from dataclasses import dataclass
+from math import isfinite
 
 from kq.redaction import redacted_beginning
 
@@ -69,7 +70,9 @@ class Slate:
         for _ in range(100):  # whoever writes is done after a moment, unless he was killed at it
             count, n, of, at, more, length = _FORM.unpack_from(self._memory, self._place)
             begin = self._place + _FORM.size
-            written = Written(n, of, self._memory[begin : begin + length].decode("utf-8", "replace"), at, more)
+            text = self._memory[begin : begin + min(length, TEXT)].decode("utf-8", "replace")
+            # The job itself could write there what is no number, with which nobody could read what its worker says.
+            written = Written(n, of, text, at, more) if all(map(isfinite, (n, of, at, more))) else NOTHING
             if count % 2 == 0 and _COUNTER.unpack_from(self._memory, self._place)[0] == count:
                 break
         return written

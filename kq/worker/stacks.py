@@ -7,6 +7,7 @@ import re
 import selectors
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -27,7 +28,8 @@ PAUSE = 0.01
 
 _THREAD = re.compile(r"^(?:Current t|T)hread 0x([0-9a-f]{1,16})\b", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line ([0-9]{1,9}) in (.*)$', re.MULTILINE)
-_decode = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
+_Line = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+_decode = msgspec.json.Decoder(list[tuple[str, _Line, str]]).decode
 
 LOOP = "the event loop of its executor does not come round: it stands here, in this job or in another one"
 CODE = "Python code there did not come to its turn in time: a call in C keeps it or waits, or the machine is busy"

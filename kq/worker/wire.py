@@ -15,7 +15,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -79,6 +79,13 @@ class Order(msgspec.Struct, array_like=True):
     worker: str = ""
 
 
+#: What a job wrote there in its executor's place is refused where it is no number that an executor says: it would end
+#: the supervisor that reckons with it, or make what that says unreadable.
+SPAN = 1e10
+Span = Annotated[float, msgspec.Meta(ge=0.0, le=SPAN)]
+Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class Ended(msgspec.Struct, array_like=True, gc=False):
     """From an executor: one execution is over. kind: one of the names below; value: the result as JSON.
 
@@ -93,13 +100,13 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     names: tuple[str, ...] = ()
     message: str = ""
     traceback: str = ""
-    delay: float | None = None
-    took: float = 0.0
+    delay: Span | None = None
+    took: Span = 0.0
     staged: tuple[Envelope, ...] = ()
     log: str = ""
-    effects: Mapping[str, int] | None = None
-    cpu: float | None = None
-    rss: int = 0
+    effects: Mapping[str, Number] | None = None
+    cpu: Span | None = None
+    rss: Number = 0
 
 
 DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"

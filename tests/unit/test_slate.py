@@ -35,6 +35,20 @@ def test_a_new_job_finds_a_clean_slate(slate: Slate) -> None:
     assert slate.read() == NOTHING
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_that_is_none_is_not_read(slate: Slate, number: float) -> None:
+    slate.progress(number, 10, "page 3", 7.5)  # a job's code that reaches for its slate
+    assert slate.read() == NOTHING
+    slate.wipe()
+    slate.extend(number)
+    assert slate.read() == NOTHING
+
+
+def test_a_text_is_kept_without_what_looks_like_a_secret_also_where_it_is_cut(slate: Slate) -> None:
+    slate.progress(1, 0, f"{'å ' * 40}redis://:hunter2{'x' * 99}@host", 1.0)
+    assert "hunter2" not in slate.read().text
+
+
 def test_a_long_text_is_cut_between_characters(slate: Slate) -> None:
     slate.progress(1, 0, "å" * 100, 1.0)
     assert slate.read().text == "å" * (TEXT // 2)

@@ -13,11 +13,12 @@ from kq.conformance.contract.processes import gone
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import buried
 from kq.control import Control
+from kq.job import State
 from kq.record import RESULT_LIMIT
 from kq.worker.pool import PoolKind
 from kq.worker.wire import Frames, Page
 from tests.brokers import OnSqlite
-from tests.worker.unruly import WHERE, Unruly
+from tests.worker.unruly import FORGED, WHERE, Unruly
 from tests.worker.world import POOLS
 
 
@@ -110,6 +111,32 @@ class TestInOnePool(UnrulyWorld):
         buried(control, job.queue, job)
         assert diary.entries("tidied")
         assert worker.executors() == executors
+
+    @pytest.mark.parametrize("what", FORGED)
+    def test_whatever_a_job_says_in_its_executors_place_others_run(
+        self, control: Control, jobs: Unruly, crew: Crew, what: str
+    ) -> None:
+        worker = crew.worker()
+        job = jobs.forge.submit(what)
+        ended = eventually(lambda: control.wait(job.id, 0.1), "it has ended, or lies buried")
+        assert ended is not None
+        assert ended.state in (State.COMPLETED, State.BURIED)
+        assert jobs.add.submit(1, 2).result(5) == 3
+        assert worker.supervisor.is_running()
+
+        def counted() -> bool:
+            control.ping()
+            return any(row.state == "alive" and row.ok for row in control.snapshot().workers)
+
+        eventually(counted, "what its worker says can be read")
+
+    def test_a_signal_that_has_no_name_is_told_by_its_number(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        worker = crew.worker()
+        job = jobs.perform.options(timeout=60).submit(["signal 40", "signal 40", "signal 40"])
+        assert "signal 40" in buried(control, job.queue, job).error
+        assert worker.supervisor.is_running()
 
     def test_an_impossible_delay_is_an_error_of_the_job(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary

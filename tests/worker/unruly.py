@@ -15,7 +15,9 @@ import time
 from kq.app import App
 from kq.conformance.contract.jobs import QUEUE, noted
 from kq.errors import Retry
+from kq.message import Envelope
 from kq.policy import Fixed
+from kq.worker.wire import Ended, frame
 from tests.worker.jobs import Odd, kept
 
 WHERE = f"{__name__}:app"
@@ -30,6 +32,7 @@ class Unruly(Odd):
         self.fork = app.job(name="fork")(fork)
         self.close_all = app.job(name="close_all")(close_all)
         self.babble = app.job(name="babble")(babble)
+        self.forge = app.job(name="forge")(forge)
         self.curse = app.job(name="curse")(curse)
         self.die_untold = app.job(name="die_untold")(die_untold)
         self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
@@ -73,6 +76,33 @@ def babble() -> None:
         for descriptor in range(3, 60):
             try:
                 os.write(descriptor, b"\x05\0\0\0hello")
+            except OSError:
+                continue
+
+
+#: What a job could tell its supervisor in its executor's place, of the first job that this was given.
+FORGED = {
+    "a cost that is no number": Ended(1, "d", b"1", cpu=float("nan")),
+    "a time that is no number": Ended(1, "d", b"1", took=float("nan")),
+    "a time without end": Ended(1, "d", b"1", took=float("-inf")),
+    "endless memory": Ended(1, "d", b"1", rss=2**63),
+    "endless effects": Ended(1, "d", b"1", effects={"done": 2**64 - 1}),
+    "strange effects": Ended(1, "d", b"1", effects={"doing": 1}),
+    "a result that is no JSON": Ended(1, "d", b"}{"),
+    "a delay that is no number": Ended(1, "a", b"", ("X",), "again", delay=float("nan")),
+    "a submit for a time that is none": Ended(1, "d", b"1", staged=(Envelope("x", "y", b"", delay=float("nan")),)),
+    "a submit of nothing": Ended(1, "d", b"1", staged=(Envelope("", "", b"", {"a": {"b": 2**64 - 1}}, -(10**6)),)),
+    "an end of its own": Ended(1, "z", b"1", ("X",), "\0" * 100),
+    "another job's end": Ended(2**63, "d", b"1"),
+}
+
+
+def forge(what: str) -> None:
+    """Write that to every descriptor there is."""
+    with noted(""):
+        for descriptor in range(3, 60):
+            try:
+                os.write(descriptor, frame(FORGED[what]))
             except OSError:
                 continue
 
