@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kq.deed import Deed
 from kq.handle import Handle
 from kq.ledger import Due, Entry, Ledger
 from kq.message import Envelope, decode_head, encode_head
+from kq.observer import Execution, Observer
 from kq.outcome import Bury, Complete, Died, Done, FallBack, Raised, Retry, TimedOut
 from kq.policy import Fixed
 from kq.record import lease_key, worker_key
@@ -193,6 +195,26 @@ class Rehearsing(ContractWorld):
             if isinstance(played.outcome, TimedOut):
                 assert played.outcome.killed == (how == "refuse")
         assert len(deeds) == 4  # also of those that died
+
+    def test_who_observes_the_app_is_not_told_of_a_rehearsal(
+        self, app: App, rehearse: Callable[..., Played], tmp_path: Path
+    ) -> None:
+        class Observes(Observer):
+            @contextmanager
+            def submitting(self, jobs: Sequence[Envelope]) -> Iterator[None]:
+                (tmp_path / "submitting").touch()
+                yield
+
+            @contextmanager
+            def running(self, execution: Execution) -> Iterator[None]:
+                (tmp_path / "running").touch()
+                yield
+
+        other = app.job(name="other")(lambda: None)
+        job = app.job(name="asks")(lambda: other.submit().id).submit()
+        app.observe(Observes())
+        assert isinstance(rehearse(job).outcome, Done)
+        assert [path.name for path in tmp_path.iterdir() if path.name in ("submitting", "running")] == []
 
     def test_attempts_count_as_they_did_until_the_job_is_buried_and_kicked(
         self, app: App, control: Control, queue: str, rehearse: Callable[..., Played]
