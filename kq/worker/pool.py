@@ -341,9 +341,14 @@ class Pool:
         if seconds is None or task.poison or task.suspect:
             return 0 if full else 1
         worth = round(BATCH_SECONDS * executor.slots / max(seconds, 1e-6))
+        rest = self._rest(executor)
         if full:
-            return self._ahead(executor) if worth else 0
-        return max(min(executor.slots - len(executor.tasks), self._left()), min(BATCH_LIMIT, worth))
+            return max(0, min(self._ahead(executor), rest)) if worth else 0
+        return max(min(executor.slots - len(executor.tasks), self._left()), min(BATCH_LIMIT, worth, rest))
+
+    def _rest(self, executor: Executor) -> int:
+        """How many more jobs an executor may be given before it is replaced; those of a free slot are given anyway."""
+        return self._max_jobs - executor.finished - len(executor.tasks) if self._max_jobs else BATCH_LIMIT
 
     def _ahead(self, executor: Executor) -> int:
         """How many more tasks to give to an executor that is full, so that it need not wait for us when one ends."""

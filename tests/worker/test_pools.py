@@ -138,11 +138,12 @@ class TestTimeouts(WorkerWorld):
 
 
 class TestExecutors(WorkerWorld):
+    @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.05])
     def test_an_executor_that_has_run_its_jobs_is_replaced_and_none_is_lost(
-        self, app: App, jobs: Odd, crew: Crew, diary: Diary
+        self, app: App, jobs: Odd, crew: Crew, diary: Diary, seconds: float
     ) -> None:
         crew.worker("--max-jobs", "5")
-        handles = app.submit_many(jobs.nap.job(0.01) for _ in range(23))
+        handles = app.submit_many(jobs.nap.job(seconds) for _ in range(23))
         assert len({handle.result(20) for handle in handles}) == 5
         assert len(diary.starts()) == 23
 
