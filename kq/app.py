@@ -196,6 +196,8 @@ class App:
 
         look: a file is not created before something is written.
         """
+        if self.broker.elsewhere:
+            return self.store
         address = self.address
         try:
             return open_store(
@@ -239,12 +241,13 @@ class App:
         return Inspector(self.broker)
 
     def apart(self) -> App:
-        """The same app with connections of its own."""
+        """The same app with connections of its own, where it has any."""
         other = copy.copy(self)
-        other._publisher = None
-        other.__dict__.pop("store", None)
         other.__dict__.pop("herald", None)
         other.__dict__.pop("_writer", None)
+        if not self.broker.elsewhere:
+            other._publisher = None
+            other.__dict__.pop("store", None)
         return other
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 import kq_transports
 from kq.broker.translation import translated
+from kq.errors import Unsupported
 from kq.url import Address
 from kq_transports import engine
 
@@ -53,11 +54,13 @@ class Broker:
         self.submit_timeout = submit_timeout
         self.publishing = publishing or PublishPolicy()
         self.singletons: set[str] = set() if singletons is None else singletons
+        #: Whether it lives in another process, which publishes for this one: here would be one of that name, and empty.
+        self.elsewhere = False
 
     @property
     def traits(self) -> engine.Traits:
         """What this broker can do beyond the contract."""
-        traits: engine.Traits = self.connection().get_transport_cls().traits
+        traits: engine.Traits = kombu.Connection(self.address.kombu).get_transport_cls().traits
         return traits
 
     @cached_property
@@ -72,7 +75,13 @@ class Broker:
 
         timeout: seconds that connecting, and each verb, may take; submit_timeout by default. lease: seconds; None for
         one that holds nothing. One that does is used for long, and may take as long to connect as several verbs.
+        Raises Unsupported in an executor of a worker that alone has the broker.
         """
+        if self.elsewhere:
+            what = (
+                f"{self.address.redacted} lives in the process of the worker: its jobs may submit and wait for results"
+            )
+            raise Unsupported(f"{what}, not look at queues or change them", fix="Use sqlite:///kq.db instead.")
         timeout = timeout or self.submit_timeout
         if lease:
             options["connect_timeout"] = HANDSHAKE * timeout

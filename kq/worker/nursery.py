@@ -324,6 +324,7 @@ class _Nursery:
         if spawn.relayed:
             line = Line(socket.socket(fileno=descriptors[3]))
             self._app.connect(RelayedPublisher(line), RelayedStore(line), partial(RelayedMouth, line))
+            self._app.broker.elsewhere = True
         mine = Claims(spawn.slots, (claims, -1))
         page_of = Page(spawn.slots, page)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to report to

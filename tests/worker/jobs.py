@@ -19,6 +19,7 @@ from kq.app import App
 from kq.conformance.contract import diary
 from kq.conformance.contract.jobs import QUEUE, Jobs, hold, noted
 from kq.context import current_job
+from kq.control import Control
 from kq.errors import BadNetwork, SoftTimeout
 from kq.policy import Never
 from kq.worker.lookout import ASKED
@@ -47,6 +48,8 @@ class Odd(Jobs):
         self.surroundings = app.job(name="surroundings")(surroundings)
         self.litter = app.job(name="litter", retry_policy=Never())(litter)
         self.litter_async = app.job(name="litter_async", retry_policy=Never())(litter_async)
+        self.looks = app.job(name="looks", retry_policy=Never())(looks)
+        self.submits_apart = app.job(name="submits_apart")(submits_apart)
 
 
 class Litter:
@@ -148,6 +151,21 @@ def about_itself() -> dict[str, Any]:
     job = current_job()
     assert job is not None
     return {"id": job.id, "type": job.type, "queue": job.queue, "attempt": job.attempt}
+
+
+def looks(queue: str) -> tuple[int, int]:
+    """How many jobs of queue wait, as a job sees it, and how many workers there are."""
+    with Control(app) as control:
+        return next(each.ready for each in control.queues() if each.name == queue), len(control.workers())
+
+
+def submits_apart(queue: str) -> str:
+    """Submit a job by an app with connections of its own; returns its id."""
+    other = app.apart()
+    try:
+        return other.submit(app.jobs["note"].options(queue=queue).job()).id
+    finally:
+        other.close()
 
 
 def cut_off() -> None:
