@@ -103,6 +103,24 @@ class TestSeats(OnOwnRabbit):
             connection.channel().queue_purge(SIGN + single)
 
 
+class TestSlowNetwork(OnOwnRabbit):
+    """No answer is late that comes within the time that one may take."""
+
+    @pytest.mark.parametrize("holds", [False, True])
+    def test_a_queue_is_made_where_two_answers_take_longer_than_one_may(
+        self, server: RabbitServer, proxy_to: Any, queue: str, holds: bool
+    ) -> None:
+        wire: Proxy = proxy_to(server.port)
+        with Place(address(wire.port), {"timeout": 2.5}).connect(heartbeat=60) as connection:
+            channel = connection.channel()
+            if holds:  # then a line of its own is for publishes
+                channel.basic_consume(queue, callback=lambda message: None)
+            wire.delay(0.75)
+            channel.queue_declare(f"{queue}-late", durable=True, auto_delete=False)
+            wire.delay(0)
+            assert channel.queue_delete(f"{queue}-late") == 0
+
+
 class TestConfirms(OnOwnRabbit):
     """A publish that returns was stored; one that raises says what is known."""
 

@@ -103,6 +103,12 @@ class Connection(Publisher):
 
     # Publishing.
 
+    def open_outlet(self) -> None:
+        if self.holds:
+            self.second().open_outlet()
+        else:
+            super().open_outlet()
+
     def publish(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
         if not self.holds:
             return super().publish(messages, until)

@@ -27,6 +27,11 @@ class Publisher(Line):
                 self._outlet = Outlet(self)
             return self._outlet
 
+    def open_outlet(self) -> None:
+        """Have the channel for publishes, so that the next one need not wait for it."""
+        self.check()
+        assert self.outlet
+
     def publish(self, messages: Sequence[Publishing], until: float) -> list[Publishing]:
         """Store messages; returns those that no queue wanted. Raises as Outlet.store()."""
         self.check()

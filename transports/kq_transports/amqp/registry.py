@@ -95,6 +95,7 @@ class Registry:
     def _write(self, entry: dict[str, Any]) -> None:
         self._make()
         body = json.dumps(entry, sort_keys=True).encode()
+        self._connection.open_outlet()  # before the time begins that a confirm may take: this takes answers of its own
         until = time.monotonic() + self._connection.options.timeout
         self._connection.publish([Publishing("", NAME, True, _DURABLE, body)], until)
 
