@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 
 import msgspec
 
@@ -288,9 +289,31 @@ def _sound(ended: Ended) -> Ended:
     if ended.kind == DONE:
         _check_json(ended.value)
     for each in ended.staged:
-        if not (each.id and each.queue and LOWEST <= each.priority <= HIGHEST and 0 <= each.delay <= SPAN):
+        fits = LOWEST <= each.priority <= HIGHEST and 0 <= each.delay <= SPAN and _travels(each.headers)
+        if not (each.id and each.queue and _is_short(each.id) and _is_short(each.queue) and fits):
             raise ValueError("it has a submit that can't be made")
     return ended
+
+
+def _travels(value: object) -> bool:
+    """Whether every broker has a form for a header."""
+    match value:
+        case str() | bool() | None:
+            return True
+        case int():
+            return -(2**63) <= value < 2**63
+        case float():
+            return isfinite(value)
+        case dict():
+            return all(isinstance(name, str) and _is_short(name) and _travels(each) for name, each in value.items())
+        case list():
+            return all(map(_travels, value))
+    return False
+
+
+def _is_short(name: str) -> bool:
+    """Whether it has at most 255 bytes, which a character of UTF-8 has four of at most."""
+    return len(name) < 64 or len(name.encode()) < 256
 
 
 def outcome_of(ended: Ended, task: Task) -> Outcome:

@@ -17,7 +17,7 @@ from kq.job import State
 from kq.record import RESULT_LIMIT
 from kq.worker.pool import PoolKind
 from kq.worker.wire import Frames, Page
-from tests.brokers import OnSqlite
+from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.worker.unruly import FORGED, WHERE, Unruly
 from tests.worker.world import POOLS
 
@@ -112,24 +112,6 @@ class TestInOnePool(UnrulyWorld):
         assert diary.entries("tidied")
         assert worker.executors() == executors
 
-    @pytest.mark.parametrize("what", FORGED)
-    def test_whatever_a_job_says_in_its_executors_place_others_run(
-        self, control: Control, jobs: Unruly, crew: Crew, what: str
-    ) -> None:
-        worker = crew.worker()
-        job = jobs.forge.submit(what)
-        ended = eventually(lambda: control.wait(job.id, 0.1), "it has ended, or lies buried")
-        assert ended is not None
-        assert ended.state in (State.COMPLETED, State.BURIED)
-        assert jobs.add.submit(1, 2).result(5) == 3
-        assert worker.supervisor.is_running()
-
-        def counted() -> bool:
-            control.ping()
-            return any(row.state == "alive" and row.ok for row in control.snapshot().workers)
-
-        eventually(counted, "what its worker says can be read")
-
     def test_a_signal_that_has_no_name_is_told_by_its_number(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
     ) -> None:
@@ -161,3 +143,42 @@ class TestFramesAndPages:
         assert (page.marked(), other.interrupt) == ({7}, 7)
         page.close()
         other.close()
+
+
+class Forged:
+    lease = 3.0
+    application = WHERE
+
+    @pytest.fixture
+    def jobs(self, app: App) -> Unruly:
+        return Unruly(app)
+
+    @pytest.mark.parametrize("what", FORGED)
+    def test_whatever_a_job_says_in_its_executors_place_others_run(
+        self, control: Control, jobs: Unruly, crew: Crew, what: str
+    ) -> None:
+        worker = crew.worker()
+        job = jobs.forge.submit(what)
+        ended = eventually(lambda: control.wait(job.id, 0.1), "it has ended, or lies buried")
+        assert ended is not None
+        assert ended.state in (State.COMPLETED, State.BURIED)
+        assert jobs.add.submit(1, 2).result(5) == 3
+        assert worker.supervisor.is_running()
+
+        def counted() -> bool:
+            control.ping()
+            return any(row.state == "alive" and row.ok for row in control.snapshot().workers)
+
+        eventually(counted, "what its worker says can be read")
+
+
+class TestForgedOnSqlite(Forged, OnSqlite):
+    pass
+
+
+class TestForgedOnRedis(Forged, OnRedis):
+    pass
+
+
+class TestForgedOnRabbit(Forged, OnRabbit):
+    pass

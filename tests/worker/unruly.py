@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 
 from kq.app import App
 from kq.conformance.contract.jobs import QUEUE, noted
@@ -94,6 +95,17 @@ FORGED = {
     "a submit of nothing": Ended(1, "d", b"1", staged=(Envelope("", "", b"", {"a": {"b": 2**64 - 1}}, -(10**6)),)),
     "an end of its own": Ended(1, "z", b"1", ("X",), "\0" * 100),
     "another job's end": Ended(2**63, "d", b"1"),
+    **{
+        f"a submit that no broker takes, {name}": Ended(1, "d", b"1", staged=(Envelope(id, "y", b"{}", headers),))
+        for name, id, headers in (
+            ("a number of 64 bits", "x", {"a": {"b": [2**64 - 1]}}),
+            ("no number", "x", {"a": float("nan")}),
+            ("a long name", "x", {"k" * 300: 1}),
+            ("a long id", "x" * 300, {}),
+            ("a moment", "x", {"a": datetime.now(UTC)}),
+            ("bytes", "x", {"a": b"\xff"}),
+        )
+    },
 }
 
 
