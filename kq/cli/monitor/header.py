@@ -149,8 +149,6 @@ def _joined(parts: Sequence[Line]) -> Line:
 def notes(scene: Scene, width: int) -> list[Line]:
     """What must be known beside the numbers: what is wrong, and what nobody knows."""
     trouble = wrapped(f"✗ {scene.trouble}", width, BAD) if scene.trouble else []
-    if scene.trouble and scene.shot is None:
-        trouble = [*trouble[: NOTES - 1], [Segment("  kq doctor looks at the whole way there", DIM)]]
     found = [*trouble[:NOTES], *_notes(scene)]
     lines = [fitted(clipped(line, width), width) for line in found[:NOTES]]
     if len(found) > NOTES:
