@@ -194,7 +194,7 @@ class TestSizesOnSqlite(OnSqlite, Sizes):
         assert wrong.returncode == 65
         assert "it is not said what to change" in wrong.stderr
         for change, why in (
-            ("+new:0", "'+new:0' has no limit that is a number from 1 on\n  Write +bulk, or +bulk:2."),
+            ("+new:0", "'+new:0' has no limit from 1 to 10,000\n  Write +bulk, or +bulk:2."),
             ("+", "'+' names no queue\n  Write +bulk, +bulk:2 or -mail."),
             ("+new,", "'' does not say what to do with a queue\n  Write +bulk, +bulk:2 or -mail."),
         ):
