@@ -254,7 +254,7 @@ class Rehearsing(ContractWorld):
 
         assert "was not submitted" in self.why(rehearse(order.submit("result")))
         # In its own process it sees no job of a broker that lives in this one.
-        for what in ("revoke", "expel", "pause", *["bury"] * app.broker.traits.shared):
+        for what in ("expel", "pause", *["revoke", "bury"] * app.broker.traits.shared):
             assert "nothing is changed" in self.why(rehearse(order.submit(what))), what
 
     def why(self, played: Played) -> str:
