@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -166,8 +167,9 @@ class Sharing(ContractWorld):
     ) -> None:
         handles = app.submit_many(jobs.nap.options(queue=queue).job(1.6, queue) for queue in both for _ in range(4))
         crew.worker(queues=",".join(both))
-        starts = eventually(lambda: diary.starts()[3:] and diary.starts(), "four have begun")
-        assert [{start.word for start in starts[:2]}, {start.word for start in starts[2:4]}] == [set(both)] * 2
+        starts = eventually(lambda: diary.starts()[5:] and diary.starts(), "six have begun", 40)
+        begun = Counter(start.word for start in starts[:6])
+        assert min(begun[queue] for queue in both) >= 2, [start.word for start in starts]
         for handle in handles:
             handle.revoke(interrupt=True)
 
