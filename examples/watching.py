@@ -70,7 +70,7 @@ def main() -> None:
         listener.join()
         print(f"heard: {', '.join(dict.fromkeys(heard))}")
         done = control.job(handle.id)
-        print(f"logged: {done.log.strip().partition(' ')[2] if done else ''}")
+        print(f"logged: {done.log.strip().split(' ', 2)[2] if done else ''}")
 
 
 if __name__ == "__main__":
