@@ -116,7 +116,7 @@ class Flow(ContractWorld):
         running = jobs.hold.submit(str(tmp_path / "never"))
         found = f"/jobs?state=running&queue={queue}&type=hold&search={running.id[:20]}"
         eventually(lambda: f"/jobs/{running.id}" in browser.get(found).text, "it is found among those that run")
-        assert "Runs on" in words(browser.get(f"/jobs/{running.id}"))
+        assert "Where it is" in words(browser.get(f"/jobs/{running.id}"))
         assert f"revoked {running.id}" in browser.told(f"/jobs/{running.id}/revoke", interrupt="true", reason="enough")
         eventually(lambda: running.state() is State.REVOKED, "it has ended")
         assert "revoked" in words(browser.get(f"/jobs/{running.id}"))
