@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from hashlib import blake2b
 from math import ceil
@@ -35,6 +35,7 @@ from kq_transports.engine import Arguments, Counts, EngineError, Full, Lease, Lo
 from kq_transports.envelope import COUNT_HEADER, DELAY_HEADER
 from kq_transports.seen import Browsed, Swap
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 #: So many messages of a queue are looked at, at most.
@@ -112,8 +113,8 @@ class Management(base.Management):
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         """Take ready or delayed messages out for good; returns the ids of those that were."""
         wanted = set(ids)
-        with self._peek(queue) as peek:
-            found = {each.tag: properties_of(each).get("message_id", "") for each in peek.all(queue)}
+        with self._looked(queue, lambda peek: peek.all(queue)) as (peek, arrivals):
+            found = {each.tag: properties_of(each).get("message_id", "") for each in arrivals}
             gone = {tag: id for tag, id in found.items() if id in wanted}
             peek.end(list(gone))
         return list(dict.fromkeys(gone.values()))
@@ -125,8 +126,8 @@ class Management(base.Management):
         """
         self._check_room(swaps)
         made, messages, tags = list[bool](), list[Publishing](), list[int]()
-        with self._peek(queue) as peek:
-            found = _by_stamp(peek.all(queue), queue)
+        with self._looked(queue, lambda peek: peek.all(queue)) as (peek, arrivals):
+            found = _by_stamp(arrivals, queue)
             for swap in swaps:
                 same = found.pop((swap.seen.id, swap.seen.stamp), [])
                 made.append(bool(same))
@@ -218,21 +219,41 @@ class Management(base.Management):
             yield Peek(own)
 
     def _look(self, queue: str, see: Callable[[Peek], T]) -> T:
-        """What see sees; at a second look where a rung ended during the first: RabbitMQ (4.0.5) hangs up on that."""
-        try:
-            with self._peek(queue) as peek:
-                return see(peek)
-        except Unreachable:
-            self._link.look()  # raises when it is not only that line which broke
-        with self._peek(queue) as peek:
-            return see(peek)
+        """What see sees."""
+        with self._looked(queue, see) as (_, seen):
+            return seen
+
+    def _looked(self, queue: str, see: Callable[[Peek], T]) -> AbstractContextManager[tuple[Peek, T]]:
+        """Something to look through, and what see sees; see _peek()."""
+        return self._at_last(lambda: self._peek(queue), see)
+
+    @contextmanager
+    def _at_last(self, opened: Callable[[], AbstractContextManager[P]], see: Callable[[P], T]) -> Iterator[tuple[P, T]]:
+        """What opened opens, and what see sees through it.
+
+        Opened again as long as a queue is being made or ended: RabbitMQ (4.0.5) hangs up on who asks it for a message.
+        """
+        until = time.monotonic() + self._link.options.timeout
+        while True:
+            with ExitStack() as stack:
+                try:
+                    through = stack.enter_context(opened())
+                    seen = see(through)
+                except Unreachable:
+                    self._link.look()  # raises when it is not only that line which broke
+                    if time.monotonic() > until:
+                        raise
+                else:
+                    yield through, seen
+                    return
+            time.sleep(PAUSE)
 
     def _heads(self, queues: Sequence[str]) -> dict[str, Arrival]:
         """The first message of each of queues, but for those that somebody else looks at now."""
         if not queues:
             return {}
-        with self._apart() as own:
-            return heads(own, queues)
+        with self._at_last(self._apart, lambda own: heads(own, queues)) as (_, found):
+            return found
 
     @contextmanager
     def _apart(self) -> Iterator[Connection]:
