@@ -6,12 +6,12 @@ and so is what nobody knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from shlex import quote
 from typing import Literal, TypeAlias
 
-from kq.snapshot import QueueRow, Snapshot
+from kq.snapshot import HeldRow, QueueRow, Snapshot, WorkerRow
 from kq.units import counted, format_duration
 
 #: Seconds by which two clocks may differ before times on screens mislead.
@@ -93,8 +93,28 @@ def _waiting(row: QueueRow) -> str:
     """How many jobs of a queue wait: those that are ready, and those that workers have, or dead ones had."""
     if not row.unbegun:
         return f"{_jobs(row.ready)} ready"
-    held = "held and has not begun" if row.unbegun == 1 else "held and have not begun"
+    held = f"held{holders(row.held_by)} and {'has' if row.unbegun == 1 else 'have'} not begun"
     return f"{_jobs(row.ready)} ready, {_jobs(row.unbegun)} {held}" if row.ready else f"{_jobs(row.unbegun)} {held}"
+
+
+def held(row: QueueRow) -> str:
+    """Who has how many jobs of a queue that do not run: 2 held by w1 for 41s, or 2 held, where nobody said so."""
+    return f"{row.unbegun:,} held{holders(row.held_by)}"
+
+
+def waits(row: WorkerRow) -> list[str]:
+    """What a worker has and does not run, of each queue: 2 of mail wait 41s."""
+    return [
+        f"{each.jobs:,} of {each.queue} wait{'s' * (each.jobs == 1)} {format_duration(each.seconds)}"
+        for each in row.held
+    ]
+
+
+def holders(rows: Iterable[HeldRow]) -> str:
+    """The worker that has had some of them longest: ` by w1 for 41s`; "" where there are none."""
+    longest = sorted(rows, key=lambda row: row.seconds, reverse=True)
+    more = f", and {counted(len(longest) - 1, 'worker')} more" if len(longest) > 1 else ""
+    return f" by {longest[0].worker} for {format_duration(longest[0].seconds)}{more}" if longest else ""
 
 
 def _growing(row: QueueRow, shot: Snapshot) -> str:

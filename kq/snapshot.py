@@ -79,12 +79,24 @@ class RunningRow(Row, frozen=True, kw_only=True):
     arguments: dict[str, Any] = {}
 
 
+class HeldRow(Row, frozen=True, kw_only=True):
+    """Jobs of a queue that a worker has and does not run: how many, and for how long it has had the first of them.
+
+    Where none has told of them, but one alone takes them: since it was last heard.
+    """
+
+    worker: str
+    queue: str
+    jobs: int
+    seconds: float
+
+
 class QueueRow(Row, frozen=True, kw_only=True):
     """A queue.
 
     ready: may start now. delayed: their time has not come; retrying: those of them that failed before. held: workers
-    have them; running: those of them that run, as workers said with their last beat. buried: set aside for a human.
-    parked: set aside because their types are paused.
+    have them; running: those of them that run, as workers said with their last beat; held_by: who has the others.
+    buried: set aside for a human. parked: set aside because their types are paused.
 
     oldest: for how long the one that has been ready longest has been so; 0.0 when none is ready. wait_p50, wait_p95:
     from when a job was ready to its start, of those that started in the last minute. run_p50, run_p95: from start to
@@ -105,6 +117,7 @@ class QueueRow(Row, frozen=True, kw_only=True):
     retrying: int | None = None
     held: int = 0
     running: int = 0
+    held_by: tuple[HeldRow, ...] = ()
     buried: int = 0
     parked: int = 0
     oldest: float | None = None
@@ -138,8 +151,9 @@ class WorkerRow(Row, frozen=True, kw_only=True):
     beat_age: since then. lease_left: until its jobs go to others unless it beats; 0.0 when they did. skew: by how much
     its host's clock is ahead of the state store's; below 0.0 where it is behind. started: when it began. retired: when
     control took a dead one out, None when nobody did. code: the version of the application. executors: their pids;
-    running: what runs in them. rss: bytes of it and its executors; cpu: cores they used since the beat before. ok,
-    failed: attempts that ended well or not since it started. queues: and how many jobs of each may run at a time.
+    running: what runs in them; held: what it has besides. rss: bytes of it and its executors; cpu: cores they used
+    since the beat before. ok, failed: attempts that ended well or not since it started. queues: and how many jobs of
+    each may run at a time.
     singletons: queues whose seat it has.
     """
 
@@ -159,6 +173,7 @@ class WorkerRow(Row, frozen=True, kw_only=True):
     queues: dict[str, int] = {}
     executors: tuple[int, ...] = ()
     running: tuple[RunningRow, ...] = ()
+    held: tuple[HeldRow, ...] = ()
     rss: int | None = None
     cpu: float | None = None
     ok: int = 0

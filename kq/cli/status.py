@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from kq.advice import advice
+from kq.advice import advice, held, waits
 from kq.cli.condition import FAIL_IF, doubt
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
@@ -130,7 +130,7 @@ def _state(row: QueueRow) -> str:
     if row.paused is not None:
         told.append(f"by {row.paused.by}: {row.paused.reason}" if row.paused.reason else f"by {row.paused.by}")
     if row.unbegun and not row.running:
-        told.append(f"{row.unbegun} held")
+        told.append(held(row))
     if row.parked:
         told.append(f"{row.parked} parked")
     if row.degraded:
@@ -142,6 +142,7 @@ def _state(row: QueueRow) -> str:
 
 def _worker_row(row: WorkerRow) -> list[str]:
     runs = [f"{job.type} {job.id} {format_duration(job.seconds)}{progress_text(job.progress)}" for job in row.running]
+    runs += waits(row)
     return [
         row.name,
         row.state,

@@ -18,6 +18,7 @@ from kq.snapshot import (
     DoubtRow,
     FailedRow,
     FailureRow,
+    HeldRow,
     History,
     Paused,
     QueueRow,
@@ -78,12 +79,15 @@ def compose(facts: Facts) -> Snapshot:
     history = _read_history(control.get(HISTORY)) or History()
     rows = _Queues(facts, beats, tallies, paused, _earlier(facts, history))
     queues = tuple(rows.row(name) for name in sorted(_names(facts.loads or {}) | set(facts.declared) | rows.served))
+    held: defaultdict[str, list[HeldRow]] = defaultdict(list)
+    for each in (each for row in queues for each in row.held_by):
+        held[each.worker].append(each)
     return Snapshot(
         at=facts.now,
         control=text(control.get(SEAT, b"")),
         totals=_totals(queues, beats, rows.all, tallies),
         queues=queues,
-        workers=tuple(map(_worker, beats)),
+        workers=tuple(_worker(beat, held[beat.worker.name]) for beat in beats),
         failures=tuple(_failures(tallies, control.get(GROUPS))),
         recent=tuple(_latest(tallies)),
         singletons=tuple(_singletons(queues, beats)),
@@ -148,6 +152,7 @@ class _Queues:
         earlier: Earlier,
     ) -> None:
         self._facts, self._loads, self._paused, self._earlier = facts, facts.loads or {}, paused, earlier
+        self._beats = beats
         self._live = [beat.worker for beat in beats if beat.health is not Health.DEAD]
         self._running = Counter(job.queue for worker in self._live for job in worker.running)
         self._recent: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
@@ -184,6 +189,7 @@ class _Queues:
             retrying=min(self._returning[name], load.delayed) if self._known else None,
             held=load.held,
             running=self._running[name],
+            held_by=held_by(name, load.held - self._running[name], self._beats),
             buried=buried,
             parked=parked,
             oldest=load.oldest if self._facts.loads is not None else None,
@@ -288,7 +294,7 @@ def _totals(
 # Workers.
 
 
-def _worker(beat: Heartbeat) -> WorkerRow:
+def _worker(beat: Heartbeat, held: Iterable[HeldRow]) -> WorkerRow:
     worker = beat.worker
     return WorkerRow(
         name=worker.name,
@@ -319,11 +325,29 @@ def _worker(beat: Heartbeat) -> WorkerRow:
             )
             for job in worker.running
         ),
+        held=tuple(held),
         rss=worker.rss,
         cpu=worker.cpu,
         ok=worker.ok,
         failed=worker.failed,
         singletons=tuple(worker.singletons),
+    )
+
+
+def held_by(queue: str, unbegun: int, beats: Iterable[Heartbeat]) -> tuple[HeldRow, ...]:
+    """Who has those jobs of queue that do not run, by what living workers said; or who alone can have them."""
+    if unbegun <= 0:
+        return ()
+    taking = [beat for beat in beats if beat.health is not Health.DEAD and queue in beat.worker.queues]
+    told = tuple(
+        HeldRow(worker=beat.worker.name, queue=queue, jobs=each.jobs, seconds=each.seconds + beat.age)
+        for beat in taking
+        for each in beat.worker.held
+        if each.queue == queue
+    )
+    alone = taking if len(taking) == 1 else []
+    return told or tuple(
+        HeldRow(worker=beat.worker.name, queue=queue, jobs=unbegun, seconds=beat.age) for beat in alone
     )
 
 

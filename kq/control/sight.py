@@ -49,6 +49,14 @@ class RunningJob(msgspec.Struct, frozen=True):
     arguments: dict[str, Any] = {}
 
 
+class HeldJobs(msgspec.Struct, frozen=True):
+    """Jobs of a queue that a worker said it has and does not run. seconds: how long it had the first of them then."""
+
+    queue: str
+    jobs: int
+    seconds: float
+
+
 class WorkerInfo(msgspec.Struct, frozen=True):
     """A worker as it described itself at its last beat. beat: by the state store's clock, clock: by its own.
 
@@ -69,6 +77,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     queues: dict[str, int]
     executors: list[int] = []
     running: list[RunningJob] = []
+    held: list[HeldJobs] = []
     stopping: bool = False
     code: str = ""
     types: list[str] = []

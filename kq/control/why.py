@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TypeAlias
 
+from kq.advice import holders
 from kq.broker import PARKED, Seen
+from kq.control.compose import held_by
 from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
 from kq.control.view import View
 from kq.errors import MessageError
@@ -172,7 +174,8 @@ class Reasons(View):
     # Queues.
 
     def _queue_reason(self, queue: QueueInfo, standing: Standing, when: When) -> str:
-        workers = _serving(self.workers(), queue.name)
+        beats = [beat for beat in self.heartbeat_check() if beat.health is not Health.DEAD]
+        workers = _serving([beat.worker for beat in beats], queue.name)
         waiting = f"{_jobs(queue.ready)} ready"
         if order := standing.queues.get(queue.name):
             return f"{_paused(order, when)}; {waiting}; {_resume(queue.name)}"
@@ -182,8 +185,11 @@ class Reasons(View):
         if queue.ready:
             return f"{waiting}; {self._first(queue, workers)}"
         begun = any(job.queue == queue.name for worker in workers for job in worker.running)
-        busy = f"; none of them has begun: {_slots(workers, queue.name)}" if queue.held and not begun else ""
-        return f"nothing is ready; {self._later(queue, when)}{busy}"
+        if begun or not queue.held:
+            return f"nothing is ready; {self._later(queue, when)}"
+        who = holders(held_by(queue.name, queue.held, beats))
+        busy = f"none of them has begun{f', held{who}' if who else ''}: {_slots(workers, queue.name)}"
+        return f"nothing is ready; {self._later(queue, when)}; {busy}"
 
     def _first(self, queue: QueueInfo, workers: Sequence[WorkerInfo]) -> str:
         first = next(iter(self._inspector.browse(queue.name, "ready", 1)), None)

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kq import __version__
+from kq import __version__, advice
 from kq.control import commands
 from kq.plain import printable
 from kq.redaction import redacted_text
@@ -94,6 +94,7 @@ def _environment() -> Environment:
         "size": size,
         "lines": lines,
         "command": commands.written,
+        "held": advice.held,
     }
     made.globals |= {"commands": commands, "ago": ago, "as_json": as_json, "laid_out": laid_out, "version": __version__}
     return made

@@ -121,11 +121,17 @@ class Lobby:
         if self._keyless:
             self._take_keys()
 
+    @property
+    def waiting(self) -> list[Task]:
+        """All that are here and were given to nobody."""
+        return [*self._line, *self._suspects, *self._arrived, *self._keyless]
+
     def clear(self) -> list[Task]:
         """Take out all that wait."""
-        waiting = [*self._line.clear(), *self._suspects, *self._arrived, *self._keyless]
+        waiting = self.waiting
         for gathered in (self._suspects, self._arrived, self._keyless):
             gathered.clear()
+        self._line.clear()
         return waiting
 
     def _readable(self, delivery: Delivery) -> Head:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kq import __version__, tally
@@ -14,6 +15,7 @@ from kq.tally import Tally
 from kq.worker.ground import Ground
 from kq.worker.meter import Meter
 from kq.worker.pool import Pool
+from kq.worker.task import Task
 from kq.worker.usage import Usage
 
 #: Seconds that a dead worker is still listed.
@@ -43,10 +45,13 @@ class Portrait:
         """Be the portrait of a worker of that name."""
         self._worker = worker
 
-    def writes(self, now: float, queues: Mapping[str, int], seats: Collection[str], *, stopping: bool) -> list[Write]:
+    def writes(
+        self, now: float, queues: Mapping[str, int], seats: Collection[str], waiting: Iterable[Task], *, stopping: bool
+    ) -> list[Write]:
         """What is to be written down, which told() says was done. now: by the store's clock.
 
-        seats: the singleton queues that it has. stopping: it takes no more jobs.
+        seats: the singleton queues that it has. waiting: jobs that are here and were given to no executor.
+        stopping: it takes no more jobs.
         """
         described = {
             **self._described(now),
@@ -54,6 +59,7 @@ class Portrait:
             "singletons": seats,
             "stopping": stopping,
             "running": self._running(),
+            "held": self._held(waiting),
         }
         record = encode(described)
         former = list(self._former(now))
@@ -128,3 +134,12 @@ class Portrait:
                 }
             )
         return found
+
+    def _held(self, waiting: Iterable[Task]) -> list[dict[str, Any]]:
+        """What is here and does not run: of each queue how many jobs, and how long the first of them has been here."""
+        now, since, jobs = self._clock.monotonic(), dict[str, float](), Counter[str]()
+        for task in (*waiting, *(task for _, task in self._pool.tasks() if not task.started)):
+            queue = task.delivery.queue
+            jobs[queue] += 1
+            since[queue] = min(since.get(queue, now), task.since)
+        return [{"queue": queue, "jobs": jobs[queue], "seconds": now - first} for queue, first in since.items()]

@@ -376,7 +376,8 @@ class Supervisor:
     def _tell(self, *writes: Write) -> None:
         """Make writes, and describe this worker as it is now."""
         now, seats = self._skew.now(), [] if self._lease is None else self._lease.session.seats
-        about = self._portrait.writes(now, self._intake.served, seats, stopping=self._stop_by is not None)
+        waiting, stopping = self._lobby.waiting, self._stop_by is not None
+        about = self._portrait.writes(now, self._intake.served, seats, waiting, stopping=stopping)
         self._store.write([*writes, *about])
         self._portrait.told()
 

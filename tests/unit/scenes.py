@@ -9,6 +9,7 @@ from kq.cli.monitor.scene import Book, JobRow, Page, Scene
 from kq.snapshot import (
     FailedRow,
     FailureRow,
+    HeldRow,
     History,
     Paused,
     Point,
@@ -35,6 +36,7 @@ def points(values: Callable[[int], tuple[float, float, float | None]]) -> tuple[
 GROWS = points(lambda n: (22 + 4 * math.sin(n / 5), 0.2 * (n % 7), 0.2 + max(0, n - 20) ** 1.6 / 25))
 LEVEL = points(lambda n: (8 + math.sin(n / 2), 0.0, 0.3 + 0.2 * math.sin(n)))
 
+HELD = HeldRow(worker="app-1-9f3c", queue="default", jobs=2, seconds=12.3)
 QUEUES = (
     QueueRow(
         name="default",
@@ -43,6 +45,7 @@ QUEUES = (
         retrying=9,
         running=6,
         held=8,
+        held_by=(HELD,),
         oldest=48.0,
         wait_p50=30.0,
         wait_p95=41.0,
@@ -124,6 +127,7 @@ WORKERS = (
         cpu=0.97,
         ok=88_102,
         failed=12,
+        held=(HELD,),
         running=(
             running(
                 "019e6f1a01",

@@ -9,7 +9,7 @@ import pytest
 from kq import tally
 from kq.broker import Load
 from kq.control.compose import FAMILIES, Earlier, Facts, compose
-from kq.control.sight import RunningJob, WorkerInfo
+from kq.control.sight import HeldJobs, RunningJob, WorkerInfo
 from kq.record import GROUPS, HISTORY, SEAT, encode, lease_key, tally_key, worker_key
 from kq.snapshot import FailureRow, History, Point, QueueRow, Snapshot
 from kq.standing import Kind, Order, order_key
@@ -264,3 +264,16 @@ def test_without_a_broker_the_workers_are_there() -> None:
     assert [row.name for row in shot.workers] == ["w"]
     assert queue(shot).oldest is None
     assert any("the broker does not answer" in told for told in shot.missing)
+
+
+def test_who_has_what_has_not_begun_is_told_by_itself_or_is_the_only_one_that_can_have_it() -> None:
+    tells = worker("tells", NOW - 4, held=[HeldJobs("mail", 2, 3.0)])
+    silent = worker("silent", NOW - 6)
+    both = compose(facts({"mail": Load(held=3)}, tells, silent))
+    assert [(row.worker, row.jobs, row.seconds) for row in queue(both).held_by] == [("tells", 2, 7.0)]
+    assert [row.held for row in both.workers] == [(), queue(both).held_by]
+    alone = queue(compose(facts({"mail": Load(held=3)}, silent)))
+    assert [(row.worker, row.jobs, row.seconds) for row in alone.held_by] == [("silent", 3, 6.0)]
+    assert queue(compose(facts({"mail": Load(held=3)}, silent, worker("other")))).held_by == ()
+    assert queue(compose(facts({"mail": Load()}, tells))).held_by == ()
+    assert queue(compose(facts({"mail": Load(held=3)}, tells, dead="tells"))).held_by == ()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.segment import Segment
 
+from kq import advice
 from kq.cli.monitor import listing, panes
 from kq.cli.monitor.grid import Column, Marks, table
 from kq.cli.monitor.ink import ACCENT, BOLD, DIM, PLAIN, WARN, Line, clipped, fitted, said, wrapped
@@ -120,9 +121,7 @@ def _is(row: FailureRow, page: Page) -> bool:
 
 def _queue(row: QueueRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
     counts = [f"{row.ready:,} ready", f"{row.delayed:,} delayed", f"{row.running:,} running", f"{row.buried:,} buried"]
-    counts += [f"{row.unbegun:,} held by workers that do not run {'it' if row.unbegun == 1 else 'them'}"] * bool(
-        row.unbegun
-    )
+    counts += [f"{advice.held(row)} and not begun"] * bool(row.unbegun)
     yield "jobs", ", ".join(counts) + (f", {row.parked:,} parked" if row.parked else "")
     rates = [
         f"{panes.per_second(number).text}/s {name}"
@@ -159,6 +158,8 @@ def _worker(row: WorkerRow, shot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "code", (row.code or "unknown") + other
     used = f"; {panes.size(row.rss).text} memory, {panes.share(row.cpu).text} of a core" if row.state != "dead" else ""
     yield "counts", f"{row.ok:,} ok, {row.failed:,} failed{used}"
+    if told := advice.waits(row):
+        yield "held", ", ".join(told)
     limits = {name: f" ({limit} at a time)" if limit < row.slots else "" for name, limit in row.queues.items()}
     yield "queues", ", ".join(name + limit for name, limit in limits.items())
     yield "executors", ", ".join(map(str, row.executors)) or "none"

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
+from kq import advice
 from kq.cli.monitor.grid import Column
 from kq.cli.monitor.ink import (
     ACCENT,
@@ -204,7 +205,7 @@ def queue_state(row: QueueRow, now: float) -> Line:
     if row.degraded:
         line.append(Segment(f"  {row.degraded:.0%} degraded", WARN))
     if row.unbegun and not row.running:
-        line.append(Segment(f"  {row.unbegun:,} held", WARN))
+        line.append(said(f"  {advice.held(row)}", WARN))
     if row.singleton:
         # That nobody has the seat matters where somebody waits for it.
         waits = row.ready or row.unbegun
@@ -281,6 +282,8 @@ def runs(row: WorkerRow) -> Line:
         line.append(Segment(f" +{len(row.running) - 1}", DIM))
     if job is not None and job.arguments:
         line.append(said(f" {arguments_text(job)}", DIM))
+    if not line and (told := advice.waits(row)):
+        line = [said(", ".join(told), WARN)]
     match row.state:
         case "late":
             return [Segment(f"→ reclaimed in {whole(row.lease_left)}  ", WARN), *line]
