@@ -22,7 +22,7 @@ from kq.ledger import KEEP, Entry, Ledger
 from kq.message import Envelope, encode_result, one_line
 from kq.once import CameTo, Once, OnDoubt
 from kq.policy import YEAR
-from kq.redaction import redacted_text
+from kq.redaction import redacted_end, redacted_text
 from kq.unique import unique_of
 from kq.units import format_size, parse_duration
 from kq.whereabouts import Looks
@@ -253,7 +253,8 @@ class CurrentJob:
     @property
     def log(self) -> str:
         """What was logged in it, the last lines."""
-        return "" if self._lines is None else "".join(self._lines)[-LOG_LIMIT:]
+        log = "" if self._lines is None else "".join(self._lines)
+        return log if len(log) <= LOG_LIMIT else redacted_end(log, LOG_LIMIT)  # one line, of which it is the end
 
     @property
     def effects(self) -> Mapping[str, int] | None:

@@ -21,6 +21,7 @@ from kq.clock import made_at
 from kq.errors import MessageError
 from kq.job import FALLBACKS, LATEST, Counters
 from kq.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
+from kq.redaction import beginning
 from kq.unique import Holds
 
 VERSION = 1
@@ -358,9 +359,8 @@ def set_aside(headers: Mapping[str, Any], *, error: str, buried: float, queue: s
 
 
 def one_line(text: object) -> str:
-    """str(text) on one line, cut to what fits a log and a header."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= 400 else f"{line[:400]}…"
+    """str(text) on one line, cut to what fits a log and a header; then without what looks like a secret."""
+    return beginning(" ".join(str(text).split()), 400, "…")
 
 
 class _Front(msgspec.Struct):

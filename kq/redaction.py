@@ -42,6 +42,8 @@ _BEARER = re.compile(r"\b(bearer[ \t]+)[\w.~+/\-]{8,}=*", re.IGNORECASE)
 _JWT = re.compile(r"(?<!\w)eyJ[\w\-]{1,256}+\.[\w\-.]+")
 #: A long run of what hex and base64 are made of; and the path of a file as a traceback names it, which is none.
 _RUN = re.compile(r"(?P<file>File \"[^\"\n]+\", line )|(?<![\w/+\-])[\w/+\-]{32,}+={0,2}")
+#: A key as kq's own errors tell it, who is to say what becomes of it: it is shown wherever there is one, so here too.
+_KEY = re.compile(r"(\b(?:effect|unique key|unique lock) '[\w.\-]+(?::[\w.\-]+)*')")
 #: What names are made of: words, abbreviations, numbers. Chance makes them of one or two characters.
 _ATOM = re.compile(r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+")
 _UNBROKEN = re.compile(r"[^\W_]{24}")
@@ -113,10 +115,32 @@ def redacted_beginning(text: str, longest: int) -> str:
     return redacted_text(text[: longest + _BEHIND])[:longest]
 
 
+def redacted_end(text: str, longest: int) -> str:
+    """The same from its end."""
+    return redacted_text(text[-longest - _BEHIND :])[-longest:]
+
+
+def beginning(text: str, longest: int, mark: str = "") -> str:
+    """text where it is no longer than that; else its beginning, without secrets: nobody knows one by a part of it."""
+    return text if len(text) <= longest else redacted_beginning(text, longest) + mark
+
+
+def both_ends(text: str, longest: int, between: str = "…") -> str:
+    """text where it is no longer than that, else its beginning and its end: without secrets, as beginning() does."""
+    half = longest // 2
+    return text if len(text) <= longest else redacted_beginning(text, half) + between + redacted_end(text, half)
+
+
 def redacted_text(text: str) -> str:
     """text, such as an error's, without passwords in URLs, tokens, and what follows password=."""
     if len(text) < 32 and _SIGN.search(text) is None:
         return text
+    pieces = _KEY.split(text)
+    pieces[::2] = map(_redacted, pieces[::2])
+    return "".join(pieces)
+
+
+def _redacted(text: str) -> str:
     shown = _SAID.sub(rf"\1\2{HIDDEN}", redact(text))
     return _RUN.sub(_shown_run, _JWT.sub(HIDDEN, _BEARER.sub(rf"\1{HIDDEN}", shown)))
 

@@ -91,8 +91,8 @@ def queue_of(app: str) -> str:
 
 def trouble_of(type: str, error: str, traceback: str) -> Trouble:
     """The group that a failure belongs to, with this one as its case."""
-    shown = redacted_text(traceback)
-    return Trouble(type, *group_of(error, traceback), error=redacted_text(error), traceback=shown[-TRACEBACK:])
+    error, shown = redacted_text(error), redacted_text(traceback)
+    return Trouble(type, *group_of(error, traceback), error=error, traceback=shown[-TRACEBACK:])
 
 
 def case_write(trouble: Trouble, alive: str | None = None) -> Write:

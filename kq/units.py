@@ -60,7 +60,8 @@ def _quoted(value: object) -> str:
     """What somebody wrote, for an error: no more of it than a line holds."""
     if isinstance(value, int):
         return f"a number of {value.bit_length()} bits" if value.bit_length() > LONG else str(value)
-    return repr(value if not isinstance(value, str) or len(value) <= LONG else f"{value[:LONG]}…")
+    # Not the beginning of a long one: it may be that of a password, by which nobody would know it.
+    return repr(value) if not isinstance(value, str) or len(value) <= LONG else f"a text of {len(value):,} characters"
 
 
 def parse_size(value: str | int) -> int:

@@ -10,6 +10,7 @@ from kq.cli.frame import flags
 from kq.cli.target import any_app, settings
 from kq.control import Control, JobInfo
 from kq.job import State
+from kq.redaction import beginning
 
 #: So many are offered at most.
 MOST = 50
@@ -51,7 +52,7 @@ def buried() -> Iterator[tuple[str, str]]:
 
 
 def _about(job: JobInfo) -> str:
-    return f"{job.type}, {job.state.value}" + (f": {job.error[:60]}" if job.error else "")
+    return f"{job.type}, {job.state.value}" + (f": {beginning(job.error, 60)}" if job.error else "")
 
 
 def workers() -> Iterator[tuple[str, str]]:

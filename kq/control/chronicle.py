@@ -143,7 +143,7 @@ def _groups(jobs: Iterable[JobInfo]) -> Iterable[FailureRow]:
         yield FailureRow(
             type=type,
             queue=queue,
-            exception=exception,
+            exception=redacted_text(exception),
             place=place,
             message=redacted_text(job.error),
             buried=number[key],

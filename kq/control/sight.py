@@ -18,6 +18,7 @@ from kq.errors import MessageError
 from kq.failure import group_of
 from kq.job import State
 from kq.message import Attempt, Head, decode_body, decode_head, only_id, shares_arguments
+from kq.redaction import beginning
 from kq.snapshot import Progress
 from kq.standing import Order
 from kq.whereabouts import state_of
@@ -252,7 +253,8 @@ def info_of(seen: Seen) -> JobInfo:
     try:
         (args, kwargs), body, own = decode_body(seen.body), "", not shares_arguments(seen.body)
     except MessageError:
-        args, kwargs, body, own = [], {}, seen.body[:BODY_SHOWN].decode(errors="backslashreplace"), False
+        text = seen.body[: 2 * BODY_SHOWN].decode(errors="backslashreplace")
+        args, kwargs, body, own = [], {}, beginning(text, BODY_SHOWN), False
     try:
         head = decode_head(headers)
         only_id(seen.id, headers)

@@ -15,8 +15,8 @@ from kq.control.view import View
 from kq.errors import MessageError
 from kq.job import State
 from kq.message import Head, decode_head
-from kq.plain import middle_cut
 from kq.policy import retries_of
+from kq.redaction import both_ends
 from kq.standing import Order, Standing, read
 from kq.units import counted, format_duration, format_instant, format_local
 
@@ -75,7 +75,7 @@ class Reasons(View):
             case State.RUNNING:
                 return self._why_running(job, standing)
             case State.BURIED:
-                error = middle_cut(job.error, LONGEST) or "no reason is known"
+                error = both_ends(job.error, LONGEST) or "no reason is known"
                 return f"is buried, for a human to look at: {error}{self._then(job)}"
             case State.COMPLETED:
                 return f"has ended: completed on {job.worker}" + (f" by {job.type}" if job.degraded_by else "")

@@ -21,6 +21,7 @@ from kq.observer import Execution as Observed
 from kq.outcome import Rules
 from kq.policy import from_data
 from kq.record import RESULT_LIMIT
+from kq.redaction import both_ends
 from kq.worker.gauge import Gauge
 from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Run, frame
 from kq.worker.workbench import Workbench
@@ -238,4 +239,4 @@ def _traceback(error: BaseException) -> str:
 
 def _cut(text: str, limit: int) -> str:
     text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n…\n{text[-limit // 2 :]}"
+    return both_ends(text, limit, "\n…\n")

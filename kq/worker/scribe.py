@@ -31,6 +31,7 @@ from kq.outcome import (
     asks_a_human,
 )
 from kq.record import Cut, Record, Start, cut_key, encode, job_key, lease_key, place_key
+from kq.redaction import beginning
 from kq.state.store import Write
 from kq.worker.gauge import SHORT
 from kq.worker.starts import START_KEEP, key_of
@@ -207,7 +208,7 @@ class Scribe:
     def attempt(self, task: Task, how: How | Literal["completed"], error: str, now: float) -> Attempt:
         """A line of history about what this worker did, or the one that went down with the job."""
         counter = "" if how == "completed" else COUNTED[how]
-        number, error = task.counters.attempts + 1, error[:ERROR_LIMIT]
+        number, error = task.counters.attempts + 1, beginning(error, ERROR_LIMIT)
         worker = task.holder.partition("/")[0] or self.worker
         type = task.head.type if task.stages else ""
         if worker != self.worker:  # it went down with that one, and nobody knows more

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import msgspec
 
 from kq.message import Envelope, Stage
+from kq.redaction import redacted_end
 from kq.worker import slate
 from kq.worker.slate import NOTHING, Slate, Written
 
@@ -349,7 +350,9 @@ class Page:
 
     def remember(self, line: str) -> None:
         """Keep a line of the log, in the place of the oldest. Two threads at once may spoil each other's: no harm."""
-        data = line.encode("utf-8", "replace")[-LOG_SIZE:]
+        data = line.encode("utf-8", "replace")
+        if len(data) > LOG_SIZE:
+            data = redacted_end(line, LOG_SIZE).encode("utf-8", "replace")[-LOG_SIZE:]
         (count,) = _SEQ.unpack_from(self._memory, self._log)
         start, place = self._log + _SEQ.size, count % LOG_SIZE
         first = data[: LOG_SIZE - place]

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kq.redaction import FEW, HIDDEN, brief_arguments, is_secret, redacted, redacted_text, shown_call
+from kq.redaction import (
+    FEW,
+    HIDDEN,
+    beginning,
+    both_ends,
+    brief_arguments,
+    is_secret,
+    redacted,
+    redacted_end,
+    redacted_text,
+    shown_call,
+)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +175,33 @@ def test_a_secret_of_which_only_the_beginning_would_be_shown_is_hidden() -> None
         assert len(shown) < 300
 
 
+@pytest.mark.parametrize("place", range(0, 60, 7))
+def test_what_is_cut_shows_no_part_of_a_secret(place: int) -> None:
+    text = f"{'-' * place} redis://:{'hush' * 9}@host {'-' * (60 - place)}"
+    for shown in (beginning(text, 50), both_ends(text, 50), redacted_end(text, 50)):
+        assert "hush" not in shown
+        assert len(shown) <= 51
+    for whole in (beginning(text, 120), both_ends(text, 120)):
+        assert whole == text
+
+
+@pytest.mark.parametrize(
+    "key", ["shop.charge:4711", "shop.refresh_token:4711", f"shop.charge:{'3f78' * 8}", "shop.pin:a-b.c:7"]
+)
+def test_a_key_is_shown_where_kq_says_that_it_is_one(key: str) -> None:
+    for what in ("effect", "unique key", "unique lock"):
+        said = f"nobody knows of the {what} {key!r}, password=***; find out"
+        assert redacted_text(said.replace("***", "hunter2")) == said
+    for said in (f"the effect '{key} token=hunter2'", f"effect {key}: 'token=hunter2'", "effect 'redis://:hunter2@h'"):
+        assert "hunter2" not in redacted_text(said)
+
+
 #: What takes the square of a text's length where a pattern looks at a part of it again and again.
 NASTY = (
     *("a-", "a-b_", "x", "token-", "x://", "redis://", ";x://", "x://a@", "://", "@", "a:b@", "?token", "?tokentoken"),
     *("&a", "?a=", "eyJ-", "eyJa-", "eyJ.", "eyJ", 'File "', 'File "a", line ', "/a", "/a/", "a1/", "/", "0/", "Z9+/"),
     *("token", "token ", 'token:"', "token='", "token\t= ", "password'", "authorization: bearer ", "bearer ", "-", "_"),
+    *("effect '", "effect 'a:", "effect 'a:b'", "effect 'a.", "unique key 'a", "effect "),
     *("1", "é1", " ", "\n", "\x00", "'", '"', "=", "https://h/?token=a&", "/a1b2c3d4e5f6a7b8c9d0", "pin", "A", "Aa1"),
 )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,6 +42,13 @@ def fail(user: str, password: str) -> None:
 
 
 @app.job
+def cut(at: int, after: int, password: str) -> None:
+    address = f"redis://:{password * 60}@host/0"
+    logging.getLogger("shop").warning("%s %s%s", "-" * at, address, "-" * after)
+    raise ValueError(f"{'-' * at} {address} {'-' * after}")
+
+
+@app.job
 def run(password: str) -> None:
     job = kq.current_job()
     job.emit({"password": password, "said": f"token={password}-emitted"})
@@ -53,6 +61,11 @@ def run(password: str) -> None:
 @app.job
 def give(password: str) -> object:
     return {"secret": password, "said": f"token={password}-returned"}
+
+
+@app.effect(on_doubt="bury")
+def token(order: str) -> str:
+    raise OSError("as asked")
 
 
 @app.effect(key=lambda password: "mail", on_doubt="bury")
@@ -79,6 +92,12 @@ def control(shop: Place) -> Iterator[Control]:
     with Control(App("shop", f"sqlite:///{shop.folder}/kq.db")) as control:
         yield control
         control.app.close()
+
+
+#: Characters before and after an address whose password lies where a text is cut: at its 300th character, its 400th,
+#: its 500th, its thousandth or the thousandth before its end; the eight thousandth of a traceback, from either side;
+#: and the 4,096th before the end of a log's line.
+CUTS = [(150, 0), (450, 0), (900, 2000), (2000, 900), (7500, 9000), (9000, 7700), (2000, 3900)]
 
 
 class Ears:
@@ -117,7 +136,9 @@ def test_a_secret_in_what_a_job_says_is_told_to_nobody(
         eventually(lambda: ears.has('"progress"', '"log"'), "somebody listens")
         ids |= {name: control.app.submit(f"jobs.{name}", password=CANARY).id for name in ("give", "deed", "done")}
         ids["fail"] = control.app.submit("jobs.fail", "ann", password=CANARY).id
-        eventually(lambda: len(control.buried()) == 2, "two jobs lie buried")
+        for number, (at, after) in enumerate(CUTS):
+            ids[f"cut {number}"] = control.app.submit("jobs.cut", at, after, password=CANARY).id
+        eventually(lambda: len(control.buried()) == 2 + len(CUTS), "those that fail lie buried")
         eventually(lambda: ears.has('"failed"', '"buried"', ids["fail"]), "it was told")
         eventually(lambda: "1/2" in browser.get("/workers").text, "it says how far it is")
         eventually(lambda: any(row.buried for row in control.snapshot().failures), "control has counted them", 60)
@@ -152,3 +173,18 @@ def seen(shop: Place, control: Control, browser: Browser, ids: dict[str, str]) -
     pages = [Page("queue", "default"), *(Page("job", id) for id in ids.values())]
     for page in pages:
         yield f"the monitor's page {page}", str(read_page(control, page))
+
+
+def test_the_key_of_an_effect_can_be_read_where_it_is_to_be_decided_about(
+    shop: Place, control: Control, browse: Callable[..., Browser]
+) -> None:
+    browser = browse(Site(control, hosts=()))
+    with worker(shop):
+        id = control.app.submit("jobs.token", "4711").id
+        eventually(lambda: control.buried(), "it lies buried")
+    (effect,) = control.effects(stage="doubt")
+    assert effect.key.startswith("jobs.token:")
+    said = f"nobody knows whether the effect '{effect.key}' happened"
+    assert said in browser.get(f"/api/v1/jobs/{id}").json()["error"]
+    assert said in unescape(browser.get(f"/jobs/{id}").text)
+    assert said in str(read_page(control, Page("job", id)))
