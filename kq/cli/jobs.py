@@ -121,7 +121,7 @@ def show(id: str) -> None:
         click.echo(f"{click.style(name.rjust(NAMES), bold=True)}  {whole}")
 
 
-for more in (streams.command, orders.why_job, orders.stack, orders.revoke, rehearse.rehearse, *repair.VERBS):
+for more in (streams.command, orders.why_job, orders.stack, rehearse.rehearse, *repair.VERBS):
     command.add_command(more)
 
 

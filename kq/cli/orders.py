@@ -1,4 +1,4 @@
-"""What people order: queues and job types paused and resumed, jobs revoked, workers retired; and why things wait.
+"""What people order: queues and job types paused and resumed, workers retired; and why things wait.
 
 The verbs stand under their nouns: `kq queues pause`, `kq jobs why`, `kq workers retire`.
 """
@@ -129,26 +129,6 @@ def stack_lines(found: Stack) -> Iterator[str]:
     yield from (f"  {frame}" for frame in found.frames)
     if found.note:
         yield found.note
-
-
-@verb("revoke")
-@click.argument("id", shell_complete=offer.JOB)
-@click.option("--interrupt", is_flag=True, help="If it runs, interrupt it, and kill it when it ignores that.")
-@REASON
-def revoke(id: str, interrupt: bool = False, reason: str = "") -> None:
-    """End the job ID: it does not start, and does not run again. One that runs may finish, unless --interrupt."""
-    with looking() as control:
-        job = control.job(id)
-        if job is None:
-            raise unknown_job(id)
-        if not control.revoke(id, interrupt=interrupt, reason=reason):
-            raise NotFound(f"job {id} is {job.state.value} and can't be revoked", fix=f"kq jobs why {id} says more.")
-        job = control.job(id)
-    state = "" if job is None else job.state.value
-    if flags().json:
-        print_json({"id": id, "revoked": True, "state": state})
-    else:
-        click.echo(f"Revoked {id}." if state == "revoked" else f"Revoked {id}; it is {state} and will end.")
 
 
 @verb("retire")

@@ -1,10 +1,14 @@
-"""`kq jobs edit`, `kick`, `bury`, `complete`, `rm` and `audit`: what people do to jobs."""
+"""`kq jobs edit`, `kick`, `bury`, `revoke`, `complete`, `rm` and `audit`: what people do to jobs.
+
+Those that take several ids do what they can, say of each what became of it, and end with 1 when one was refused.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -25,10 +29,11 @@ from kq.cli.watch import watching
 from kq.clock import SYSTEM
 from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
 from kq.control.kicking import Kicking
-from kq.errors import BadArguments, NotRepaired
+from kq.errors import BadArguments, NotFound, NotRepaired
 from kq.plain import printable
 from kq.units import counted, format_duration, parse_rate
 
+_IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=offer.JOB)
 reason = click.option(
     "--reason", default="", metavar="TEXT", help="Why; it is kept in the job's history and the audit."
 )
@@ -124,6 +129,7 @@ def kick(
 
     They keep id, priority and history, and their attempts are counted anew. One that is in doubt whether its side
     effect happened (kq jobs show tells) needs an answer: --done or --repeat; without one it asks again.
+    Exit code 1 when one of them was refused, or it was stopped; the others are kicked.
     """
     chosen = where(job_type, error, place, search, older)
     if not ids and not everything and queue is None and chosen == Where():
@@ -187,43 +193,85 @@ def _per_second(rate: str) -> float:
 
 
 @verb("bury")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=offer.JOB)
+@_IDS
 @reason
 def bury(ids: tuple[str, ...], reason: str) -> int:
-    """Set jobs aside that wait or are delayed, until somebody kicks them."""
+    """Set the jobs ID aside, which wait or are delayed, until somebody kicks them.
+
+    Exit code 1 when one of them was refused; the others are buried.
+    """
     with looking() as control:
         return _each(ids, "buried", lambda id: control.bury(id, reason))
 
 
+@verb("revoke")
+@_IDS
+@click.option("--interrupt", is_flag=True, help="If it runs, interrupt it, and kill it when it ignores that.")
+@reason
+def revoke(ids: tuple[str, ...], interrupt: bool, reason: str) -> int:
+    """End the jobs ID: they do not start, and do not run again. One that runs may finish, unless --interrupt.
+
+    Exit code 1 when one of them had ended, lies buried or is not known; the others are revoked.
+    """
+    state: dict[str, str] = {}
+    with looking() as control:
+        if flags().json and len(ids) == 1:
+            print_json({"id": ids[0], "revoked": True, "state": _revoked(control, ids[0], interrupt, reason)})
+            return DONE
+        return _each(ids, "revoked", lambda id: state.update({id: _revoked(control, id, interrupt, reason)}), state)
+
+
+def _revoked(control: Control, id: str, interrupt: bool, reason: str) -> str:
+    """Revoke it; returns its state then."""
+    job = control.job(id)
+    if job is None:
+        raise unknown_job(id)
+    if not control.revoke(id, interrupt=interrupt, reason=reason):
+        raise NotFound(f"job {id} is {job.state.value} and can't be revoked", fix=f"kq jobs why {id} says more.")
+    job = control.job(id)
+    return "" if job is None else job.state.value
+
+
 @verb("rm")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=offer.JOB)
+@_IDS
 @YES
 @reason
 def rm(ids: tuple[str, ...], yes: bool, reason: str) -> int:
-    """End jobs for good that are buried or wait. Their handles say that they were deleted."""
+    """End the jobs ID for good, which are buried or wait. Their handles say that they were deleted.
+
+    Exit code 1 when one of them was refused; the others are deleted.
+    """
     sure(f"delete {ids[0] if len(ids) == 1 else f'{len(ids)} jobs'} for good", yes)
     with looking() as control:
         return _each(ids, "deleted", lambda id: control.delete(id, reason=reason))
 
 
 @verb("complete")
-@click.argument("id", shell_complete=offer.JOB)
-@click.option("--result", default="null", metavar="JSON", help="What it is to have returned. [null]")
+@_IDS
+@click.option("--result", default="null", metavar="JSON", help="What they are to have returned. [null]")
 @reason
-def complete(id: str, result: str, reason: str) -> int:
-    """End the buried job ID with a result, as if it had run."""
+def complete(ids: tuple[str, ...], result: str, reason: str) -> int:
+    """End the buried jobs ID with a result, as if they had run.
+
+    Exit code 1 when one of them was refused; the others are completed.
+    """
     value = parsed(result, "--result")
     with looking() as control:
-        return _each([id], "completed", lambda each: control.complete(each, value, reason=reason))
+        return _each(ids, "completed", lambda id: control.complete(id, value, reason=reason))
 
 
-def _each(ids: Sequence[str], done: str, act: Any) -> int:
-    """Do act to each of ids, whatever becomes of the others; returns the exit code."""
+def _each(
+    ids: Sequence[str], done: str, act: Callable[[str], object], state: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Do act to each of ids, whatever becomes of the others; returns the exit code.
+
+    state: what each of them is by then, where that may be something else than done.
+    """
     refused: dict[str, str] = {}
     for id in dict.fromkeys(ids):
         try:
             act(id)
-        except NotRepaired as error:
+        except (NotFound, NotRepaired) as error:
             refused[id] = error.message
             if len(ids) == 1 and not flags().json:
                 raise
@@ -232,7 +280,8 @@ def _each(ids: Sequence[str], done: str, act: Any) -> int:
         print_json({done: made, "refused": [{"id": id, "reason": text} for id, text in refused.items()]})
         return NO if refused else DONE
     for id in made:
-        click.echo(f"{done} {id}")
+        then = f"; it is {state[id]} and will end" if state.get(id, done) != done else ""
+        click.echo(f"{done} {id}{then}")
     for text in refused.values():
         click.echo(printable(text), err=True)
     return NO if refused else DONE
@@ -256,4 +305,4 @@ def audit(limit: int) -> None:
     print_table(["AGO", "BY", "DID", "WHAT", "CHANGED", "REASON"], rows, right="AGO", none="Nobody did anything.")
 
 
-VERBS = (edit, kick, bury, complete, rm, audit)
+VERBS = (edit, kick, bury, revoke, complete, rm, audit)

@@ -379,7 +379,7 @@ ACTS = (
     Act("/jobs/bury", "jobs bury", "operate", "Set jobs aside that wait or are delayed.", _bury, (_IDS, REASON)),
     Act(
         "/jobs/revoke",
-        "jobs revoke all",
+        "jobs revoke",
         "operate",
         "End jobs: they do not start, and do not run again.",
         _revoke_all,

@@ -17,11 +17,6 @@ from kq.web.looks import LOOKS, Look
 API = "/api/v1"
 #: What the command line prints otherwise, or not at all.
 _OWN: dict[str, Any] = {
-    "jobs revoke all": {
-        "type": "object",
-        "required": ["schema", "revoked", "refused"],
-        "properties": {"revoked": {"$ref": "#/$defs/names"}, "refused": {"$ref": "#/$defs/refused"}},
-    },
     "me": {
         "description": "Who asks, and the seal that a change needs where nobody has a token.",
         "type": "object",

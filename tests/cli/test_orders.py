@@ -93,7 +93,7 @@ def test_a_running_job_is_revoked(shop: Place, fifo: Path) -> None:
         eventually(lambda: "runs on" in shop.kq("jobs", "why", id).out, "it runs")
         said = shop.kq("jobs", "revoke", id, "--interrupt", "--reason", "not wanted")
         assert said.code == 0
-        assert said.out.startswith(f"Revoked {id}")
+        assert said.out.startswith(f"revoked {id}")
         eventually(lambda: state(shop, id) == "revoked", "it has ended")
         assert "not wanted" in shop.kq("jobs", "show", id).out
     again = shop.kq("jobs", "revoke", id)

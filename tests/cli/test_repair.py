@@ -252,6 +252,33 @@ def test_jobs_are_deleted_and_those_that_are_not_there_are_told(shop: Place) -> 
     assert shop.kq("jobs", "rm", "nothing", "--yes").code == 1
 
 
+@pytest.mark.parametrize(
+    ("verb", "done", "lies"),
+    [
+        ("revoke", "revoked", False),
+        ("bury", "buried", False),
+        ("rm --yes", "deleted", False),
+        ("complete", "completed", True),
+        ("kick", "kicked", True),
+    ],
+)
+def test_several_jobs_are_named_and_what_became_of_each_is_said(shop: Place, verb: str, done: str, lies: bool) -> None:
+    ids = [buried(shop, "resize", "a") if lies else submitted(shop, "resize", "a", "--delay", "1h") for _ in range(3)]
+    words = ("jobs", *verb.split())
+    said = shop.kq(*words, ids[0], "nobody", ids[1], ids[0])
+    assert said.code == 1
+    told = [f"kicked 2: {ids[0]} {ids[1]}"] if done == "kicked" else [f"{done} {id}" for id in ids[:2]]
+    assert said.out.splitlines() == told
+    assert len(said.err.splitlines()) == 1
+    assert "nobody" in said.err
+    assert shown(shop, ids[2])["state"] == ("buried" if lies else "delayed")
+    more = shop.kq("--json", *words, ids[2], "nobody")
+    assert more.code == 1
+    assert (more.json[done], [each["id"] for each in more.json["refused"]]) == ([ids[2]], ["nobody"])
+    if done == "revoked":
+        assert all(shown(shop, id)["state"] == "revoked" for id in ids)
+
+
 def test_what_people_did_is_told(shop: Place) -> None:
     id = submitted(shop, "resize", "cat.png")
     shop.kq("jobs", "bury", id, "--reason", "not today")

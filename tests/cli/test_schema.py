@@ -95,6 +95,7 @@ def test_jobs_and_queues_are_told_as_the_schema_says(shop: Place) -> None:
     asked(shop, "jobs", "audit")
     asked(shop, "jobs", "rm", "nobody", "--yes")
     asked(shop, "jobs", "revoke", submitted(shop, "shout", "a"))
+    asked(shop, "jobs", "revoke", submitted(shop, "shout", "a"), "nobody")
     asked(shop, "queues", "pause", "default")
     asked(shop, "queues", "ls")
     asked(shop, "queues", "why", "default")

@@ -139,7 +139,7 @@ def test_what_is_done_is_as_the_description_says(browser: Browser, app: kq.App, 
     done("/types/login/pause", "queues pause")
     done("/types/login/resume", "queues resume")
     done(f"/jobs/{other}/revoke", "jobs revoke", interrupt=True)
-    done("/jobs/revoke", "jobs revoke all", ids=["nobody"])
+    done("/jobs/revoke", "jobs revoke", ids=["nobody"])
     done("/jobs/rm", "jobs rm", ids=["nobody"])
     done("/queues/gates/purge", "queues purge")
     done("/queues/gates/rm", "queues rm")
