@@ -492,6 +492,15 @@ class TestDelays(OnOwnRabbit):
             assert bodies(inbox.take()) == word
         looks.close()
 
+    def test_a_message_is_swapped_while_it_climbs(self, connection: kombu.Connection, queue: str) -> None:
+        random_ = random.Random(7)
+        for number in range(60):
+            climbs = time.monotonic() + random_.choice((0.08, 0.28))  # to the rung of 200 ms, and to that of 7 s
+            publish(connection, queue, str(number), headers={"x-delay": 7_280})
+            (seen,) = connection.manager.find(queue, [str(number)])
+            time.sleep(max(0.0, climbs + random_.uniform(-0.03, 0.01) - time.monotonic()))
+            assert connection.manager.swap(queue, [Swap(seen)]) == [True]
+
     def test_what_is_sent_behind_others_waits_for_so_much_less(
         self, server: RabbitServer, connection: kombu.Connection, queue: str
     ) -> None:

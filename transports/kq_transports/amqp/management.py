@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from hashlib import blake2b
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from amqp import spec
 from kombu.transport import base
@@ -37,6 +37,8 @@ from kq_transports.seen import Browsed, Swap
 
 P = TypeVar("P")
 T = TypeVar("T")
+#: A message's id, and its stamp.
+Key: TypeAlias = tuple[str, bytes]
 
 #: So many messages of a queue are looked at, at most.
 MOST = 10_000
@@ -44,6 +46,8 @@ MOST = 10_000
 PAGE = 500
 #: Seconds; what waits no longer than this may come and expire between the count of a rung and the look at it.
 SHORT = 0.08
+#: Seconds in which a message that left one rung of its ladder is on the next, on a busy broker too.
+CLIMB = 0.5
 #: Seconds between two tries to be the one who looks.
 PAUSE = 0.02
 
@@ -126,8 +130,7 @@ class Management(base.Management):
         """
         self._check_room(swaps)
         made, messages, tags = list[bool](), list[Publishing](), list[int]()
-        with self._looked(queue, lambda peek: peek.all(queue)) as (peek, arrivals):
-            found = _by_stamp(arrivals, queue)
+        with self._looked(queue, lambda peek: _sought(peek, queue, swaps)) as (peek, found):
             for swap in swaps:
                 same = found.pop((swap.seen.id, swap.seen.stamp), [])
                 made.append(bool(same))
@@ -370,13 +373,19 @@ def _take_turn(connection: Connection, queue: str) -> None:
         time.sleep(PAUSE)
 
 
-def _by_stamp(arrivals: Sequence[Arrival], queue: str) -> dict[tuple[str, bytes], list[Arrival]]:
-    """What arrived, by id and stamp."""
-    found: dict[tuple[str, bytes], list[Arrival]] = {}
-    for each in arrivals:
-        seen = browsed(each, queue)
-        found.setdefault((seen.id, seen.stamp), []).append(each)
-    return found
+def _sought(peek: Peek, queue: str, swaps: Sequence[Swap]) -> dict[Key, list[Arrival]]:
+    """All of queue, by id and stamp. Of swaps, what was delayed and is not due is looked for once more as it climbs."""
+    found, until = dict[Key, list[Arrival]](), time.monotonic() + CLIMB
+    arrivals = peek.all(queue)
+    while True:
+        for each in arrivals:
+            seen = browsed(each, queue)
+            found.setdefault((seen.id, seen.stamp), []).append(each)
+        climbing = [swap.seen for swap in swaps if (swap.seen.due or 0) > time.time()]
+        if time.monotonic() > until or all((seen.id, seen.stamp) in found for seen in climbing):
+            return found
+        time.sleep(PAUSE)
+        arrivals = peek.delayed(queue)
 
 
 def _letters(swap: Swap, arrived: Arrival) -> Iterator[Letter]:
