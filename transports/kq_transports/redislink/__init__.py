@@ -3,6 +3,9 @@
 redis-py opens the socket and knocks with the password, hiredis parses; redis-py's client, pool and retries are left
 out: they cost more CPU per command than the command, and repeat what must not be repeated. Nothing
 here knows about queues. Works without Kombu.
+
+Each module asks redis itself for what it has, before any of its modules: they import each other, so two threads that
+began with two of them at a time would each wait for the other's.
 """
 
 from __future__ import annotations

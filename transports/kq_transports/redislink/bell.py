@@ -10,8 +10,7 @@ import contextlib
 import socket
 import time
 
-from redis.connection import Connection
-from redis.exceptions import RedisError
+from redis import Connection, RedisError
 
 from kq_transports.engine import sleep_on
 from kq_transports.redislink.link import explained

@@ -8,20 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from redis.exceptions import (
+from redis import (
     AuthenticationError,
     BusyLoadingError,
-    ClusterError,
     InvalidResponse,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
 )
-from redis.exceptions import ConnectionError as Broken
-from redis.exceptions import TimeoutError as TooLate
+from redis import ConnectionError as Broken
+from redis import TimeoutError as TooLate
+from redis.exceptions import ClusterError, MovedError, NoPermissionError, NoScriptError
 
 from kq_transports.engine import EngineError, Full, Unreachable
 from kq_transports.redislink.place import Place

@@ -7,9 +7,8 @@ import struct
 from typing import Any, TypeAlias
 
 from hiredis import Reader
-from redis.connection import Connection
-from redis.exceptions import ConnectionError as Broken
-from redis.exceptions import InvalidResponse
+from redis import Connection, InvalidResponse
+from redis import ConnectionError as Broken
 
 from kq_transports.engine import sleep_on
 
