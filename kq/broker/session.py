@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from kq.broker.letters import Delivery, Settlement, say
@@ -51,6 +52,8 @@ class Session:
         self._seats: dict[str, int] = {}
         #: Those of them to be left when that has ended.
         self._leaving: set[str] = set()
+        #: Queues that somebody deleted while we consumed them, until we do again.
+        self._gone: set[str] = set()
         #: What a settle that failed had ended before it did, and those of it that were refused.
         self._ended: set[tuple[str, int]] = set()
         self._refused: list[Settlement] = []
@@ -117,12 +120,28 @@ class Session:
         self._leaving.discard(queue)
         if queue in self._consumers:
             return
+        if queue in self._gone and queue in self._broker.singletons:
+            if self._seats.get(queue):
+                return  # nobody is to begin beside what runs of it, and who consumes it first by now may be another
+            self._leave(queue)
         with translated(self._broker.address):
             if queue not in self._channels:
                 self._open(queue, limit)
+            elif queue in self._gone:
+                declare_to_consume(self._channels[queue], queue, self._broker.singletons)
             # Not Kombu's Consumer: it decompresses and decodes as a message's own headers say, and some would kill us.
-            tag = self._channels[queue].basic_consume(queue, callback=self._on_message(queue))
+            tag = self._channels[queue].basic_consume(
+                queue, callback=self._on_message(queue), on_cancel=partial(self._deleted, queue)
+            )
         self._consumers[queue] = tag
+        self._gone.discard(queue)
+
+    def _deleted(self, queue: str, tag: str) -> None:
+        """Somebody deleted queue. What was delivered of it runs to its end; drain() makes it anew, and consumes it."""
+        del self._consumers[queue]
+        self._declared.discard(queue)
+        self._gone.add(queue)
+        raise engine.NotFound(f"queue {queue!r} was deleted while it was consumed")
 
     def stop(self, queue: str) -> None:
         """Take no more jobs from queue; what was delivered stays ours.
@@ -130,13 +149,15 @@ class Session:
         A singleton queue is somebody else's as soon as we do not consume it, so it is left when what was delivered of
         it has ended (promise C12).
         """
-        if queue not in self._consumers:
+        if queue not in self._consumers and queue not in self._gone:
             return
         if queue in self._broker.singletons:
             self._leaving.add(queue)
             self._leave_what_ended()
             return
-        tag = self._consumers.pop(queue)
+        self._gone.discard(queue)
+        if (tag := self._consumers.pop(queue, None)) is None:
+            return
         with translated(self._broker.address):
             self._channels[queue].basic_cancel(tag)
 
@@ -147,7 +168,8 @@ class Session:
     def _leave(self, queue: str) -> None:
         """Give back what is here of queue and let the next one consume it, in one step: so jobs keep their order."""
         self._leaving.discard(queue)
-        self._consumers.pop(queue)
+        self._gone.discard(queue)
+        self._consumers.pop(queue, None)
         self._seats.pop(queue, None)
         channel = self._channels.pop(queue)
         with translated(self._broker.address):
@@ -193,6 +215,9 @@ class Session:
 
     def _drain(self) -> tuple[bool, bool]:
         """Whether something was delivered, and whether there may be more."""
+        if self._gone:
+            for queue in self._gone - self._leaving:
+                self.resume(queue)
         with translated(self._broker.address):
             try:
                 return True, bool(self._connection.drain_events(timeout=0))

@@ -12,6 +12,7 @@ import pytest
 
 from kq.app import App
 from kq.conformance.contract import ContractSuite, LotterySuite, ScarcitySuite, WireSuite
+from kq.conformance.contract.alone import never_two, staff
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.faults import FAULTS
@@ -20,7 +21,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.outages import OUTAGE, Server
 from kq.conformance.contract.page import PROMISES
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld
+from kq.conformance.contract.world import ContractWorld, Gate, deleted, elapsed
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite, Wired
 from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
@@ -32,6 +33,27 @@ class TestContractOnMemory(OnMemory, ContractSuite):
 
 class TestContractOnSqlite(OnSqlite, ContractSuite):
     pass
+
+
+class TestASeatOfRabbit(OnRabbit, ContractWorld):
+    """Whose queue people can take away with the tools of the broker, while it is consumed."""
+
+    @keeps("C12")
+    def test_when_its_queue_is_deleted_while_a_job_runs_the_next_one_waits_for_its_end(
+        self, app: App, jobs: Jobs, crew: Crew, sole: str, diary: Diary, gate: Gate
+    ) -> None:
+        staff(app, crew, sole, 2)
+        running = jobs.sole.submit(0.01, gate=gate.path)
+        eventually(lambda: diary.starts(running.id), "one runs")
+        deleted(app, sole)
+        since = time.monotonic()
+        others = [jobs.sole.submit(0.01) for _ in range(3)]
+        eventually(lambda: elapsed(since) > self.lease, "a lease is over")
+        assert not diary.starts(others[0].id)
+        gate.open()
+        for other in others:
+            other.result(20)
+        never_two(diary)
 
 
 class TestALockedFile(OnSqlite, ContractWorld):

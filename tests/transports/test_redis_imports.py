@@ -1,4 +1,4 @@
-"""Two threads of a program may both be the first that needs a Redis: what they import is imported once, and in order."""
+"""Two threads of a program may both be the first that needs a Redis: what they import is there for both."""
 
 from __future__ import annotations
 

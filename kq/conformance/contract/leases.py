@@ -14,7 +14,7 @@ from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.processes import ended, lives
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, requires
+from kq.conformance.contract.world import ContractWorld, Gate, deleted, elapsed, in_pools, requires
 from kq.control import Control, Health
 from kq.handle import Handle
 from kq.job import State
@@ -66,6 +66,20 @@ class AtLeastOnce(ContractWorld):
         worker.pause()
         assert [each.id for each in control.jobs(job.queue, State.RUNNING)] == [job.id]
         worker.resume()
+
+    @keeps("C2")
+    def test_a_queue_that_is_deleted_under_a_worker_is_made_anew_and_taken_from(
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.worker(concurrency=2)
+        running = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(running.id), "one runs")
+        deleted(app, running.queue)
+        deadline = time.monotonic() + 20
+        answers = [jobs.add.options(queue=running.queue).submit(number, 1) for number in range(3)]
+        assert [each.result(deadline - time.monotonic()) for each in answers] == [1, 2, 3]
+        gate.open()
+        running.result(10)  # its message is gone; it has run
 
     @keeps("C2")
     @survives("F1")

@@ -26,7 +26,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import Figures, keeps, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, Gate, in_pools, requires
+from kq.conformance.contract.world import ContractWorld, Gate, deleted, in_pools, requires
 from kq.control import Control
 from kq.errors import BrokerError
 from kq.job import Job, State
@@ -308,11 +308,6 @@ def in_it(inspector: Inspector, queue: str) -> int:
     """How many messages are in queue, in any state."""
     counts = inspector.count(queue)
     return counts.ready + counts.delayed + counts.held
-
-
-def deleted(app: App, queue: str) -> None:
-    with app.broker.connection() as connection, connection.channel() as channel:
-        channel.queue_delete(queue)
 
 
 @contextmanager

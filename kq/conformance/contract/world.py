@@ -200,9 +200,27 @@ def outcome(handle: Handle[Any], within: float = 20.0) -> object:
         return error
 
 
+def deleted(app: App, queue: str) -> None:
+    """Take queue away with all that is in it, as people do with the tools of a broker."""
+    with app.broker.connection() as connection, connection.channel() as channel:
+        channel.queue_delete(queue)
+
+
 def elapsed(since: float) -> float:
     """Seconds since an instant of the monotonic clock."""
     return time.monotonic() - since
 
 
-__all__ = ["LEASE", "ContractWorld", "Crew", "Gate", "Program", "Thread", "buried", "elapsed", "outcome", "requires"]
+__all__ = [
+    "LEASE",
+    "ContractWorld",
+    "Crew",
+    "Gate",
+    "Program",
+    "Thread",
+    "buried",
+    "deleted",
+    "elapsed",
+    "outcome",
+    "requires",
+]

@@ -63,6 +63,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         #: The deliveries that are ours, by tag.
         self.unsettled: dict[int, Arrival] = {}
         self._consumers: dict[str, Consumer] = {}
+        #: Queues that were deleted while we consumed them: their seats are ours as long as what we hold of them is.
+        self._deleted: set[str] = set()
         self._prefetch = 0
         self._settling = threading.Lock()
         #: Ends that the broker was not told of yet.
@@ -329,6 +331,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         consumer = self._consumers.pop(tag, None)
         if consumer is None:
             return
+        self._deleted.add(consumer.queue)
         if consumer.on_cancel is None:
             raise QueueMissing(f"queue {consumer.queue!r} was deleted while it was consumed")
         consumer.on_cancel(tag)
@@ -424,8 +427,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         try:
             if link.alive:
                 link.flush()
-                for consumer in self._consumers.values():
-                    link.seats.leave(consumer.queue)
+                for queue in self._deleted.union(consumer.queue for consumer in self._consumers.values()):
+                    link.seats.leave(queue)
                 super().close()
         finally:
             link.recall(lambda arrived: arrived.channel is self)
