@@ -211,6 +211,9 @@ class Worker:
             signal.set_wakeup_fd(-1)
         if self._reload:
             log.warning("starting anew with new code")
+            for number in actions.keys() - {signal.SIGTERM, signal.SIGINT}:
+                # It would end the new program, which hears nothing yet. What is saved by then it imports anyway.
+                signal.signal(number, signal.SIG_IGN)
             left = {LEFT: encode(supervisor.order).decode()} if supervisor.order != Order() else {}
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **left})
 

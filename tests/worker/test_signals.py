@@ -221,6 +221,20 @@ class TestReload(WorkerWorld):
         assert worker.process.poll() is None
         eventually(lambda: len(worker.tree()) == 3, "the processes with the old code are gone")
 
+    def test_a_worker_that_is_told_to_begin_anew_while_it_does_so_lives(self, jobs: Odd, crew: Crew) -> None:
+        worker = crew.program()
+
+        def told_again() -> bool:
+            if worker.said().count("starting anew") == 1:  # from here on it is another program, which hears nothing yet
+                worker.send(signal.SIGHUP)
+                worker.send(signal.SIGUSR2)
+            return worker.said().count(" ready: ") >= 2 or worker.process.poll() is not None
+
+        worker.send(signal.SIGHUP)
+        eventually(told_again, "it is ready again, or gone", 30)
+        assert worker.process.poll() is None
+        assert jobs.add.submit(1, 2).result(30) == 3
+
     def test_new_code_that_does_not_import_is_told_and_the_old_goes_on(
         self, app: App, crew: Crew, tmp_path: Path, queue: str
     ) -> None:
