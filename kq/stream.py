@@ -21,6 +21,8 @@ from kq.state.store import Store, StoreUnreachable
 
 #: So many blocks are read at a time.
 PAGE = 100
+#: So many chunks are told where all of a job is.
+LATEST = 5
 #: Seconds between two words to who waits, and between two tries at a state store that does not answer.
 WORD, PAUSE = 2.0, 0.2
 
@@ -51,6 +53,17 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     left_out: int = 0
 
 
+class Emitted(msgspec.Struct, frozen=True):
+    """What there is of a stream by now. count: how many chunks its last attempt emitted; left_out: so many more.
+
+    last: the latest of them, LATEST at most.
+    """
+
+    count: int
+    left_out: int
+    last: tuple[Chunk, ...]
+
+
 class Block(msgspec.Struct, frozen=True):
     """Chunks of an attempt, from an offset on. start: the offset of the attempt's first."""
 
@@ -68,6 +81,17 @@ class Block(msgspec.Struct, frozen=True):
 
 decode_head = reader(Head)
 decode_block = reader(Block)
+
+
+def emitted(store: Store, job: str, stands: bytes | None) -> Emitted | None:
+    """What there is of a job's stream; None where there is none. stands: what is under stream_key(job)."""
+    head = decode_head(stands)
+    if head is None or not (head.next > head.start or head.left_out):
+        return None
+    numbers = range(max(head.first, head.blocks - LATEST), head.blocks)  # none is empty
+    blocks = [decode_block(each) for each in store.get([block_key(job, number) for number in numbers])]
+    found = [chunk for block in blocks if block is not None for chunk in block.read(head.next - LATEST)]
+    return Emitted(head.next - head.start, head.left_out, tuple(found))
 
 
 def chunks(

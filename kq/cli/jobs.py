@@ -19,8 +19,9 @@ from kq.control import MOST, Control, Entry, JobInfo, Where, schema
 from kq.duplicate import Duplicates
 from kq.job import State
 from kq.message import Attempt
-from kq.plain import printable
-from kq.units import format_duration, format_local, format_size
+from kq.plain import cut, printable
+from kq.stream import Emitted
+from kq.units import counted, format_duration, format_local, format_size
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
@@ -29,6 +30,8 @@ _TOLD = {
 }
 #: Characters of the names of what is shown.
 NAMES = 9
+#: Characters that are told of a chunk.
+CHUNK = 200
 LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
@@ -174,12 +177,21 @@ def _lines(job: JobInfo) -> Iterator[tuple[str, str]]:
         yield "headers", _json(more)
     if job.state is State.COMPLETED:
         yield "result", _json(job.result)
+    if job.emitted is not None:
+        yield from _emitted(job.id, job.emitted)
     if job.took:
         yield "cost", cost_of(job.took, job.cpu, job.rss)
     for attempt in job.history:
         yield f"attempt {attempt.number}" if attempt.number else "by hand", _happened(attempt, job.error)
     yield from ((" ", line) for line in job.traceback.splitlines())
     yield from (("log", line) for line in job.log.splitlines())
+
+
+def _emitted(id: str, stream: Emitted) -> Iterator[tuple[str, str]]:
+    """How many chunks there are of its stream, and the last of them."""
+    more = f", {stream.left_out:,} more were left out" if stream.left_out else ""
+    yield "emitted", f"{counted(stream.count, 'chunk')}{more}; kq jobs stream {id} prints them; the last:"
+    yield from (("", cut(_json(chunk.value), CHUNK)) for chunk in stream.last)
 
 
 def duplicates_of(found: Duplicates) -> str:

@@ -75,6 +75,10 @@ def revoke(id: str, *, interrupt: bool = False) -> Words:
     return "jobs", "revoke", id, *(("--interrupt",) if interrupt else ())
 
 
+def stream(id: str) -> Words:
+    return "jobs", "stream", id
+
+
 def stack(id: str) -> Words:
     return "jobs", "stack", id
 

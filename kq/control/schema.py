@@ -59,6 +59,7 @@ def whole_job(seen: JobInfo, doubts: Iterable[Entry] = ()) -> dict[str, Any]:
         "body": seen.body or None,
         "doubts": [effect(entry) for entry in doubts],
         "trace": seen.trace or None,
+        "emitted": None if seen.emitted is None else msgspec.to_builtins(seen.emitted),
         "duplicates": None if seen.duplicates is None else msgspec.to_builtins(seen.duplicates),
     }
 

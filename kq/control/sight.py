@@ -21,6 +21,7 @@ from kq.message import Attempt, Head, decode_body, decode_head, only_id, shares_
 from kq.redaction import beginning
 from kq.snapshot import Progress
 from kq.standing import Order
+from kq.stream import Emitted
 from kq.whereabouts import state_of
 
 
@@ -131,7 +132,7 @@ class JobInfo:
     body: that of its message as text, where it is no JSON of arguments. degraded_by: which of its fallbacks it is by
     now, or ended as; 0: what it was submitted as. types: all job types that it may run as, in order, where its message
     says; own_arguments: not all of them with the same arguments. duplicates: submits that found its unique key held,
-    where that was asked for and there were any.
+    where that was asked for and there were any. emitted: what there is of its stream.
     took, cpu, rss: what the attempt cost that completed it: seconds, seconds of processor time, bytes that its process
     held at most; 0, None and 0 where nobody measured that.
     """
@@ -160,6 +161,7 @@ class JobInfo:
     types: tuple[str, ...] = ()
     own_arguments: bool = False
     duplicates: Duplicates | None = None
+    emitted: Emitted | None = None
     took: float = 0.0
     cpu: float | None = None
     rss: int = 0

@@ -21,7 +21,7 @@ _TEXTS = {
     "missing",
 }
 #: Fields that are hidden by the names in them.
-_VALUES = {"args", "arguments", "kwargs", "result", "outcome", "headers"}
+_VALUES = {"args", "arguments", "kwargs", "result", "outcome", "headers", "emitted"}
 
 
 class Veil:
@@ -54,8 +54,13 @@ class Veil:
     def job(self, control: Control, job: JobInfo) -> JobInfo:
         """All that is known of a job."""
         args, kwargs = self.arguments(control, job)
+        stream = job.emitted
+        if stream is not None:
+            last = tuple(structs.replace(each, value=self.value(each.value)) for each in stream.last)
+            stream = structs.replace(stream, last=last)
         return replace(
             job,
+            emitted=stream,
             args=args,
             kwargs=kwargs,
             headers=self.value(job.headers),

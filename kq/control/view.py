@@ -20,9 +20,20 @@ from kq.errors import BrokerError
 from kq.handle import PATIENCE, wait
 from kq.job import State
 from kq.message import Attempt
-from kq.record import Late, Record, decode_late, decode_record, digest, job_key, late_key, lease_key, worker_key
+from kq.record import (
+    Late,
+    Record,
+    decode_late,
+    decode_record,
+    digest,
+    job_key,
+    late_key,
+    lease_key,
+    stream_key,
+    worker_key,
+)
 from kq.standing import Order, read
-from kq.stream import Chunk, chunks
+from kq.stream import Chunk, chunks, emitted
 from kq.whereabouts import find_state
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
@@ -144,13 +155,14 @@ class View:
         return None if found is None else self._with_what_others_said(found)
 
     def _with_what_others_said(self, job: JobInfo) -> JobInfo:
-        """job, with the submits that found its unique key held, and in its history what was refused.
+        """job, with what it emits, the submits that found its unique key held, and in its history what was refused.
 
         That is of a worker that spoke when others did already (promise C4).
         """
-        keys = [late_key(job.id), job_key(job.id), *duplicate.job_keys(job.id)]
-        late, record, *counts = self._app.store.get(keys)
-        job = replace(job, duplicates=duplicate.of_job(counts))
+        keys = [late_key(job.id), job_key(job.id), stream_key(job.id), *duplicate.job_keys(job.id)]
+        late, record, stands, *counts = self._app.store.get(keys)
+        stream = emitted(self._app.store, job.id, stands)
+        job = replace(job, duplicates=duplicate.of_job(counts), emitted=stream)
         words = decode_late(late)
         if words is None:
             return job

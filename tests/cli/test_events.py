@@ -18,7 +18,7 @@ import kq
 from kq.cli.events import Since
 from kq.clock import new_id
 from kq.job import Job, Settings
-from tests.cli.conftest import Place, worker
+from tests.cli.conftest import Place, submitted, worker
 from tests.cli.test_schema import fits
 
 JOBS = """
@@ -164,6 +164,18 @@ def test_what_a_job_emits_can_be_followed_and_read_again(shop: Place) -> None:
         fits("jobs stream", json.loads(line))
     assert [json.loads(line)["value"] for line in rest] == ["three\x1b[2J", {"n": 4}]
     assert shop.kq("jobs", "stream", "nobody").code == 1
+
+
+def test_where_all_of_a_job_is_shown_there_is_what_it_emitted_last(shop: Place) -> None:
+    id = shop.kq("submit", "speak", "--wait", "--json").json["id"]
+    told = shop.kq("jobs", "show", id).out
+    assert f"emitted  4 chunks; kq jobs stream {id} prints them; the last:" in told
+    last = told.partition("the last:\n")[2].splitlines()[:4]
+    assert [line.strip() for line in last] == ['"one "', r'"two\n"', r'"three\u001b[2J"', '{"n": 4}']
+    shown = shop.kq("jobs", "show", id, "--json").json
+    fits("jobs show", shown)
+    assert (shown["emitted"]["count"], shown["emitted"]["last"][-1]["value"]) == (4, {"n": 4})
+    assert shop.kq("jobs", "show", submitted(shop, "boom"), "--json").json["emitted"] is None
 
 
 def test_who_follows_a_stream_is_told_when_it_begins_anew(place: Place) -> None:

@@ -50,6 +50,7 @@ def parsed(line: str) -> dict[str, object]:
         (commands.bury("1", "2"), {"ids": ("1", "2")}),
         (commands.revoke("1"), {"ids": ("1",), "interrupt": False}),
         (commands.revoke("1", interrupt=True), {"interrupt": True}),
+        (commands.stream("1"), {"id": "1", "follow": False}),
         (commands.run_now("1"), {"id": "1", "assignments": ("delay=0",), "unchecked": True}),
         (commands.edit("1"), {"id": "1", "assignments": ()}),
         (commands.complete("1"), {"ids": ("1",), "result": "null"}),

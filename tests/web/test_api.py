@@ -286,6 +286,9 @@ def test_a_jobs_stream_is_read_by_server_sent_events(browser: Browser, app: kq.A
     assert browser.api(f"/jobs/{id}/stream", last_event_id="end").status_code == 204
     assert browser.api(f"/jobs/{id}/stream?offset=2").text == rest
     assert browser.api("/jobs/nobody/stream").status_code == 404
+    shown = browser.api(f"/jobs/{id}").json()["emitted"]
+    assert (shown["count"], shown["left_out"]) == (3, 0)
+    assert [each["value"] for each in shown["last"]] == ["one", "password=***", {"token": "***"}]
 
 
 def test_a_jobs_end_is_waited_for(browser: Browser, app: kq.App, control: Control) -> None:

@@ -148,6 +148,8 @@ def test_a_secret_in_what_a_job_says_is_told_to_nobody(
     told["troubles"] = str(control.app.store.get([row[0] for row in control.app.store.scan(trouble.CASES, 10)]))
     for where, text in told.items():
         assert CANARY not in text, (where, text[max(0, text.index(CANARY) - 200) :][:300])
+    for where in (f"/jobs/{ids['run']}", f"the monitor's page {Page('job', ids['run'])}"):
+        assert "emitted" in told[where], told[where]
     for words in ("***", "no answer from", "goes on with"):
         assert any(words in text for text in told.values()), words
 
