@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import traceback
@@ -120,18 +121,22 @@ def run_here(
     started(loops[0], task)
     try:
         return loops[0].run_until_complete(task)
-    except SoftTimeout:
-        # The loop was left in the middle of a step; its tasks must not go on in the next job.
-        _end_loop(loops.pop())
+    except BaseException as error:
+        if isinstance(error, SoftTimeout) or not task.done():
+            # The loop was left in the middle of a step, by an interruption or by a task of the job's own that exits;
+            # what is in it must not go on in the next job.
+            _end_loop(loops.pop())
         raise
 
 
 def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(
+            SystemExit, KeyboardInterrupt
+        ):  # each that exits leaves the loop, and the others in it
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
 
 

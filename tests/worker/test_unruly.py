@@ -73,6 +73,16 @@ class TestInEveryPool(UnrulyWorld):
         assert buried(control, job.queue, job).attempt == len(diary.starts(job.id)) == 1
         assert worker.executors() == executors
 
+    @pytest.mark.parametrize("kind", ["exit", "interrupt"])
+    def test_a_task_that_a_job_began_and_that_exits_is_not_laid_to_the_next_job(
+        self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind, kind: str
+    ) -> None:
+        crew.worker(pool=pool)
+        job = jobs.exit_within.submit(kind)
+        assert buried(control, job.queue, job)
+        after = [jobs.note_async.submit(word) for word in "abc"]
+        assert [each.result(10) for each in after] == ["a", "b", "c"]
+
     def test_a_result_that_is_too_large_is_refused(
         self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind
     ) -> None:

@@ -35,6 +35,7 @@ class Unruly(Odd):
         self.babble = app.job(name="babble")(babble)
         self.forge = app.job(name="forge")(forge)
         self.curse = app.job(name="curse")(curse)
+        self.exit_within = app.job(name="exit_within")(exit_within)
         self.die_untold = app.job(name="die_untold")(die_untold)
         self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
         self.large = app.job(name="large")(large)
@@ -155,6 +156,16 @@ def curse(kind: str) -> None:
             "interrupt": KeyboardInterrupt,
             "cancelled": asyncio.CancelledError,
         }[kind]
+
+
+async def exit_within(kind: str) -> None:
+    """Wait for a task of its own that raises what ends a program."""
+
+    async def end() -> None:
+        raise {"exit": SystemExit(5), "interrupt": KeyboardInterrupt()}[kind]
+
+    with noted(kind):
+        await asyncio.create_task(end())
 
 
 async def die_untold() -> None:
