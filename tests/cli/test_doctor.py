@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,24 @@ def test_a_wrong_password(shop: Place, server_of_mine: RedisServer) -> None:
         finally:
             client.config_set("requirepass", "")
     assert not [finding for finding in findings if "letmein" in f"{finding}"]
+
+
+def test_a_user_who_may_do_what_kq_needs_and_no_more(shop: Place, server_of_mine: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "transports.md").read_text()
+    (words,) = re.findall(r"ACL SETUSER (shop [^`]*)", page)
+    url = server_of_mine.url.replace("redis://", "redis://shop:secret@")
+    with redis.Redis.from_url(server_of_mine.url) as client:
+        try:
+            for more in ("", "-info -config|get -acl|getuser"):
+                client.execute_command("ACL", "SETUSER", *f"{words} {more}".split())
+                findings = doctor(shop, KQ_URL=url)
+                assert found(findings, "submit, take and settle one job").level == "ok"
+                assert not [finding for finding in findings if finding.level == "fail"]
+            client.execute_command("ACL", "SETUSER", "shop", "-time")
+            finding = found(doctor(shop, KQ_URL=url), "has no permissions to run the 'time' command; give it ~kq:*")
+            assert (finding.level, "user_script" in finding.message) == ("fail", False)
+        finally:
+            client.execute_command("ACL", "DELUSER", "shop")
 
 
 def test_a_database_that_is_not_there(shop: Place, server_of_mine: RedisServer) -> None:

@@ -11,13 +11,23 @@ SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
 
 def inspect_server(link: Link) -> dict[str, str]:
     """product ("redis" or "valkey"), its version, the SETTINGS, auth ("yes" or "no"); else "unknown"."""
-    lines = bytes(link.ask("INFO", "server")).decode().splitlines()
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    told = _told(link)
     product = told.get("server_name", "redis")
     # A Valkey says which Redis it stands for, too.
     version = told.get(f"{product}_version") or told.get("redis_version", UNKNOWN)
     settings = {name: _setting(link, name) for name in SETTINGS}
     return {"product": product, "version": version, **settings, "auth": _auth(link)}
+
+
+def _told(link: Link) -> dict[str, str]:
+    """What it says of itself; nothing where this user may not ask."""
+    try:
+        lines = bytes(link.ask("INFO", "server")).decode().splitlines()
+    except EngineError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        return {}
+    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _setting(link: Link, name: str) -> str:

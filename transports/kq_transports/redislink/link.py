@@ -162,7 +162,10 @@ def explained(error: Exception, place: Place, *, sent: bool) -> EngineError | Re
     """What redis-py raised, as an error of the seam that names the next step. Holds no password."""
     answer = str(error)
     match _code(error):
-        case "NOAUTH" | "NOPERM":
+        case "NOPERM" | "ACL":
+            lacks = re.sub(r" script: \w+, on @user_script:\d+\.?$", "", answer)
+            return EngineError(f"Redis at {place} forbids this user what is needed: {lacks}; give it {RIGHTS}")
+        case "NOAUTH":
             return EngineError(f"Redis at {place} refuses this user: {answer}; check user and password in the URL")
         case "READONLY":
             return EngineError(f"Redis at {place} is a read-only replica; use the URL of its primary")
@@ -195,6 +198,9 @@ def _code(error: Exception) -> str:
     # What a command in a script meets in a cluster has no word of its own.
     return "CLUSTER" if re.search(r"\b(cluster|slot)\b", str(error)) else ""
 
+
+#: What a user of the server must be allowed, as ACL SETUSER has it.
+RIGHTS = "~kq:* &kq:* +@all -@admin -@dangerous"
 
 #: The time for an answer is over.
 SILENT = (TooLate, TimeoutError, BlockingIOError)
