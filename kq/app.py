@@ -82,6 +82,9 @@ class App:
         submit_timeout: float | None = None,
         publish_retry_policy: PublishPolicy | None = None,
     ) -> None:
+        for setting, seconds in (("lease", lease), ("submit_timeout", submit_timeout)):
+            if not (seconds is None or isinstance(seconds, int | float)):
+                raise TypeError(f"{setting} {seconds!r} is no number; use seconds")
         if lease is not None and not 1 <= lease <= 86400:
             raise ConfigError(f"lease {lease} s is out of range; use 1 s to a day, 15 s by default")
         if submit_timeout is not None and not 0 < submit_timeout <= 86400:

@@ -27,6 +27,11 @@ class Effect(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         check_terms(self.on_doubt, self.keep)
+        said: dict[str, object] = {"key": self.key, "check": self.check}
+        for name, value in said.items():
+            if not (value is None or callable(value)):
+                use = "a function of the job's arguments, or leave it out"
+                raise TypeError(f"effect {self.name}: {name} {value!r} is no function; use {use}")
 
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """function, done once for each key when it runs in a worker. Called elsewhere it is what it was."""

@@ -188,6 +188,8 @@ def check_terms(on_doubt: OnDoubt, keep: float) -> None:
     """Raise ValueError for what means nothing: a word that is none, or an effect that is forgotten as it is done."""
     if on_doubt not in get_args(OnDoubt):
         raise ValueError(f"on_doubt {on_doubt!r} is none; use one of {', '.join(get_args(OnDoubt))}")
+    if not isinstance(keep, int | float):
+        raise TypeError(f"an effect can't be remembered for {keep!r}; use seconds")
     if not 0 < keep < inf:
         raise ValueError(f"an effect that is remembered for {keep} s means nothing; use more than 0 s")
 

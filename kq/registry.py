@@ -163,6 +163,8 @@ class Decorator:
 
 def check_keep(keep: float | None) -> None:
     """Raise ConfigError for a time that results can't be kept."""
+    if keep is not None and not isinstance(keep, int | float):
+        raise TypeError(f"keep {keep!r} is no number; use seconds")
     if keep is not None and keep < 0:
         raise ConfigError(f"keep {keep} s is less than nothing; use seconds, or 0 to keep no results")
 

@@ -267,6 +267,8 @@ def _room(
 
     queues: named with limits, or without. usual: how many when nobody says.
     """
+    if isinstance(queues, str):  # which is a sequence too, of one queue for each letter
+        raise ConfigError(f"queues {queues!r} is one text; write [{queues!r}]")
     named = dict(queues) if isinstance(queues, Mapping) else {}
     for queue in queues or ():
         try:

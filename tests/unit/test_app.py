@@ -33,6 +33,26 @@ def test_an_option_of_a_job_type_that_means_nothing_is_refused(said: dict[str, A
     assert not app.jobs
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"key": "order {number}"}, r"key 'order \{number\}' is no function; use a function of the job's arguments"),
+        ({"check": True}, "check True is no function"),
+        ({"remember": "1 year"}, "can't be remembered for '1 year'; use seconds"),
+        ({"keep": "1h"}, "keep '1h' is no number; use seconds"),
+    ],
+)
+def test_what_is_no_value_of_an_effect_is_refused_where_it_is_said(said: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        App("shop").effect(**said)(draw)
+
+
+@pytest.mark.parametrize("setting", ["lease", "submit_timeout", "keep"])
+def test_a_duration_of_an_app_that_is_text_is_refused(setting: str) -> None:
+    with pytest.raises(TypeError, match=f"{setting} '5m' is no number; use seconds"):
+        App("shop", **{setting: "5m"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("decorate", [App.job, App.effect])
 def test_an_option_that_a_job_type_has_not_got_is_named_with_the_nearest(decorate: Any) -> None:
     with pytest.raises(TypeError, match="a job type has no option 'prioritty'; did you mean 'priority'?"):

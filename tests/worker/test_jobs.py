@@ -118,6 +118,10 @@ class TestQueues(WorkerWorld):
         with pytest.raises(ConfigError, match="queue 'a' can't run 0 jobs at a time; use 1 or more"):
             Worker(app, queues={"a": 0, "b": 2})
 
+    def test_a_queue_that_is_no_list_of_queues_is_refused(self, app: App) -> None:
+        with pytest.raises(ConfigError, match=r"queues 'mail' is one text; write \['mail'\]"):
+            Worker(app, queues="mail")
+
     def test_a_worker_serves_only_the_queues_that_it_is_told(
         self, jobs: Odd, crew: Crew, diary: Diary, queue: str
     ) -> None:
