@@ -69,12 +69,11 @@ class Publisher:
         Repeats after a failure; an id that is already there is stored once. Raises BrokerUnreachable, whose .stored
         says what is known, or BrokerFull. rider: see Publishes.publish.
         """
-        if not self._lock.acquire(blocking=False) and not self._lock.acquire(
-            timeout=max(0.0, until - time.monotonic())
-        ):
+        began = time.monotonic()
+        if not self._lock.acquire(blocking=False) and not self._lock.acquire(timeout=max(0.0, until - began)):
             raise BrokerUnreachable(f"{self._where} is busy with another submit; stored: no", stored="no")
         try:
-            return self._publish(envelopes, until, rider)
+            return self._publish(envelopes, until, rider, began)
         finally:
             self._lock.release()
 
@@ -107,12 +106,12 @@ class Publisher:
     def _where(self) -> str:
         return self._broker.address.redacted
 
-    def _publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> bool:
+    def _publish(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None, began: float) -> bool:
         stored: Stored = "no"
         waits: Iterator[float] | None = None
         while True:
             try:
-                self._attempt(envelopes, until, rider)
+                self._attempt(envelopes, until, rider, began)
                 return True
             except engine.Declined as error:
                 if stored == "no":
@@ -144,7 +143,7 @@ class Publisher:
                 self._discard()
                 raise
 
-    def _attempt(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None) -> None:
+    def _attempt(self, envelopes: Sequence[Envelope], until: float, rider: engine.Rider | None, began: float) -> None:
         channel = self._channel or self._open(until)
         if missing := {envelope.queue for envelope in envelopes} - self._declared:
             declare_missing(channel, missing, self._declared, self._broker.singletons)
@@ -153,6 +152,7 @@ class Publisher:
                 put(channel, envelope)
             if rider is not None:
                 channel.carry(rider)
+            channel.since(began)
             channel.tx_commit()
         except engine.NotFound:
             # The queue was deleted behind our back: declare it again and let the caller repeat.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 
@@ -10,6 +11,8 @@ from kq.worker.pool import Pool
 
 #: In the place of the broker's descriptor: it is not listened to.
 NOBODY = -1
+#: select() takes descriptors below this one.
+MOST = 1024
 
 
 class Ears:
@@ -48,6 +51,12 @@ class Ears:
         self._watch_pool()
         self._watch_broker(broker)
         self._called = False
+        # A job that is due wakes nobody: we have to wake up for it in time, and epoll counts in whole milliseconds,
+        # rounded up. Select does not, and an epoll has a descriptor itself.
+        descriptor = self._selector.fileno()
+        if seconds > 0 and descriptor < MOST:
+            select.select([descriptor], [], [], seconds)
+            seconds = 0
         for key, _ in self._selector.select(seconds):
             key.data()
         return self._called

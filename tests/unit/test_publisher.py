@@ -51,6 +51,14 @@ def published(app: App) -> bool:
     return app.publisher.publish([Envelope(uuid.uuid4().hex, "q", b"{}", {"kq": 1})], time.monotonic() + 10)
 
 
+def test_a_delay_begins_with_the_first_attempt_to_store_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = fated(monkeypatch, Unreachable("it has gone", sent=False), None)
+    began = time.monotonic()
+    app.publisher.publish([Envelope("1", "q", b"{}", {"kq": 1}, delay=60.0)], began + 10)
+    first, second = said
+    assert 60 - (time.monotonic() - began) < second.delay < first.delay < 60
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_what_may_have_been_stored_before_says_so_of_itself_when_it_is_said_again(
     app: App, monkeypatch: pytest.MonkeyPatch, sent: bool

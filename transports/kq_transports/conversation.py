@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from amqp import exceptions
 from kombu.transport import base
@@ -11,7 +11,14 @@ from kombu.transport import base
 from kq_transports.engine import Arguments
 from kq_transports.envelope import Outgoing, decompressed
 
-Gathered = TypeVar("Gathered")
+
+class Gathering(Protocol):
+    """What a transaction gathers. begun: when the delays of its publishes began, monotonic; None: with its commit."""
+
+    begun: float | None
+
+
+Gathered = TypeVar("Gathered", bound=Gathering)
 
 
 class Conversation(base.StdChannel, Generic[Gathered]):
@@ -47,6 +54,14 @@ class Conversation(base.StdChannel, Generic[Gathered]):
         """Gather publishes, acks and rejects from now on, until tx_commit() or tx_rollback()."""
         if self._transaction is None:
             self._transaction = self.gathering()
+
+    def since(self, instant: float) -> None:
+        """Let the delays of what the running transaction publishes have begun at an instant of the monotonic clock.
+
+        To gather many messages takes a while, and so does getting through to a broker: by that much none is late then.
+        """
+        assert self._transaction is not None, "tx_select() comes first"
+        self._transaction.begun = instant
 
     def tx_rollback(self) -> None:
         """Forget what was gathered; the deliveries are unsettled as before."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from kq_transports.connection import Connection, QueueMissing
 from kq_transports.engine import Message, Rider, Stale, Verdict
@@ -19,7 +21,7 @@ class Transaction(msgspec.Struct):
     """What a channel gathers between two commits. ends: delivery tags by the receipts that are to be settled.
 
     through: which of the messages went through an exchange, from where to where in their order, and what asks the
-    exchange again. rider: of a transaction that only publishes.
+    exchange again. rider: of a transaction that only publishes. begun: see Gathering.
     """
 
     messages: list[Message] = msgspec.field(default_factory=list)
@@ -27,6 +29,7 @@ class Transaction(msgspec.Struct):
     verdicts: list[Verdict] = msgspec.field(default_factory=list)
     ends: dict[str, int] = msgspec.field(default_factory=dict)
     rider: Rider | None = None
+    begun: float | None = None
 
     def end(self, tag: int, verdict: Verdict) -> None:
         """Add the end of one delivery."""
@@ -67,12 +70,19 @@ class Transaction(msgspec.Struct):
     def _commit(self, link: Connection) -> list[int]:
         if not self.verdicts:
             if self.messages:
-                link.ask(link.engine.publish, self.messages, self.rider)
+                link.ask(link.engine.publish, self._due(), self.rider)
             return []
-        stale = [self.ends[receipt] for receipt in link.ask(link.engine.settle, self.verdicts, self.messages)]
+        stale = [self.ends[receipt] for receipt in link.ask(link.engine.settle, self.verdicts, self._due())]
         if stale and self.messages:
             raise Stale(stale)
         return stale
+
+    def _due(self) -> list[Message]:
+        """The messages, with what is left of their delays."""
+        if self.begun is None:
+            return self.messages
+        over = time.monotonic() - self.begun
+        return [replace(each, delay=max(0.0, each.delay - over)) if each.delay else each for each in self.messages]
 
 
 class PublishBatch:

@@ -178,36 +178,37 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         """What Kombu's Producer.batch() publishes through."""
         return PublishBatch(self, max_size)
 
-    def store(self, letters: Sequence[Letter], limit: float) -> None:
+    def store(self, letters: Sequence[Letter], limit: float, begun: float | None = None) -> None:
         """Publish letters and wait until the broker has them; when this raises, some of them may be stored.
 
         Raises TooLarge when the body of one has more than limit bytes, or its headers have more than fit: then none is.
-        Without a limit headers are cut to fit.
+        Without a limit headers are cut to fit. begun: see Gathering.
         """
         begin = time.monotonic()
-        returned = self._publish(letters, begin, limit)
+        begun, until = begun or begin, begin + self.link.options.timeout
+        returned = self._publish(letters, begun, limit, until)
         delayed = [letter for letter in returned if delay_of(letter.message)]
         if delayed:
             # Somebody took their ladder away, or the queue, which is found out now.
             for letter in delayed:
                 self.link.delays.forget(letter.key)
-            again = self._publish(delayed, begin, limit)
+            again = self._publish(delayed, begun, limit, until)
             returned = [letter for letter in returned if letter not in delayed] + again
         for letter in returned:
             self._return(letter)
 
-    def _publish(self, letters: Sequence[Letter], begin: float, limit: float) -> list[Letter]:
-        """Store letters; returns those that no queue wanted."""
+    def _publish(self, letters: Sequence[Letter], begun: float, limit: float, until: float) -> list[Letter]:
+        """Store letters before until; returns those that no queue wanted."""
         link = self._checked
         try:
-            sent = [publishing(link, letter, begin, cut=limit == math.inf) for letter in letters]
+            sent = [publishing(link, letter, begun, cut=limit == math.inf) for letter in letters]
         except Unreachable as error:
             error.sent = False  # it was the way of a delayed message that could not be made
             raise
         for letter, each in zip(letters, sent, strict=True):
             if len(each.body) > limit:
                 raise TooLarge(letter.key, len(each.body), limit)
-        returned = link.publish(sent, begin + link.options.timeout)
+        returned = link.publish(sent, until)
         if not returned:
             return []
         return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]
@@ -413,7 +414,8 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         transaction = self._gathered()
         if transaction.letters:
             # What was delivered must get away, however large it is; see Engine.settle().
-            self.store(transaction.letters, math.inf if transaction.ends else self.link.options.max_message_size)
+            limit = math.inf if transaction.ends else self.link.options.max_message_size
+            self.store(transaction.letters, limit, transaction.begun)
         self._settle(list(transaction.ends.items()))
         self._checked.flush()
 

@@ -32,10 +32,11 @@ class Letter:
 
 @dataclass(slots=True)
 class Transaction:
-    """What a channel gathers between two commits. ends: by delivery tag."""
+    """What a channel gathers between two commits. ends: by delivery tag. begun: see Gathering."""
 
     letters: list[Letter] = field(default_factory=list)
     ends: dict[int, End] = field(default_factory=dict)
+    begun: float | None = None
 
 
 class PublishBatch:

@@ -21,6 +21,7 @@ from kq_transports.conformance.kombu.world import (
     bodies,
     publish,
     redelivered,
+    send,
 )
 
 
@@ -348,6 +349,23 @@ class Later(KombuWorld):
         publish(publisher, queue, "a", headers={"x-delay": 300})
         publisher.close()
         assert bodies(Inbox(connection, queue).take()) == "a"
+
+    def test_delays_of_a_transaction_may_have_begun_before_its_commit(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        channel = connection.channel()
+        channel.tx_select()
+        begin = time.monotonic()
+        send(channel, queue, "over", headers={"x-delay": 60_000})
+        send(channel, queue, "soon", headers={"x-delay": 60_500})
+        channel.since(begin - 60)
+        channel.tx_commit()
+        send(channel, queue, "later", headers={"x-delay": 60_000})
+        channel.tx_commit()  # with which its delay begins
+        inbox = Inbox(connection, queue)
+        assert bodies(inbox.take(2)) == "over soon"
+        assert time.monotonic() - begin >= 0.5
+        assert inbox.rest() == []
 
     def test_many_delayed_at_once_all_come_on_time(self, connection: kombu.Connection, queue: str) -> None:
         number = 1000
