@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from kq.clock import SYSTEM
 from kq.state.store import Gathered, Store, StoreUnreachable, Write, summed, there
 from kq_transports.engine import Absent, EngineError, sleep_on
-from kq_transports.hostfile import Bell, Database, Reader, Row, Schema
+from kq_transports.hostfile import Bell, Database, Reader, Removed, Row, Schema
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state_fact (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL) WITHOUT ROWID;
@@ -59,7 +59,8 @@ class SqliteStore(Store):
 
     synchronous: "full" (what is written survives a power failure) or "normal" (it survives a crash).
     look: nothing is created before something is written, and what is there can be read where nothing can be written.
-    A store that was opened before a fork opens the file anew in the child.
+    A store that was opened before a fork opens the file anew in the child, and one whose file was removed or replaced
+    opens what is there by then, after it has said so once.
     """
 
     def __init__(self, path: str, *, timeout: float = 5.0, synchronous: str = "full", look: bool = False) -> None:
@@ -84,7 +85,7 @@ class SqliteStore(Store):
             with database.turn(durable=durable) as connection:
                 return _carry_out(database, connection, writes)
         except EngineError as error:
-            raise StoreUnreachable(str(error)) from error
+            raise self._unreachable(database, error) from error
 
     def rider(self, writes: Sequence[Write]) -> Callable[[Database, sqlite3.Connection], bool]:
         self._mine()  # which makes the tables
@@ -157,16 +158,25 @@ class SqliteStore(Store):
         try:
             yield database
         except EngineError as error:
-            raise StoreUnreachable(str(error)) from error
+            raise self._unreachable(database, error) from error
+
+    def _unreachable(self, database: Database, error: EngineError) -> StoreUnreachable:
+        """What error of database is to the store. A file that was removed is let go: the next verb opens anew."""
+        if isinstance(error, Removed):
+            if self._opened is database:
+                self._opened = None
+            with suppress(EngineError):
+                database.close()
+        return StoreUnreachable(str(error))
 
     @contextmanager
     def _listening(self, keys: Sequence[str]) -> Iterator[Bell]:
         """A bell that is rung when one of keys is written."""
         with self._using() as database:
             bell = database.bell()
+        rows = [(key, bell.name) for key in keys]
         try:
             with self._using() as database, database.turn(durable=False) as connection:
-                rows = [(key, bell.name) for key in keys]
                 connection.executemany("INSERT OR IGNORE INTO state_waiter VALUES (?, ?)", rows)
             yield bell
         finally:

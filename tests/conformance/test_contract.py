@@ -56,6 +56,22 @@ class TestASeatOfRabbit(OnRabbit, ContractWorld):
         never_two(diary)
 
 
+class TestARemovedFile(OnSqlite, ContractWorld):
+    """The end of a broker that is a file, for those who go on in the next one."""
+
+    @keeps("C18")
+    def test_workers_begin_anew_in_the_file_that_takes_the_place_of_one_that_was_removed(
+        self, app: App, jobs: Jobs, crew: Crew, broker_url: str
+    ) -> None:
+        worker = crew.program()
+        assert jobs.add.submit(1, 2).result(10) == 3
+        for part in ("", "-wal", "-shm"):
+            Path(broker_url.removeprefix("sqlite:///") + part).unlink()
+        assert jobs.add.submit(3, 2).result(20) == 5
+        assert "was removed or replaced" in worker.said()
+        assert worker.process.poll() is None
+
+
 class TestALockedFile(OnSqlite, ContractWorld):
     """An outage of a broker without a server."""
 

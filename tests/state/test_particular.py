@@ -61,6 +61,15 @@ class TestSqlite:
         yield store
         store.close()
 
+    def test_a_file_that_was_removed_is_said_once_and_then_there_is_a_new_one(self, store: Store, path: Path) -> None:
+        store.write([Write("a", b"old")])
+        for file in (path, path.with_name("kq.db-wal"), path.with_name("kq.db-shm")):
+            file.unlink()
+        with pytest.raises(StoreUnreachable, match="was removed or replaced"):
+            store.write([Write("b", b"new")])
+        assert store.write([Write("b", b"new")]) == [True]
+        assert open_store(f"sqlite:///{path}").get(["a", "b"]) == store.get(["a", "b"]) == [None, b"new"]
+
     def test_what_need_not_last_waits_for_no_disk(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = list[str]()
         turn = Database.turn

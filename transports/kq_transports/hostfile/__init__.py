@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from kq_transports.hostfile.bell import Bell
 from kq_transports.hostfile.clock import HostClock
-from kq_transports.hostfile.database import Database
+from kq_transports.hostfile.database import Database, Removed
 from kq_transports.hostfile.reader import Reader
 from kq_transports.hostfile.schema import Row, Schema
 
-__all__ = ["Bell", "Database", "HostClock", "Reader", "Row", "Schema"]
+__all__ = ["Bell", "Database", "HostClock", "Reader", "Removed", "Row", "Schema"]

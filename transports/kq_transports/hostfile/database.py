@@ -25,6 +25,10 @@ _creating = threading.Lock()
 finish_before_fork(_creating)
 
 
+class Removed(Unreachable):
+    """The file that was opened is not the one of that name any more: who goes on opens that."""
+
+
 class Database:
     """The file at path, created for its owner only when it is missing.
 
@@ -87,7 +91,7 @@ class Database:
             raise
         try:
             if _identity(self._name) != self._file:
-                raise Unreachable(f"{self.path} was removed or replaced while it was in use", sent=False)
+                raise Removed(f"{self.path} was removed or replaced while it was in use", sent=False)
             self._be_patient(time.monotonic() - start)
             self._connection.execute("BEGIN IMMEDIATE")
             self._changes = self._connection.total_changes
