@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -19,7 +20,17 @@ from kq.worker.workbench import Workbench
 
 def run_in_loop(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
-    asyncio.run(_Loop(bench).run())
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        work = loop.create_task(_Loop(bench).run())
+        while not work.done():
+            try:
+                loop.run_until_complete(work)
+            except BaseException:
+                # A task that some job began exits, and who waits for it is told; or a job stopped the loop. Nobody
+                # else's job ends for that.
+                if work.done() or loop.is_closed():
+                    raise
 
 
 class _Loop:
@@ -62,7 +73,9 @@ class _Loop:
                 self._obey(self._bench.understood(each))
 
         loop.add_reader(self._sock.fileno(), readable)
-        await self._over.wait()
+        while not self._over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # a job cancels all tasks that there are
+                await self._over.wait()
         self._bench.leave()
         self._flush()
 

@@ -11,7 +11,7 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.processes import gone
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import buried
+from kq.conformance.contract.world import Gate, buried
 from kq.control import Control
 from kq.job import State
 from kq.record import RESULT_LIMIT
@@ -81,7 +81,7 @@ class TestInEveryPool(UnrulyWorld):
         job = jobs.exit_within.submit(kind)
         assert buried(control, job.queue, job)
         after = [jobs.note_async.submit(word) for word in "abc"]
-        assert [each.result(10) for each in after] == ["a", "b", "c"]
+        assert [each.result(20) for each in after] == ["a", "b", "c"]
 
     def test_a_result_that_is_too_large_is_refused(
         self, control: Control, jobs: Unruly, crew: Crew, pool: PoolKind
@@ -97,6 +97,23 @@ class TestInEveryPool(UnrulyWorld):
 
 
 class TestInOnePool(UnrulyWorld):
+    @pytest.mark.parametrize("kind", ["exit", "interrupt", "stop"])
+    def test_a_coroutine_that_leaves_the_event_loop_ends_no_other(
+        self, control: Control, jobs: Unruly, crew: Crew, gate: Gate, kind: str
+    ) -> None:
+        worker = crew.worker(pool="async", concurrency=3)
+        executors = eventually(worker.executors, "its executor is there")
+        other = jobs.hold_async.submit(gate.path)
+        eventually(lambda: control.jobs(other.queue, State.RUNNING), "another runs beside it")
+        if kind == "stop":
+            assert jobs.stop_loop.submit().result(10) == "went on"
+        else:
+            job = jobs.exit_within.submit(kind)
+            assert ("SystemExit" if kind == "exit" else "KeyboardInterrupt") in buried(control, job.queue, job).error
+        gate.open()
+        assert other.result(10) == executors[0].pid
+        assert worker.executors() == executors
+
     def test_a_job_whose_executor_dies_before_it_told_the_end_was_started_and_is_counted(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
     ) -> None:

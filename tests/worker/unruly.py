@@ -35,6 +35,7 @@ class Unruly(Odd):
         self.babble = app.job(name="babble")(babble)
         self.forge = app.job(name="forge")(forge)
         self.curse = app.job(name="curse")(curse)
+        self.stop_loop = app.job(name="stop_loop")(stop_loop)
         self.exit_within = app.job(name="exit_within")(exit_within)
         self.die_untold = app.job(name="die_untold")(die_untold)
         self.postpone = app.job(name="postpone", retry_policy=Fixed(delay=0.1, retries=1))(postpone)
@@ -166,6 +167,14 @@ async def exit_within(kind: str) -> None:
 
     with noted(kind):
         await asyncio.create_task(end())
+
+
+async def stop_loop() -> str:
+    """Stop the event loop that it runs in."""
+    with noted(""):
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return "went on"
 
 
 async def die_untold() -> None:
