@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -60,6 +61,13 @@ class TestSqlite:
         store = open_store(f"sqlite:///{path}")
         yield store
         store.close()
+
+    def test_who_waits_is_woken_although_the_folder_of_bells_was_taken_away(self, store: Store, path: Path) -> None:
+        path.with_name("kq.db.wake").rmdir()
+        waking = threading.Timer(0.1, store.write, [[Write("a", b"1")]])
+        waking.start()
+        assert store.wait("a", 20) == b"1"
+        waking.join()
 
     def test_a_file_that_was_removed_is_said_once_and_then_there_is_a_new_one(self, store: Store, path: Path) -> None:
         store.write([Write("a", b"old")])

@@ -147,7 +147,11 @@ class Database:
 
     def bell(self) -> Bell:
         """A new bell by which other processes may wake this one."""
-        return Bell(self._bells, self._bell_mode)
+        try:
+            return Bell(self._bells, self._bell_mode)
+        except FileNotFoundError:  # somebody tidied up beside the file
+            self._make_bells()
+            return Bell(self._bells, self._bell_mode)
 
     def ring(self, bell: str) -> bool:
         """Ring the bell of that name; False when its owner is gone."""
@@ -216,9 +220,9 @@ class Database:
     def _make_bells(self) -> None:
         """The folder of bells; who may use the file may hang up bells there and ring them."""
         mode = 0o700 | self._bell_mode | (self._bell_mode & 0o444) >> 2
-        with suppress(FileExistsError):
-            self._bells.mkdir()
         try:
+            with suppress(FileExistsError):
+                self._bells.mkdir()
             folder = os.open(self._bells, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise opening(error, self._bells) from error
