@@ -46,6 +46,8 @@ _RUN = re.compile(r"(?P<file>File \"[^\"\n]+\", line )|(?<![\w/+\-])[\w/+\-]{32,
 _KEY = re.compile(r"(\b(?:effect|unique key|unique lock) '[\w.\-]+(?::[\w.\-]+)*')")
 #: What names are made of: words, abbreviations, numbers. Chance makes them of one or two characters.
 _ATOM = re.compile(r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+")
+#: What is between words, and a word or a small number: words of one case, which chance does not make.
+_BETWEEN, _WORD = re.compile(r"[_\-]"), re.compile(r"[A-Z]?[a-z]{1,20}|[A-Z]{1,20}|\d{1,6}")
 _UNBROKEN = re.compile(r"[^\W_]{24}")
 #: Characters that they have on average in the path of a file, and in a part of one; of 48,000 paths with digits one in
 #: sixty has fewer, of 40,000 tokens with slashes all but one in a hundred.
@@ -147,7 +149,19 @@ def _redacted(text: str) -> str:
 
 def _shown_run(found: re.Match[str]) -> str:
     run = found[0]
-    return run if found["file"] or not _has_both(run) or _is_path(run) else HIDDEN
+    return run if found["file"] or not _has_both(run) or _is_path(run) or _is_name(run) else HIDDEN
+
+
+def _is_name(run: str) -> bool:
+    """Whether a long run is a name: four words or more, one or two of which may be short and mixed, as an id is."""
+    words = [word for word in _BETWEEN.split(run) if word]
+    others = [word for word in words if _WORD.fullmatch(word) is None]
+    return (
+        len(words) >= 4
+        and len(words) >= 2 * len(others)
+        and len(others) <= 2
+        and all(len(word) <= 10 for word in others)
+    )
 
 
 def _is_path(run: str) -> bool:

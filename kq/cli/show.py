@@ -14,8 +14,8 @@ from kq.plain import cut, folded, middle_cut, printable, printable_json
 from kq.stated import stated
 from kq.units import format_duration, format_rate
 
-#: Characters that a column is wide at most: one long name must not push all that follows off the screen.
-WIDEST = 60
+#: Characters that a column is wide at most, and one of names: a long one must not push all that follows off the screen.
+WIDEST, NAMED = 60, 40
 #: Characters that the last column has at least, where it has so many: an id fits.
 ROOM = 28
 #: Columns that are never shortened: they are copied.
@@ -47,7 +47,8 @@ def print_table(
     limit = width() if sys.stdout.isatty() else None
     lines = [list(headings), *(list(map(printable, row)) for row in rows)]
     if limit is not None:
-        lines = [[*(cut(cell, WIDEST) for cell in line[:-1]), line[-1]] for line in lines]
+        most = [WIDEST if heading in WHOLE else NAMED for heading in headings[:-1]]
+        lines = [[*map(_shorter, line[:-1], most), line[-1]] for line in lines]
         lines = _narrowed(lines, limit, spare.split(), right.split())
     headings, widths, numbers = lines[0], _widths(lines), set(right.split())
     for number, line in enumerate(lines):
@@ -111,8 +112,8 @@ def width() -> int:
 
 
 def _shorter(text: str, width: int) -> str:
-    """Of a name its beginning and its end; of several words what comes first."""
-    return cut(text, width) if " " in text else middle_cut(text, width)
+    """Of one name, or two, the beginning and the end; of several words what comes first."""
+    return cut(text, width) if text.count(" ") > 1 else middle_cut(text, width)
 
 
 def fitting(text: str, indent: int) -> str:

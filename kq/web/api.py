@@ -78,7 +78,7 @@ async def ended(asked: Asked) -> Response:
     if seconds > PATIENCE:
         raise BadArguments(f"seconds can be {PATIENCE:g} at most", fix="Ask again when it is over.")
     await _seen(asked, JOB, {})  # nobody waits for a job that nobody knows
-    await _unless_gone(asked, over, asked.desk.ended(asked.name, seconds, over))
+    await _unless_gone(asked, over, asked.desk.ended(asked.who, asked.name, seconds, over))
     return await _seen(asked, JOB, {})
 
 
@@ -125,7 +125,7 @@ async def heard(asked: Asked, what: Hearing) -> Response:
     said = from_form(HEARD, asked.query())
     if said["seconds"] > LONGEST:
         raise BadArguments(f"seconds can be {LONGEST:g} at most", fix="Ask again when it is over.")
-    asked.desk.must_hear()
+    asked.desk.must_hear(asked.who)
     return StreamingResponse(_lines(asked, what, said), media_type="application/x-ndjson")
 
 
@@ -134,7 +134,7 @@ async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIter
         line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
         return line.encode() + b"\n"
 
-    events = asked.desk.events(what, said["job"], said["queue"], said["type"], said["seconds"], write)
+    events = asked.desk.events(asked.who, what, said["job"], said["queue"], said["type"], said["seconds"], write)
     async with aclosing(events):
         async for line in events:
             yield line
@@ -148,7 +148,7 @@ async def followed(asked: Asked) -> Response:
     if asked.request.headers.get("last-event-id") == LAST:
         return Response(status_code=204)  # which tells it not to ask again
     await _seen(asked, JOB, {})  # nobody follows a job that nobody knows
-    asked.desk.must_hear()
+    asked.desk.must_hear(asked.who)
     return StreamingResponse(_moves(asked, seconds), media_type="text/event-stream")
 
 
@@ -156,7 +156,7 @@ async def _moves(asked: Asked, seconds: float) -> AsyncIterator[bytes]:
     def write(event: Event) -> bytes:
         return _sent(event.event, asked.veil.data(schema.event(event)), LAST if event.event in ENDS else "")
 
-    async for each in _spoken(asked.desk.moves(asked.name, seconds, write)):
+    async for each in _spoken(asked.desk.moves(asked.who, asked.name, seconds, write)):
         yield each
 
 
@@ -180,7 +180,7 @@ async def streamed(asked: Asked) -> Response:
     if seen == LAST:
         return Response(status_code=204)
     await _seen(asked, JOB, {})
-    asked.desk.must_hear()
+    asked.desk.must_hear(asked.who)
     offset = int(seen) + 1 if seen.isdecimal() and len(seen) < 19 else said["offset"]
     return StreamingResponse(_chunks(asked, offset, said["seconds"]), media_type="text/event-stream")
 
@@ -192,7 +192,7 @@ async def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[by
         told = schema.chunk(chunk)
         return _sent("chunk", told | {"value": asked.veil.value(told["value"])}, str(chunk.offset))
 
-    async for each in _spoken(asked.desk.chunks(asked.name, offset, seconds, write)):
+    async for each in _spoken(asked.desk.chunks(asked.who, asked.name, offset, seconds, write)):
         yield each
 
 

@@ -51,6 +51,11 @@ class Asked:
         """How the audit tells who did it."""
         return self.user.name
 
+    @property
+    def who(self) -> str:
+        """By what he is told from others; "" where nobody asked."""
+        return "" if self.user.known_by == "nothing" else self.user.name
+
     def query(self, but: Sequence[str] = ()) -> dict[str, list[str]]:
         """What the address says behind its question mark, but for some of it. Raises BadArguments."""
         try:

@@ -7,10 +7,11 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from queue import Empty, Full, Queue
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 #: Seconds that a snapshot is shown to all who look before another is taken.
 FRESH = 1.0
-#: So many may listen to events at a time: each takes a connection to the broker, and a thread.
+#: So many may listen to events at a time: each takes a connection to the broker, and a thread. A user has half of them.
 EARS = 8
 #: So many at a time may wait for a job's end, or do what takes its time; each takes a connection and a thread too.
 WAITS, SLOW = 16, 2
@@ -42,7 +43,7 @@ class Desk:
         self._looker = _Line(control)
         self._changer = _Line(None)
         self._control = control
-        self._hearing, self._waiting, self._slow = map(CapacityLimiter, (EARS, WAITS, SLOW))
+        self._hearing, self._waiting, self._slow = map(_Places, (EARS, WAITS, SLOW))
         self._shot: tuple[float, Snapshot] | None = None
 
     async def look(self, question: Callable[[Control], T]) -> T:
@@ -59,12 +60,15 @@ class Desk:
 
     async def slowly(self, deed: Callable[[Control], T]) -> T:
         """Let control do something that takes its time, beside all else. Raises Busy when too many do that."""
-        done = await self._beside(self._slow, deed)
+        done = await self._beside(self._slow, "", deed)
         self._shot = None
         return done
 
-    async def ended(self, id: str, seconds: float, over: Event) -> None:
-        """Wait until the job has ended or was buried, seconds have passed, or over is set. Raises Busy."""
+    async def ended(self, who: str, id: str, seconds: float, over: Event) -> None:
+        """Wait until the job has ended or was buried, seconds have passed, or over is set. Raises Busy.
+
+        who: waits; "" where nobody knows.
+        """
         until = SYSTEM.monotonic() + seconds
 
         def wait(control: Control) -> None:
@@ -72,17 +76,18 @@ class Desk:
                 if control.wait(id, min(left, LOOK)) is not None:
                     return
 
-        await self._beside(self._waiting, wait)
+        await self._beside(self._waiting, who, wait)
 
-    async def _beside(self, limiter: CapacityLimiter, question: Callable[[Control], T]) -> T:
+    async def _beside(self, places: _Places, who: str, question: Callable[[Control], T]) -> T:
         """Ask a control of its own, in a thread of its own."""
 
         def ask() -> T:
             with self._apart() as control:
                 return question(control)
 
-        _must_have_room(limiter)
-        return await to_thread.run_sync(ask, limiter=limiter, abandon_on_cancel=True)
+        places.must_have_room(who)
+        async with places.place(who):
+            return await to_thread.run_sync(ask, limiter=CapacityLimiter(1), abandon_on_cancel=True)
 
     @contextmanager
     def _apart(self) -> Iterator[Control]:
@@ -107,14 +112,21 @@ class Desk:
             return shot
         return self._shot[1]
 
-    def must_hear(self) -> None:
-        """Raise Busy when as many listen as may."""
-        _must_have_room(self._hearing)
+    def must_hear(self, who: str) -> None:
+        """Raise Busy when as many listen as may, or as many for him. who: "" where nobody knows."""
+        self._hearing.must_have_room(who)
 
     # What is heard is written in the thread that hears it, by `write`: a long text takes its time to be looked through.
 
     async def events(
-        self, what: Hearing, job: str, queue: str, type: str, seconds: float, write: Callable[[Happened], bytes]
+        self,
+        who: str,
+        what: Hearing,
+        job: str,
+        queue: str,
+        type: str,
+        seconds: float,
+        write: Callable[[Happened], bytes],
     ) -> AsyncGenerator[bytes, None]:
         """Events from now on, for so long. Who does not take them in time misses the latest."""
         wanted: dict[str, Any] = {"job": job, "queue": queue, "type": type, "what": what}
@@ -122,13 +134,13 @@ class Desk:
         def hear(control: Control, over: Event) -> Iterator[bytes]:
             return map(write, control.events(**wanted, over=over))
 
-        async with aclosing(self._told(hear, seconds)) as told:
+        async with aclosing(self._told(who, hear, seconds)) as told:
             async for event in told:
                 if event is not None:
                     yield event
 
     async def moves(
-        self, job: str, seconds: float, write: Callable[[Happened], bytes]
+        self, who: str, job: str, seconds: float, write: Callable[[Happened], bytes]
     ) -> AsyncGenerator[bytes | None, None]:
         """How a job stands, and what happens to it to its end, or for so long; None now and then while nothing does."""
 
@@ -136,12 +148,12 @@ class Desk:
             with suppress(ResultTimeout):
                 yield from map(write, control.follow(job, timeout=seconds, over=over))
 
-        async with aclosing(self._told(follow, seconds)) as told:
+        async with aclosing(self._told(who, follow, seconds)) as told:
             async for event in told:
                 yield event
 
     async def chunks(
-        self, job: str, offset: int, seconds: float, write: Callable[[Chunk | str], bytes]
+        self, who: str, job: str, offset: int, seconds: float, write: Callable[[Chunk | str], bytes]
     ) -> AsyncGenerator[bytes | None, None]:
         """What a job emits, to its end or for so long; None now and then while nothing comes.
 
@@ -157,12 +169,12 @@ class Desk:
             except ResultTimeout:
                 return
 
-        async with aclosing(self._told(read, seconds, misses=False)) as told:
+        async with aclosing(self._told(who, read, seconds, misses=False)) as told:
             async for chunk in told:
                 yield chunk
 
     async def _told(
-        self, source: Callable[[Control, Event], Iterator[T]], seconds: float, *, misses: bool = True
+        self, who: str, source: Callable[[Control, Event], Iterator[T]], seconds: float, *, misses: bool = True
     ) -> AsyncGenerator[T | None, None]:
         """What comes of source in a thread of its own, to its end or for so long; None now and then.
 
@@ -176,7 +188,7 @@ class Desk:
                 for each in source(control, over):
                     _put(heard, each, over, misses=misses)
 
-        async with self._hearing:
+        async with self._hearing.place(who):
             ear = Thread(target=listen, name="kq-web-ear", daemon=True)
             ear.start()
             try:
@@ -194,9 +206,31 @@ class Desk:
             self._changer.control = None
 
 
-def _must_have_room(limiter: CapacityLimiter) -> None:
-    if limiter.available_tokens < 1:
-        raise Busy("as many do that already as may", fix="Try again later, or use the command line.")
+class _Places:
+    """Places for so many at a time, of which one user has half at most: so others are served whatever he does."""
+
+    def __init__(self, number: int) -> None:
+        self._all, self._half = CapacityLimiter(number), max(1, number // 2)
+        self._of = WeakValueDictionary[str, CapacityLimiter]()
+
+    def must_have_room(self, who: str) -> None:
+        """Raise Busy where there is none for him. who: "" for those of whom nobody knows who they are."""
+        mine = self._of.get(who)
+        if self._all.available_tokens < 1:
+            raise Busy("as many do that already as may", fix="Try again later, or use the command line.")
+        if who and mine is not None and mine.available_tokens < 1:
+            raise Busy(f"{who} does that {self._half} times already, as often as one may", fix="End one of them first.")
+
+    @asynccontextmanager
+    async def place(self, who: str) -> AsyncGenerator[None, None]:
+        """Have one of them, as soon as one is free."""
+        if not who:
+            async with self._all:
+                yield
+            return
+        mine = self._of.setdefault(who, CapacityLimiter(self._half))
+        async with mine, self._all:
+            yield
 
 
 class _Line:

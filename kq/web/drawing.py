@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kq import __version__, advice
 from kq.control import commands
-from kq.plain import printable
+from kq.plain import middle_cut, printable
 from kq.redaction import redacted_text
 from kq.units import format_duration, format_instant, format_rate, format_size
 
@@ -19,6 +19,8 @@ from kq.units import format_duration, format_instant, format_rate, format_size
 NOTHING = "–"
 #: Characters of JSON that stand on one line.
 SHORT = 80
+#: Characters of a name in a table.
+NAME = 40
 
 
 def span(seconds: float | None) -> str:
@@ -51,6 +53,14 @@ def count(number: int | None) -> str:
 def size(number: int | None) -> str:
     """Bytes."""
     return NOTHING if number is None else format_size(number)
+
+
+def named(name: str) -> Markup:
+    """A name where many stand beside each other: of a long one its beginning and its end, and all of it to point at."""
+    shown = middle_cut(name, NAME)
+    if shown == name:
+        return escape(printable(name))
+    return Markup('<span title="{}">{}</span>').format(printable(name), printable(shown))
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
@@ -95,6 +105,7 @@ def _environment() -> Environment:
         "lines": lines,
         "command": commands.written,
         "held": advice.held,
+        "named": named,
     }
     made.globals |= {"commands": commands, "ago": ago, "as_json": as_json, "laid_out": laid_out, "version": __version__}
     return made

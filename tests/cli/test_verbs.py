@@ -409,6 +409,19 @@ def test_a_narrow_terminal_has_the_states_and_ids_rather_than_all_columns(shop: 
     assert "RETRYING" in shop.kq("status").out
 
 
+def test_long_names_are_told_from_each_other_on_a_terminal(shop: Place) -> None:
+    queues = [f"orders-of-the-big-customers-in-europe-that-pay-by-invoice-and-late-{number}" for number in range(3)]
+    for queue in queues:
+        assert shop.kq("submit", "shout", "x", "--queue", queue).code == 0
+    for columns in (80, 120, 200):
+        for verb in (("status",), ("queues", "ls")):
+            seen = on_a_terminal(shop, columns, *verb)
+            rows = [line for line in seen if re.match(r"orders\S*…\S*late-\d ", line)]
+            assert sorted(line.split()[0][-1] for line in rows) == ["0", "1", "2"], seen
+            assert all(len(line.split()[0]) <= 40 and "1" in line.split() for line in rows), rows
+    assert all(queue in shop.kq("status").out for queue in queues)
+
+
 def on_a_terminal(shop: Place, columns: int, *arguments: str) -> list[str]:
     """What `kq arguments` prints on a terminal that is so wide."""
     ours, theirs = os.openpty()

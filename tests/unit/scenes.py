@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from kq.cli.monitor.scene import Book, JobRow, Page, Scene
 from kq.snapshot import (
     FailedRow,
@@ -301,3 +303,37 @@ DEFAULT_BOOK = Book(
         BURIED,
     ),
 )
+
+
+#: 70 characters of a queue, a job type and a worker, that differ at their ends.
+LONG_QUEUE = "orders-of-the-big-customers-in-europe-that-pay-by-invoice-and-late"
+LONG_TYPE = "shop.billing.invoices.send_the_monthly_statement_to_the_customers"
+LONG_WORKER = "worker-of-the-month-in-the-third-rack-on-the-left-side-host-0a1b2c"
+
+
+def with_long_names(shot: Snapshot) -> Snapshot:
+    """The same with names of 70 characters."""
+    queues = {row.name: f"{LONG_QUEUE}-{number:03}" for number, row in enumerate(shot.queues)}
+    workers = {row.name: f"{LONG_WORKER}-{number:03}" for number, row in enumerate(shot.workers)}
+
+    def long(text: str) -> str:
+        return (
+            queues.get(text) or workers.get(text) or (f"{LONG_TYPE}.{text[5:]}" if text.startswith("shop.") else text)
+        )
+
+    def named(value: object) -> object:
+        match value:
+            case msgspec.Struct():
+                return type(value)(**{name: named(getattr(value, name)) for name in value.__struct_fields__})
+            case str():
+                return long(value)
+            case tuple():
+                return tuple(map(named, value))
+            case dict():
+                return {long(key): named(one) for key, one in value.items()}
+            case _:
+                return value
+
+    made = named(shot)
+    assert isinstance(made, Snapshot)
+    return made

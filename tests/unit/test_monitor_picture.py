@@ -21,7 +21,7 @@ from kq.cli.monitor.panes import WAIT_CHART, progress, waits
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
 from kq.snapshot import DoubtRow, History, Paused, Progress, Snapshot
-from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, GROWS, SCENE, SHOT, running
+from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, GROWS, SCENE, SHOT, running, with_long_names
 
 #: The clock on the wall is told by the zone of whoever looks.
 pytestmark = pytest.mark.usefixtures("two_hours_ahead")
@@ -29,6 +29,13 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "monitor"
 KICK = Ask("Kick shop.bill 019e6f2b01", Do((("jobs", "kick", "019e6f2b01", "--yes"),)))
 ON_BILL = replace(SCENE, book=BILL_BOOK)
 LOST = replace(SCENE, trouble="KQ302 redis://cache-1:6379/0 does not answer: Connection refused", age=12.0, retry=4.0)
+IN_DOUBT = replace(
+    LOST,
+    shot=msgspec.structs.replace(SHOT, doubtful=2, missing=("nobody makes control's rounds",)),
+    trouble="KQ302 redis://cache-1.eu-west-1.example.com:6379/0 does not answer: Error 111 connecting to "
+    "cache-1.eu-west-1.example.com:6379. Connection refused. kq doctor looks at the whole way there.",
+)
+LENGTHY = replace(SCENE, shot=with_long_names(SHOT))
 YOUNG = replace(SCENE, shot=msgspec.structs.replace(SHOT, history=History(total=GROWS[-5:])))
 GROUP = Page("group", "shop.bill ValueError", "default", "shop.bill", "ValueError", "billing.py:bill")
 
@@ -42,6 +49,9 @@ SCREENS: dict[str, tuple[Ui, Scene, Size]] = {
     "read-only": (Ui(read_only=True, pane="failures", grouped=True), SCENE, Size(100, 30)),
     "lost": (Ui(), LOST, Size(100, 30)),
     "broker-lost": (Ui(), replace(SCENE, shot=msgspec.structs.replace(SHOT, broker="it is away")), Size(100, 30)),
+    "doubt-and-lost": (Ui(), IN_DOUBT, Size(80, 24)),
+    "long-names-80x24": (Ui(), LENGTHY, Size(80, 24)),
+    "long-names-160x45": (Ui(pane="failures", grouped=True), LENGTHY, Size(160, 45)),
     "first-look": (Ui(), Scene(now=SCENE.now, app="shop"), Size(80, 24)),
     "nothing-there": (Ui(), replace(SCENE, shot=Snapshot(at=SHOT.at, missing=("no control",))), Size(80, 24)),
     "young-80x24": (Ui(), YOUNG, Size(80, 24)),
@@ -127,6 +137,25 @@ def test_text_of_strangers_moves_nothing_and_each_line_is_as_wide_as_the_screen(
                 assert width_of(line) == size.width
                 assert not RAW & {letter for piece in line for letter in piece.text}
                 assert not ascii or all(piece.text.isascii() for piece in line)
+
+
+def test_a_lost_broker_pushes_nothing_off_that_somebody_has_to_answer() -> None:
+    for width in (60, 80, 100, 160):
+        seen = text_of(render(Ui(), IN_DOUBT, Size(width, 24)))
+        assert "✗ KQ302 redis://cache-1" in seen
+        assert "▲ 2 side effects in doubt: kq effects ls --stage doubt" in seen
+
+
+def test_long_names_are_told_from_each_other_and_leave_room_for_the_rest() -> None:
+    for width in (80, 100, 160):
+        seen = text_of(render(Ui(), LENGTHY, Size(width, 45)))
+        for row in LENGTHY.shot.queues if LENGTHY.shot else ():
+            (line,) = [
+                line for line in seen.splitlines() if f"…{row.name[-5:]}" in line or f"{row.name[-5:]} " in line[:40]
+            ]
+            assert f"{row.ready:,}" in line
+    page = Ui(opened=(Page("queue", LENGTHY.shot.queues[0].name if LENGTHY.shot else ""),), outer=("",))
+    assert page.opened[0].name in text_of(render(page, LENGTHY, Size(100, 30)))
 
 
 def test_old_numbers_are_never_shown_without_a_word() -> None:

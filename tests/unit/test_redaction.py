@@ -137,8 +137,29 @@ def test_a_long_path_is_shown_unless_a_part_of_it_is_a_token(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "orders-of-the-big-customers-in-europe-that-pay-by-invoice-and-late-0",
+        "orders-worker-7d9f8b6c5d-x2k4q-1-of-mail",
+        "worker-of-the-month-in-the-third-rack-2211-6aadfd3f",
+        "send_the_monthly_statement_to_the_customers_v2",
+    ],
+)
+def test_a_long_name_is_shown(name: str) -> None:
+    assert (
+        redacted_text(f"no live worker takes queue {name}; start one")
+        == f"no live worker takes queue {name}; start one"
+    )
+
+
+@pytest.mark.parametrize(
     "token",
     [
+        "550e8400-e29b-41d4-a716-446655440000",
+        "glpat-AbC1-x9Y2-zQ83-kdjW-qq81-Ls0a",
+        "xoxb-123456789012-1234567890123-AbCdEfGhIj",
+        "sk_live_test_51AbCdEfGhIjKlMnOpQrSt",
+        "pQ3-x_9aB-Zk2_mN7-wE5_rT8-yU1_iO4-aS6",
         "wJa3rXUtnFEMI/K7MDENG/bPxRfiCY9z8Q7KEYs1",
         "AKd83/js+92kdjWq/8dKs0zTq1/Lm40pXe/77sB",
         "0uPz/9xW4k3/aT/7hQe2+Lr8YvN5c1/Jd6Gm0S",

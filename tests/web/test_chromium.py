@@ -100,6 +100,26 @@ def fits(browser: Chromium, width: int) -> None:
     assert browser.complaints() == [], browser.address
 
 
+def test_what_chooses_jobs_is_folded_on_a_phone_and_not_on_a_desk(
+    browser: Chromium, page: str, ids: dict[str, str]
+) -> None:
+    browser.forbid_scripts()  # it needs none
+    browser.look(390, 800)
+    browser.open(f"{page}/jobs")
+    assert browser.run("return document.querySelector('table').getBoundingClientRect().top") < 400
+    browser.click(".fold > summary")
+    browser.write("input[name=type]", "resize")
+    browser.click(".filter button")
+    sees(browser, "late.png")
+    assert ids["ready"] not in browser.text("main")
+    assert browser.run("return document.querySelector('input[name=type]').offsetParent !== null")
+    browser.look(1280)
+    browser.open(f"{page}/jobs")
+    at = "const at = document.querySelector('input[name=type]').getBoundingClientRect();"
+    assert browser.run(f"{at} return document.elementFromPoint(at.x + 9, at.y + 9)?.name") == "type"
+    assert browser.run("return document.querySelector('.fold > summary').offsetParent === null")
+
+
 @pytest.mark.parametrize(
     ("width", "dark"),
     [(1280, False), (1280, True), (390, False), (390, True)],

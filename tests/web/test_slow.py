@@ -28,6 +28,7 @@ from kq.state import Write
 from kq.web import desk, patience
 from kq.web.program import config_of
 from kq.web.site import Site
+from tests.web.conftest import TOKENS
 
 
 @pytest.fixture
@@ -161,6 +162,27 @@ def test_so_many_listen_at_a_time_and_who_goes_leaves_his_place(port: int, monke
     finally:
         for line in lines:
             line.close()
+
+
+def test_one_who_takes_all_the_places_that_he_may_leaves_some_to_others(guarded: Site) -> None:
+    def asked(path: str, who: str) -> bytes:
+        return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKENS[who]}\r\n\r\n".encode()
+
+    def answer(port: int, who: str) -> int:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+            line.sendall(asked("/api/v1/events?seconds=0", who))
+            return int(line.recv(12)[9:])
+
+    with served(guarded) as port, ExitStack() as stack:
+        for _ in range(desk.EARS // 2):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            line.sendall(asked("/api/v1/events?seconds=60", "viewer"))
+            assert line.recv(12) == b"HTTP/1.1 200"
+        eventually(lambda: answer(port, "viewer") == 429, "he may have no more")
+        assert answer(port, "editor") == 200
+        assert answer(port, "operator") == 200
+        line.close()
+        eventually(lambda: answer(port, "viewer") == 200, "he has left one place")
 
 
 def test_who_follows_and_reads_nothing_gives_up_his_place_and_what_waits_for_him(

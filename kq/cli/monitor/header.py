@@ -148,8 +148,12 @@ def _joined(parts: Sequence[Line]) -> Line:
 
 def notes(scene: Scene, width: int) -> list[Line]:
     """What must be known beside the numbers: what is wrong, and what nobody knows."""
+    told = list(_notes(scene))
     trouble = wrapped(f"✗ {scene.trouble}", width, BAD) if scene.trouble else []
-    found = [*trouble[:NOTES], *_notes(scene)]
+    room = max(1, NOTES - len(told))  # what else is wrong is not pushed off by it
+    if len(trouble) > room:
+        trouble[room - 1 :] = [[*clipped(trouble[room - 1], width - 2), Segment(f" {MORE}", BAD)]]
+    found = [*trouble, *told]
     lines = [fitted(clipped(line, width), width) for line in found[:NOTES]]
     if len(found) > NOTES:
         lines[-1] = fitted([Segment(f"▲ and {len(found) - NOTES + 1} more: kq status", WARN)], width)
@@ -162,11 +166,11 @@ def _notes(scene: Scene) -> Iterator[Line]:
         return
     for trouble in filter(None, (shot.broker, shot.store)):
         yield [Segment("✗ ", BAD), said(trouble, BAD)]
-    for met in scene.met:
-        yield [Segment("✗ it is so: ", BAD), said(met, WORST)]
     if shot.doubtful:
         what = "1 side effect" if shot.doubtful == 1 else f"{shot.doubtful:,} side effects"
         yield [Segment(f"▲ {what} in doubt: kq effects ls --stage doubt", WARN)]
+    for met in scene.met:
+        yield [Segment("✗ it is so: ", BAD), said(met, WORST)]
     for host, seconds in clocks_off(shot).items():
         yield [said(f"▲ the clock of {host} and the state store's differ by {format_duration(abs(seconds))}", WARN)]
     for order in shot.paused:

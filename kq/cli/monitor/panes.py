@@ -28,6 +28,7 @@ from kq.cli.monitor.ink import (
     portion,
     said,
     slots,
+    width_of,
 )
 from kq.cli.monitor.scene import JobRow
 from kq.cli.monitor.state import Ui
@@ -41,6 +42,10 @@ SOME_TIME, LONG = 5.0, 60.0
 WAIT_CHART = 16
 #: Seconds that a job has run before it is told how long the rest may take.
 SURE = 2.0
+#: Characters of a job type that stand before what is said of one job.
+TYPE = 30
+#: Characters of a worker's name that are shown before those of its code.
+NAME = 10
 #: Ids are long: they are shown where texts have room beside them.
 ROOMY = 130
 
@@ -53,7 +58,9 @@ def queue_columns(shot: Snapshot) -> list[Column[QueueRow]]:
         return [Segment(NOTHING, DIM)] if unknown else counted(number, style)
 
     return [
-        Column("QUEUE", 12, lambda row: [said(row.name, BOLD)], 100, 40),
+        Column(
+            "QUEUE", 12, lambda row: [said(row.name, BOLD)], 100, 30, short=lambda row, width: named(row.name, width)
+        ),
         Column("READY", 9, lambda row: count(row.ready), 95, right=True),
         Column("DELAYED", 7, lambda row: count(row.delayed), 40, right=True),
         Column("RETRY", 6, lambda row: count(row.retrying, WARN), 45, right=True),
@@ -73,7 +80,14 @@ def worker_columns(shot: Snapshot) -> list[Column[WorkerRow]]:
     """What is told of a worker."""
     usual = usual_code(shot)
     return [
-        Column("WORKER", 16, lambda row: worker_name(row, usual), 100, 44),
+        Column(
+            "WORKER",
+            16,
+            lambda row: worker_name(row, usual),
+            100,
+            36,
+            short=lambda row, width: worker_name(row, usual, width),
+        ),
         Column("BEAT", 6, lambda row: [beat(row)], 95, right=True),
         Column("BUSY", 8, lambda row: slots(len(row.running), row.slots), 90, 14),
         Column("OK", 7, lambda row: counted(row.ok), 50, right=True),
@@ -90,8 +104,10 @@ def failure_columns(ui: Ui, at: float) -> list[Column[JobRow]]:
     """What is told of a job that failed."""
     return [
         Column("AGO", 6, lambda row: [ago(row.at, at)], 95, right=True),
-        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
-        Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
+        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30, short=lambda row, width: named(row.type, width)),
+        Column(
+            "QUEUE", 8, lambda row: [said(row.queue)], 60, 16, short=lambda row, width: named(row.queue, width, PLAIN)
+        ),
         Column("TRY", 5, lambda row: [tries(row)], 70, right=True),
         Column("ID", 28, lambda row: [said(row.id, DIM)], 40, 40, wide=ROOMY),
         Column("NEXT", 10, lambda row: [fate(row, at, ui.done_to(row.id, row.at))], 90),
@@ -110,8 +126,10 @@ def group_columns(at: float) -> list[Column[FailureRow]]:
         Column("LATEST", 6, lambda row: [ago(row.last, at)], 95, right=True),
         Column("FAILED", 7, lambda row: counted(row.failed, WARN), 90, right=True),
         Column("BURIED", 7, lambda row: counted(row.buried, BAD), 92, right=True),
-        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
-        Column("QUEUE", 8, lambda row: [said(row.queue)], 60, 16),
+        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30, short=lambda row, width: named(row.type, width)),
+        Column(
+            "QUEUE", 8, lambda row: [said(row.queue)], 60, 16, short=lambda row, width: named(row.queue, width, PLAIN)
+        ),
         Column("WHERE", 16, lambda row: [said(row.place, DIM)], 30, 40),
         Column("ERROR", 30, error, 85, 200),
     ]
@@ -120,7 +138,7 @@ def group_columns(at: float) -> list[Column[FailureRow]]:
 def job_columns(at: float) -> list[Column[JobRow]]:
     """What is told of a job of a page."""
     return [
-        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30),
+        Column("JOB", 16, lambda row: [said(row.type, BOLD)], 100, 30, short=lambda row, width: named(row.type, width)),
         Column("STATE", 8, lambda row: [job_state(row)], 95),
         Column("AGE", 6, lambda row: [ago(row.at, at)], 70, right=True),
         Column("DUE", 9, lambda row: [due(row, at)], 44, right=True),
@@ -233,11 +251,20 @@ def _state(row: QueueRow, now: float) -> Segment:
 MARKS = {"alive": ("●", GOOD), "late": ("▲", WARN), "dead": ("✗", BAD), "stopping": ("◌", DIM)}
 
 
-def worker_name(row: WorkerRow, usual: str) -> Line:
-    """Its name; whether it lives; and whether its code is another one than most workers have."""
+def named(name: str, width: int, style: Style = BOLD) -> Line:
+    """A name in so many cells: its beginning and its end, which tell it from others."""
+    return [said(middle_cut(name, width), style)]
+
+
+def worker_name(row: WorkerRow, usual: str, width: int = 0) -> Line:
+    """Its name; whether it lives; and whether its code is another one than most workers have.
+
+    width: cells that there are for it; 0: as many as it takes.
+    """
     mark, style = MARKS[row.state]
-    line = [Segment(f"{mark} ", style), said(row.name, BOLD if row.state != "dead" else DIM)]
-    return [*line, said(f" ≠{row.code or 'unknown'}", WARN)] if row.code != usual else line
+    code = [said(f" ≠{row.code or 'unknown'}", WARN)] if row.code != usual else []
+    room = max(NAME, width - 2 - width_of(code)) if width else len(row.name)
+    return [Segment(f"{mark} ", style), *named(row.name, room, BOLD if row.state != "dead" else DIM), *code]
 
 
 def usual_code(shot: Snapshot) -> str:
@@ -277,7 +304,7 @@ def runs(row: WorkerRow) -> Line:
     Before it what becomes of them, where the worker is not well.
     """
     job = _oldest(row)
-    line = [] if job is None else [said(job.type), *progress(job)]
+    line = [] if job is None else [said(middle_cut(job.type, TYPE)), *progress(job)]
     if len(row.running) > 1:
         line.append(Segment(f" +{len(row.running) - 1}", DIM))
     if job is not None and job.arguments:
