@@ -170,7 +170,7 @@ def test_jobs_of_a_queue_are_buried_kicked_run_now_and_revoked(shop: Place) -> N
         screen.press("Ry")
         screen.see("2 ready", "0 delayed")
         screen.press("xy")
-        screen.see("1 ready", "Revoked")
+        screen.see("1 ready", "revoked ")
         screen.press("qq")
     with Control(App("shop", url=f"sqlite:///{shop.folder}/kq.db")) as control:
         acts = [(act.act, act.reason) for act in control.audit()]

@@ -367,8 +367,8 @@ class TestProcesses(WorkerWorld):
     def test_executors_end_with_the_supervisor_whatever_ended_it(self, crew: Crew) -> None:
         worker = crew.program(concurrency=3)
         (nursery,) = nurseries(worker.supervisor)
+        eventually(lambda: len(worker.executors()) == 3, "there are three executors")
         executors = worker.executors()
-        assert len(executors) == 3
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
         psutil.wait_procs([nursery, *executors], timeout=5)
