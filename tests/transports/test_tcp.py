@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,3 +64,14 @@ def test_who_stays_silent_is_given_up_in_time() -> None:
         with pytest.raises(TimeoutError):
             connected("127.0.0.1", listener.getsockname()[1], began + 1.5)
         assert 1.5 <= time.monotonic() - began < 1.5 + SLACK
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_ordinary_name_imports_no_tables_of_unicode(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = (
+            "import sys, time; from kq_transports.tcp import connected; "
+            f"connected({host!r}, {server.getsockname()[1]}, time.monotonic() + 30); "
+            "print('encodings.idna' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -15,6 +15,15 @@ from redis.retry import Retry
 
 from kq_transports.tcp import connected
 
+# A connection tells its name, whose answer says that somebody is there before anything is asked that may change
+# something; not redis-py's version, which costs another answer, and to parse a file that says it at each connection.
+try:
+    from redis import DriverInfo
+except ImportError:  # an older redis-py
+    _UNVERSIONED: dict[str, Any] = {"lib_version": None}
+else:
+    _UNVERSIONED = {"driver_info": DriverInfo(lib_version=None)}
+
 _OPTIONS = ("host", "port", "db", "username", "password", "socket")
 
 
@@ -68,27 +77,18 @@ class Place:
             "socket_read_size": 1024,
             # Each layer above knows better what may be repeated.
             "retry": Retry(NoBackoff(), 0),
+            **_UNVERSIONED,
         }
         if self.socket:
             # redis-py leaves an abstract property in it that it never uses.
             return cast(Connection, UnixDomainSocketConnection(path=self.socket, **common))  # type: ignore[abstract]
         if self.tls is not None:
             return _Tls(host=self.host, port=self.port, **self.tls, **common)
-        return _Tcp(host=self.host, port=self.port, **common)
+        return _Tcp(host=self.host, port=self.port, **common)  # type: ignore[no-untyped-call]
 
 
 class _Tcp(Connection):
-    """redis-py's connection, with a name look-up that ends in time.
-
-    It tells its name, whose answer says that somebody is there before anything is asked that may change something;
-    not its version, which would cost another answer.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
-        keepers: list[Any] = [self, getattr(self, "driver_info", None)]  # by redis-py's version
-        for keeper in filter(None, keepers):
-            keeper.lib_version = None
+    """redis-py's connection, with a name look-up that ends in time."""
 
     def _connect(self) -> socket.socket:
         sock = connected(self.host, self.port, time.monotonic() + (self.socket_connect_timeout or 0.0))
