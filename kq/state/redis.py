@@ -156,9 +156,14 @@ def _told(writes: Sequence[Write]) -> bytes:
     )
 
 
-def _text(value: bytes | None) -> msgspec.Raw | None:
+def _text(value: bytes | None) -> str | msgspec.Raw | None:
     """Any bytes as what MessagePack calls text, for a Redis can't read what it calls binary."""
-    return None if value is None else msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
 
 
 _pack = msgspec.msgpack.Encoder().encode

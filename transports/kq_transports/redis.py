@@ -174,9 +174,9 @@ class RedisEngine(Engine):
     def publish(self, messages: Sequence[Message], rider: Passenger | None = None) -> None:
         self.fit(messages)
         if messages and rider is not None:
-            self._answer(_carrying(rider.text), rider.argument, *_flat(messages))
+            self._answer(self._link, _carrying(rider.text), rider.argument, *_flat(messages))
         elif messages:
-            self._answer(_SCRIPTS["publish"], *_flat(messages))
+            self._run("publish", *_flat(messages))
 
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
         asleep = self._bell.asleep()
@@ -229,7 +229,7 @@ class RedisEngine(Engine):
             return False
         self._check_lease()
         with self._beating:
-            self._answer_on(self._beside, _SCRIPTS["beat"], self._connection, self._length(), "")
+            self._answer(self._beside, _SCRIPTS["beat"], self._connection, self._length(), "")
         return True
 
     # Waiting.
@@ -306,12 +306,9 @@ class RedisEngine(Engine):
     # What the verbs share.
 
     def _run(self, verb: str, *arguments: str | bytes | int) -> Reply:
-        return self._answer(_SCRIPTS[verb], *arguments)
+        return self._answer(self._link, _SCRIPTS[verb], *arguments)
 
-    def _answer(self, script: Script, *arguments: str | bytes | int) -> Reply:
-        return self._answer_on(self._link, script, *arguments)
-
-    def _answer_on(self, link: Link, script: Script, *arguments: str | bytes | int) -> Reply:
+    def _answer(self, link: Link, script: Script, *arguments: str | bytes | int) -> Reply:
         try:
             return link.run(script, *arguments)
         except Refused as refused:

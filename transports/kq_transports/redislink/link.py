@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import hiredis
 from redis import (
     AuthenticationError,
     BusyLoadingError,
@@ -24,7 +26,9 @@ from kq_transports.engine import EngineError, Full, Unreachable
 from kq_transports.redislink.place import Place
 from kq_transports.redislink.script import Script
 from kq_transports.redislink.wire import Reply, Wire
-from kq_transports.redislink.words import spelled
+
+#: A command as it is sent, of a tuple of its words: text, bytes or numbers. Its own types know tuples of one only.
+packed: Any = hiredis.pack_command
 
 
 class Refused(Exception):
@@ -121,15 +125,15 @@ class Link:
             self.close()
 
     def _attempt(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Reply:
-        wire, count, rest = self._wire or self._open(), 4 + len(arguments), spelled(self.opened, *arguments)
+        wire = self._wire or self._open()
         try:
-            return self._exchange(wire, b"*%d\r\n%b%b" % (count, script.call, rest))
+            return self._exchange(wire, packed(("EVALSHA", script.sha, 0, self.opened, *arguments)))
         except NoScriptError:
             # A server that was restarted, or a SCRIPT FLUSH: nothing has run. This also makes it known.
-            return self._exchange(wire, b"*%d\r\n%b%b" % (count, spelled("EVAL", script.text, 0), rest))
+            return self._exchange(wire, packed(("EVAL", script.text, 0, self.opened, *arguments)))
 
     def _ask(self, command: tuple[str | bytes | int, ...]) -> Reply:
-        return self._exchange(self._open(), b"*%d\r\n%b" % (len(command), spelled(*command)))
+        return self._exchange(self._open(), packed(command))
 
     def _open(self) -> Wire:
         if self._wire is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-from kq_transports.redislink.words import spelled
-
 
 class Script:
     """A Lua script. repeatable: whether running it twice does no more than once.
@@ -18,5 +16,3 @@ class Script:
         self.repeatable = repeatable
         # Redis names scripts so; nothing secret depends on it.
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        #: The first words of its call, as they are sent.
-        self.call = spelled("EVALSHA", self.sha, 0)
