@@ -39,7 +39,7 @@ from kq.standing import Hearing, listens
 from kq.state import open_store
 from kq.state.store import Store
 from kq.transaction import Transaction
-from kq.unique import Key, Unique, unique_of
+from kq.unique import Key, Unique
 from kq.units import parse_duration
 from kq.url import Address, parse, redact
 from kq.writer import Writer
@@ -490,7 +490,7 @@ class App:
 
 def _check_company(job: Job[Any]) -> None:
     """Raise ValueError for a job that may take the place of another: that is a step by itself."""
-    if job.settings.unique is not None and unique_of(job.settings.unique).replaces:
+    if isinstance(job.settings.unique, Unique) and job.settings.unique.replaces:
         raise ValueError(f"{job.type} may take the place of another job, which is a step by itself; submit it alone")
 
 

@@ -30,6 +30,8 @@ from kq.whereabouts import Looks
 
 #: Seconds between two looks at a key that somebody else has claimed.
 LOOK = 0.02
+#: What no job is called: a fact that must be this, if it is there, must not be there.
+NOBODY = b""
 
 
 class Submits(Looks, Protocol):
@@ -89,15 +91,17 @@ class Claims:
         self.held: dict[str, str] = {}
         self._counts = list[Write]()
         try:
-            first = {str(unique.key): _claim(unique, envelope) for unique, envelope in reversed(wanted)}
+            claims = [(str(unique.key), _claim(unique, envelope)) for unique, envelope in wanted]
+            first = dict(reversed(claims))
             #: Who has which key, as far as that was asked for all of them at once and nobody has made use of it.
             self._known: dict[str, str | None] = {}
             if refused:  # to look costs less than to claim what is held
                 self._known |= {key: job for key, job in self._found([*first]).items() if job is not None}
             if free := {key: claim for key, claim in first.items() if key not in self._known}:
                 self._known |= self._ask(free)
-            for unique, envelope in wanted:
-                self._take(str(unique.key), unique, envelope)
+            for (key, mine), (unique, envelope) in zip(claims, wanted, strict=True):
+                if self._ours.get(key) is not mine:
+                    self._take(key, mine, unique, envelope)
         except StoreUnreachable as error:
             raise _untakable(error) from error
         except (BrokerUnreachable, NotUnique):
@@ -105,8 +109,8 @@ class Claims:
             self._count()
             raise
 
-    def _take(self, key: str, unique: Unique, envelope: Envelope) -> None:
-        mine, why = _claim(unique, envelope), ""
+    def _take(self, key: str, mine: Claim, unique: Unique, envelope: Envelope) -> None:
+        why = ""
         while True:
             holder = self._holder(key, mine)
             if holder == mine.job and (key in self._ours or not unique.replaces):
@@ -144,32 +148,30 @@ class Claims:
 
     def _holder(self, key: str, mine: Claim) -> str | None:
         """Who has key now; None when that is not decided yet."""
-        if key in self._ours:
-            return self._ours[key].job
-        return self._known.pop(key) if key in self._known else self._ask({key: mine})[key]
+        if key not in self._ours and key not in self._known:
+            self._known |= self._ask({key: mine})
+        return self._ours[key].job if key in self._ours else self._known.pop(key)
 
     def _ask(self, wanted: Mapping[str, Claim]) -> dict[str, str | None]:
-        """Claim keys that nobody has, and say who has each, in one or two round trips; more where a producer died."""
+        """Claim keys that nobody has; who has the others, in one or two round trips, more where a producer died."""
         writes, lasts = list[Write](), self._lasts
         for key, mine in wanted.items():
             unique, claim, job, said = unique_key(key), claim_key(key), mine.job.encode(), encode(mine)
-            free, alone = (unique, None), (claim, said)
             writes += [
-                Write(unique, job, lasts, must=alone),  # an earlier submit of this job has claimed it
-                Write(claim, said, REMEMBERED, unless=alone, must=free),
-                Write(unique, job, lasts, unless=alone, must=free),
+                Write(claim, said, REMEMBERED, unless=(unique, NOBODY), must=(claim, None)),
+                # Not only after the first: an earlier submit of this job may have claimed it.
+                Write(unique, job, lasts, unless=(unique, job), must=(claim, said)),
             ]
         made = iter(self._app.store.write(writes))
         others = list[str]()
-        for key, (renewed, taken, _) in zip(wanted, zip(made, made, made, strict=True), strict=True):
-            if taken:
+        for key, (claimed, held) in zip(wanted, zip(made, made, strict=True), strict=True):
+            if claimed:
                 self._taken.add(key)
-            if taken or renewed:
+            if held:
                 self._ours[key] = wanted[key]
             else:
                 others.append(key)
-        found: dict[str, str | None] = {key: mine.job for key, mine in self._ours.items() if key in wanted}
-        return found | self._found(others)
+        return self._found(others)
 
     def _found(self, keys: Sequence[str]) -> dict[str, str | None]:
         """Who has keys that others have claimed."""

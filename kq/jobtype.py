@@ -119,8 +119,7 @@ class JobType(Generic[P, R]):
             "retry_policy": retry_policy,
         }
         other = self.__class__.__new__(self.__class__)  # not copy(), which takes as long as the rest
-        other.__dict__.update(self.__dict__)
-        other.settings = self.settings.but(said)
+        other.__dict__ = {**self.__dict__, "settings": self.settings.but(said)}
         return other
 
 

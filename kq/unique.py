@@ -7,7 +7,7 @@ that runs, it has a turn, for that one (docs/decisions/0019-a-unique-key-has-a-p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -97,18 +97,6 @@ def _unknown(name: str, value: str, known: Sequence[str]) -> str:
 def _check_seconds(name: str, seconds: float) -> None:
     if not 0 < seconds <= YEAR:
         raise ValueError(f"{name} {seconds} is out of range; use more than 0 s, at most a year")
-
-
-def marks_of(unique: Unique, now: Callable[[], float]) -> dict[str, Any]:
-    """What a job's message says of unique, whose key is text by now. now: reads the state store's clock."""
-    marks: dict[str, Any] = {"unique": unique.key}
-    if (holds := unique.holds) is not None:
-        marks["unique_until"] = holds
-    if unique.period is not None or unique.at_most is not None:
-        instant = now()
-        ends = {"unique_at_least": unique.period, "unique_at_most": unique.at_most}
-        marks |= {name: instant + seconds for name, seconds in ends.items() if seconds is not None}
-    return marks
 
 
 def unique_of(said: Key | Unique) -> Unique:

@@ -13,7 +13,7 @@ from kq.job import Job
 from kq.message import BODY_LIMIT, IN_ITS_ID, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
 from kq.policy import YEAR
 from kq.registry import Registry
-from kq.unique import ByArguments, Unique, marks_of, unique_of
+from kq.unique import ByArguments, Unique, unique_of
 
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0
@@ -47,11 +47,7 @@ class Writer:
         unique = self._keyed(unique_of(said), job)
         if unique.conflict == "debounce" and not job.settings.delay:
             raise ValueError(f'{job.type} is unique by {unique.key!r} with conflict="debounce", which needs a delay')
-        envelope = self._message(job)
-        headers, delay = {**envelope.headers, **marks_of(unique, self._now)}, envelope.delay
-        if unique.at_most is not None:
-            delay = min(delay, unique.at_most)
-        return unique, Envelope(envelope.id, envelope.queue, envelope.body, headers, envelope.priority, delay)
+        return unique, self._message(job, unique)
 
     def _keyed(self, unique: Unique, job: Job[Any]) -> Unique:
         """unique with a key that is text."""
@@ -68,7 +64,7 @@ class Writer:
             raise TypeError(f"the unique key of {job.type} is {made!r}; its function must return some text")
         return replace(unique, key=made)
 
-    def _message(self, job: Job[Any]) -> Envelope:
+    def _message(self, job: Job[Any], unique: Unique | None = None) -> Envelope:
         settings = job.settings
         body = encode_body(job.args, job.kwargs)
         if job.fallback:
@@ -84,6 +80,12 @@ class Writer:
         if delay is not None and delay > YEAR:
             raise ValueError(f"at {settings.at} is more than a year away; submit it later")
         delay = max(delay or 0.0, settings.hold or 0.0)
+        key = holds = at_least = at_most = None
+        if unique is not None:
+            key, holds = str(unique.key), unique.holds
+            at_least, at_most = self._bounds(unique)
+            if unique.at_most is not None:
+                delay = min(delay, unique.at_most)
         made = made_at(job.id)
         old = float("inf") if made is None else now - made
         head = Head(
@@ -94,12 +96,26 @@ class Writer:
             again=old > FRESH,
             timeout=settings.timeout,
             deadline=settings.deadline,
+            unique=key,
+            unique_until=holds,
+            unique_at_least=at_least,
+            unique_at_most=at_most,
             retry_policy=None if policy is None else policy.to_data(),
             fallback=tuple(map(self._stage, job.fallback)) if job.fallback else None,
             held=bool(settings.hold),
         )
         priority = self._registry.defaults.priority if settings.priority is None else settings.priority
         return Envelope(job.id, self._registry.queue_of(job), body, encode_head(head), priority or 0, delay)
+
+    def _bounds(self, unique: Unique) -> tuple[float | None, float | None]:
+        """Until when it holds its key at least, and its delay may begin anew, by the state store's clock."""
+        if unique.period is None and unique.at_most is None:
+            return None, None
+        now = self._now()
+        return (
+            None if unique.period is None else now + unique.period,
+            None if unique.at_most is None else now + unique.at_most,
+        )
 
     def _stage(self, job: Job[Any]) -> Stage:
         policy = job.settings.retry_policy

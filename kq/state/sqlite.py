@@ -202,7 +202,7 @@ def _carry_out(database: Database, connection: sqlite3.Connection, writes: Seque
     for write in writes:
         made.append(not _refuses(known, write))
         if made[-1]:
-            last[write.key] = told = _summed(known, write)
+            last[write.key] = told = _summed(known, write) if write.adds else write
             known[write.key] = told.value
     _store(database, connection, last.values(), seen, now)
     return made
@@ -214,7 +214,9 @@ def _all_or_none(writes: Sequence[Write], database: Database, connection: sqlite
     seen = _look(connection, writes, now)
     agrees = not any(_refuses(seen.known, write) for write in writes)
     if agrees:
-        _store(database, connection, [_summed(seen.known, write) for write in writes], seen, now)
+        _store(
+            database, connection, [_summed(seen.known, write) if write.adds else write for write in writes], seen, now
+        )
     return agrees
 
 
@@ -258,8 +260,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _summed(known: Mapping[str, bytes | None], write: Write) -> Write:
-    """write, with the sum where it adds to what is known."""
-    if not write.adds or write.value is None:
+    """write, which adds to what is known, with the sum."""
+    if write.value is None:
         return write
     return replace(write, value=summed(known.get(write.key), write.value))
 
@@ -286,7 +288,7 @@ def _store(
         elif seen.known.get(write.key, b"") is not None:
             gone.append((write.key,))
     if mortal:
-        connection.executemany(_DELETE, connection.execute(_ENDED, (now,)).fetchall())
+        gone += connection.execute(_ENDED, (now,)).fetchall()
     if gone:
         connection.executemany(_DELETE, gone)
     if stored:

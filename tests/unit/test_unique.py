@@ -357,6 +357,24 @@ def test_a_worker_confirms_the_key_of_a_job_whose_producer_died() -> None:
     assert only.submit("b").id == envelope.id  # at once, and although the broker does not show it
 
 
+def test_a_job_that_is_submitted_again_leaves_its_key_to_one_that_has_it_meanwhile() -> None:
+    app = new_app(state=f"memory://unique-{next(_names)}")
+    job = app.jobs["note"].options(unique="k").job("a")
+    Claims(app, [(Unique("k"), app.envelope(job))], time.monotonic())  # nobody knows whether it was stored
+    app.store.write([Write(unique_key("k"), b"other")])  # which a worker took, when that claim was over
+    assert app.submit(job).id == "other"
+    assert app.store.get([unique_key("k")]) == [b"other"]
+
+
+def test_a_delay_that_begins_anew_is_due_when_that_may_end_at_the_latest() -> None:
+    app = new_app()
+    settings = Settings(delay=60.0, unique=Unique("k", conflict="debounce", at_most=5.0))
+    envelope = app.envelope(Job(new_id(), "note", settings=settings))
+    head = decode_head(envelope.headers)
+    assert envelope.delay == 5.0
+    assert head.due == pytest.approx(head.submitted_at + 5.0, abs=0.1)
+
+
 def test_nobody_takes_a_key_whose_lease_is_over() -> None:
     app = new_app()
     envelope = app.envelope(app.jobs["note"].options(unique="k").job("a"))
