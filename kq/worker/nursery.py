@@ -104,6 +104,12 @@ def _live(sock: socket.socket, parent: int) -> None:
     call_itself("kq-nursery")
     be_deaf()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
+        _speak(sock, parent)
+
+
+def _speak(sock: socket.socket, parent: int) -> None:
+    """Do what the supervisor says on sock, until it ends."""
     said = _first(sock)
     if said is None:
         return
@@ -124,8 +130,7 @@ def _live(sock: socket.socket, parent: int) -> None:
     os.environ["PYTHONPATH"] = search_path()
     gc.freeze()
     sock.sendall(frame(Hello(entries=catalogue(app), code=version_of(app), observed=bool(app.observers))))
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor ended while we spoke
-        _Nursery(app, sock, lapse, tie, parent).serve()
+    _Nursery(app, sock, lapse, tie, parent).serve()
 
 
 def _import_drivers(broker: Broker) -> None:
