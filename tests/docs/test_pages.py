@@ -29,6 +29,11 @@ README = Page(ROOT / "README.md")
 FAILURES = Page(ROOT / "docs" / "failures.md")
 REFERENCE = Page(ROOT / "docs" / "reference.md")
 
+#: Characters, as the code has 120: what is longer scrolls sideways in an editor.
+WIDTH = 160
+#: Written by a script.
+GENERATED = {"docs/errors.md", "docs/reference.md"}
+
 of_each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
 
 
@@ -90,6 +95,13 @@ def test_the_settings_of_a_page_are_settings(page: Page, tmp_path: Path) -> None
 def test_the_json_of_a_page_is_json(page: Page) -> None:
     for block in page.blocks("json"):
         json.loads(block.text)
+
+
+@of_each_page
+def test_no_line_of_prose_is_wider_than_the_page(page: Page) -> None:
+    if page.name not in GENERATED:
+        lines = [line for line in page.prose.splitlines() if not line.startswith("|")]  # a row of a table is one line
+        assert [line for line in lines if len(line) > WIDTH] == []
 
 
 @of_each_page
