@@ -44,11 +44,9 @@ def with_more(place: Place) -> Iterator[tuple[str, float]]:
     with place.worker("thread") as worker:
         plain = drained(worker, jobs, lambda: fill(jobs)).cpu
         yield "priorities", drained(worker, jobs, lambda: with_priorities(jobs)).cpu / plain - 1
+        yield "results", drained(worker, jobs, lambda: fill(jobs, answer)).cpu + fetched() - plain
     with place.worker("thread", limit=CONCURRENCY["thread"] - 1) as worker:
         yield "limits", drained(worker, jobs, lambda: fill(jobs)).cpu / plain - 1
-    # Last: in memory the results that are kept are this process's too, and all that comes after them costs more.
-    with place.worker("thread") as worker:
-        yield "results", drained(worker, jobs, lambda: fill(jobs, answer)).cpu + fetched() - plain
 
 
 def with_priorities(jobs: int) -> None:
