@@ -7,7 +7,8 @@ local function promote(queue)
   if not first or first > now then
     return first
   end
-  local since = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'WITHSCORES', 'LIMIT', 0, BATCH)
+  local number = math.min(BATCH, redis.call('ZCOUNT', of(queue, 'delayed'), '-inf', now))
+  local since = redis.call('ZPOPMIN', of(queue, 'delayed'), number)
   local due = {}
   for i = 1, #since, 2 do
     due[(i + 1) / 2] = since[i]
@@ -17,7 +18,6 @@ local function promote(queue)
   for i, id in ipairs(due) do
     ready[2 * i - 1], ready[2 * i] = place_of(tickets[i]), id
   end
-  each('ZREM', of(queue, 'delayed'), due)
   each('HDEL', of(queue, 'tickets'), due)
   each('HSET', of(queue, 'since'), since)
   each('ZADD', of(queue, 'beside'), ready)
