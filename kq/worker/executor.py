@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from kq.app import App
@@ -42,7 +41,8 @@ def run_executor(app: App, sock: socket.socket, page: Page, claims: Claims, sigh
         "async": run_in_loop,
     }
     be_deaf()
-    signal.signal(signal.SIGCONT, partial(_woken, sight))
+    signal.signal(signal.SIGCONT, lambda number, at: _live_on(sight))
+    _live_on(sight)  # the nursery may have been frozen when it was to bear us
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     os.register_at_fork(
         # What is sent to a child before it is an ordinary process waits until then.
@@ -81,7 +81,7 @@ def be_deaf() -> None:
         signal.signal(number, lambda number, at: None)
 
 
-def _woken(sight: Sight, number: int, at: FrameType | None) -> None:
+def _live_on(sight: Sight) -> None:
     """All of us were frozen, the nursery too: when the lease ended meanwhile not a step more, others go on with it."""
     if time.monotonic() >= sight.moment:
         os.killpg(0, signal.SIGKILL)

@@ -399,6 +399,8 @@ class Pool:
         """End every executor at once; replacements come when their exits are reported."""
         for executor in list(self.executors.values()):
             if executor.tasks:
+                if not executor.pid:
+                    executor.claims.take_back()  # it will be born before it can be killed, and finds nothing to begin
                 executor.kill()
 
     def _recycle(self, executor: Executor) -> None:

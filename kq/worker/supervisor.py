@@ -202,7 +202,8 @@ class Supervisor:
         except (BrokerError, StoreUnreachable) as error:
             self._hindered(error)
         self._wind_down(now)
-        self._lobby.give_out()
+        if self._lease is not None and not self._lease.is_over:  # a beat that failed may be how its end shows first
+            self._lobby.give_out()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
         self._voice.tick(now)
