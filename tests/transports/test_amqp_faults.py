@@ -498,6 +498,7 @@ class TestDelays(OnOwnRabbit):
             climbs = time.monotonic() + random_.choice((0.08, 0.28))  # to the rung of 200 ms, and to that of 7 s
             publish(connection, queue, str(number), headers={"x-delay": 7_280})
             (seen,) = connection.manager.find(queue, [str(number)])
+            # Not for an event: to look in the very milliseconds in which nobody can see where it is.
             time.sleep(max(0.0, climbs + random_.uniform(-0.03, 0.01) - time.monotonic()))
             assert connection.manager.swap(queue, [Swap(seen)]) == [True]
 

@@ -7,6 +7,8 @@ import random
 import time
 from typing import Any
 
+import pytest
+
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program
 from kq.conformance.contract.diary import Diary
@@ -270,8 +272,9 @@ class Fencing(ContractWorld):
 
     @keeps("C4")
     @survives("F2")
+    @pytest.mark.parametrize("who", ["all", "supervisor"])
     def test_what_a_sleeping_worker_had_fetched_ahead_starts_elsewhere_only(
-        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
+        self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures, who: str
     ) -> None:
         requires(app, "shared")
         # While its jobs are short a worker takes them ahead, and holds some while a long one runs.
@@ -281,7 +284,7 @@ class Fencing(ContractWorld):
         zombie = crew.program()
         eventually(lambda: diary.starts(blocking.id), "the long job runs")
         eventually(lambda: waiting[0].state() is State.RESERVED, "others are held")
-        zombie.pause()
+        (zombie.pause if who == "all" else zombie.pause_supervisor)()
         crew.program(concurrency=2)
         for job in waiting:
             job.result(20)
