@@ -494,7 +494,7 @@ class TestDelays(OnOwnRabbit):
 
     def test_a_message_is_swapped_while_it_climbs(self, connection: kombu.Connection, queue: str) -> None:
         random_ = random.Random(7)
-        for number in range(60):
+        for number in range(25):
             climbs = time.monotonic() + random_.choice((0.08, 0.28))  # to the rung of 200 ms, and to that of 7 s
             publish(connection, queue, str(number), headers={"x-delay": 7_280})
             (seen,) = connection.manager.find(queue, [str(number)])
@@ -530,7 +530,7 @@ class TestDelays(OnOwnRabbit):
     def test_who_looks_while_a_ladder_is_built_looks_on(
         self, connect: Connect, connection: kombu.Connection, declare: Declare
     ) -> None:
-        for number in range(10):
+        for number in range(5):
             queue, line = declare(f"built{number}"), connect()
             building = threading.Thread(
                 target=publish, args=(connection, queue, "a"), kwargs={"headers": {"x-delay": 60_000}}
