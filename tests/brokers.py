@@ -11,7 +11,7 @@ import pytest
 from kq.conformance.contract.outages import Server
 from kq.conformance.contract.world import ContractWorld
 from kq.worker.pool import PoolKind
-from tests.proxy import Proxy
+from kq_transports.conformance.proxy import Proxy
 
 #: What varies the pools does so on SQLite; on the others it runs in one of them, unless all is asked for.
 THOROUGH = bool(os.environ.get("KQ_THOROUGH"))
@@ -49,10 +49,6 @@ class OnRabbit(ContractWorld):
     @pytest.fixture
     def broker_url(self, rabbit_url: str) -> str:
         return rabbit_url
-
-    @pytest.fixture
-    def state_url(self, tmp_path: Path) -> str:
-        return f"sqlite:///{tmp_path / 'state.db'}"
 
 
 class Wired:

@@ -17,10 +17,8 @@ import msgspec
 import psutil
 import pytest
 
-from tests.proxy import Proxy
+from kq_transports.conformance.proxy import Proxy
 from tests.servers import LOG_THREAD, Missing, RabbitNode, RabbitServer, RedisServer, Server
-
-pytest.register_assert_rewrite("kq.conformance", "kq_transports.conformance")
 
 # A busy machine is no reason to fail; how long a test may take is pytest's to say.
 hypothesis.settings.register_profile(
@@ -132,6 +130,18 @@ def rabbit_url(rabbit_node: RabbitNode) -> Iterator[str]:
     """The URL of a RabbitMQ in which nothing else is than what the test makes."""
     with rabbit_node.virtual_host(f"t{uuid.uuid4().hex[:8]}") as url:
         yield url
+
+
+@pytest.fixture
+def lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of somebody else that brings lightning://, which is SQLite by another name."""
+    installed = tmp_path / "installed"
+    said = installed / "kq_lightning-1.0.dist-info"
+    said.mkdir(parents=True)
+    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: kq-lightning\nVersion: 1.0\n")
+    (said / "entry_points.txt").write_text("[kq.transports]\nlightning = lightning_transport:Lightning\n")
+    (installed / "lightning_transport.py").write_text("from kq_transports.sqlite import Transport as Lightning\n")
+    monkeypatch.syspath_prepend(installed)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxy import Proxy
+from kq_transports.conformance.proxy import Proxy
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import redis
 
 from kq.state import StoreUnreachable, Write, open_store
 from kq.state.redis import RedisStore
+from kq_transports.conformance.proxy import Proxy
 from tests.conftest import available
-from tests.proxy import Proxy
 from tests.servers import RedisServer
 
 SHORT = 0.3  # seconds: the timeout of a verb that is to fail

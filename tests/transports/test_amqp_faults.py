@@ -41,10 +41,10 @@ from kq_transports.conformance.kombu.world import (
     send,
 )
 from kq_transports.conformance.peer import peer
+from kq_transports.conformance.proxy import Proxy
 from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, TooLarge, Unreachable, Unsupported
 from kq_transports.seen import Swap
 from tests.conftest import available, lasting
-from tests.proxy import Proxy
 from tests.servers import AGAIN, RabbitServer, free_port, require
 
 SHORT = 0.5  # seconds: the timeout of a verb that is to fail

@@ -10,7 +10,7 @@ import pytest
 
 from kq_transports.conformance.kombu import KombuSuite, WireSuite
 from kq_transports.conformance.kombu.world import KombuWorld, Place
-from tests.proxy import Proxy
+from kq_transports.conformance.proxy import Proxy
 
 
 class OnRabbit(KombuWorld):

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from kq_transports.conformance.engine.world import QUEUE, done, given_back, ids, message, messages, take
+from kq_transports.conformance.proxy import Proxy
 from kq_transports.engine import (
     Counts,
     Delivery,
@@ -29,7 +30,6 @@ from kq_transports.engine import (
 from kq_transports.redis import RedisEngine
 from kq_transports.redislink import Place
 from tests.conftest import available
-from tests.proxy import Proxy
 from tests.servers import RedisServer, free_port
 
 R = TypeVar("R")

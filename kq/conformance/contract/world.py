@@ -54,7 +54,7 @@ class ContractWorld:
 
     @pytest.fixture
     def state_url(self) -> str | None:
-        """The URL of the state store; None for the one that goes with the broker."""
+        """The URL of the state store; None for the one that goes with the broker, or is a file beside it."""
         return None
 
     @pytest.fixture
@@ -74,6 +74,7 @@ class ContractWorld:
         """Variables of the environment that this process and the test's programs see."""
         told = {
             "KQ_URL": broker_url,
+            "XDG_STATE_HOME": str(tmp_path / "state"),
             **({} if state_url is None else {"KQ_STATE": state_url}),
             "KQ_LEASE_LENGTH": str(self.lease),
             "KQ_SUBMIT_TIMEOUT": str(SUBMIT_TIMEOUT),

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Concatenate, ParamSpec
 
+from kombu.transport import TRANSPORT_ALIASES
+
+from kq_transports import register
+
 P = ParamSpec("P")
 
 PATIENCE = 30.0  # seconds until a peer that says nothing is given up
@@ -61,7 +65,9 @@ class Peer:
 def peer(target: Callable[Concatenate[Pipe, P], None], *args: P.args, **kwargs: P.kwargs) -> Iterator[Peer]:
     """Run target(pipe, …) in another process, killed at the end. target and its arguments are pickled."""
     ours, theirs = _processes.Pipe()
-    process = _processes.Process(target=target, args=(theirs, *args), kwargs=kwargs, daemon=True)
+    process = _processes.Process(
+        target=_live, args=(dict(TRANSPORT_ALIASES), target, theirs, *args), kwargs=kwargs, daemon=True
+    )
     process.start()
     theirs.close()
     try:
@@ -71,3 +77,15 @@ def peer(target: Callable[Concatenate[Pipe, P], None], *args: P.args, **kwargs: 
         process.join()
         process.close()
         ours.close()
+
+
+def _live(
+    schemes: dict[str, str],
+    target: Callable[Concatenate[Pipe, P], None],
+    pipe: Pipe,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> None:
+    """The life of the process: Kombu knows here what it knows there, also a transport of another package."""
+    register(schemes)
+    target(pipe, *args, **kwargs)

@@ -49,24 +49,25 @@ class Random(Faults):
         )
 
 
+# The tests of the last run first: who begins a transport meets the simple ones before the others.
 class EngineSuite(
-    Order,
-    GiveBack,
-    Settle,
-    FollowUps,
-    Publish,
-    Delay,
-    Leases,
-    Fencing,
-    SingleActive,
-    Mortal,
-    Waiting,
-    Queues,
-    Exchanges,
-    Looking,
-    Surveying,
-    Swapping,
-    Load,
     Random,
+    Load,
+    Swapping,
+    Surveying,
+    Looking,
+    Exchanges,
+    Queues,
+    Waiting,
+    Mortal,
+    SingleActive,
+    Fencing,
+    Leases,
+    Delay,
+    Publish,
+    FollowUps,
+    Settle,
+    GiveBack,
+    Order,
 ):
     """Every promise of the seam."""

@@ -62,6 +62,7 @@ class Load(EngineWorld):
         for begin in range(0, LONG, 1000):
             engine.publish([message(f"ready{begin + i}") for i in range(1000)])
             engine.publish([message(f"late{begin + i}", delay=3600) for i in range(1000)])
+            engine.beat()
         long = min(self.rounds(engine, f"long{i}.") for i in range(3))
         assert long < 2 * short + 0.02
 

@@ -22,21 +22,22 @@ from kq_transports.conformance.kombu.wire import WireSuite
 __all__ = ["KombuSuite", "WireSuite"]
 
 
+# The tests of the last run first.
 class KombuSuite(
-    Consuming,
-    Prefetch,
-    GivingBack,
-    Later,
-    Routing,
-    Declaring,
-    SingleActive,
-    Groups,
-    Once,
-    Threads,
-    EventLoops,
-    Looking,
-    Swapping,
-    Leases,
     Deaths,
+    Leases,
+    Swapping,
+    Looking,
+    EventLoops,
+    Threads,
+    Once,
+    Groups,
+    SingleActive,
+    Declaring,
+    Routing,
+    Later,
+    GivingBack,
+    Prefetch,
+    Consuming,
 ):
     """Every promise that travels through Kombu's API."""
