@@ -36,8 +36,8 @@ class EngineError(Exception):
 class Unreachable(EngineError, ConnectionError):
     """The broker did not answer in time.
 
-    sent: False when nothing left this process, so that nothing can have happened; True
-    when the request may have been carried out and only its answer was lost.
+    sent: False when nothing can have happened: nothing left this process, or it was undone with its transaction.
+    True when the request may have been carried out and only its answer was lost.
     """
 
     def __init__(self, message: str, *, sent: bool) -> None:
@@ -312,7 +312,8 @@ class Engine(ABC):
     those that speak of deliveries (reserve, settle, beat) raise LeaseLost once the broker
     has declared this connection dead, and for ever after. The lease belongs to the
     connection's name, not to a socket: an engine whose socket broke opens another one and
-    goes on, as long as the lease lasts. A lease begins with the first reserve() or beat().
+    goes on, as long as the lease lasts. A lease begins with the first reserve() or beat(), and with a declare() of
+    what is mortal; another connection that had that name is dead from then on.
     """
 
     traits: Traits
@@ -324,8 +325,10 @@ class Engine(ABC):
     def declare(self, queue: str, arguments: Arguments, *, mortal: bool = False) -> None:
         """Create queue unless it exists.
 
-        Known arguments: x-max-priority, x-single-active-consumer, x-max-length (Full when
-        reached), x-expires (ms unused), x-dead-letter-routing-key. Others are kept and compared.
+        Known arguments: x-single-active-consumer, x-max-length (Full when what is ready or delayed
+        would be more), x-expires (ms for which nobody declared it, reserved of it, held or waited for anything of it).
+        All are kept and compared; x-dead-letter-routing-key is for channel.py to heed, and there are ten priorities
+        whatever x-max-priority says.
         mortal: the queue ends with this connection (AMQP's exclusive and auto-delete). When
             several have declared it mortal it ends with the last of them to do so; a queue
             that exists and lasts goes on lasting.
@@ -338,14 +341,14 @@ class Engine(ABC):
 
     @abstractmethod
     def delete(self, queue: str, *, if_empty: bool = False) -> int:
-        """End queue with all that is in it; returns how many messages went with it.
+        """End queue with all that is in it; returns how many messages went with it, 0 when there is no such queue.
 
         if_empty: raise NotEmpty when it has any message, be it ready, delayed or held.
         """
 
     @abstractmethod
     def purge(self, queue: str) -> int:
-        """Remove what is ready or delayed in queue; returns how many messages that was."""
+        """Remove what is ready or delayed in queue; returns how many messages that was, 0 of no queue."""
 
     @abstractmethod
     def declare_exchange(self, exchange: str, kind: str) -> None:
@@ -357,7 +360,10 @@ class Engine(ABC):
 
     @abstractmethod
     def bind(self, exchange: str, binding: Binding) -> None:
-        """Let queue receive what is published to exchange under key. May be repeated."""
+        """Let queue receive what is published to exchange under key. May be repeated. NotFound when either is missing.
+
+        The engine only keeps it: channel.py finds out by bindings() which queues a message goes to.
+        """
 
     @abstractmethod
     def unbind(self, exchange: str, binding: Binding) -> None:
@@ -390,7 +396,8 @@ class Engine(ABC):
     def reserve(self, wants: Sequence[Want], verdicts: Sequence[Verdict] = ()) -> list[Delivery]:
         """Settle verdicts, then take messages, best first: priority, then order of submission.
 
-        One round trip and one transaction for all of it. What dead connections held and what
+        One transaction for all of it, and one round trip where that can be. Verdicts that are stale are passed over, as
+        are queues that do not exist. What dead connections held and what
         is due by now becomes ready first. Each want takes at most its limit, from its first queue
         before its second. A queue with x-single-active-consumer gives only to the one
         connection that has its seat (taken by the first to reserve, freed when its lease ends or would have).
@@ -463,7 +470,10 @@ class Engine(ABC):
 
     @abstractmethod
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
-        """Messages of queue in the order in which they would be delivered (held: oldest first)."""
+        """Messages of queue in the order in which they would be delivered (held: oldest first); none of no queue.
+
+        What is due by now is ready, here as in count(), survey() and find(), whether or not anybody reserved since.
+        """
 
     @abstractmethod
     def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
@@ -491,7 +501,11 @@ class Engine(ABC):
         """Every connection that has a lease, dead ones that nobody reclaimed yet included."""
 
     def facts(self) -> dict[str, str]:
-        """What the server says of itself, for people: its version, what it keeps on disk, its limits."""
+        """What the server says of itself, for people: its version, what it keeps on disk, its limits.
+
+        `kq doctor` shows each. It knows some by their names: file, a path, of which it says who else may read it; and
+        auth, "no" where the server asks for no password.
+        """
         return {}
 
     @abstractmethod

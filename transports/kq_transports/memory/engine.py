@@ -78,7 +78,7 @@ class MemoryEngine(Engine):
 
     def purge(self, queue: str) -> int:
         with self._broker.lock:
-            return self._broker.queue(queue).purge()
+            return self._broker.seen(queue).purge()
 
     def declare_exchange(self, exchange: str, kind: str) -> None:
         with self._broker.lock:
@@ -273,17 +273,17 @@ class MemoryEngine(Engine):
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
         with self._broker.lock:
             self._broker.reap()
-            return [entry.seen() for entry in islice(self._broker.queue(queue).browse(state), offset, offset + limit)]
+            return [entry.seen() for entry in islice(self._broker.seen(queue).browse(state), offset, offset + limit)]
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
         with self._broker.lock:
             self._broker.reap()
-            entries = map(self._broker.queue(queue).entries.get, dict.fromkeys(ids))
+            entries = map(self._broker.seen(queue).entries.get, dict.fromkeys(ids))
             return [entry.seen() for entry in entries if entry is not None]
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
         with self._broker.lock:
-            return self._broker.queue(queue).remove(ids)
+            return self._broker.seen(queue).remove(ids)
 
     def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
         with self._broker.lock:

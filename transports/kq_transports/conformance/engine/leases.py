@@ -68,6 +68,15 @@ class Leases(EngineWorld):
         assert len(names) == 2
         assert names == {one.options.name, two.options.name}
 
+    def test_a_name_belongs_to_the_last_that_took_it(self, connect: Connect, engine: Engine) -> None:
+        first = connect("worker")
+        engine.publish(messages("a"))
+        take(first)
+        second = connect("worker")
+        assert ids(take(second)) == "a"
+        with pytest.raises(LeaseLost):
+            first.beat()
+
     def test_a_kept_alive_connection_needs_no_beats(self, connect: Connect, engine: Engine) -> None:
         holder = connect(lease=SHORT, keep_alive=True)
         engine.publish(messages("a"))

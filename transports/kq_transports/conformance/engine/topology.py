@@ -72,8 +72,9 @@ class Queues(EngineWorld):
         assert engine.delete(QUEUE, if_empty=True) == 0
         assert QUEUE not in engine.queues()
 
-    def test_deleting_what_is_not_there_is_nothing(self, engine: Engine) -> None:
-        assert engine.delete("nowhere") == 0
+    def test_in_a_queue_that_is_not_there_is_nothing(self, engine: Engine) -> None:
+        assert (engine.delete("nowhere"), engine.purge("nowhere"), engine.remove("nowhere", ["a"])) == (0, 0, [])
+        assert (engine.browse("nowhere"), engine.find("nowhere", ["a"]), take(engine, queue="nowhere")) == ([], [], [])
 
     def test_purge_leaves_what_is_held(self, engine: Engine) -> None:
         engine.publish([*messages("a b c"), message("d", delay=600)])
@@ -146,6 +147,8 @@ class Exchanges(EngineWorld):
     def test_an_exchange_that_was_never_declared_is_not_found(self, engine: Engine) -> None:
         with pytest.raises(NotFound, match="nowhere"):
             engine.bindings("nowhere")
+        with pytest.raises(NotFound, match="nowhere"):
+            engine.bind("nowhere", Binding(QUEUE))
 
     def test_deleting_an_exchange_ends_its_bindings(self, engine: Engine) -> None:
         engine.declare_exchange("events", "topic")
