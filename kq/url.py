@@ -6,6 +6,7 @@
     redis://:password@host:6379/0    rediss:// for TLS, unix:///run/redis.sock?db=0
     amqp://user:password@host:5672/vhost?queue_type=quorum       amqps:// for TLS
 
+Other schemes come with packages of their own, which name their transports by entry points.
 Several, separated by ";", are one broker with fail-over. The query string holds the transport's options: Kombu
 can't read it, so it is taken off. A ";" inside a password is written %3B, as is usual for URLs.
 """
@@ -18,6 +19,7 @@ import re
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TypeAlias
@@ -33,9 +35,9 @@ DEFAULT = "sqlite:///kq.db"
 
 @dataclass(frozen=True, slots=True)
 class _Scheme:
-    """kombu: the scheme of our transport; driver: the package it needs, and extra what brings it.
+    """kombu: the scheme of its transport; driver: the package it needs, and extra what brings it.
 
-    keeps_state: the broker can be the state store too.
+    keeps_state: the broker can be the state store too. transport: where its class is, if it is not ours.
     """
 
     kombu: str
@@ -43,6 +45,7 @@ class _Scheme:
     driver: str = ""
     extra: str = ""
     keeps_state: bool = True
+    transport: str = ""
 
 
 _SCHEMES = {
@@ -54,6 +57,8 @@ _SCHEMES = {
     "amqp": _Scheme("kq-amqp", "amqp://guest:guest@localhost:5672//", "amqp", "rabbitmq", keeps_state=False),
     "amqps": _Scheme("kq-amqps", "amqps://user:password@host:5671//", "amqp", "rabbitmq", keeps_state=False),
 }
+#: The group of entry points by which other packages name their transports: the scheme, and `module:Class`.
+TRANSPORTS = "kq.transports"
 #: What people write who come from elsewhere.
 _NEARLY = {
     "rabbitmq": "amqp",
@@ -88,6 +93,7 @@ class Address:
     """A broker's URL, understood.
 
     url: as it was written. kombu: for `kombu.Connection`. options: for its transport_options.
+    transports: what Kombu must know to connect there, where the transport is another package's: scheme and class.
     state, state_options: the state store that goes with this broker unless `state:` names another.
     keeps_state: the broker is its own state store, and one server.
     """
@@ -98,6 +104,7 @@ class Address:
     state: str = ""
     state_options: dict[str, Option] = field(default_factory=dict)
     keeps_state: bool = False
+    transports: dict[str, str] = field(default_factory=dict)
 
     @property
     def state_stays_here(self) -> bool:
@@ -130,11 +137,13 @@ def parse(url: str, state: str | None = None) -> Address:
     MissingDriver when the package that it needs is not installed.
     """
     parts = _parts(url)
-    address = Address(url.strip(), _all_for_kombu(parts, url), _all_options(parts, url))
-    if state is None and not _SCHEMES[parts[0].scheme].keeps_state:
+    scheme = _known(parts[0].scheme)
+    transports = {scheme.kombu: scheme.transport} if scheme.transport else {}
+    address = Address(url.strip(), _all_for_kombu(parts, url), _all_options(parts, url), transports=transports)
+    if state is None and not scheme.keeps_state:
         return replace(address, state=_state_file(parts[0]))
     keeper = parts if state is None else _parts(state)
-    if not _SCHEMES[keeper[0].scheme].keeps_state:
+    if not _known(keeper[0].scheme).keeps_state:
         raise ConfigError(
             f"state {redact_url(str(state))!r} can keep no state", fix="Name a Redis server or an SQLite file."
         )
@@ -154,10 +163,10 @@ def _parts(url: str) -> list[SplitResult]:
     if not parts:
         raise ConfigError("the broker URL is empty", fix=f"Write for example {DEFAULT} or redis://localhost:6379/0.")
     name = parts[0].scheme
-    scheme = _SCHEMES[name]
+    scheme = _known(name)
     if any(part.scheme != name for part in parts):
         raise _wrong(url, "a fail-over list names different kinds of broker", "Use one scheme for all of them.")
-    if len(parts) > 1 and not scheme.driver:
+    if len(parts) > 1 and not (scheme.driver or scheme.transport):
         raise _wrong(url, f"{name}:// is one place and can't fail over", "Name one.")
     if scheme.driver and find_spec(scheme.driver) is None:
         raise MissingDriver(
@@ -165,6 +174,25 @@ def _parts(url: str) -> list[SplitResult]:
             fix=f"pip install 'kq-jobs[{scheme.extra}]'",
         )
     return parts
+
+
+@cache
+def _scheme(name: str) -> _Scheme | None:
+    """One of ours, or of another package; None when nobody has it."""
+    if name in _SCHEMES:
+        return _SCHEMES[name]
+    from importlib.metadata import entry_points  # reads what each installed package says: 10 ms that ours need not wait
+
+    for entry in entry_points(group=TRANSPORTS, name=name):
+        return _Scheme(f"kq-{name}", f"{name}://localhost", keeps_state=False, transport=entry.value)
+    return None
+
+
+def _known(name: str) -> _Scheme:
+    """The same of one that is there."""
+    scheme = _scheme(name)
+    assert scheme is not None
+    return scheme
 
 
 def redact(text: str) -> str:
@@ -240,7 +268,7 @@ def _split(part: str, url: str) -> SplitResult:
         raise _wrong(
             url, f"{redact_url(part)!r} has no scheme", f"Write for example {DEFAULT} or redis://localhost:6379/0."
         )
-    if scheme.lower() not in _SCHEMES:
+    if _scheme(scheme.lower()) is None:
         raise _unknown(scheme, url)
     try:
         return split_url(part)
@@ -253,7 +281,7 @@ def _unknown(scheme: str, url: str) -> ConfigError:
     if nearest:
         fix = f"Did you mean {nearest}://? For example {_SCHEMES[nearest].example}"
     else:
-        fix = f"kq speaks {', '.join(f'{name}://' for name in _SCHEMES)}."
+        fix = f"kq speaks {', '.join(f'{name}://' for name in _SCHEMES)}; others when their package is installed."
     return _wrong(url, f"no broker has the scheme {scheme}://", fix)
 
 
@@ -297,7 +325,7 @@ def _all_for_kombu(parts: Iterable[SplitResult], url: str) -> str:
 
 def _for_kombu(part: SplitResult, url: str) -> str:
     """The URL of one broker as Kombu reads it: our scheme, no query, nothing that Kombu takes for a list."""
-    scheme = _SCHEMES[part.scheme].kombu
+    scheme = _known(part.scheme).kombu
     where = part.netloc.replace(";", "%3B")
     path = unquote(part.path)
     match part.scheme:
@@ -313,8 +341,10 @@ def _for_kombu(part: SplitResult, url: str) -> str:
             return f"{scheme}:///{_database(dict(parse_qsl(part.query)).get('db', '0'), url)}"
         case "redis" | "rediss":
             return f"{scheme}://{where or 'localhost'}/{_database(path.strip('/') or '0', url)}"
-        case _:
+        case "amqp" | "amqps":
             return f"{scheme}://{where or 'localhost'}/{quote(path.removeprefix('/') or '/', safe='')}"
+        case _:
+            return f"{scheme}://{where}{quote(path)}"
 
 
 def _database(number: str, url: str) -> str:
@@ -350,8 +380,10 @@ def _bare(part: SplitResult) -> str:
 def _state_file(broker: SplitResult) -> str:
     """Where state goes that the broker can't keep: an SQLite file of this user on this host, one for each vhost."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    vhost = unquote(broker.path).strip("/") or "default"
-    name = re.sub(r"[^\w.-]", "_", f"{broker.hostname or 'localhost'}-{broker.port or 5672}-{vhost}")
+    host, path = broker.hostname or "localhost", unquote(broker.path).strip("/") or "default"
+    ours = broker.scheme in _SCHEMES
+    place = f"{host}-{broker.port or 5672}-{path}" if ours else f"{broker.scheme}-{host}-{broker.port or ''}-{path}"
+    name = re.sub(r"[^\w.-]", "_", place)
     return f"sqlite:///{quote(str(home / 'kq' / f'{name}.db'))}"
 
 

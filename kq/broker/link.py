@@ -15,9 +15,6 @@ from kq.errors import Unsupported
 from kq.url import Address
 from kq_transports import engine
 
-kq_transports.register()
-
-
 #: So many answers may be waited for when one connects for a whole lease.
 HANDSHAKE = 4
 
@@ -50,6 +47,7 @@ class Broker:
         publishing: PublishPolicy | None = None,
         singletons: set[str] | None = None,
     ) -> None:
+        kq_transports.register(address.transports)
         self.address = address
         self.submit_timeout = submit_timeout
         self.publishing = publishing or PublishPolicy()

@@ -93,6 +93,24 @@ def test_the_state_beside_rabbitmq_is_a_file_of_this_user_for_each_virtual_host(
     assert not url.parse("sqlite:///x.db").state_stays_here
 
 
+def test_a_scheme_comes_with_a_package_that_names_its_transport(
+    lightning: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    address = url.parse("lightning://u:se%3Bcret@h:7/a/b%3Bc?namespace=x&timeout=2s;lightning://i")
+    assert address.kombu == "kq-lightning://u:se%3Bcret@h:7/a/b%3Bc;kq-lightning://i"
+    assert address.options == {"namespace": "x", "timeout": 2.0}
+    assert address.transports == {"kq-lightning": "lightning_transport:Lightning"}
+    assert address.state == f"sqlite:///{tmp_path}/kq/lightning-h-7-a_b_c.db"
+    assert url.parse("lightning://h", "redis://r").state == "redis://r"
+    with pytest.raises(ConfigError, match="can keep no state"):
+        url.parse("sqlite:///x.db", "lightning://h")
+
+
+def test_ours_have_no_need_of_another_package() -> None:
+    assert url.parse("redis://h").transports == {}
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [
@@ -100,7 +118,7 @@ def test_the_state_beside_rabbitmq_is_a_file_of_this_user_for_each_virtual_host(
         ("localhost", "has no scheme"),
         ("redos://h", r"no broker has the scheme redos://\nDid you mean redis://"),
         ("rabbitmq://h", "Did you mean amqp://"),
-        ("postgresql://h", "kq speaks memory://, sqlite://"),
+        ("postgresql://h", "kq speaks memory://, sqlite://.*others when their package is installed"),
         ("redis://h:port/0", "its port is no number"),
         ("redis://h/jobs", "a Redis database is a number, not 'jobs'"),
         ("unix:///s.sock?db=x", "a Redis database is a number"),

@@ -10,6 +10,8 @@ A driver is imported when its scheme is first used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kombu.transport import TRANSPORT_ALIASES
 
 SCHEMES = {
@@ -22,9 +24,9 @@ SCHEMES = {
 }
 
 
-def register() -> None:
-    """Let Kombu know the schemes; done on import. May be repeated."""
-    TRANSPORT_ALIASES.update(SCHEMES)
+def register(schemes: Mapping[str, str] = SCHEMES) -> None:
+    """Let Kombu know schemes: ours, which is done on import, or those of another package. May be repeated."""
+    TRANSPORT_ALIASES.update(schemes)
 
 
 register()
