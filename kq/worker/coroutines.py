@@ -7,6 +7,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
+from contextvars import copy_context
 from typing import Any
 
 from kq.aside import aside
@@ -52,6 +53,7 @@ class _Loop:
         self._gauge = among_coroutines()
         self._out = bytearray()
         self._flushing = False
+        self._context = copy_context()  # what no job has set anything in
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -159,7 +161,7 @@ class _Loop:
         self._out += data
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._send, context=self._context)  # others begin there
 
     def _send(self) -> None:
         """Send what has gathered in this round of the loop, in one system call; then their slots are free."""

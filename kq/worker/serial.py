@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
@@ -43,7 +44,7 @@ def run_serially(bench: Workbench) -> None:
             current = run.seq
             interrupt(signal.SIGUSR1, None)  # it may have come while nothing was here that it was meant for
             job_type, args, kwargs = execution.prepare()
-            value = job_type.function(*args, **kwargs)
+            value = copy_context().run(job_type.function, *args, **kwargs)
             if job_type.asynchronous:
                 value = run_here(value, loops, begun)
         except BaseException as raised:

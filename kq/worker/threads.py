@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -188,7 +189,7 @@ def _execute(
             value = run_here(job_type.function(*args, **kwargs), loops, begun)
         else:
             aim.begin(run.seq, partial(_raise_in, threading.get_ident(), SoftTimeout))
-            value = job_type.function(*args, **kwargs)
+            value = copy_context().run(job_type.function, *args, **kwargs)
     except BaseException as raised:
         error = raised
     bench.coroutines.pop(slot, None)  # its result is not kept

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextvars import ContextVar
 from itertools import repeat
 from typing import Any
 
@@ -49,7 +50,23 @@ class Odd(Jobs):
         self.litter = app.job(name="litter", retry_policy=Never())(litter)
         self.litter_async = app.job(name="litter_async", retry_policy=Never())(litter_async)
         self.looks = app.job(name="looks", retry_policy=Never())(looks)
+        self.leaves_word = app.job(name="leaves_word")(leaves_word)
+        self.leaves_word_async = app.job(name="leaves_word_async")(leaves_word_async)
         self.submits_apart = app.job(name="submits_apart")(submits_apart)
+
+
+_word: ContextVar[str] = ContextVar("word", default="")
+
+
+def leaves_word(word: str) -> str:
+    """What was left in its context before it left word there."""
+    found = _word.get()
+    _word.set(word)
+    return found
+
+
+async def leaves_word_async(word: str) -> str:
+    return leaves_word(word)
 
 
 class Litter:

@@ -28,6 +28,14 @@ class TestEveryPool(WorkerWorld):
         assert {plain.result(10), coroutine.result(10)} <= pids(worker.executors())
         assert outcome(jobs.perform_plain.submit(["raise ValueError"]))
 
+    @pytest.mark.parametrize("kind", ["leaves_word", "leaves_word_async"])
+    def test_what_a_job_sets_in_its_context_is_gone_with_it(
+        self, app: App, jobs: Odd, crew: Crew, pool: PoolKind, kind: str
+    ) -> None:
+        crew.worker(pool=pool, concurrency=1)
+        handles = app.submit_many(getattr(jobs, kind).job("said") for _ in range(5))
+        assert [handle.result(10) for handle in handles] == [""] * 5
+
     @pytest.mark.parametrize("kind", ["hold", "hold_async"])
     def test_runs_as_many_at_a_time_as_it_has_slots_and_not_one_more(
         self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind, kind: str
