@@ -14,6 +14,7 @@ from kq.aside import aside
 from kq.worker.execution import Execution
 from kq.worker.gates import Gates
 from kq.worker.gauge import among_coroutines, among_threads
+from kq.worker.sleep import new_loop
 from kq.worker.threads import Aim, execute
 from kq.worker.wire import Frames, Order, Run
 from kq.worker.workbench import Workbench
@@ -21,7 +22,7 @@ from kq.worker.workbench import Workbench
 
 def run_in_loop(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
         work = loop.create_task(_Loop(bench).run())
         while not work.done():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import selectors
 import socket
 
 from kq.worker.pool import Pool
+from kq.worker.sleep import Selector
 
 #: In the place of the broker's descriptor: it is not listened to.
 NOBODY = -1
-#: select() takes descriptors below this one.
-MOST = 1024
 
 
 class Ears:
@@ -20,7 +18,7 @@ class Ears:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._selector = selectors.DefaultSelector()
+        self._selector = Selector()
         self._version = -1  # of the pool, as the selector knows it
         self._broker = NOBODY  # the broker's descriptor, as the selector knows it
         self._renewed = False
@@ -51,12 +49,6 @@ class Ears:
         self._watch_pool()
         self._watch_broker(broker)
         self._called = False
-        # A job that is due wakes nobody: we have to wake up for it in time, and epoll counts in whole milliseconds,
-        # rounded up. Select does not, and an epoll has a descriptor itself.
-        descriptor = self._selector.fileno()
-        if seconds > 0 and descriptor < MOST:
-            select.select([descriptor], [], [], seconds)
-            seconds = 0
         for key, _ in self._selector.select(seconds):
             key.data()
         return self._called
@@ -74,7 +66,7 @@ class Ears:
         self._version = self._pool.version
         # Built anew, because a closed descriptor's number may come back as another's.
         self._selector.close()
-        self._selector = selectors.DefaultSelector()
+        self._selector = Selector()
         self._selector.register(self._near, selectors.EVENT_READ, self._hear_call)
         for descriptor, call in self._pool.descriptors().items():
             self._selector.register(descriptor, selectors.EVENT_READ, call)

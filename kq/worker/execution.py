@@ -24,6 +24,7 @@ from kq.policy import from_data
 from kq.record import RESULT_LIMIT
 from kq.redaction import both_ends
 from kq.worker.gauge import Gauge
+from kq.worker.sleep import new_loop
 from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Run, frame
 from kq.worker.workbench import Workbench
 
@@ -116,7 +117,7 @@ def run_here(
     started: is told of the loop and of the coroutine's task.
     """
     if not loops:
-        loops.append(asyncio.new_event_loop())
+        loops.append(new_loop())
     task = loops[0].create_task(coroutine)
     started(loops[0], task)
     try:
