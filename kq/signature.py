@@ -51,11 +51,7 @@ class Signature:
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, in one line that names the parameter, unless these arguments will fit where they run."""
-        if (
-            not kwargs
-            and self._needs <= len(args) <= len(self._leading)
-            and all(map(_surely_fits, args, self._leading))
-        ):
+        if not kwargs and self._surely_take(args):
             return
         named = self._bind(args, kwargs)
         if all(_surely_fits(value, self._hints[name]) for name, value in named.items()):
@@ -72,6 +68,8 @@ class Signature:
 
         Raises TypeError, in one line that names the parameter, when they do not fit.
         """
+        if not kwargs and self._surely_take(args):
+            return (), dict(zip(self.positional, args, strict=False))
         values = self._convert(self._bind(args, kwargs))
         if self._plain:
             return (), values
@@ -90,6 +88,10 @@ class Signature:
         values |= self._convert(arriving)
         chosen = {name: values[name] for name in names or values if name in values}
         return hashlib.sha256(_encode_sorted(chosen)).hexdigest()[:32]
+
+    def _surely_take(self, args: Sequence[Any]) -> bool:
+        """Whether these arguments, without names, arrive as they are, and fit: so most do."""
+        return self._needs <= len(args) <= len(self._leading) and all(map(_surely_fits, args, self._leading))
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by parameter; those that `*args` and `**kwargs` take are one list and one dict."""

@@ -54,6 +54,7 @@ class _Loop:
         self._gauge = among_coroutines()
         self._out = bytearray()
         self._flushing = False
+        self._full = False  # whether the socket had no room for all of it
         self._context = copy_context()  # what no job has set anything in
         self._over = asyncio.Event()
 
@@ -83,7 +84,7 @@ class _Loop:
         self._flush()
 
     def _obey(self, order: Order) -> None:
-        self._waiting += (run for run in order.run if self._gates.enter(run, run.queue, run.limit))
+        self._waiting += [run for run in order.run if not run.limit or self._gates.enter(run, run.queue, run.limit)]
         self._start()
         if order.interrupt:
             self._aim.interrupt(order.interrupt)
@@ -93,7 +94,7 @@ class _Loop:
     def _start(self) -> None:
         while self._free and self._waiting:
             run = self._waiting.popleft()
-            if not self._bench.may_begin(run):
+            if not self._bench.may_begin(run, min(len(self._free) - 1, len(self._waiting))):
                 self._leave(run)
                 continue
             slot = self._free.pop()
@@ -152,7 +153,7 @@ class _Loop:
     # Ends.
 
     def _leave(self, run: Run) -> None:
-        if (following := self._gates.leave(run.queue, run.limit)) is not None:
+        if run.limit and (following := self._gates.leave(run.queue, run.limit)) is not None:
             self._waiting.append(following)
 
     def _ended(self, slot: int, run: Run, data: bytes) -> None:
@@ -176,8 +177,11 @@ class _Loop:
         del self._out[:sent]
         if self._out:
             self._loop.add_writer(self._sock.fileno(), self._send)
+            self._full = True
             return
-        self._loop.remove_writer(self._sock.fileno())
+        if self._full:
+            self._loop.remove_writer(self._sock.fileno())
+            self._full = False
         self._flushing = False
         self._free += self._told
         self._told.clear()

@@ -25,7 +25,7 @@ from kq.record import RESULT_LIMIT
 from kq.redaction import both_ends
 from kq.worker.gauge import Gauge
 from kq.worker.sleep import new_loop
-from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Ended, Run, frame
+from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Circumstances, Ended, Run, frame
 from kq.worker.workbench import Workbench
 
 Staged: TypeAlias = tuple[Envelope, ...]
@@ -45,6 +45,8 @@ class Execution:
     gauge: measures what it costs.
     """
 
+    __slots__ = ("_app", "_began", "_gauge", "_job", "_process", "_run", "_token", "_watching")
+
     def __init__(self, bench: Workbench, run: Run, slot: int, gauge: Gauge) -> None:
         self._app, self._run, self._gauge = bench.app, run, gauge
         self._process = bench.footing.process
@@ -53,7 +55,8 @@ class Execution:
         slate = bench.page.slates[slot]
         self._job = CurrentJob(run.id, run.type, run.queue, run.attempt, until, bench.footing, run.degraded_by, slate)
         self._token = running.set(self._job)
-        self._watching = _watched(bench.app, run, self._job)
+        seen = run.circumstances
+        self._watching = UNWATCHED if seen is None else _watched(bench.app, run, seen, self._job)
 
     def prepare(self) -> tuple[JobType[..., Any], Any, dict[str, Any]]:
         """The job's type and the arguments to call it with. Raises MessageError when it can't be run as it is."""
@@ -141,11 +144,9 @@ def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _watched(app: App, run: Run, job: CurrentJob) -> Watching:
+def _watched(app: App, run: Run, seen: Circumstances, job: CurrentJob) -> Watching:
     """job from now on, by those who observe app."""
-    seen, known = run.circumstances, app.jobs.get(run.type)
-    if seen is None:
-        return UNWATCHED
+    known = app.jobs.get(run.type)
     policy = None if seen.retry_policy is None else from_data(seen.retry_policy)
     rules = (Rules() if known is None else known.rules).but(policy, seen.fallback)
     counters = Counters(seen.failed, seen.lost, seen.infra)

@@ -25,7 +25,7 @@ from kq.worker import slate
 from kq.worker.slate import NOTHING, Slate, Written
 
 _LENGTH = struct.Struct("<I")
-_SEQ = struct.Struct("<Q")
+_SEQ = struct.Struct("Q")
 
 _read_held = ctypes.PyDLL(None).read
 _read_held.argtypes, _read_held.restype = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_ssize_t
@@ -242,7 +242,7 @@ class Claims:
         self.reader, self._writer = descriptors or os.pipe()
         self._last = 0
         self._claimed: set[int] = set()  # and not begun
-        self._entry = ctypes.create_string_buffer(_SEQ.size)
+        self._entries = (ctypes.c_uint64 * jobs)()
         os.set_blocking(self.reader, False)
         if self._writer >= 0 and jobs * _SEQ.size > PIPE_SIZE:
             fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
@@ -250,31 +250,32 @@ class Claims:
     def offer(self, seqs: Iterable[int]) -> None:
         os.write(self._writer, b"".join(map(_SEQ.pack, seqs)))
 
-    def claim(self, seq: int) -> bool:
-        """Whether this job may begin; else it was taken back."""
-        while self._last < seq and (following := self._next()):
-            self._last = following
-            if following == seq:
+    def claim(self, seq: int, beside: int = 0) -> bool:
+        """Whether this job may begin; else it was taken back. beside: how many of the next ones begin with it."""
+        while self._last < seq and (following := self._next(1 + beside)):
+            self._last = following[-1]
+            if following == [seq]:
                 return True
-            self._claimed.add(following)
+            self._claimed.update(following)
         if seq not in self._claimed:
             return False
         self._claimed.remove(seq)
         return True
 
-    def _next(self) -> int:
-        """The next entry; 0 when there is none.
+    def _next(self, most: int) -> list[int]:
+        """The next entries; none when there is none.
 
         Read without letting go of the interpreter: os.read() lets another thread go on, and to wait for its own turn
         again costs a thread as much as a short job.
         """
-        seq = 0
-        if _read_held(self.reader, self._entry, _SEQ.size) == _SEQ.size:
-            (seq,) = _SEQ.unpack(self._entry)
-        else:
-            with contextlib.suppress(BlockingIOError):
-                (seq,) = _SEQ.unpack(os.read(self.reader, _SEQ.size))  # which raises what is wrong
-        return seq
+        size = _read_held(self.reader, self._entries, min(most, len(self._entries)) * _SEQ.size)
+        if size == _SEQ.size:
+            return [self._entries[0]]
+        if size > 0:
+            return self._entries[: size // _SEQ.size]
+        with contextlib.suppress(BlockingIOError):
+            return list(_SEQ.unpack(os.read(self.reader, _SEQ.size)))  # which raises what is wrong
+        return []
 
     def take_back(self) -> set[int]:
         """The seqs of all jobs that have not begun, and now will not."""
@@ -308,6 +309,7 @@ class Page:
         self._size = size = self._log + _SEQ.size + LOG_SIZE
         self.descriptor = memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
+        self._cells = memoryview(self._memory)[: self._log + _SEQ.size].cast("Q")
         #: What the job of each slot writes on.
         self.slates = [Slate(self._memory, slates + slot * slate.SIZE) for slot in range(slots)]
 
@@ -322,7 +324,7 @@ class Page:
 
     def mark(self, slot: int, seq: int) -> None:
         self.slates[slot].wipe()
-        _SEQ.pack_into(self._memory, (slot + 2) * _SEQ.size, seq)
+        self._cells[2 + slot] = seq
 
     def marked(self) -> set[int]:
         """Seqs of the jobs that run or ran last."""
@@ -333,11 +335,11 @@ class Page:
         return next((slot for slot in range(self.slots) if self._seq(slot) == seq), None)
 
     def _seq(self, slot: int) -> int:
-        return int(_SEQ.unpack_from(self._memory, (slot + 2) * _SEQ.size)[0])
+        return self._cells[2 + slot]
 
     def sit(self, slot: int) -> None:
         """This thread runs the jobs of slot from now on."""
-        _SEQ.pack_into(self._memory, (2 + self.slots + slot) * _SEQ.size, threading.get_ident())
+        self._cells[2 + self.slots + slot] = threading.get_ident()
 
     def thread_of(self, seq: int) -> int:
         """The thread that runs that job; 0 where it is not known."""
@@ -346,7 +348,7 @@ class Page:
 
     def thread(self, slot: int) -> int:
         """The thread that runs the jobs of slot."""
-        return int(_SEQ.unpack_from(self._memory, (2 + self.slots + slot) * _SEQ.size)[0])
+        return self._cells[2 + self.slots + slot]
 
     def remember(self, line: str) -> None:
         """Keep a line of the log, in the place of the oldest. Two threads at once may spoil each other's: no harm."""
@@ -375,28 +377,29 @@ class Page:
 
     @property
     def interrupt(self) -> int:
-        return int(_SEQ.unpack_from(self._memory, 0)[0])
+        return self._cells[0]
 
     @interrupt.setter
     def interrupt(self, seq: int) -> None:
-        _SEQ.pack_into(self._memory, 0, seq)
+        self._cells[0] = seq
 
     @property
     def asked(self) -> int:
         """The seq of the job of which somebody wants to know where it is."""
-        return int(_SEQ.unpack_from(self._memory, _SEQ.size)[0])
+        return self._cells[1]
 
     def ask(self, seq: int) -> None:
         """Want to know where that job is; nothing is told of another any more."""
         os.ftruncate(self.descriptor, self._size)
         os.lseek(self.descriptor, self._size, os.SEEK_SET)
-        _SEQ.pack_into(self._memory, _SEQ.size, seq)
+        self._cells[1] = seq
 
     def told(self) -> bytes:
         """What has been told since."""
         return os.pread(self.descriptor, TOLD_SIZE, self._size)
 
     def close(self) -> None:
+        self._cells.release()
         self._memory.close()
         if self.descriptor >= 0:
             os.close(self.descriptor)

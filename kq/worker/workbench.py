@@ -46,10 +46,10 @@ class Workbench:
         self.footing.worker = order.worker or self.footing.worker
         return order
 
-    def may_begin(self, run: Run) -> bool:
-        """Whether the supervisor has not taken this job back."""
+    def may_begin(self, run: Run, beside: int = 0) -> bool:
+        """Whether the supervisor has not taken this job back. beside: how many of the next ones begin with it."""
         try:
-            return self.claims.claim(run.seq)
+            return self.claims.claim(run.seq, beside)
         except OSError:
             os._exit(1)  # a job closed what was not its own
 
