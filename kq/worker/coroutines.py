@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import copy_context
-from typing import Any
+from typing import Any, cast
 
 from kq.aside import aside
 from kq.worker.execution import Execution
@@ -102,17 +104,18 @@ class _Loop:
             job_type = self._bench.app.jobs.get(run.type)
             if job_type is not None and job_type.asynchronous:
                 self._bench.page.sit(slot)
-                self._tasks[slot] = self._loop.create_task(self._execute(run, slot))
+                _begin(self._loop, self._execute(run, slot))
             else:
                 self._send_away(run, slot)
 
     async def _execute(self, run: Run, slot: int) -> None:
+        self._tasks[slot] = task = cast("asyncio.Task[Any]", asyncio.current_task())
         execution = Execution(self._bench, run, slot, self._gauge)
         error: BaseException | None = None
         value: Any = None
         try:
             job_type, args, kwargs = execution.prepare()
-            self._aim.begin(run.seq, self._tasks[slot].cancel)
+            self._aim.begin(run.seq, task.cancel)
             value = await job_type.function(*args, **kwargs)
         except BaseException as raised:
             error = raised
@@ -191,3 +194,16 @@ class _Loop:
         if self._out:
             self._sock.setblocking(True)
             self._sock.sendall(self._out)
+
+
+if sys.version_info >= (3, 12):
+
+    def _begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it as a task of loop, here and now until it waits for something."""
+        asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+
+    def _begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it as a task of loop, in its next round."""
+        loop.create_task(coroutine)
