@@ -11,16 +11,20 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kq.clock import SYSTEM, Clock
 from kq.state.store import Store, Write, summed, there
 
 
-@dataclass(slots=True)
-class _Fact:
-    """ends: when it vanishes by the monotonic clock, or None."""
+class _Fact(msgspec.Struct, frozen=True, gc=False):
+    """ends: when it vanishes by the monotonic clock, or None. It holds nothing that could be garbage to look for."""
 
     value: bytes
     ends: float | None
+
+    def has_ended(self, now: float) -> bool:
+        return self.ends is not None and self.ends <= now
 
 
 @dataclass(slots=True)
@@ -50,12 +54,12 @@ class MemoryStore(Store):
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         with self._shared.changed:
-            return [self._value(key) for key in keys]
+            return self._values(keys)
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         with self._shared.changed:
-            self._forget_ended()
-            made = [self._apply(write) for write in writes]
+            now = self._forget_ended()
+            made = [self._apply(write, now) for write in writes]
             self._shared.changed.notify_all()
             return made
 
@@ -70,8 +74,8 @@ class MemoryStore(Store):
 
     def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         with self._shared.changed:
-            self._shared.changed.wait_for(lambda: any(self._value(key) is not None for key in keys), timeout)
-            return there(keys, [self._value(key) for key in keys])
+            self._shared.changed.wait_for(lambda: any(value is not None for value in self._values(keys)), timeout)
+            return there(keys, self._values(keys))
 
     def now(self) -> float:
         return self._shared.clock.now()
@@ -82,51 +86,53 @@ class MemoryStore(Store):
     def _all_or_none(self, writes: Sequence[Write]) -> bool:
         """Carry out writes; False when one of them is refused, and then none is made."""
         with self._shared.changed:
-            self._forget_ended()
-            agrees = not any(map(self._refuses, writes))
+            now = self._forget_ended()
+            agrees = not any(self._refuses(write, now) for write in writes)
             if agrees:
                 for write in writes:
-                    self._make(write)
+                    self._make(write, now)
                 self._shared.changed.notify_all()
             return agrees
 
-    def _value(self, key: str) -> bytes | None:
+    # All that follows is done under the lock. now: by the monotonic clock.
+
+    def _values(self, keys: Sequence[str]) -> list[bytes | None]:
+        now = self._shared.clock.monotonic()
+        return [self._value(key, now) for key in keys]
+
+    def _value(self, key: str, now: float) -> bytes | None:
         fact = self._shared.facts.get(key)
-        if fact is None or self._ended(fact):
-            return None
-        return fact.value
+        return None if fact is None or fact.has_ended(now) else fact.value
 
-    def _ended(self, fact: _Fact) -> bool:
-        return fact.ends is not None and fact.ends <= self._shared.clock.monotonic()
-
-    def _apply(self, write: Write) -> bool:
-        if self._refuses(write):
+    def _apply(self, write: Write, now: float) -> bool:
+        if self._refuses(write, now):
             return False
-        self._make(write)
+        self._make(write, now)
         return True
 
-    def _make(self, write: Write) -> None:
+    def _make(self, write: Write, now: float) -> None:
         if write.value is None:
             self._shared.facts.pop(write.key, None)
             return
-        ends = None if write.keep is None else self._shared.clock.monotonic() + write.keep
-        value = summed(self._value(write.key), write.value) if write.adds else write.value
+        ends = None if write.keep is None else now + write.keep
+        value = summed(self._value(write.key, now), write.value) if write.adds else write.value
         self._shared.facts[write.key] = _Fact(value, ends)
         if ends is not None:
             heapq.heappush(self._shared.endings, (ends, write.key))
 
-    def _refuses(self, write: Write) -> bool:
-        if write.alive is not None and self._value(write.alive) is None:
+    def _refuses(self, write: Write, now: float) -> bool:
+        if write.alive is not None and self._value(write.alive, now) is None:
             return True
-        if write.unless is not None and self._value(write.unless[0]) not in (None, write.unless[1]):
+        if write.unless is not None and self._value(write.unless[0], now) not in (None, write.unless[1]):
             return True
-        return write.must is not None and self._value(write.must[0]) != write.must[1]
+        return write.must is not None and self._value(write.must[0], now) != write.must[1]
 
-    def _forget_ended(self) -> None:
-        """Drop what has ended, so that memory is bounded by what lives."""
-        now = self._shared.clock.monotonic()
-        while self._shared.endings and self._shared.endings[0][0] <= now:
-            _, key = heapq.heappop(self._shared.endings)
-            fact = self._shared.facts.get(key)
-            if fact is not None and self._ended(fact):
-                del self._shared.facts[key]
+    def _forget_ended(self) -> float:
+        """Drop what has ended, so that memory is bounded by what lives; returns what the time is."""
+        now, endings, facts = self._shared.clock.monotonic(), self._shared.endings, self._shared.facts
+        while endings and endings[0][0] <= now:
+            _, key = heapq.heappop(endings)
+            fact = facts.get(key)
+            if fact is not None and fact.has_ended(now):
+                del facts[key]
+        return now

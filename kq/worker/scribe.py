@@ -61,9 +61,10 @@ class Scribe:
 
         behind: seconds by which our clock is behind the state store's.
         """
-        if isinstance(verdict, Complete) and not (task.kind.keep or task.holder or task.head.unique or verdict.staged):
-            return  # nobody asks; a record that is made and thrown away costs as much as the rest of a short job's end
-        if _was_cut_off(task, verdict):
+        if isinstance(verdict, Complete):
+            if not (task.kind.keep or task.holder or task.head.unique or verdict.staged):
+                return  # nobody asks; a record that is made and thrown away costs as much as the rest of a short job
+        elif _was_cut_off(task, verdict):
             yield Write(cut_key(task.head.id), encode(Cut(self.worker, now)), CUT_KEEP, lease_key(self.worker))
         record = self._record(task, verdict, now)
         key = key_of(task)
@@ -76,12 +77,11 @@ class Scribe:
         head = task.head
         if head.unique and record is not None and not (isinstance(verdict, Bury) and head.unique_until == "gone"):
             yield from lock_of(task).freed(now + behind, lease_key(self.worker), (key, mine))
-        yield from self._moved(task, verdict, now, (key, mine))
+        if isinstance(verdict, FallBack) or head.degraded_by:
+            yield from self._moved(task, verdict, now, (key, mine))
 
     def _moved(self, task: Task, verdict: Verdict, now: float, unless: tuple[str, bytes]) -> Iterator[Write]:
-        """Where the job goes, for who looks for it where it was submitted."""
-        if not isinstance(verdict, FallBack) and not task.head.degraded_by:
-            return
+        """Where a job goes, or ends, that something runs instead of, for who looks for it where it was submitted."""
         place, alive = place_key(task.head.id), lease_key(self.worker)
         first = task.head.first.queue if task.head.first else task.delivery.queue
         goes = self._form(task, verdict, now).queue if isinstance(verdict, FallBack | Bury) else task.delivery.queue
