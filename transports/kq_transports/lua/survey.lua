@@ -13,7 +13,7 @@ local function first_in(list)
     redis.call('LPOP', list)
     head = redis.call('LINDEX', list, 0)
   end
-  return head and time_of(place_of((read_entry(head))))
+  return head and time_of(place_of(head))
 end
 
 -- The same of those beside the line of a priority.
@@ -25,9 +25,10 @@ local function first_beside(queue, priority)
   for i = 1, #side, 2 do
     table.insert(ids, side[i])
   end
-  local since = values('HMGET', of(queue, 'since'), ids)
+  local tickets = values('HMGET', of(queue, 'tickets'), ids)
   for i = 1, #ids do
-    local ready = tonumber(since[i] or time_of(side[2 * i]))
+    local _, delay = read_entry(tickets[i] or '')
+    local ready = time_of(side[2 * i]) + (delay or 0)
     oldest = math.min(oldest or ready, ready)
   end
   return oldest

@@ -346,6 +346,11 @@ class Delay(EngineWorld):
         self.elapse(SHORT * 1.1)
         assert ids(take(engine)) == "c a b d"
 
+    def test_those_that_are_due_come_in_that_order_also_one_at_a_time(self, engine: Engine) -> None:
+        engine.publish([message(id, delay=SHORT / n, priority=n // 4) for n, id in enumerate("abcde", 1)])
+        self.elapse(SHORT * 1.1)
+        assert [ids(take(engine, 1)) for _ in range(5)] == list("deabc")
+
     def test_one_millisecond_and_one_year_are_delays(self, engine: Engine) -> None:
         engine.publish([message("short", delay=0.001), message("long", delay=365 * 86400.0)])
         self.elapse(0.01)

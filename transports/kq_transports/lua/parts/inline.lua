@@ -6,7 +6,7 @@ local function blank(queue, ticket)
   local low, high = 0, redis.call('LLEN', list) - 1
   while low <= high do
     local middle = math.floor((low + high) / 2)
-    local found = place_of((read_entry(redis.call('LINDEX', list, middle))))
+    local found = place_of(redis.call('LINDEX', list, middle))
     if found == place then
       redis.call('LSET', list, middle, ticket)
       return
@@ -31,7 +31,6 @@ local function take_off(queue, id, job)
   redis.call('HDEL', of(queue, 'jobs'), id)
   redis.call('HDEL', of(queue, 'counts'), id)
   redis.call('HDEL', of(queue, 'tickets'), id)
-  redis.call('HDEL', of(queue, 'since'), id)
 end
 
 -- The messages of one priority in order, blanks included: at most limit from offset on. beside: ids

@@ -9,8 +9,9 @@
 --   kq:{q}:jobs       hash   id -> "ticket body", of every message that the queue has
 --   kq:{q}:line:<p>   list   "ticket id", ready messages of priority p; "ticket" of removed ones
 --   kq:{q}:beside     zset   id -> place, ready messages that are not in a line; see line.lua
---   kq:{q}:delayed    zset   id -> when it is due; kq:{q}:tickets (hash) id -> ticket
---   kq:{q}:since      hash   id -> when it was due, of ready or held messages that were delayed
+--   kq:{q}:delayed    zset   id -> when it is due
+--   kq:{q}:tickets    hash   id -> "ticket delay", of messages that are or were delayed: when they become ready nothing
+--                            is written of them but their places
 --   kq:{q}:held       hash   id -> "number ticket count connection"
 --   kq:{q}:counts     hash   id -> deliveries so far, of ready ones that were delivered before
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
@@ -42,7 +43,7 @@ local PLACES = 2 ^ 48 -- sequence numbers of a queue
 local STEP = 10 -- of those numbers
 local EPOCH = 1735689600000000 -- when they began
 local QUEUE_PARTS = {
-  'queue', 'jobs', 'beside', 'delayed', 'tickets', 'since', 'held', 'counts', 'wake', 'seat', 'exchanges',
+  'queue', 'jobs', 'beside', 'delayed', 'tickets', 'held', 'counts', 'wake', 'seat', 'exchanges',
 }
 
 local socket = tonumber(ARGV[1])

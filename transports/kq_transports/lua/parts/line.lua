@@ -5,9 +5,10 @@
 -- was delayed, has an older ticket than the end of the line, and waits in the sorted set `beside`.
 
 -- A ticket is the digit of the priority and the sequence; its place sorts by priority, 9 first,
--- then by sequence.
+-- then by sequence. Of an entry, too, that begins with one.
 local function place_of(ticket)
-  return (9 - string.sub(ticket, 1, 1)) * PLACES + string.sub(ticket, 2)
+  local priority, sequence = string.match(ticket, '^(%d)(%d+)')
+  return (9 - priority) * PLACES + sequence
 end
 
 local function ticket_of(place)
@@ -43,7 +44,7 @@ local function leave_line(list, limit, place, ids, tickets)
   if place then
     count = 0
     for _, entry in ipairs(redis.call('LRANGE', list, 0, limit - 1)) do
-      if place_of((read_entry(entry))) > place then
+      if place_of(entry) > place then
         break
       end
       count = count + 1
@@ -87,7 +88,7 @@ local function pop(queue, limit, lines)
   local ids, tickets = {}, {}
   while #ids < limit do
     local list, head = first_line(queue, lines)
-    local place = head and place_of((read_entry(head)))
+    local place = head and place_of(head)
     local side = redis.call('ZRANGE', of(queue, 'beside'), 0, 0, 'WITHSCORES')[2]
     side = side and tonumber(side)
     if not place and not side then

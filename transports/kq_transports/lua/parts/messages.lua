@@ -53,11 +53,11 @@ end
 -- Put one message where it waits: lines collects entries by priority, the others arguments of
 -- commands. Returns 1 when it is ready.
 local function enqueue(id, ticket, delay, lines, delayed, tickets)
-  if delay > 0 then
+  if tonumber(delay) > 0 then
     table.insert(delayed, now + delay)
     table.insert(delayed, id)
     table.insert(tickets, id)
-    table.insert(tickets, ticket)
+    table.insert(tickets, ticket .. ' ' .. delay)
     return 0
   end
   local priority = string.sub(ticket, 1, 1)
@@ -90,7 +90,7 @@ local function store_in(queue, known, indices, last)
   for i, index in ipairs(indices) do
     local id, ticket = ARGV[index + 1], ARGV[index + 3] .. string.format('%.0f', sequence + i)
     jobs[2 * i - 1], jobs[2 * i] = id, ticket .. ' ' .. ARGV[index + 2]
-    ready = ready + enqueue(id, ticket, tonumber(ARGV[index + 4]), lines, delayed, tickets)
+    ready = ready + enqueue(id, ticket, ARGV[index + 4], lines, delayed, tickets)
   end
   each('HSET', of(queue, 'jobs'), jobs)
   for priority, entries in pairs(lines) do

@@ -7,19 +7,13 @@ local function promote(queue)
   if not first or first > now then
     return first
   end
-  local number = math.min(BATCH, redis.call('ZCOUNT', of(queue, 'delayed'), '-inf', now))
-  local since = redis.call('ZPOPMIN', of(queue, 'delayed'), number)
-  local due = {}
-  for i = 1, #since, 2 do
-    due[(i + 1) / 2] = since[i]
-  end
+  local due = redis.call('ZRANGEBYSCORE', of(queue, 'delayed'), '-inf', now, 'LIMIT', 0, BATCH)
   local tickets = values('HMGET', of(queue, 'tickets'), due)
   local ready = {}
   for i, id in ipairs(due) do
     ready[2 * i - 1], ready[2 * i] = place_of(tickets[i]), id
   end
-  each('HDEL', of(queue, 'tickets'), due)
-  each('HSET', of(queue, 'since'), since)
+  redis.call('ZREMRANGEBYRANK', of(queue, 'delayed'), 0, #due - 1)
   each('ZADD', of(queue, 'beside'), ready)
   return first_due(queue)
 end
@@ -63,8 +57,8 @@ local function finish(connection, numbers, entries)
   for queue, ids in pairs(by_queue(entries)) do
     each('HDEL', of(queue, 'jobs'), ids)
     each('HDEL', of(queue, 'held'), ids)
-    if redis.call('EXISTS', of(queue, 'since')) == 1 then
-      each('HDEL', of(queue, 'since'), ids)
+    if redis.call('EXISTS', of(queue, 'tickets')) == 1 then
+      each('HDEL', of(queue, 'tickets'), ids)
     end
   end
   each('HDEL', at(connection, 'held'), numbers)
