@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from os.path import lexists
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def _has_tool(tree: dict[str, Any]) -> bool:
     return isinstance(tools, dict) and "kq" in tools
 
 
+# A worker's processes read the same settings, the later ones in pages that they share as long as nobody parses again.
+@lru_cache(maxsize=2)
 def _toml(path: Path, text: str) -> dict[str, Any]:
     # Here and not above: who has no such file does not pay for the parser.
     import tomllib
@@ -97,6 +100,7 @@ def _toml(path: Path, text: str) -> dict[str, Any]:
         raise ConfigError(f"config file {path} is no TOML: {error}") from error
 
 
+@lru_cache(maxsize=2)
 def _read_yaml(path: Path, text: str) -> Read:
     # As with TOML.
     import yaml

@@ -18,6 +18,8 @@ LONGEST = 4096
 
 def printable(text: str) -> str:
     """text on one line, with what can't be seen written as Python would: `\\x1b`, `\\n`."""
+    if text.isprintable():  # then none of these is in it, and the pattern is not needed
+        return text
     return re.sub(_UNSEEN, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

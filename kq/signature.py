@@ -22,6 +22,8 @@ from kq.message import decode_body, encode_body, one_line
 
 #: What JSON's readers agree on.
 _INT_LIMIT = 2**63
+#: What needs no trial.
+_PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 
 
 class Signature:
@@ -182,6 +184,8 @@ def _resolved(parameter: Parameter, function: Callable[..., Any]) -> Any:
 
 def _checkable(hint: Any) -> Any:
     """hint if msgspec can check it, else Any."""
+    if hint is Any or (type(hint) is type and hint in _PLAIN):
+        return hint
     try:
         if _breaks(hint):
             return Any

@@ -8,6 +8,8 @@ twice, and what people are told is claimed by compare and set.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,7 +27,7 @@ from kq.errors import BrokerError
 from kq.event import Event
 from kq.events import Herald, Memory
 from kq.record import SEAT, encode, overdue_key, worker_key
-from kq.standing import caller, read
+from kq.standing import read
 from kq.state.store import StoreUnreachable, Write
 from kq.units import format_duration
 
@@ -50,7 +52,7 @@ class Rounds:
     """
 
     def __init__(self, app: App, on_seat: Callable[[], None] | None = None) -> None:
-        self.name = f"{caller()}-{new_id()[-8:]}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
         self.seated = False
         self._app = app
         self._on_seat = on_seat

@@ -52,7 +52,8 @@ class _Loop:
         self._threads = 0
         self._back: deque[tuple[int, Run, bytes]] = deque()  # what has ended there: its slot, and what to tell
         self._called = False  # whether the loop knows that something is back
-        self._aim, self._gates = Aim(), Gates[Run]()
+        self._aim = Aim()
+        self._gates: Gates[Run] = Gates()
         self._gauge = among_coroutines()
         self._out = bytearray()
         self._flushing = False

@@ -121,7 +121,8 @@ def run_in_threads(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     claiming = threading.Lock()
-    aim, gates, ends = Aim(), Gates[Run](), Ends(bench)
+    gates: Gates[Run] = Gates()
+    aim, ends = Aim(), Ends(bench)
 
     def leave(run: Run) -> None:
         if (following := gates.leave(run.queue, run.limit)) is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from kq import config
 from kq.config import Queues, load
+from kq.configfile import read
 from kq.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -82,6 +83,14 @@ def test_pyproject_counts_when_it_has_a_section_for_kq(folder: Path) -> None:
     assert (loaded.config.url, loaded.config.worker.queues) == ("redis://toml", {"mail": 0})
     write(folder, "url: redis://yaml")
     assert load(environ={}, folder=folder).config.url == "redis://yaml"
+
+
+@pytest.mark.parametrize(("name", "text"), [("kq.yaml", "lease: {length: %ss}"), ("kq.toml", "lease.length = '%ss'")])
+def test_a_file_is_understood_once_until_something_else_stands_in_it(folder: Path, name: str, text: str) -> None:
+    file = write(folder, text % 20, name)
+    assert read(file).tree is read(file).tree
+    write(folder, text % 25, name)
+    assert float(load(file=name, folder=folder, environ={}).config.lease.length) == 25
 
 
 def test_a_named_file_counts_alone(folder: Path) -> None:

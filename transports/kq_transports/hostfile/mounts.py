@@ -48,4 +48,6 @@ def parse_mount(text: str) -> list[tuple[str, str]]:
 
 
 def _unescaped(path: str) -> str:
+    if "\\" not in path:  # as in most: to compile the pattern takes longer than all the rest
+        return path
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
