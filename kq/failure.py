@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping
+from traceback import TracebackException
+from types import TracebackType
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from kq.errors import ConfigError
 from kq.policy import error_name
+from kq.redaction import ends_of
 
 #: passing: it may be gone on a second run. final: a second run cannot mend it. storage: this machine can't do
 #: it, another one may. network: nobody can do it now.
@@ -161,6 +164,23 @@ def names_of(error: BaseException) -> tuple[str, ...]:
         if issubclass(each, BaseException):
             names.append(error_name(each))
     return tuple(names)
+
+
+def laid_out(error: BaseException, frames: TracebackType | None, longest: int) -> TracebackException:
+    """error as it is told, from frames on, where so many characters of that are shown.
+
+    Of each of its texts there is no more than is looked at for that: to lay out one of many megabytes takes seconds.
+    """
+    told = TracebackException(type(error), error, frames, compact=True)
+    parts = [told]
+    for each in parts:
+        for name, value in vars(each).items():
+            if isinstance(value, str):
+                setattr(each, name, ends_of(value, longest))
+        if isinstance(each.__notes__, list):
+            each.__notes__ = [ends_of(str(note), longest) for note in each.__notes__]
+        parts += [part for part in (each.__cause__, each.__context__, *(each.exceptions or ())) if part is not None]
+    return told
 
 
 def _system_code(error: BaseException) -> list[str]:

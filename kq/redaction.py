@@ -119,7 +119,7 @@ def redacted_beginning(text: str, longest: int) -> str:
 
 def redacted_end(text: str, longest: int) -> str:
     """The same from its end."""
-    return redacted_text(text[-longest - _BEHIND :])[-longest:]
+    return redacted_text(end_of(text, longest))[-longest:]
 
 
 def beginning(text: str, longest: int, mark: str = "") -> str:
@@ -131,6 +131,20 @@ def both_ends(text: str, longest: int, between: str = "…") -> str:
     """text where it is no longer than that, else its beginning and its end: without secrets, as beginning() does."""
     half = longest // 2
     return text if len(text) <= longest else redacted_beginning(text, half) + between + redacted_end(text, half)
+
+
+def ends_of(text: str, longest: int) -> str:
+    """As much of text as both_ends() looks at to show so many characters of it, or of a longer text that it stands in.
+
+    For what is to be laid out before it is cut.
+    """
+    half = longest // 2 + _BEHIND
+    return text if len(text) <= 2 * half else text[:half] + text[-half:]
+
+
+def end_of(text: str, longest: int) -> str:
+    """As much of text as redacted_end() looks at."""
+    return text[-longest - _BEHIND :]
 
 
 def redacted_text(text: str) -> str:

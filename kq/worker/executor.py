@@ -13,20 +13,21 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from kq.app import App
 from kq.context import Footing, running
+from kq.failure import laid_out
 from kq.logging import Handler
+from kq.redaction import end_of
 from kq.worker.coroutines import run_in_loop
 from kq.worker.lapse import Sight
 from kq.worker.lookout import look_out
 from kq.worker.serial import run_serially
 from kq.worker.threads import run_in_threads
-from kq.worker.wire import Claims, Page
+from kq.worker.wire import LOG_SIZE, Claims, Page
 from kq.worker.workbench import Workbench
 
 #: What the supervisor decides about; a signal to the whole group must not cut jobs short.
@@ -65,7 +66,9 @@ def keep_log(page: Page, teller: Handler) -> None:
         record = make(*args, **more)
         with contextlib.suppress(Exception):  # a message that can't be formatted is the logger's to complain of
             line = f"{time.strftime('%H:%M:%S %z')} {record.levelname} {record.name}: {record.getMessage()}\n"
-            line += "".join(traceback.format_exception(*record.exc_info) if record.exc_info else ())
+            if record.exc_info and (error := record.exc_info[1]) is not None:
+                line += "".join(laid_out(error, record.exc_info[2], LOG_SIZE).format())
+            line = end_of(line, LOG_SIZE)  # before anybody keeps it, or looks through it
             page.remember(line)
             if (job := running.get()) is not None:
                 job.keep(line)

@@ -6,14 +6,16 @@ import errno
 import importlib
 import sqlite3
 from pathlib import Path
+from traceback import format_exception
 
 import pytest
 
 import kq
 from kq.errors import BadJob, ConfigError
-from kq.failure import FAILURES, Failure, classified, group_of, names_of
+from kq.failure import FAILURES, Failure, classified, group_of, laid_out, names_of
 from kq.outcome import Rules, class_of
 from kq.policy import error_name
+from kq.redaction import both_ends
 
 
 class DiskFull(OSError):
@@ -140,3 +142,17 @@ def test_a_class_that_there_is_not_is_refused() -> None:
 )
 def test_a_failure_is_one_line(failure: Failure, text: str) -> None:
     assert str(failure) == text
+
+
+SECRET = "password=hunter2 and token=" + "A1b2" * 20 + " "
+
+
+@pytest.mark.parametrize("text", [SECRET * 4000, "x" * 300_000 + SECRET, SECRET + "x\n" * 200_000, "short"])
+@pytest.mark.parametrize("longest", [100, 2000])
+def test_of_a_huge_error_no_more_is_laid_out_than_is_shown(text: str, longest: int) -> None:
+    error = KeyError(text)
+    error.__cause__ = ExceptionGroup(text, [ValueError(text)])
+    error.add_note(text)
+    laid = "".join(laid_out(error, None, longest).format())
+    assert both_ends(laid, longest) == both_ends("".join(format_exception(error)), longest)
+    assert len(laid) < 200_000
