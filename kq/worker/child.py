@@ -6,6 +6,7 @@ It is a child process that may die at any time, by itself or because it is kille
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from kq.worker.gates import Gates
 from kq.worker.slate import NOTHING, Written
 from kq.worker.task import Task
 from kq.worker.wire import (
+    BESET,
     DONE,
     INTERRUPTED,
     RETRY,
@@ -41,6 +43,8 @@ from kq.worker.wire import (
     Run,
     frame,
 )
+
+log = logging.getLogger("kq.worker")
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_ended = msgspec.msgpack.Decoder(Ended).decode
@@ -62,6 +66,7 @@ class Executor:
     claims: Claims
     slots: int
     signalled: bool
+    apart: bool = False  # whoever dies of it, the nursery does not
     pid: int = 0
     seq: int = 0
     finished: int = 0
@@ -76,6 +81,7 @@ class Executor:
     gone: bool = False  # its socket closed
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
+    spared: bool = False  # it died of something that none of its jobs has done
     log: str = ""  # its last lines, when it has died
     doomed: bool = False  # to be killed as soon as its birth is reported
     excess: str = ""  # how much memory it held, when it was killed for that
@@ -122,6 +128,12 @@ class Executor:
             task.started, task.began = now, instant
         self.active += len(begun)
         return begun
+
+    @property
+    def begun(self) -> list[Task]:
+        """Those of its tasks that have done something, or may have."""
+        marked = self.page.marked()
+        return [task for task in self.tasks.values() if task.seq in marked]
 
     @property
     def behind(self) -> Task | None:
@@ -271,8 +283,8 @@ class Executor:
         """What its death means for one of its tasks. started: the seqs of those that had begun."""
         if task.interrupted:
             return TimedOut(task.timeout, killed=True, log=self.log)
-        innocent = self.culprit is not None and task is not self.culprit and not task.kind.rules.starts_once
-        if innocent or task.seq not in started:
+        innocent = self.spared or self.culprit not in (None, task)
+        if task.seq not in started or (innocent and not task.kind.rules.starts_once):
             return GivenBack()
         if self.excess:
             return OutOfMemory(self.excess, self.log)
@@ -326,6 +338,9 @@ def outcome_of(ended: Ended, task: Task) -> Outcome:
             return Unusable(ended.message)
         case kind if kind == RETRY:
             return Asked(failure, ended.delay)
+        case kind if kind == BESET and not task.kind.rules.starts_once:
+            log.warning("%s %s runs again: %s", task.head.type, task.head.id, ended.message)
+            return GivenBack()
         case kind if kind == INTERRUPTED and task.interrupted:
             return TimedOut(task.timeout, killed=False, failure=failure)
     return Raised(failure)

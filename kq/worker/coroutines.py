@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sys
 import threading
@@ -13,7 +14,8 @@ from contextvars import copy_context
 from typing import Any, cast
 
 from kq.aside import aside
-from kq.worker.execution import Execution
+from kq.context import CurrentJob, running
+from kq.worker.execution import Beset, Execution
 from kq.worker.gates import Gates
 from kq.worker.gauge import among_coroutines, among_threads
 from kq.worker.sleep import new_loop
@@ -21,12 +23,14 @@ from kq.worker.threads import Aim, execute
 from kq.worker.wire import Frames, Order, Run
 from kq.worker.workbench import Workbench
 
+log = logging.getLogger("kq.worker")
+
 
 def run_in_loop(bench: Workbench) -> None:
     """Run what is ordered until the supervisor says leave or is gone."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
-        work = loop.create_task(_Loop(bench).run())
+        work = _Own(_Loop(bench).run(), loop=loop)
         while not work.done():
             try:
                 loop.run_until_complete(work)
@@ -35,6 +39,28 @@ def run_in_loop(bench: Workbench) -> None:
                 # else's job ends for that.
                 if work.done() or loop.is_closed():
                     raise
+
+
+class _Own(asyncio.Task[None]):
+    """A task that no job but its own can cancel: one that cancels all that there are takes nobody along.
+
+    What a job has begun besides is its own affair: a client that several share is closed by one of them.
+    """
+
+    #: Whose it is, once that has begun.
+    job: CurrentJob | None = None
+    #: Another job wanted to cancel it, and may have cancelled what it waits for.
+    beset = ""
+
+    def cancel(self, msg: object = None) -> bool:
+        other = running.get()
+        if other is None or other is self.job:
+            return super().cancel(msg)
+        if not self.beset:
+            self.beset = f"{other.type} {other.id}"
+            if self.job is not None:
+                log.warning("it cancelled %s %s, which is not its own and goes on", self.job.type, self.job.id)
+        return False
 
 
 class _Loop:
@@ -110,18 +136,21 @@ class _Loop:
                 self._send_away(run, slot)
 
     async def _execute(self, run: Run, slot: int) -> None:
-        self._tasks[slot] = task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks[slot] = own = cast("_Own", asyncio.current_task())
         execution = Execution(self._bench, run, slot, self._gauge)
+        own.job = running.get()
         error: BaseException | None = None
         value: Any = None
         try:
             job_type, args, kwargs = execution.prepare()
-            self._aim.begin(run.seq, task.cancel)
+            self._aim.begin(run.seq, own.cancel)
             value = await job_type.function(*args, **kwargs)
         except BaseException as raised:
             error = raised
         execution.end_if_forked(error)
         error = self._aim.end(run.seq, error)
+        if own.beset and isinstance(error, asyncio.CancelledError):
+            error = Beset(f"it waited for what {own.beset} has cancelled")
         if execution.emits:
             await aside(execution.finish)
         self._ended(slot, run, execution.end(value, error))
@@ -201,10 +230,10 @@ if sys.version_info >= (3, 12):
 
     def _begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it as a task of loop, here and now until it waits for something."""
-        asyncio.Task(coroutine, loop=loop, eager_start=True)
+        _Own(coroutine, loop=loop, eager_start=True)
 
 else:
 
     def _begin(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it as a task of loop, in its next round."""
-        loop.create_task(coroutine)
+        _Own(coroutine, loop=loop)

@@ -45,8 +45,11 @@ class Forked:
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self._pid, self.sock = pid, sock
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self._pid, number)  # nobody but wait() reaps it, so the number is still its own
+
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)  # nobody but wait() reaps it, so the number is still its own
+        self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = math.inf) -> int:
         """The signal that ended it, negative, or its exit code. Raises subprocess.TimeoutExpired."""
@@ -120,6 +123,16 @@ class Cradle:
             return False
         return True
 
+    def rouse(self) -> None:
+        """Let it go on, if somebody has stopped it."""
+        assert self._nursery is not None
+        self._nursery.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, and with it all executors; hear() will tell."""
+        assert self._nursery is not None
+        self._nursery.kill()
+
     def revive(self) -> None:
         """It died, and the kernel killed its children: begin anew. Raises KqError if it died of the import."""
         assert self._sock is not None
@@ -148,6 +161,7 @@ class Cradle:
             self._sock.close()
             self._sock = None
         if self._nursery is not None:
+            self.rouse()
             try:
                 self._nursery.wait(ENDS_WITHIN)
             except subprocess.TimeoutExpired:

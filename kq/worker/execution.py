@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 from kq.app import App
 from kq.context import CurrentJob, running
 from kq.errors import MessageError, Retry, SoftTimeout
-from kq.failure import names_of
+from kq.failure import laid_out, names_of
 from kq.job import Counters
 from kq.jobtype import JobType
 from kq.message import Envelope, decode_body, encode_result
@@ -25,7 +24,7 @@ from kq.record import RESULT_LIMIT
 from kq.redaction import both_ends
 from kq.worker.gauge import Gauge
 from kq.worker.sleep import new_loop
-from kq.worker.wire import DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Circumstances, Ended, Run, frame
+from kq.worker.wire import BESET, DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Circumstances, Ended, Run, frame
 from kq.worker.workbench import Workbench
 
 Staged: TypeAlias = tuple[Envelope, ...]
@@ -37,6 +36,10 @@ TRACEBACK_LIMIT = 16_000
 MESSAGE_LIMIT = 2_000
 
 _OURS = os.path.dirname(__file__) + os.sep
+
+
+class Beset(asyncio.CancelledError):
+    """Another job has cancelled what this one waited for: nothing is known against it."""
 
 
 class Execution:
@@ -213,37 +216,33 @@ def _ended(
         return Ended(run.seq, DONE, value, took=took, staged=staged, log=log, effects=effects, cpu=cpu, rss=rss)
     kind = _kind(error)
     delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
-    text = _cut(_safe_str(error), MESSAGE_LIMIT)
-    where = "" if kind == UNUSABLE else _traceback(error)
+    text, where = _description(error)
+    where = "" if kind == UNUSABLE else where
     return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, (), log, effects, cpu, rss)
 
 
 def _kind(error: BaseException) -> str:
     if isinstance(error, MessageError):
         return UNUSABLE
+    if isinstance(error, Beset):
+        return BESET
     if isinstance(error, Retry):
         return RETRY
     return INTERRUPTED if isinstance(error, SoftTimeout) else RAISED
 
 
-def _safe_str(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as worse:
-        return f"<str() of it raised {type(worse).__name__}>"
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback from the job's own frames on, without those of the worker that called it."""
+def _description(error: BaseException) -> tuple[str, str]:
+    """What it says, and its traceback from the job's own frames on, without those of the worker that called it."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
+    told = laid_out(error, frames, TRACEBACK_LIMIT)
+    text = _cut(str(told), MESSAGE_LIMIT)
     try:
-        return _cut("".join(traceback.format_exception(type(error), error, frames)), TRACEBACK_LIMIT)
+        return text, _cut("".join(told.format()), TRACEBACK_LIMIT)
     except BaseException:
-        return ""
+        return text, ""
 
 
 def _cut(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    return both_ends(text, limit, "\n…\n")
+    return both_ends(text, limit, "\n…\n").encode("utf-8", "replace").decode()

@@ -17,6 +17,7 @@ import contextlib
 import gc
 import math
 import os
+import resource
 import select
 import signal
 import socket
@@ -60,6 +61,10 @@ FORK_PAUSE = 0.1
 #: Seconds in which everything ends with the supervisor, and between two looks at what still lives.
 END_WITHIN = 5.0
 END_PAUSE = 0.005
+#: What wakes the nursery: an end of a child, that of its supervisor, and who was told to go on.
+TOLD_BY = (signal.SIGCHLD, signal.SIGQUIT, signal.SIGCONT)
+#: Bytes in which the number of a process is told.
+PID_SIZE = 8
 
 _decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 _decode_spawn = msgspec.msgpack.Decoder(Spawn).decode
@@ -209,7 +214,7 @@ class _Nursery:
         self._lapse = lapse
         self._tie = tie
         self._parent = parent
-        self._executors: set[int] = set()
+        self._executors: dict[int, int] = {}  # by the child that it is, or that is its parent
         self._own: set[int] = set()  # what the application started when it was imported
         self._sweeping = False  # whether orphans of an executor that has ended may live
         self._frames = Frames()
@@ -220,7 +225,7 @@ class _Nursery:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         reader.setblocking(False)
-        for number in (signal.SIGCHLD, signal.SIGQUIT):
+        for number in TOLD_BY:
             signal.signal(number, lambda number, at: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._wakeup = (reader, writer)
@@ -241,6 +246,8 @@ class _Nursery:
             readable, _, _ = select.select([self._sock, reader], [], [], self._until_lapse())
             if reader in readable:
                 told = reader.recv(4096)
+                if signal.SIGCONT in told:
+                    self._rouse()
                 self._reap()
             if self._sock in readable and not self._read():
                 break
@@ -260,7 +267,7 @@ class _Nursery:
         They descend from an executor that has ended. Where executors are shared, one that another job has let go
         on purpose may be among them.
         """
-        orphans = living_children() - self._executors - self._own
+        orphans = living_children() - self._executors.keys() - self._own
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -274,8 +281,14 @@ class _Nursery:
             self._kill()
         return left if 0 < left < math.inf else LOOK
 
+    def _rouse(self) -> None:
+        """Let those go on that stand between us and an executor: one that is stopped does not tell of its end."""
+        for child, pid in self._executors.items():
+            if child != pid:
+                os.kill(child, signal.SIGCONT)
+
     def _kill(self) -> None:
-        for pid in self._executors:
+        for pid in self._executors.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
 
@@ -289,14 +302,31 @@ class _Nursery:
         needed = 4 if spawn.relayed else 3
         descriptors = self._descriptors[:needed]
         del self._descriptors[:needed]
+        child, pid = self._bear_apart(spawn, descriptors) if spawn.apart else (self._bear(spawn, descriptors),) * 2
+        self._executors[child] = pid
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._sock.sendall(frame(Spawned(spawn.number, pid)))
+
+    def _bear(self, spawn: Spawn, descriptors: list[int]) -> int:
+        """An executor: its number."""
         parent = os.getpid()
         pid = self._fork()
         if pid == 0:
             live_apart(lambda: self._become(spawn, descriptors, parent))
-        self._executors.add(pid)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._sock.sendall(frame(Spawned(spawn.number, pid)))
+        return pid
+
+    def _bear_apart(self, spawn: Spawn, descriptors: list[int]) -> tuple[int, int]:
+        """A child that is the parent of an executor, and the executor: who kills his parent kills none but himself."""
+        parent = os.getpid()
+        reader, writer = os.pipe()
+        child = self._fork()
+        if child == 0:
+            live_apart(lambda: self._stand_between(spawn, descriptors, parent, writer))
+        os.close(writer)
+        pid = int.from_bytes(os.read(reader, PID_SIZE), sys.byteorder)
+        os.close(reader)
+        return child, pid or child  # it may have died before it had one
 
     def _fork(self) -> int:
         """os.fork(), again and again while the system has no memory or no process to give."""
@@ -307,14 +337,34 @@ class _Nursery:
                 self._reap()
                 time.sleep(FORK_PAUSE)
 
-    def _become(self, spawn: Spawn, descriptors: list[int], parent: int) -> None:
-        """The child."""
+    def _stand_between(self, spawn: Spawn, descriptors: list[int], parent: int, writer: int) -> None:
+        """The child that has an executor, and ends like it."""
+        self._leave(parent)
+        call_itself("kq-shield")
+        self._descriptors.append(writer)
+        pid = self._bear(spawn, descriptors)
+        os.write(writer, pid.to_bytes(PID_SIZE, sys.byteorder))
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # who holds a socket of others hides that they have ended
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with contextlib.suppress(OSError):  # nobody can be deaf to SIGKILL
+                signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+            os.kill(os.getpid(), os.WTERMSIG(status))
+        os._exit(os.waitstatus_to_exitcode(status))
+
+    def _leave(self, parent: int) -> None:
+        """Be no nursery any more, and end with it."""
         # A session of its own: one signal ends the executor and all that its jobs started.
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGQUIT):
+        for number in TOLD_BY:
             signal.signal(number, signal.SIG_DFL)
         die_with(parent)
+
+    def _become(self, spawn: Spawn, descriptors: list[int], parent: int) -> None:
+        """The child."""
+        self._leave(parent)
         die_with_tie(self._tie)
         call_itself("kq-executor")
         self._sock.close()
@@ -339,9 +389,8 @@ class _Nursery:
     def _reap(self) -> None:
         for pid, status in reap_children():
             if pid in self._executors:
-                self._executors.remove(pid)
                 self._sweeping = True
-                self._sock.sendall(frame(Exited(pid, status)))
+                self._sock.sendall(frame(Exited(self._executors.pop(pid), status)))
         if self._sweeping:  # until nobody is left: one that was killed may have left others
             self._sweeping = self._sweep()
 

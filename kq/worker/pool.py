@@ -5,7 +5,9 @@ No broker and no policy here: a pool is given tasks and says how each execution 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import resource
 import signal
@@ -41,6 +43,9 @@ BATCH_LIMIT = 128
 BIRTHS = 64
 #: Files that are open for each executor, and for all else.
 FILES, SPARE = 5, 64
+#: Seconds within which the nursery tells of a birth, or of an end: after that it is told to go on, in case somebody has
+#: stopped it, and after as many again killed.
+TELLS_WITHIN = 5.0
 #: Seconds that idle executors have at the end to send what observers of the app have gathered.
 LAST_WORDS = 3.0
 
@@ -86,6 +91,10 @@ class Pool:
         #: Until when executors may run, whether or not we live to see it.
         self.lapse = Lapse()
         self.cradle = Cradle(where, url, state, self.lapse)
+        #: When the nursery has owed a word for too long; monotonic.
+        self.overdue = math.inf
+        self._owed: set[int] = set()  # of which executors
+        self._roused = False
         #: Changes whenever descriptors() does.
         self.version = 0
 
@@ -119,10 +128,48 @@ class Pool:
                         self.executors[number].pid = pid
                         if self.executors[number].doomed:
                             self.executors[number].kill()
+                        if not self.executors[number].gone:
+                            self._owed.discard(number)
                     self._fill()
                 case Exited(pid, status):
                     for executor in [each for each in self.executors.values() if each.pid == pid]:
                         self._exited(executor, status)
+        self._await()
+
+    def _owes(self, executor: Executor) -> None:
+        """The nursery is to tell of its birth, or of its end."""
+        self._owed.add(executor.number)
+        if math.isinf(self.overdue):
+            self._await()
+
+    def _await(self) -> None:
+        """From now on the nursery has all its time again for what it owes."""
+        self._roused = False
+        self.overdue = self._clock.monotonic() + TELLS_WITHIN if self._owed else math.inf
+
+    def rouse(self) -> None:
+        """The nursery is overdue: let it go on; if that does not help begin with a new one.
+
+        Nobody is to blame then for what the executors die of, for they die with it.
+        """
+        if not self._roused:
+            log.warning(
+                "the nursery has told nothing for %g s of %s executors: it is told to go on, in case it was stopped",
+                TELLS_WITHIN,
+                len(self._owed),
+            )
+            self._roused = True
+            self.overdue += TELLS_WITHIN
+            self.cradle.rouse()
+            return
+        log.error(
+            "the nursery has told nothing for %g s: it is killed, and what its executors run runs again",
+            2 * TELLS_WITHIN,
+        )
+        for executor in self.executors.values():
+            executor.spared = True
+        self.overdue = math.inf
+        self.cradle.kill()
 
     def _greeted(self, hello: Hello) -> None:
         """The application is imported; raises KqError when it does not import."""
@@ -168,8 +215,11 @@ class Pool:
         while self.cradle.imported and missing > 0 and self._spawn():
             missing -= 1
 
-    def _spawn(self) -> bool:
-        """Ask for one more executor; False when there is no nursery to ask. Raises ConfigError where none fits."""
+    def _spawn(self, *, apart: bool = False) -> bool:
+        """Ask for one more executor; False when there is no nursery to ask. Raises ConfigError where none fits.
+
+        apart: it is to take nobody with it, whatever its job does to its parent.
+        """
         self._numbers += 1
         try:
             ours, theirs = socket.socketpair()
@@ -179,7 +229,7 @@ class Pool:
             what = f"a worker for {self.size} jobs at once has room for {there} executors here: {error.strerror}"
             fix = "Let it run fewer (-c), or raise the limit (ulimit -n, LimitNOFILE= in a systemd unit)."
             raise ConfigError(what, fix=fix) from error
-        executor = Executor(self._numbers, ours, page, claims, self._slots, self.kind == "process")
+        executor = Executor(self._numbers, ours, page, claims, self._slots, self.kind == "process", apart)
         executor.on_readable = partial(self._heard, executor)
         self.version += 1
         self.executors[executor.number] = executor
@@ -188,13 +238,14 @@ class Pool:
             near, far = socket.socketpair()
             self._relay(near)
             sent.append(far)
-        spawn = Spawn(executor.number, self.kind, self._slots, self._relay is not None)
+        spawn = Spawn(executor.number, self.kind, self._slots, self._relay is not None, apart)
         descriptors = [theirs.fileno(), page.descriptor, claims.reader, *(each.fileno() for each in sent[1:])]
         asked = self.cradle.ask(spawn, descriptors)
         for each in sent:
             each.close()
         if asked:
             ours.setblocking(False)
+            self._owes(executor)
         else:
             self.executors.pop(executor.number)  # the nursery died: read_report() starts another
             executor.close()
@@ -207,6 +258,7 @@ class Pool:
         while not executor.gone and self._heard(executor):
             pass
         self._lost(executor)
+        self._owed.discard(executor.number)
         del self.executors[executor.number]
         ends = executor.bury()
         self._fill()
@@ -219,14 +271,22 @@ class Pool:
             self.version += 1
             executor.sock.close()
             executor.kill()
+            self._owes(executor)
 
     def _revive_nursery(self) -> None:
-        """The nursery died, and all executors with it. Raises KqError if it died of the import."""
+        """The nursery died, and all executors with it. Raises KqError if it died of the import.
+
+        Those in whose way another process stood have not killed it, where anybody ran who could.
+        """
         dead = list(self.executors.values())
+        if any(executor.begun for executor in dead if not executor.apart):
+            for executor in dead:
+                executor.spared |= executor.apart
         self.version += 1
         self.cradle.revive()
         for executor in dead:
             self._exited(executor, signal.SIGKILL if executor.status is None else executor.status)
+        self._await()
 
     # Reading.
 
@@ -325,10 +385,14 @@ class Pool:
         executor.run(tasks, self.worker, observed=self.observed)
 
     def isolate(self, executor: Executor, task: Task, limit: int) -> None:
-        """Let task run alone: in executor, or where that is shared in one of its own, which leaves after it."""
-        if executor.slots > 1 and self._spawn():
-            executor = self.executors[self._numbers]
-            executor.leaving = True
+        """Let task run alone, in an executor of its own, which leaves after it.
+
+        In executor where there is none to be had: the nursery has just died, or no more files may be open.
+        """
+        with contextlib.suppress(ConfigError):
+            if self._spawn(apart=True):
+                executor = self.executors[self._numbers]
+                executor.leaving = True
         self.give(executor, [task], limit)
 
     def take_back(self, executor: Executor) -> None:

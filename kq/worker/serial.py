@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from contextvars import copy_context
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
 from kq.worker.gauge import alone
 from kq.worker.kin import adopt_orphans, living_children, reap_until
+from kq.worker.surroundings import SHORT, Surroundings
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 
@@ -55,17 +57,23 @@ def run_serially(bench: Workbench) -> None:
         execution.end_if_forked(error)
         return execution.end(value, error)
 
+    surroundings = Surroundings()
     while (order := bench.order()) is not None:
         signal.signal(signal.SIGUSR1, interrupt)  # each time: a job may have put its own in its place
         for run in order.run:
             if not bench.may_begin(run):
                 continue
+            began = time.monotonic()
             bench.page.mark(0, run.seq)
             bench.page.forget()
-            bench.sock.sendall(uninterrupted(execute, run))
+            told = uninterrupted(execute, run)
+            long = time.monotonic() - began > SHORT
+            bench.sock.sendall(told)
             if interrupted and living_children():
                 return  # what the interrupted job started ends with this process
             interrupted = False
+            if long and not surroundings.restore():
+                return  # what it was given besides goes to another
         if order.leave:
             break
         reap_until(bench.sock)  # no job is left to ask how those that it adopted have ended

@@ -206,6 +206,8 @@ class Supervisor:
             self._lobby.give_out()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
+        if now >= self.pool.overdue:
+            self.pool.rouse()
         self._voice.tick(now)
 
     def _talk(self, now: float) -> None:
@@ -243,7 +245,7 @@ class Supervisor:
     def _until(self) -> float:
         """Seconds to wait at most."""
         now, lease, next_try = self._clock.monotonic(), self._lease, self._backoff.until
-        moments = [self.pool.limits.next_due]
+        moments = [self.pool.limits.next_due, self.pool.overdue]
         if self.on_pulse is not None:
             moments.append(self._next_pulse)
         if lease is None:

@@ -110,7 +110,7 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     rss: Number = 0
 
 
-DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE = "d", "r", "a", "i", "u"
+DONE, RAISED, RETRY, INTERRUPTED, UNUSABLE, BESET = "d", "r", "a", "i", "u", "b"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -168,13 +168,15 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
 class Spawn(msgspec.Struct, frozen=True):
     """To the nursery, with descriptors of a socket, a page and claims: start executor number with so many slots.
 
-    relayed: a fourth descriptor, of a socket, carries what its jobs publish and ask.
+    relayed: a fourth descriptor, of a socket, carries what its jobs publish and ask. apart: its parent is to be a
+    process that does nothing else.
     """
 
     number: int
     pool: str
     slots: int
     relayed: bool = False
+    apart: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -7,18 +7,28 @@ import sys
 import psutil
 import pytest
 
+from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
-from kq.conformance.contract.processes import children, executors_of, lives, nurseries, status
+from kq.conformance.contract.processes import children, ended, executors_of, lives, nurseries, status
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import Gate
+from kq.conformance.contract.world import Gate, buried
+from kq.control import Control
 from kq.worker.pool import PoolKind
+from tests.brokers import OnMemory
 from tests.worker.jobs import Odd
+from tests.worker.unruly import WHERE, Unruly
 from tests.worker.world import POOLS, WorkerWorld
 
 
 class TestANurseryThatDies(WorkerWorld):
-    def test_takes_nobody_with_it_when_it_had_not_told_of_a_birth(self, jobs: Odd, crew: Crew) -> None:
+    application = WHERE
+
+    @pytest.fixture
+    def jobs(self, app: App) -> Unruly:
+        return Unruly(app)
+
+    def test_takes_nobody_with_it_when_it_had_not_told_of_a_birth(self, jobs: Unruly, crew: Crew) -> None:
         worker = crew.program("--max-jobs", "1")
         (nursery,) = nurseries(worker.supervisor)
         nursery.suspend()
@@ -30,7 +40,7 @@ class TestANurseryThatDies(WorkerWorld):
         assert worker.process.poll() is None
 
     def test_settles_what_an_executor_had_whose_end_it_did_not_tell(
-        self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
+        self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program()
         job = jobs.hold.submit(gate.path)
@@ -45,6 +55,105 @@ class TestANurseryThatDies(WorkerWorld):
         gate.open()
         assert job.result(10)
         assert worker.process.poll() is None
+
+    @pytest.mark.parametrize("pool", POOLS)
+    def test_by_the_hand_of_a_job_does_not_take_that_ones_neighbours_with_it_again(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind
+    ) -> None:
+        crew.program(pool=pool, concurrency=4)
+        beside = [jobs.hold.submit(gate.path) for _ in range(3)]
+        eventually(lambda: len(diary.starts()) == 3, "they run")
+        job = jobs.kill_parent.submit()
+        assert "3 of at most 3 times" in buried(control, job.queue, job).error
+        assert len(diary.starts(job.id)) == 3
+        gate.open()
+        for each in beside:
+            each.result(10)
+            assert len(diary.starts(each.id)) == 2
+
+    def test_as_often_as_jobs_do_that_blames_nobody_who_runs_apart(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        crew.program(pool="thread", concurrency=4)
+        patient = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(patient.id), "it runs")
+        for _ in range(4):
+            job = jobs.kill_parent.submit()
+            assert buried(control, job.queue, job)
+        gate.open()
+        assert patient.result(10)
+        assert max(entry.attempt for entry in diary.starts(patient.id)) == 2
+
+
+class TestANurseryThatIsFrozen(OnMemory):
+    lease = 3.0
+    application = WHERE
+
+    @pytest.fixture
+    def jobs(self, app: App) -> Unruly:
+        return Unruly(app)
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """These tests run the worker in this process, and do not wait for as long as people do."""
+        monkeypatch.setattr("kq.worker.pool.TELLS_WITHIN", 0.5)
+
+    def test_is_told_to_go_on_when_an_executor_has_died(
+        self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = crew.worker(concurrency=2)
+        job, other = jobs.hold.submit(gate.path), jobs.hold.submit(gate.path)
+        eventually(lambda: len(diary.starts()) == 2, "they run")
+        (nursery,) = nurseries(worker.supervisor)
+        nursery.suspend()
+        psutil.Process(diary.starts(job.id)[0].pid).kill()
+        eventually(lambda: len(diary.starts(job.id)) == 2, "it runs again", within=5)
+        assert "told nothing for 0.5 s of" in caplog.text
+        gate.open()
+        assert job.result(10)
+        assert other.result(10)
+        assert len(diary.starts(other.id)) == 1
+        assert nurseries(worker.supervisor) == [nursery]
+
+    def test_again_and_again_is_replaced_and_nobody_is_blamed(
+        self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = crew.worker(concurrency=2)
+        job, other = jobs.hold.submit(gate.path), jobs.hold.submit(gate.path)
+        eventually(lambda: len(diary.starts()) == 2, "they run")
+        (nursery,) = nurseries(worker.supervisor)
+        nursery.suspend()
+        psutil.Process(diary.starts(job.id)[0].pid).kill()
+
+        def replaced() -> bool:
+            ended(nursery.suspend)
+            return not lives(nursery)
+
+        eventually(replaced, "it is killed", within=5)
+        eventually(lambda: len(diary.starts(other.id)) == 2, "what ran beside it runs again")
+        assert "told nothing for 1 s: it is killed" in caplog.text
+        gate.open()
+        assert job.result(10)
+        assert other.result(10)
+        assert {entry.attempt for entry in diary.starts(other.id)} == {1}
+
+    def test_by_a_job_that_dies_then_is_told_to_go_on_each_time(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.stop_parent.submit()
+        assert "exit code 1" in buried(control, job.queue, job, within=10).error
+        assert len(diary.starts(job.id)) == 3
+        assert jobs.add.submit(1, 2).result(10) == 3
+
+    def test_does_not_keep_a_worker_from_ending(self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate) -> None:
+        worker = crew.worker(grace=0)
+        job = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(job.id), "it runs")
+        (nursery,) = nurseries(worker.supervisor)
+        nursery.suspend()
+        worker.stop()
+        assert not lives(nursery)
 
 
 class TestANurseryThatIsForked(WorkerWorld):

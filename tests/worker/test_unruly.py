@@ -114,6 +114,22 @@ class TestInOnePool(UnrulyWorld):
         assert other.result(10) == executors[0].pid
         assert worker.executors() == executors
 
+    def test_a_coroutine_that_cancels_all_tasks_cancels_its_own(
+        self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
+    ) -> None:
+        worker = crew.worker(pool="async", concurrency=4)
+        plain, waiting, once = jobs.hold_async, jobs.hold_within, jobs.hold_within_once
+        beside = [each.submit(gate.path) for each in (plain, waiting, once)]
+        eventually(lambda: len(diary.starts()) == 3, "they run")
+        job = jobs.cancel_all.submit()
+        assert "CancelledError" in buried(control, job.queue, job).error
+        assert "has cancelled" in buried(control, job.queue, beside[2]).error  # it must not start twice
+        eventually(lambda: len(diary.starts(beside[1].id)) == 2, "what waited for a task that is gone runs again")
+        gate.open()
+        assert beside[0].result(10) == beside[1].result(10) == worker.executors()[0].pid
+        assert [len(diary.starts(each.id)) for each in beside] == [1, 2, 1]
+        assert {entry.attempt for entry in diary.starts(beside[1].id)} == {1}
+
     def test_a_job_whose_executor_dies_before_it_told_the_end_was_started_and_is_counted(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary
     ) -> None:
@@ -138,6 +154,15 @@ class TestInOnePool(UnrulyWorld):
         buried(control, job.queue, job)
         assert diary.entries("tidied")
         assert worker.executors() == executors
+
+    @pytest.mark.parametrize("what", ["folder", "mask", "alarm", "limit", "signal"])
+    def test_what_a_job_changes_of_its_process_is_as_it_was_for_the_next(
+        self, jobs: Unruly, crew: Crew, what: str
+    ) -> None:
+        crew.worker()
+        before = jobs.condition.submit().result(10)
+        jobs.upset.submit(what).result(10)
+        assert jobs.condition.submit().result(10) == before
 
     def test_a_signal_that_has_no_name_is_told_by_its_number(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime
 
 from kq.app import App
-from kq.conformance.contract.jobs import QUEUE, noted
+from kq.conformance.contract.jobs import QUEUE, hold_async, noted
 from kq.errors import Retry
 from kq.message import Envelope
 from kq.policy import Fixed
@@ -46,6 +48,13 @@ class Unruly(Odd):
         self.escape = app.job(name="escape", on_timeout="bury", max_lost=1)(escape)
         self.let_go = app.job(name="let_go")(let_go)
         self.multiply = app.job(name="multiply", max_lost=1)(multiply)
+        self.kill_parent = app.job(name="kill_parent")(kill_parent)
+        self.stop_parent = app.job(name="stop_parent")(stop_parent)
+        self.upset = app.job(name="upset")(upset)
+        self.condition = app.job(name="condition")(condition)
+        self.cancel_all = app.job(name="cancel_all")(cancel_all)
+        self.hold_within = app.job(name="hold_within")(hold_within)
+        self.hold_within_once = app.job(name="hold_within_once", on_lost="bury")(hold_within)
         self.drop_handlers = app.job(name="drop_handlers", on_timeout="bury")(drop_handlers)
 
 
@@ -261,6 +270,60 @@ def multiply() -> None:
                         os.setsid()
                 time.sleep(600)
         os._exit(1)
+
+
+def kill_parent() -> None:
+    """Kill the process that this one was forked from, which takes this one along."""
+    with noted(""):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
+def stop_parent() -> None:
+    """Freeze the process that this one was forked from, and die."""
+    with noted(""):
+        os.kill(os.getppid(), signal.SIGSTOP)
+        os._exit(1)
+
+
+def upset(what: str) -> None:
+    """Change something of this process, and do not put it back."""
+    with noted(what):
+        match what:
+            case "folder":
+                folder = tempfile.mkdtemp()
+                os.chdir(folder)
+                os.rmdir(folder)
+            case "mask":
+                os.umask(0)
+            case "alarm":
+                signal.alarm(60)
+            case "limit":
+                resource.setrlimit(resource.RLIMIT_CPU, (600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+            case "signal":
+                signal.signal(signal.SIGCONT, signal.SIG_IGN)
+        time.sleep(0.002)
+
+
+def condition() -> list[object]:
+    """What a job finds."""
+    with noted(""):
+        os.umask(mask := os.umask(0))
+        alarm, cont = signal.getitimer(signal.ITIMER_REAL)[0], signal.getsignal(signal.SIGCONT)
+        return [os.getcwd(), mask, alarm, resource.getrlimit(resource.RLIMIT_CPU), callable(cont)]
+
+
+async def cancel_all() -> None:
+    """Cancel all tasks of the event loop."""
+    with noted(""):
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(600)
+
+
+async def hold_within(path: str) -> int:
+    """Await a task of its own, which holds."""
+    return await asyncio.create_task(hold_async(path))
 
 
 def drop_handlers(seconds: float = 60) -> None:

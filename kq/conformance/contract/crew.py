@@ -17,7 +17,7 @@ from typing import Protocol
 import psutil
 
 from kq.app import App
-from kq.conformance.contract.processes import children, ended, executors_of, lives, nurseries, tree, variable
+from kq.conformance.contract.processes import born_of, ended, executors_of, lives, nurseries, tree, variable
 from kq.conformance.contract.waiting import eventually
 from kq.state.store import StoreUnreachable, Write
 from kq.worker import Worker
@@ -152,7 +152,7 @@ class Thread:
 
     def executors(self) -> list[psutil.Process]:
         """The processes that run jobs."""
-        return children(self._nursery)
+        return born_of(self._nursery)
 
     def stop(self) -> None:
         """Finish what runs within the grace, and end."""

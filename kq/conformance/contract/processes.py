@@ -70,7 +70,13 @@ def nurseries(parent: psutil.Process) -> list[psutil.Process]:
 
 def executors_of(supervisor: psutil.Process) -> list[psutil.Process]:
     """The processes that run a supervisor's jobs."""
-    return [executor for nursery in nurseries(supervisor) for executor in children(nursery)]
+    return [executor for nursery in nurseries(supervisor) for executor in born_of(nursery)]
+
+
+def born_of(nursery: psutil.Process) -> list[psutil.Process]:
+    """The executors of a nursery, also those that have a parent of their own."""
+    shields = [child for child in children(nursery) if asked(child.name, "") == "kq-shield"]
+    return [each for parent in (nursery, *shields) for each in children(parent) if each not in shields]
 
 
 def cpu(processes: Iterable[psutil.Process]) -> float:
