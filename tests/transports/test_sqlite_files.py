@@ -108,6 +108,17 @@ class TestLooking:
             connect(look=True)
         assert path.read_bytes() == before
 
+    def test_it_says_that_the_log_was_removed_and_what_brings_it_back(
+        self, path: Path, engine: Engine, connect: Callable[..., Engine]
+    ) -> None:
+        engine.publish(messages("a b"))
+        path.with_name(path.name + "-wal").unlink()
+        for _ in range(2):  # who looks makes a new log
+            with pytest.raises(Unreachable, match=r"-wal, was removed while it was in use; end what uses the file"):
+                connect(look=True)
+        engine.close()
+        assert connect(look=True).count("jobs").ready == 2
+
     def test_it_sees_what_others_write_later(self, engine: Engine, connect: Callable[..., Engine]) -> None:
         looking = connect(look=True)
         engine.publish(messages("a b"))

@@ -7,23 +7,27 @@ between.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kq_transports.engine import Absent
+from kq_transports.engine import Absent, Unreachable
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.trouble import explain
+
+#: Seconds in which who makes a file makes its tables.
+MAKING = 0.05
 
 
 class Reader:
     """The file at path for one who only reads: it is neither created nor changed, and nobody is waited for.
 
     timeout: seconds that a read may wait for one who repairs the file after a crash. Raises Absent when there is no
-    file, or none of schema's tables in it, and EngineError when it can't be read.
+    file, or none of schema's tables in it, Unreachable when it has lost its log, and EngineError when it can't be read.
     """
 
     def __init__(self, path: str, schema: Schema, *, timeout: float) -> None:
@@ -77,4 +81,18 @@ class Reader:
             row = connection.execute("SELECT version FROM host_user WHERE name = ?", (self._schema.user,)).fetchone()
             if row is not None:
                 return row[0]
+        if _is_bare(connection):
+            # What is in it was in the log. Those that have the file open have that, too, and the last one copies it.
+            what = f"the log of {self.path}, {self.path.name}-wal, was removed while it was in use"
+            raise Unreachable(f"{what}; end what uses the file in good order (TERM), which writes it back", sent=False)
         raise Absent(f"{self.path} is a file without {self._schema.user}")
+
+
+def _is_bare(connection: sqlite3.Connection) -> bool:
+    """Whether the file has been begun and holds no table, although nobody is just making them."""
+    for pause in (MAKING, 0.0):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        if not pages or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return False
+        time.sleep(pause)
+    return True
