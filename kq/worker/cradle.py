@@ -24,6 +24,8 @@ _decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
 
 #: Seconds that a nursery has to end with all its children; it is killed after that.
 ENDS_WITHIN = 6.0
+#: So many nurseries in a row may be killed while they import.
+TRIES = 3
 #: Seconds between two looks whether it has ended.
 PAUSE = 0.005
 
@@ -74,6 +76,7 @@ class Cradle:
         self._forked: Forked | None = None
         self._sock: socket.socket | None = None
         self._frames = Frames()
+        self._killed = TRIES  # while they imported, in a row; the first one has no second try
         #: Whether it has said Hello, and may be asked for executors.
         self.imported = False
 
@@ -134,12 +137,16 @@ class Cradle:
         self._nursery.kill()
 
     def revive(self) -> None:
-        """It died, and the kernel killed its children: begin anew. Raises KqError if it died of the import."""
+        """It died, and the kernel killed its children: begin anew. Raises KqError if it died of the import.
+
+        One that was killed in the midst of that need not have: after one that did import it is tried again.
+        """
         assert self._sock is not None
         assert self._nursery is not None
         self._sock.close()
         status = self._nursery.wait()
-        if not self.imported:
+        self._killed = 0 if self.imported else self._killed + 1
+        if self._killed > TRIES or (self._killed and status >= 0):
             raise KqError(f"the process that imports {self._where} ended with status {status}")
         self.start()
         self.go_on()

@@ -56,6 +56,18 @@ class TestANurseryThatDies(WorkerWorld):
         assert job.result(10)
         assert worker.process.poll() is None
 
+    def test_again_while_it_imports_is_replaced_again(self, jobs: Unruly, crew: Crew) -> None:
+        worker = crew.program()
+        dead: list[psutil.Process] = []
+        for _ in range(3):
+            (nursery,) = eventually(
+                lambda: [each for each in nurseries(worker.supervisor) if each not in dead], "there is another"
+            )
+            nursery.kill()
+            dead.append(nursery)
+        assert jobs.add.submit(1, 2).result(20) == 3
+        assert worker.process.poll() is None
+
     @pytest.mark.parametrize("pool", POOLS)
     def test_by_the_hand_of_a_job_does_not_take_that_ones_neighbours_with_it_again(
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind

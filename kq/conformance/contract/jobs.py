@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
