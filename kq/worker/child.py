@@ -84,6 +84,7 @@ class Executor:
     spared: bool = False  # it died of something that none of its jobs has done
     log: str = ""  # its last lines, when it has died
     doomed: bool = False  # to be killed as soon as its birth is reported
+    withheld: set[int] = field(default_factory=set)  # of its tasks, those that it can begin no more
     excess: str = ""  # how much memory it held, when it was killed for that
     on_readable: Callable[[], object] = field(default=lambda: None)
 
@@ -270,9 +271,14 @@ class Executor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def withhold(self) -> None:
+        """Let it begin none of its tasks any more, which stay with it."""
+        self.withheld |= self.claims.take_back()
+
     def bury(self) -> dict[Task, Outcome]:
         """Let go of what it had, now that it has ended; returns what became of its tasks."""
         started, self.log = self.page.marked(), self.page.log()
+        self.withhold()
         self.close()
         if self.pid:  # else its birth was not told, and 0 would be our own group
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -284,7 +290,12 @@ class Executor:
         if task.interrupted:
             return TimedOut(task.timeout, killed=True, log=self.log)
         innocent = self.spared or self.culprit not in (None, task)
-        if task.seq not in started or (innocent and not task.kind.rules.starts_once):
+        if task.kind.rules.starts_once:
+            # Its slot may be another's, though its end was not told: it may have started once it was claimed.
+            begun = task.seq not in self.withheld
+        else:
+            begun = task.seq in started and not innocent
+        if not begun:
             return GivenBack()
         if self.excess:
             return OutOfMemory(self.excess, self.log)

@@ -464,7 +464,7 @@ class Pool:
         for executor in list(self.executors.values()):
             if executor.tasks:
                 if not executor.pid:
-                    executor.claims.take_back()  # it will be born before it can be killed, and finds nothing to begin
+                    executor.withhold()  # it will be born before it can be killed, and finds nothing to begin
                 executor.kill()
 
     def _recycle(self, executor: Executor) -> None:

@@ -295,9 +295,9 @@ class Claims:
 class Page:
     """Memory shared by a supervisor and one executor: which job each slot runs, or ran last.
 
-    A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it, and
-    that only after the end of this one was told. So when an executor dies, those jobs whose end nobody heard of
-    are known apart: the marked ones had started, the others had not. Two cells are the supervisor's: the seq of
+    A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it. So when an
+    executor dies, those jobs whose end nobody heard of are known apart: the marked ones had started; of the others
+    some had ended at most, so short that their ends were to be told together. Two cells are the supervisor's: the seq of
     the job that a SIGUSR1 is meant for, and of the one whose stack is asked for. Each slot has a slate for its job to
     write on. At the end stands what was logged last, to be read when nobody can be asked. Behind all that the
     descriptor stands, and an executor writes there where a job is (see lookout).

@@ -11,7 +11,7 @@ import pytest
 from kq.broker import Delivery
 from kq.job import Counters
 from kq.message import Head
-from kq.outcome import Rules
+from kq.outcome import Died, GivenBack, Outcome, Rules
 from kq.worker.child import Executor
 from kq.worker.limits import Limits
 from kq.worker.task import Kind, Task
@@ -20,9 +20,12 @@ from kq.worker.wire import DONE, Claims, Ended, Page
 KIND = Kind("t", Rules(), 60.0, 0.0)
 
 
-def tasks(queue: str, *ids: str) -> list[Task]:
+ONCE = Kind("t", Rules(on_lost="bury"), 60.0, 0.0)
+
+
+def tasks(queue: str, *ids: str, kind: Kind = KIND) -> list[Task]:
     return [
-        Task(Delivery(1, queue, id, {}, b"{}", 0, False, ""), Head(id=id, type="t"), KIND, Counters()) for id in ids
+        Task(Delivery(1, queue, id, {}, b"{}", 0, False, ""), Head(id=id, type="t"), kind, Counters()) for id in ids
     ]
 
 
@@ -31,6 +34,7 @@ class Shared:
 
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair()
+        self.dead = False
         self.executor = Executor(1, ours, Page(2), Claims(20), slots=2, signalled=False)
 
     def give(self, given: list[Task], limit: int = 0) -> list[str]:
@@ -54,12 +58,17 @@ class Shared:
     def take_back(self) -> list[str]:
         return [task.head.id for task in self.executor.take_back()]
 
+    def die(self) -> dict[Task, Outcome]:
+        self.dead = True
+        return self.executor.bury()
+
 
 @pytest.fixture
 def shared() -> Iterator[Shared]:
     shared = Shared()
     yield shared
-    shared.executor.close()
+    if not shared.dead:
+        shared.executor.close()
     shared.theirs.close()
 
 
@@ -116,3 +125,25 @@ def test_a_job_that_asked_for_more_time_in_time_is_not_interrupted(shared: Share
     limits.enforce()
     assert not task.interrupted
     assert limits.next_due == 1.0 + KIND.timeout + 600
+
+
+@pytest.mark.parametrize(("kind", "over"), [(KIND, GivenBack), (ONCE, Died)])
+def test_what_is_to_start_once_has_started_though_its_slot_is_anothers_and_its_end_was_not_told(
+    shared: Shared, kind: Kind, over: type
+) -> None:
+    short, following, *waiting = given = tasks("q", "short", "following", "third", "fourth", kind=kind)
+    shared.give(given)
+    shared.claim(short, following)
+    shared.executor.page.mark(0, short.seq)
+    shared.executor.page.mark(0, following.seq)
+    outcomes = shared.die()
+    assert isinstance(outcomes[short], over)
+    assert isinstance(outcomes[following], Died)
+    assert all(isinstance(outcomes[task], GivenBack) for task in waiting)
+
+
+def test_what_is_to_start_once_has_not_started_in_an_executor_that_was_killed_before_its_birth(shared: Shared) -> None:
+    (task,) = given = tasks("q", "1", kind=ONCE)
+    shared.give(given)
+    shared.executor.withhold()
+    assert isinstance(shared.die()[task], GivenBack)
