@@ -92,10 +92,19 @@ def call_itself(name: str) -> None:
 
 def close_inherited() -> None:
     """Close what this program was started with, but stdin, stdout and stderr. What Python opens is not inherited."""
-    for name in os.listdir("/dev/fd"):
+    _close(os.get_inheritable)
+
+
+def close_all() -> None:
+    """Close all but stdin, stdout and stderr."""
+    _close(lambda descriptor: True)
+
+
+def _close(which: Callable[[int], bool]) -> None:
+    for descriptor in map(int, os.listdir("/dev/fd")):
         with contextlib.suppress(OSError):  # the one with which they were listed is closed already
-            if int(name) > 2 and os.get_inheritable(int(name)):
-                os.close(int(name))
+            if descriptor > 2 and which(descriptor):
+                os.close(descriptor)
 
 
 def adopt_orphans(adopt: bool = True) -> None:

@@ -43,6 +43,7 @@ from kq.worker.executor import DEAF_TO, be_deaf, run_executor
 from kq.worker.kin import (
     adopt_orphans,
     call_itself,
+    close_all,
     close_inherited,
     die_with,
     die_with_tie,
@@ -344,7 +345,7 @@ class _Nursery:
         self._descriptors.append(writer)
         pid = self._bear(spawn, descriptors)
         os.write(writer, pid.to_bytes(PID_SIZE, sys.byteorder))
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # who holds a socket of others hides that they have ended
+        close_all()  # who holds a socket of others hides that they have ended
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
