@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from kq import sentry as sentry
     from kq.app import App
     from kq.broker import PublishPolicy
-    from kq.context import current_job
     from kq.control import Control, Where
+    from kq.effects.context import current_job
+    from kq.effects.observer import Execution, Observer
     from kq.errors import (
         BadJob,
         BadNetwork,
@@ -45,13 +46,12 @@ if TYPE_CHECKING:
         SoftTimeout,
         StreamCut,
     )
-    from kq.failure import FAILURES
-    from kq.handle import Handle, as_completed
-    from kq.job import Job, State
+    from kq.handles.handle import Handle, as_completed
     from kq.jobtype import JobType
-    from kq.observer import Execution, Observer
-    from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
-    from kq.unique import Unique, by_arguments
+    from kq.values.failure import FAILURES
+    from kq.values.job import Job, State
+    from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
+    from kq.values.unique import Unique, by_arguments
     from kq.worker import Worker
 
 __version__ = "0.1.0"
@@ -67,16 +67,16 @@ _HOME = {
     "Bury": "kq.errors",
     "ConfigError": "kq.errors",
     "Control": "kq.control",
-    "Delays": "kq.policy",
+    "Delays": "kq.values.policy",
     "ExecutorDied": "kq.errors",
     "EffectBusy": "kq.errors",
-    "Execution": "kq.observer",
-    "Exponential": "kq.policy",
-    "FAILURES": "kq.failure",
-    "Fixed": "kq.policy",
-    "Handle": "kq.handle",
+    "Execution": "kq.effects.observer",
+    "Exponential": "kq.values.policy",
+    "FAILURES": "kq.values.failure",
+    "Fixed": "kq.values.policy",
+    "Handle": "kq.handles.handle",
     "InDoubt": "kq.errors",
-    "Job": "kq.job",
+    "Job": "kq.values.job",
     "JobBuried": "kq.errors",
     "JobError": "kq.errors",
     "JobFailed": "kq.errors",
@@ -84,27 +84,27 @@ _HOME = {
     "JobType": "kq.jobtype",
     "KqError": "kq.errors",
     "MessageError": "kq.errors",
-    "Never": "kq.policy",
-    "Observer": "kq.observer",
+    "Never": "kq.values.policy",
+    "Observer": "kq.effects.observer",
     "NotRepaired": "kq.errors",
     "NotDone": "kq.errors",
     "NotUnique": "kq.errors",
-    "Polynomial": "kq.policy",
+    "Polynomial": "kq.values.policy",
     "PublishPolicy": "kq.broker",
     "ResultExpired": "kq.errors",
     "ResultTimeout": "kq.errors",
     "Retry": "kq.errors",
-    "RetryPolicy": "kq.policy",
+    "RetryPolicy": "kq.values.policy",
     "SoftTimeout": "kq.errors",
-    "State": "kq.job",
+    "State": "kq.values.job",
     "StreamCut": "kq.errors",
-    "Unique": "kq.unique",
+    "Unique": "kq.values.unique",
     "Where": "kq.control",
-    "by_arguments": "kq.unique",
+    "by_arguments": "kq.values.unique",
     "Worker": "kq.worker",
-    "as_completed": "kq.handle",
-    "by_error": "kq.policy",
-    "current_job": "kq.context",
+    "as_completed": "kq.handles.handle",
+    "by_error": "kq.values.policy",
+    "current_job": "kq.effects.context",
 }
 
 __all__ = [

@@ -17,17 +17,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kq.app import App
-from kq.config import Alerts
-from kq.context import current_job
+from kq.effects.context import current_job
 from kq.errors import NotDone
 from kq.gate import Gate
-from kq.job import HIGHEST
+from kq.handles.trouble import ALERT, queue_of
 from kq.mail import Mail, Postman
 from kq.mailurl import parse_mail_url
-from kq.message import one_line
-from kq.policy import Exponential
 from kq.smtp import post_to
-from kq.trouble import ALERT, queue_of
+from kq.values.config import Alerts
+from kq.values.job import HIGHEST
+from kq.values.message import one_line
+from kq.values.policy import Exponential
 
 #: Seconds that an answer may take, and a command.
 PATIENCE = 30.0

@@ -16,32 +16,32 @@ from msgspec.structs import replace
 
 from kq.aside import aside
 from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
-from kq.claim import Claims, rider_for
 from kq.clock import SYSTEM, made_at, new_id
-from kq.config import Alerts, Config, Events, Streams, load
-from kq.context import current_job
-from kq.effect import Effect
+from kq.effects.context import current_job
+from kq.effects.effect import Effect
+from kq.effects.ledger import KEEP
+from kq.effects.observer import Observer, Observers
+from kq.effects.once import OnDoubt
 from kq.errors import ConfigError
-from kq.event import Event
 from kq.events import Herald, Mouth, Tells
-from kq.failure import Failures, classified
-from kq.handle import Handle
-from kq.job import Job, Settings
+from kq.handles.claim import Claims, rider_for
+from kq.handles.handle import Handle
+from kq.handles.standing import Hearing, listens
 from kq.jobtype import AsyncJobType, JobType
-from kq.ledger import KEEP
-from kq.message import Envelope
-from kq.observer import Observer, Observers
-from kq.once import OnDoubt
-from kq.outcome import OnLost, OnTimeout, Rules
-from kq.policy import RetryPolicy
 from kq.registry import DEFAULT_QUEUE, DEFAULT_TIMEOUT, Decorator, JobOptions, Registry, check_keep
-from kq.standing import Hearing, listens
 from kq.state import open_store
 from kq.state.store import Store
 from kq.transaction import Transaction
-from kq.unique import Key, Unique
 from kq.units import parse_duration
 from kq.url import Address, parse, redact
+from kq.values.config import Alerts, Config, Events, Streams, load
+from kq.values.event import Event
+from kq.values.failure import Failures, classified
+from kq.values.job import Job, Settings
+from kq.values.message import Envelope
+from kq.values.outcome import OnLost, OnTimeout, Rules
+from kq.values.policy import RetryPolicy
+from kq.values.unique import Key, Unique
 from kq.writer import Writer
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class App:
     a timeout. failures: classes of errors, where they are not those of kq.FAILURES. version: of the code, for jobs'
     histories; by default a digest of the files that define job types. keep: seconds that results are kept; 0: none.
     submit_timeout: seconds that one submit may take in all.
-    What is not said here is read from the environment and the config file when it is first needed (kq.config).
+    What is not said here is read from the environment and the config file when it is first needed (kq.values.config).
     """
 
     def __init__(

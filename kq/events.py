@@ -1,7 +1,7 @@
 """The event exchange: telling what happens, and hearing it. Nothing waits for it, and nothing fails of it.
 
-Who listens says so by an order in the state store (`kq.standing`), for as long as he does; workers read it with the
-orders, programs that submit jobs look for it now and then. When nobody listens nothing is sent.
+Who listens says so by an order in the state store (`kq.handles.standing`), for as long as he does; workers read it
+with the orders, programs that submit jobs look for it now and then. When nobody listens nothing is sent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-import kq.event
+import kq.values.event
 from kq.broker import Broker, establish, quietly, translated
 from kq.clock import SYSTEM, new_id
 from kq.errors import BrokerError
-from kq.event import Event, batches
-from kq.message import CONTENT_TYPE
 from kq.state.store import Store, StoreUnreachable, Write
+from kq.values.event import Event, batches
+from kq.values.message import CONTENT_TYPE
 
 #: The topic exchange.
 EXCHANGE = "kq.events"
@@ -274,5 +274,5 @@ class Ear:
 def heard(body: bytes) -> list[Event]:
     """The events in a message; none where somebody else wrote it."""
     with suppress(ValueError):
-        return kq.event.decode(body)
+        return kq.values.event.decode(body)
     return []

@@ -16,11 +16,11 @@ import msgspec
 
 from kq.app import App
 from kq.errors import NotDone, Retry
-from kq.record import encode
-from kq.standing import Kind, Order, give, order_key
+from kq.handles.standing import Kind, Order, give, order_key
+from kq.handles.trouble import Trouble, tell
 from kq.state.store import Write
-from kq.trouble import Trouble, tell
 from kq.units import format_duration
+from kq.values.record import encode
 
 log = logging.getLogger("kq.mail")
 

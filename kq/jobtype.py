@@ -9,12 +9,12 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from kq.aside import aside
 from kq.clock import new_id
-from kq.handle import Handle
-from kq.job import Job, Settings
-from kq.outcome import Rules
-from kq.policy import RetryPolicy
-from kq.signature import Signature
-from kq.unique import Key, Unique
+from kq.handles.handle import Handle
+from kq.values.job import Job, Settings
+from kq.values.outcome import Rules
+from kq.values.policy import RetryPolicy
+from kq.values.signature import Signature
+from kq.values.unique import Key, Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +107,7 @@ class JobType(Generic[P, R]):
         unique: Key | Unique | None = None,
         retry_policy: RetryPolicy | None = None,
     ) -> JobType[P, R]:
-        """This job type with other settings (see kq.job.Settings), for one submit or many."""
+        """This job type with other settings (see kq.values.job.Settings), for one submit or many."""
         said = {
             "queue": queue,
             "priority": priority,

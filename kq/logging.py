@@ -14,9 +14,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from kq.app import App
-from kq.context import CurrentJob, current_job
-from kq.event import Event
-from kq.redaction import redacted_beginning
+from kq.effects.context import CurrentJob, current_job
+from kq.values.event import Event
+from kq.values.redaction import redacted_beginning
 
 #: Characters of one line that are told.
 LIMIT = 4096

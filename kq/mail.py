@@ -27,17 +27,17 @@ import msgspec
 
 from kq.app import App
 from kq.clock import SYSTEM
-from kq.context import CurrentJob, current_job
-from kq.deed import Deed
+from kq.effects.context import CurrentJob, current_job
+from kq.effects.ledger import KEEP
+from kq.effects.once import Once, OnDoubt, check_terms
 from kq.errors import BadJob, ConfigError, InDoubt, NotDone
 from kq.gate import Gate
 from kq.jobtype import JobType
-from kq.ledger import KEEP
 from kq.mailurl import ADDRESS, CONTROLS, MailUrl, parse_mail_url
-from kq.once import Once, OnDoubt, check_terms
-from kq.policy import Polynomial, RetryPolicy
-from kq.redaction import redacted_text
 from kq.smtp import Addressed, MailDelayed, MailRefused, Post, post_to, wired
+from kq.values.deed import Deed
+from kq.values.policy import Polynomial, RetryPolicy
+from kq.values.redaction import redacted_text
 
 #: One line of text.
 Line = Annotated[str, msgspec.Meta(pattern=rf"\A[^{CONTROLS}]*\Z", max_length=900)]

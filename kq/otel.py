@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from kq.app import App
+from kq.effects.observer import Execution, Observer
 from kq.errors import ConfigError
-from kq.failure import names_of
-from kq.message import Envelope
-from kq.observer import Execution, Observer
-from kq.redaction import redacted_text
+from kq.values.failure import names_of
+from kq.values.message import Envelope
+from kq.values.redaction import redacted_text
 
 try:
     from opentelemetry import propagate

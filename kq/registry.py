@@ -10,14 +10,14 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, overload
 
 from msgspec.structs import replace
 
-from kq.effect import Effect
+from kq.effects.effect import Effect
 from kq.errors import ConfigError
-from kq.failure import Failures, classified
-from kq.job import FALLBACKS, Job, Settings
 from kq.jobtype import AsyncJobType, JobType, Submits
-from kq.outcome import OnLost, OnTimeout, Rules
-from kq.policy import RetryPolicy
-from kq.unique import Key, Unique
+from kq.values.failure import Failures, classified
+from kq.values.job import FALLBACKS, Job, Settings
+from kq.values.outcome import OnLost, OnTimeout, Rules
+from kq.values.policy import RetryPolicy
+from kq.values.unique import Key, Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from kq.app import App
+from kq.effects.observer import Execution, Observer
 from kq.errors import ConfigError
-from kq.message import Envelope
-from kq.observer import Execution, Observer
+from kq.values.message import Envelope
 
 try:
     import sentry_sdk

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from kq.job import Job
+from kq.values.job import Job
 
 
 class Transaction:

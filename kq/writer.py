@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from kq.clock import SYSTEM, made_at
 from kq.errors import MessageError
-from kq.job import Job
-from kq.message import BODY_LIMIT, IN_ITS_ID, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
-from kq.policy import YEAR
 from kq.registry import Registry
-from kq.unique import ByArguments, Unique, unique_of
+from kq.values.job import Job
+from kq.values.message import BODY_LIMIT, IN_ITS_ID, Envelope, Head, Stage, encode_bodies, encode_body, encode_head
+from kq.values.policy import YEAR
+from kq.values.unique import ByArguments, Unique, unique_of
 
 #: Seconds after which a job that was made, and is submitted, may have been submitted before: nobody keeps a list.
 FRESH = 1.0

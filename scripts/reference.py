@@ -22,12 +22,10 @@ from msgspec.structs import fields
 
 import kq
 import kq.web
-from kq import config
 from kq.cli.explain import read
 from kq.cli.failing import MEANING, exit_code_of
 from kq.cli.frame import VERBS, Root
 from kq.coming import Coming
-from kq.context import CurrentJob
 from kq.control import (
     Act,
     Failure,
@@ -40,17 +38,30 @@ from kq.control import (
     WorkerInfo,
 )
 from kq.control.schema import WRITTEN
+from kq.effects.context import CurrentJob
+from kq.effects.ledger import Entry
+from kq.effects.once import Once
 from kq.errors import KqError, Steering, all_errors
-from kq.event import Event
-from kq.failure import FailureClass
-from kq.job import MOVES, Settings, State
-from kq.ledger import Entry
-from kq.message import Attempt
-from kq.once import Once
-from kq.policy import ByError
-from kq.snapshot import SCHEMA, FailedRow, FailureRow, History, Point, QueueRow, RunningRow, Snapshot, Totals, WorkerRow
-from kq.stream import Chunk
-from kq.unique import ByArguments
+from kq.handles.stream import Chunk
+from kq.values import config
+from kq.values.event import Event
+from kq.values.failure import FailureClass
+from kq.values.job import MOVES, Settings, State
+from kq.values.message import Attempt
+from kq.values.policy import ByError
+from kq.values.snapshot import (
+    SCHEMA,
+    FailedRow,
+    FailureRow,
+    History,
+    Point,
+    QueueRow,
+    RunningRow,
+    Snapshot,
+    Totals,
+    WorkerRow,
+)
+from kq.values.unique import ByArguments
 from kq_transports import SCHEMES
 from kq_transports.engine import Traits
 
@@ -62,10 +73,12 @@ SNAPSHOT = DOCS / "schema" / f"snapshot-{SCHEMA}.json"
 
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
-    "Applications and jobs": ("kq.app", "kq.jobtype", "kq.job", "kq.unique", "kq.handle", "kq.context"),
-    "Failures and retries": ("kq.failure", "kq.policy"),
+    "Applications and jobs": (
+        *("kq.app", "kq.jobtype", "kq.values.job", "kq.values.unique", "kq.handles.handle", "kq.effects.context"),
+    ),
+    "Failures and retries": ("kq.values.failure", "kq.values.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
-    "Looking on": ("kq.observer",),
+    "Looking on": ("kq.effects.observer",),
     "Settings in code": ("kq.broker.link",),
 }
 #: Classes whose objects only kq makes.
@@ -162,7 +175,7 @@ def python() -> str:
 def home_of(name: str) -> str:
     """The module that a public name comes from."""
     value = getattr(kq, name)
-    return str(getattr(value, "__module__", "kq.failure"))  # a mapping has no module
+    return str(getattr(value, "__module__", "kq.values.failure"))  # a mapping has no module
 
 
 def entry(name: str, value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kq.message import CONTENT_TYPE, Envelope
+from kq.values.message import CONTENT_TYPE, Envelope
 from kq_transports import engine
 
 

@@ -19,7 +19,7 @@ from kq.broker.link import Broker, establish
 from kq.broker.queues import declare_missing
 from kq.broker.translation import CONNECTION_ERRORS, one_line, quietly, stored_by
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, Stored
-from kq.message import Envelope, replacing
+from kq.values.message import Envelope, replacing
 from kq_transports import engine
 
 #: How often a job is looked for that somebody else moved meanwhile, as one that waits for its turn is again and again.

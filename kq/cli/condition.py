@@ -1,4 +1,4 @@
-"""Conditions that a script sets on the command line; see kq.condition."""
+"""Conditions that a script sets on the command line; see kq.values.condition."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 
 from kq.cli.frame import warn
 from kq.cli.near import did_you_mean
-from kq.condition import Condition, parse_condition
-from kq.snapshot import Snapshot
+from kq.values.condition import Condition, parse_condition
+from kq.values.snapshot import Snapshot
 
 
 class ConditionType(click.ParamType["Condition"]):

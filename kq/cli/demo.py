@@ -27,8 +27,8 @@ from kq.cli.demo_jobs import app, fail_twice, find_documents, hang, lose_executo
 from kq.cli.frame import flags, verb
 from kq.control import Control
 from kq.errors import KqError
-from kq.handle import Handle
-from kq.job import ENDED, State
+from kq.handles.handle import Handle
+from kq.values.job import ENDED, State
 from kq.worker import Worker
 
 TERM = "import"

@@ -18,9 +18,9 @@ import click
 from kq.cli.literal import literal
 from kq.control import JobInfo
 from kq.errors import BadArguments
-from kq.message import encode_body
 from kq.plain import printable
 from kq.units import parse_duration
+from kq.values.message import encode_body
 
 #: What of a job may be edited.
 PARTS = ("args", "kwargs", "priority", "delay")

@@ -14,8 +14,8 @@ from kq.cli.repair import reason as why
 from kq.cli.show import print_json, print_table
 from kq.cli.watch import watching
 from kq.control import schema
+from kq.effects.ledger import Stage
 from kq.errors import NotRepaired
-from kq.ledger import Stage
 from kq.plain import printable
 from kq.units import format_local
 

@@ -22,11 +22,11 @@ from kq.clock import SYSTEM
 from kq.control import Control, schema
 from kq.control.sight import is_named
 from kq.errors import BrokerError
-from kq.event import Event
+from kq.handles.standing import Hearing
 from kq.plain import printable, printable_json
-from kq.standing import Hearing
 from kq.state.store import StoreUnreachable
 from kq.units import counted, format_duration, format_time, parse_duration
+from kq.values.event import Event
 
 
 class Since(click.ParamType[float]):

@@ -16,12 +16,12 @@ from kq.cli.show import fitting, print_json, print_table
 from kq.cli.watch import watching
 from kq.clock import SYSTEM
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
-from kq.duplicate import Duplicates
-from kq.job import State
-from kq.message import Attempt
+from kq.handles.duplicate import Duplicates
+from kq.handles.stream import Emitted
 from kq.plain import cut, printable
-from kq.stream import Emitted
 from kq.units import counted, format_duration, format_local, format_size
+from kq.values.job import State
+from kq.values.message import Attempt
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {

@@ -9,8 +9,8 @@ from kq.app import App
 from kq.cli.frame import flags
 from kq.cli.target import any_app, settings
 from kq.control import Control, JobInfo
-from kq.job import State
-from kq.redaction import beginning
+from kq.values.job import State
+from kq.values.redaction import beginning
 
 #: So many are offered at most.
 MOST = 50

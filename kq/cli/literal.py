@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kq.message import encode_result
+from kq.values.message import encode_result
 
 _TOO_DEEP = "it is nested too deep"
 

@@ -9,8 +9,8 @@ import click
 from kq.cli import offer
 from kq.cli.events import number, tell
 from kq.cli.frame import Duration, verb
-from kq.event import Event
 from kq.units import format_time
+from kq.values.event import Event
 
 
 @verb("logs")

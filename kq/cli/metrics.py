@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from kq import __version__, metrics
+from kq import __version__
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
 from kq.cli.show import print_json
 from kq.control import schema
+from kq.values import metrics
 
 
 @verb("metrics")

@@ -19,8 +19,8 @@ from kq.control import Control, schema
 from kq.control.size import size_of
 from kq.errors import NotFound
 from kq.plain import printable
-from kq.stack import Stack
 from kq.units import counted, format_duration
+from kq.values.stack import Stack
 
 #: Seconds that a worker has to hear what was ordered about it.
 HEARS = 5.0

@@ -18,12 +18,24 @@ from kq.cli.show import print_json
 from kq.cli.target import named_app, settings
 from kq.control import Control
 from kq.control.commands import kick, written
-from kq.deed import Deed
-from kq.job import State
-from kq.outcome import Asked, Bury, Complete, Died, Done, FallBack, OutOfMemory, Raised, Retry, TimedOut, Unusable
 from kq.plain import printable
-from kq.stack import Frame
 from kq.units import format_duration
+from kq.values.deed import Deed
+from kq.values.job import State
+from kq.values.outcome import (
+    Asked,
+    Bury,
+    Complete,
+    Died,
+    Done,
+    FallBack,
+    OutOfMemory,
+    Raised,
+    Retry,
+    TimedOut,
+    Unusable,
+)
+from kq.values.stack import Frame
 
 
 @verb("rehearse")

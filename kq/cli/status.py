@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import click
 
-from kq.advice import advice, held, waits
 from kq.cli.condition import FAIL_IF, doubt
 from kq.cli.failing import DONE, NO, UNAVAILABLE
 from kq.cli.frame import flags, verb
 from kq.cli.looking import looking
 from kq.cli.show import NOTHING, print_json, print_table, rate, say, span
 from kq.cli.watch import watching
-from kq.condition import Condition
 from kq.plain import printable
-from kq.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size, format_time
+from kq.values.advice import advice, held, waits
+from kq.values.condition import Condition
+from kq.values.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
 
 #: So many groups of failures are shown.
 FAILURES = 10

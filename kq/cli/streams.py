@@ -13,8 +13,8 @@ from kq.cli.looking import looking
 from kq.cli.orders import unknown_job
 from kq.control import schema
 from kq.errors import ResultTimeout
+from kq.handles.stream import Chunk
 from kq.plain import printable, printable_json
-from kq.stream import Chunk
 
 #: Seconds that are followed when nobody says for how long: a year.
 EVER = 366 * 86400.0

@@ -17,8 +17,8 @@ from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
 from kq.clock import new_id
 from kq.errors import BadArguments
-from kq.job import Job, Settings
 from kq.jobtype import JobType
+from kq.values.job import Job, Settings
 
 
 class Line(msgspec.Struct, frozen=True):

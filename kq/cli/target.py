@@ -12,9 +12,9 @@ from typing import Any
 import kq
 from kq.app import App
 from kq.cli.frame import flags
-from kq.config import Loaded, load
 from kq.errors import AppNotFound, KqError
 from kq.loading import load_app
+from kq.values.config import Loaded, load
 
 
 def settings(**given: Any) -> Loaded:

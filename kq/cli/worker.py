@@ -20,8 +20,8 @@ from kq.cli.frame import Duration, verb
 from kq.cli.lines import LOG_FORMAT, start_logging
 from kq.cli.near import did_you_mean
 from kq.cli.target import named_app, settings
-from kq.config import Worker as Wish
 from kq.errors import ConfigError
+from kq.values.config import Worker as Wish
 from kq.worker import Processes, Worker
 from kq.worker.cradle import Forked
 from kq.worker.nursery import fork_nursery
@@ -138,7 +138,7 @@ def misspelt(queues: Iterable[str], app: App) -> dict[str, str]:
 def _queues_of_rules(app: App) -> Iterator[str]:
     if app.alerts.wanted:
         # Here and not above: who wants none does not pay for all that a snapshot is made of.
-        from kq.condition import parse_condition
+        from kq.values.condition import parse_condition
 
         yield from filter(None, (parse_condition(text).queue for text in app.alerts.rules))
 

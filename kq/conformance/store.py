@@ -14,8 +14,8 @@ import pytest
 
 from kq.broker import Broker, Inspector, Publisher
 from kq.clock import new_id
-from kq.message import Envelope
 from kq.state import Store, Write
+from kq.values.message import Envelope
 
 T = TypeVar("T")
 

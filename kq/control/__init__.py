@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from kq.act import Act
 from kq.control.effects import Answer, Effects
 from kq.control.gauges import Gauged, Gauges
 from kq.control.hearing import Hears
@@ -20,7 +19,8 @@ from kq.control.sight import Failure, Health, Heartbeat, JobInfo, QueueInfo, Run
 from kq.control.stack import Stacked
 from kq.control.view import MOST
 from kq.control.why import Reasons
-from kq.ledger import Entry
+from kq.effects.ledger import Entry
+from kq.handles.act import Act
 
 __all__ = [
     "MOST",

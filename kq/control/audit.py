@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from kq.act import Act
 from kq.clock import new_id
-from kq.reading import reader
-from kq.record import audit_key, encode
+from kq.handles.act import Act
 from kq.state.store import Store, Write
+from kq.values.reading import reader
+from kq.values.record import audit_key, encode
 
 log = logging.getLogger("kq.audit")
 

@@ -1,4 +1,4 @@
-"""The bell: when a human is told of troubles, and in which words. Rounds ring it; see kq.trouble and kq.alert.
+"""The bell: when a human is told of troubles, and in which words. Rounds ring it; see kq.handles.trouble and kq.alert.
 
 A group of failures that is new, or comes back, is told of at once, in an alert of its own. What comes after it is
 summed up in digests, at most one in so many minutes, and so is which groups have ended. Never are there more than so
@@ -21,16 +21,16 @@ from msgspec.structs import replace
 
 from kq.app import App
 from kq.clock import new_id
-from kq.condition import Condition, parse_condition
 from kq.control.rule import Watched, gone, told_of, watched
-from kq.job import State
-from kq.message import one_line
-from kq.reading import reader
-from kq.record import decode_record, encode, job_key
-from kq.snapshot import Snapshot
+from kq.handles.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
 from kq.state.store import Write
-from kq.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
 from kq.units import format_duration, format_instant
+from kq.values.condition import Condition, parse_condition
+from kq.values.job import State
+from kq.values.message import one_line
+from kq.values.reading import reader
+from kq.values.record import decode_record, encode, job_key
+from kq.values.snapshot import Snapshot
 
 HOUR = 3600.0
 #: The key under which it is known what was told.

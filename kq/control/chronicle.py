@@ -10,17 +10,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
 
-from kq import tally
 from kq.broker import BURIED, Inspector, Load
 from kq.control.arrivals import Arrivals
 from kq.control.compose import FAMILIES, Facts, jobs_of
 from kq.control.sight import JobInfo, info_of
-from kq.reading import reader
-from kq.record import GROUPS, HISTORY, encode
-from kq.redaction import redacted_text
-from kq.snapshot import FailureRow, History, Point
 from kq.state.store import Write
-from kq.tally import Tally, Work, quantile
+from kq.values import tally
+from kq.values.reading import reader
+from kq.values.record import GROUPS, HISTORY, encode
+from kq.values.redaction import redacted_text
+from kq.values.snapshot import FailureRow, History, Point
+from kq.values.tally import Tally, Work, quantile
 
 #: Seconds between two points, and how many there are: ten minutes.
 STEP, POINTS = 10.0, 60

@@ -9,12 +9,14 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from kq import duplicate, tally
 from kq.broker import BURIED, PARKED, Load
 from kq.control.sight import Health, Heartbeat, WorkerInfo
-from kq.reading import reader, text
-from kq.record import GROUPS, HISTORY, SEAT, lease_key
-from kq.snapshot import (
+from kq.handles import duplicate
+from kq.handles.standing import Kind, decode_order, order_key
+from kq.values import tally
+from kq.values.reading import reader, text
+from kq.values.record import GROUPS, HISTORY, SEAT, lease_key
+from kq.values.snapshot import (
     DoubtRow,
     FailedRow,
     FailureRow,
@@ -30,8 +32,7 @@ from kq.snapshot import (
     WorkerRow,
     WorkerState,
 )
-from kq.standing import Kind, decode_order, order_key
-from kq.tally import MINUTE, Tally, Work, quantile, rate
+from kq.values.tally import MINUTE, Tally, Work, quantile, rate
 
 #: What is read of the state store, by family: workers, their leases and tallies, pauses, doubts, control's own, and who
 #: found unique keys held.

@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
-from kq.act import Act
 from kq.control import audit
 from kq.control.repair import Repair
+from kq.effects.ledger import Entry, Ledger, Stage
 from kq.errors import NotRepaired
-from kq.ledger import Entry, Ledger, Stage
-from kq.message import encode_result
-from kq.standing import caller
+from kq.handles.act import Act
+from kq.handles.standing import caller
+from kq.values.message import encode_result
 
 #: What a human found out about an effect in doubt: it is done, or is to be repeated.
 Answer: TypeAlias = Literal["done", "repeat"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from kq.act import BURIED_BY_HAND, KICKED, Act
 from kq.broker import BURIED, PARKED, Seen
 from kq.errors import MessageError
-from kq.job import Counters
-from kq.message import OF_BURIED, Attempt, Envelope, Head, again, decode_head
+from kq.handles.act import BURIED_BY_HAND, KICKED, Act
+from kq.values.job import Counters
+from kq.values.message import OF_BURIED, Attempt, Envelope, Head, again, decode_head
 
 
 def made(seen: Seen, act: Act) -> tuple[Envelope, ...]:

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
-from kq import __version__, metrics
+from kq import __version__
 from kq.app import App
 from kq.clock import SYSTEM
 from kq.control import Control
 from kq.errors import BrokerError, ConfigError
 from kq.state.store import StoreUnreachable
-from kq.tally import Tally
 from kq.url import host_and_port
+from kq.values import metrics
+from kq.values.tally import Tally
 
 #: Seconds that one who asks has to say what he wants.
 PATIENCE = 5.0

@@ -9,13 +9,13 @@ from kq.coming import Coming
 from kq.control.sight import is_named
 from kq.control.view import View
 from kq.errors import BrokerError
-from kq.event import Event
 from kq.events import remembered
-from kq.following import moves
-from kq.handle import PATIENCE
-from kq.listening import heard
-from kq.standing import Hearing
+from kq.handles.following import moves
+from kq.handles.handle import PATIENCE
+from kq.handles.listening import heard
+from kq.handles.standing import Hearing
 from kq.state.store import StoreUnreachable
+from kq.values.event import Event
 
 #: Seconds between two tries to listen at a broker that does not answer.
 AGAIN = 1.0

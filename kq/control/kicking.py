@@ -14,8 +14,8 @@ from kq.control.effects import Answer, Effects
 from kq.control.repair import Repaired
 from kq.control.sight import JobInfo
 from kq.errors import NotRepaired
-from kq.job import State
 from kq.units import format_duration
+from kq.values.job import State
 
 #: Seconds between two kicks at a rate, at least: more often, several are kicked at once.
 BEAT = 0.1

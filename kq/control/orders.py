@@ -1,4 +1,4 @@
-"""Orders: what control tells workers, queues and jobs. They stand in the state store (`kq.standing`)."""
+"""Orders: what control tells workers, queues and jobs. They stand in the state store (`kq.handles.standing`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
-from kq.act import Act
 from kq.broker import PARKED
 from kq.clock import SYSTEM, new_id
 from kq.control import audit
@@ -16,11 +15,12 @@ from kq.control.sight import WorkerInfo
 from kq.control.size import PROCESSES, QUEUES, merged, size_of
 from kq.control.view import MOST, View
 from kq.errors import BadArguments, BrokerError, NotFound
-from kq.job import ENDED, State
-from kq.record import answer_key, lease_key
-from kq.revoking import revoke
-from kq.standing import Kind, Order, caller, decode_order, give, nudge, order_key
+from kq.handles.act import Act
+from kq.handles.revoking import revoke
+from kq.handles.standing import Kind, Order, caller, decode_order, give, nudge, order_key
 from kq.state.store import StoreUnreachable, Write
+from kq.values.job import ENDED, State
+from kq.values.record import answer_key, lease_key
 
 #: Seconds within which a worker that lives has read its orders (promise C15).
 PATIENCE = 1.0

@@ -12,7 +12,7 @@ from math import ceil
 from kq.app import App
 from kq.broker import PARKED, Delivery, Inspector, Session, Settlement
 from kq.clock import new_id
-from kq.message import Envelope
+from kq.values.message import Envelope
 
 #: So many jobs go over in one step.
 BATCH = 200

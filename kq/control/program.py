@@ -13,9 +13,9 @@ from kq.app import App
 from kq.clock import SYSTEM
 from kq.control.rounds import Rounds
 from kq.errors import BrokerUnreachable, KqError
-from kq.message import one_line
 from kq.state.store import StoreUnreachable
-from kq.tally import Tally
+from kq.values.message import one_line
+from kq.values.tally import Tally
 
 log = logging.getLogger("kq.control")
 

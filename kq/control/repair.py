@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from kq.act import Act, Meant
 from kq.broker import BURIED, PARKED, Seen
 from kq.clock import SYSTEM
 from kq.control import audit, forms
@@ -22,13 +21,14 @@ from kq.control.sight import ANY, JobInfo, Where, info_of
 from kq.control.steps import BATCH, Stands, Step, Steps, names_two
 from kq.control.view import MOST
 from kq.errors import MessageError, NotRepaired
-from kq.handle import Handle
-from kq.job import HIGHEST, LOWEST, Job, State
-from kq.message import BODY_LIMIT, decode_body, encode_result, one_line, with_arguments
-from kq.policy import YEAR
-from kq.record import Record, decode_record, job_key
-from kq.standing import caller
+from kq.handles.act import Act, Meant
+from kq.handles.handle import Handle
+from kq.handles.standing import caller
 from kq.state.store import Write
+from kq.values.job import HIGHEST, LOWEST, Job, State
+from kq.values.message import BODY_LIMIT, decode_body, encode_result, one_line, with_arguments
+from kq.values.policy import YEAR
+from kq.values.record import Record, decode_record, job_key
 
 R = TypeVar("R")
 

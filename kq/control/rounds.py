@@ -24,12 +24,12 @@ from kq.control.bell import Bell
 from kq.control.chronicle import Chronicle
 from kq.control.sight import Health, Heartbeat, RunningJob
 from kq.errors import BrokerError
-from kq.event import Event
 from kq.events import Herald, Memory
-from kq.record import SEAT, encode, overdue_key, worker_key
-from kq.standing import read
+from kq.handles.standing import read
 from kq.state.store import StoreUnreachable, Write
 from kq.units import format_duration
+from kq.values.event import Event
+from kq.values.record import SEAT, encode, overdue_key, worker_key
 
 log = logging.getLogger("kq.control")
 

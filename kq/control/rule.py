@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from kq.condition import Condition
-from kq.snapshot import QueueRow, Snapshot, WorkerRow
 from kq.units import counted, format_duration, format_instant
+from kq.values.condition import Condition
+from kq.values.snapshot import QueueRow, Snapshot, WorkerRow
 
 #: So many queues or workers are named in an alert.
 LINES = 20

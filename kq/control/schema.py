@@ -14,12 +14,12 @@ import msgspec
 
 from kq.control.compose import lease_left
 from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo, WorkerInfo
-from kq.event import Event, encode
-from kq.ledger import Entry
-from kq.metrics import Metric
-from kq.stack import Stack
+from kq.effects.ledger import Entry
+from kq.handles.stream import Chunk
 from kq.stated import SCHEMA
-from kq.stream import Chunk
+from kq.values.event import Event, encode
+from kq.values.metrics import Metric
+from kq.values.stack import Stack
 
 #: Their JSON Schema.
 WRITTEN = Path(__file__).with_name(f"cli-{SCHEMA}.json")

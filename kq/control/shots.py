@@ -14,9 +14,9 @@ from kq.control.chronicle import Chronicle
 from kq.control.compose import FAMILIES, Earlier, Facts, compose, jobs_of
 from kq.control.view import MOST, View
 from kq.errors import BrokerError
-from kq.snapshot import Snapshot
 from kq.state.store import Gathered, StoreUnreachable
-from kq.tally import MINUTE, Spread
+from kq.values.snapshot import Snapshot
+from kq.values.tally import MINUTE, Spread
 
 #: Seconds between two looks that are remembered, so that it is known how many jobs came meanwhile.
 PAUSE = 5.0

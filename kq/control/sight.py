@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 
 from kq.broker import BURIED, PARKED, Seen
-from kq.duplicate import Duplicates
 from kq.errors import MessageError
-from kq.failure import group_of
-from kq.job import State
-from kq.message import Attempt, Head, decode_body, decode_head, only_id, shares_arguments
-from kq.redaction import beginning
-from kq.snapshot import Progress
-from kq.standing import Order
-from kq.stream import Emitted
-from kq.whereabouts import state_of
+from kq.handles.duplicate import Duplicates
+from kq.handles.standing import Order
+from kq.handles.stream import Emitted
+from kq.handles.whereabouts import state_of
+from kq.values.failure import group_of
+from kq.values.job import State
+from kq.values.message import Attempt, Head, decode_body, decode_head, only_id, shares_arguments
+from kq.values.redaction import beginning
+from kq.values.snapshot import Progress
 
 
 class Health(StrEnum):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from kq.errors import BadArguments
-from kq.job import check_queue
+from kq.handles.standing import Order
 from kq.plain import cut
-from kq.standing import Order
+from kq.values.job import check_queue
 
 #: So many jobs may run at a time in one worker, and in one whose executors are processes of their own.
 MOST, PROCESSES = 10_000, 1000

@@ -6,12 +6,12 @@ from kq.clock import new_id
 from kq.control.orders import Orders
 from kq.control.sight import JobInfo
 from kq.errors import NotFound
-from kq.job import State
-from kq.record import encode
-from kq.stack import Stack, decode_stack, stack_key
-from kq.standing import Kind, Order, caller, nudge, order_key
+from kq.handles.standing import Kind, Order, caller, nudge, order_key
 from kq.state.store import Write
 from kq.units import format_duration
+from kq.values.job import State
+from kq.values.record import encode
+from kq.values.stack import Stack, decode_stack, stack_key
 
 #: Seconds that a worker has to answer, and for which the question stands after that.
 PATIENCE, STANDS = 5.0, 5.0

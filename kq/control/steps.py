@@ -14,16 +14,16 @@ from itertools import groupby, islice
 
 from msgspec.structs import replace
 
-from kq.act import BURIED_BY_HAND, KICKED, Act, Meant, decode_meant, nothing_done, stamp_of
 from kq.broker import BURIED, PARKED, Seen, Swap
 from kq.control import audit, forms
 from kq.control.sight import info_of
 from kq.control.view import View
 from kq.errors import BrokerError, MessageError
-from kq.lock import Lock
-from kq.message import Envelope, only_id
-from kq.record import Record, decode_record, job_key, meant_key, place_key
+from kq.handles.act import BURIED_BY_HAND, KICKED, Act, Meant, decode_meant, nothing_done, stamp_of
+from kq.handles.lock import Lock
 from kq.state.store import Write
+from kq.values.message import Envelope, only_id
+from kq.values.record import Record, decode_record, job_key, meant_key, place_key
 
 #: So many jobs are repaired, and so many acts that nobody ended are finished, in one round trip.
 BATCH = 100

@@ -1,7 +1,7 @@
 """What nobody sees on the monitor, the page or through its API, whatever he may do: what a job says without secrets.
 
-An argument is hidden by its name or its look (`kq.redaction`); who edits a job leaves what is hidden as it is, or
-writes another value. Ids, keys and names of things are shown as they are.
+An argument is hidden by its name or its look (`kq.values.redaction`); who edits a job leaves what is hidden as it is,
+or writes another value. Ids, keys and names of things are shown as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import structs
 
 from kq.control import Control, JobInfo
-from kq.redaction import redacted, redacted_text, restored
+from kq.values.redaction import redacted, redacted_text, restored
 
 #: Fields of which the text is shown without what looks like a secret, whatever they are part of.
 _TEXTS = {

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import msgspec
 
-from kq import duplicate
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.clock import SYSTEM
@@ -17,10 +16,14 @@ from kq.coming import Coming
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.errors import BrokerError
-from kq.handle import PATIENCE, wait
-from kq.job import State
-from kq.message import Attempt
-from kq.record import (
+from kq.handles import duplicate
+from kq.handles.handle import PATIENCE, wait
+from kq.handles.standing import Order, read
+from kq.handles.stream import Chunk, chunks, emitted
+from kq.handles.whereabouts import find_state
+from kq.values.job import State
+from kq.values.message import Attempt
+from kq.values.record import (
     Late,
     Record,
     decode_late,
@@ -32,9 +35,6 @@ from kq.record import (
     stream_key,
     worker_key,
 )
-from kq.standing import Order, read
-from kq.stream import Chunk, chunks, emitted
-from kq.whereabouts import find_state
 
 #: So many jobs of a queue are looked through, at most, for those that are meant.
 MOST = 10_000

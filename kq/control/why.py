@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TypeAlias
 
-from kq.advice import holders
 from kq.broker import PARKED, Seen
 from kq.control.compose import held_by
 from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
 from kq.control.view import View
 from kq.errors import MessageError
-from kq.job import State
-from kq.message import Head, decode_head
-from kq.policy import retries_of
-from kq.redaction import both_ends
-from kq.standing import Order, Standing, read
+from kq.handles.standing import Order, Standing, read
 from kq.units import counted, format_duration, format_instant, format_local
+from kq.values.advice import holders
+from kq.values.job import State
+from kq.values.message import Head, decode_head
+from kq.values.policy import retries_of
+from kq.values.redaction import both_ends
 
 #: Tells an instant.
 When: TypeAlias = Callable[[float], str]

@@ -17,9 +17,9 @@ from kq.control.size import MOST as WORKER_MOST
 from kq.control.veil import Veil
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
-from kq.job import HIGHEST, LOWEST, Job, Settings
-from kq.message import encode_result
 from kq.units import format_duration, parse_rate
+from kq.values.job import HIGHEST, LOWEST, Job, Settings
+from kq.values.message import encode_result
 from kq.web.choosing import CHOICE, buried
 from kq.web.fields import Field, Said
 

@@ -13,15 +13,16 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
-from kq import __version__, metrics
+from kq import __version__
 from kq.control import Control, schema
 from kq.control.veil import Veil
 from kq.errors import BadArguments
-from kq.event import ENDS, Event
+from kq.handles.standing import Hearing
+from kq.handles.stream import Chunk
 from kq.plain import printable_json
-from kq.standing import Hearing
 from kq.stated import stated
-from kq.stream import Chunk
+from kq.values import metrics
+from kq.values.event import ENDS, Event
 from kq.web.acts import Act, Deed
 from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
 from kq.web.errors import described, status_of

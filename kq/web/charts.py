@@ -8,7 +8,7 @@ from math import ceil, log10
 
 from markupsafe import Markup
 
-from kq.snapshot import Point, span_of
+from kq.values.snapshot import Point, span_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kq.control import MOST, Control, JobInfo, Where
 from kq.control.veil import Veil
-from kq.job import State
+from kq.values.job import State
 from kq.web.fields import Field, Said
 
 LISTED = tuple(

@@ -19,10 +19,10 @@ from anyio import CapacityLimiter, to_thread
 from kq.clock import SYSTEM
 from kq.control import Control
 from kq.errors import Busy, ResultTimeout, StreamCut
-from kq.event import Event as Happened
-from kq.snapshot import Snapshot
-from kq.standing import Hearing
-from kq.stream import Chunk
+from kq.handles.standing import Hearing
+from kq.handles.stream import Chunk
+from kq.values.event import Event as Happened
+from kq.values.snapshot import Snapshot
 
 T = TypeVar("T")
 

@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from kq import __version__, advice
+from kq import __version__
 from kq.control import commands
 from kq.plain import middle_cut, printable
-from kq.redaction import redacted_text
 from kq.units import format_duration, format_instant, format_rate, format_size
+from kq.values import advice
+from kq.values.redaction import redacted_text
 
 #: What stands where nobody knows.
 NOTHING = "–"

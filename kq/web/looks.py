@@ -10,9 +10,9 @@ import msgspec
 
 from kq.control import MOST, Control, schema
 from kq.control.veil import Veil
+from kq.effects.ledger import Entry, Stage
 from kq.errors import NotFound
-from kq.job import State
-from kq.ledger import Entry, Stage
+from kq.values.job import State
 from kq.web.acts import unknown_job
 from kq.web.choosing import CHOICE, LISTED, listed
 from kq.web.fields import Field, Said

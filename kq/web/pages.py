@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from kq.advice import advice
 from kq.control import MOST, REPAIRABLE, Control, JobInfo, schema
 from kq.errors import InDoubt, NotFound
-from kq.job import ENDED, State
 from kq.plain import cut
-from kq.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
+from kq.values.advice import advice
+from kq.values.job import ENDED, State
+from kq.values.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
 from kq.web.acts import unknown_job
 from kq.web.asked import Asked
 from kq.web.charts import Axis, Line, axis, chart, spark

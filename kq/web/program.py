@@ -17,11 +17,11 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from kq.config import Web
 from kq.control import Control
 from kq.credential import Role
 from kq.errors import ConfigError
 from kq.url import host_and_port
+from kq.values.config import Web
 from kq.web.patience import Patient
 from kq.web.sessions import Doorkeeper
 from kq.web.site import Site

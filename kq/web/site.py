@@ -27,7 +27,7 @@ from kq.control import Control
 from kq.control.veil import Veil
 from kq.credential import Role
 from kq.errors import ConfigError, Forbidden, KqError, NotFound
-from kq.standing import caller
+from kq.handles.standing import caller
 from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
 from kq.web.asked import SEAL, Asked, form_of, keep_visit, local, must_be_sealed, new_visit, root_of, visit_of

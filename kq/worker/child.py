@@ -18,12 +18,12 @@ from math import isfinite
 
 import msgspec
 
-from kq.context import STAGED_SIZE
-from kq.failure import Failure
-from kq.job import HIGHEST, LOWEST
-from kq.message import travelling
-from kq.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
-from kq.record import RESULT_LIMIT
+from kq.effects.context import STAGED_SIZE
+from kq.values.failure import Failure
+from kq.values.job import HIGHEST, LOWEST
+from kq.values.message import travelling
+from kq.values.outcome import Asked, Died, Done, GivenBack, Outcome, OutOfMemory, Raised, TimedOut, Unusable
+from kq.values.record import RESULT_LIMIT
 from kq.worker.gates import Gates
 from kq.worker.slate import NOTHING, Written
 from kq.worker.task import Task
@@ -290,12 +290,9 @@ class Executor:
         if task.interrupted:
             return TimedOut(task.timeout, killed=True, log=self.log)
         innocent = self.spared or self.culprit not in (None, task)
-        if task.kind.rules.starts_once:
-            # Its slot may be another's, though its end was not told: it may have started once it was claimed.
-            begun = task.seq not in self.withheld
-        else:
-            begun = task.seq in started and not innocent
-        if not begun:
+        # What is to start once may have, as soon as it was claimed: its end was not told yet, its slot is another's.
+        may_repeat = task.seq in self.withheld if task.kind.rules.starts_once else task.seq not in started or innocent
+        if may_repeat:
             return GivenBack()
         if self.excess:
             return OutOfMemory(self.excess, self.log)

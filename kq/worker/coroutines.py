@@ -14,7 +14,7 @@ from contextvars import copy_context
 from typing import Any, cast
 
 from kq.aside import aside
-from kq.context import CurrentJob, running
+from kq.effects.context import CurrentJob, running
 from kq.worker.execution import Beset, Execution
 from kq.worker.gates import Gates
 from kq.worker.gauge import among_coroutines, among_threads

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
+from kq.effects.ledger import Entry, Ledger
+from kq.effects.once import told
 from kq.errors import InDoubt
-from kq.failure import Failure, names_of
-from kq.ledger import Entry, Ledger
-from kq.once import told
-from kq.outcome import CUT_OFF, Bury, Complete, FallBack, Retry, Verdict
 from kq.state.store import Store
+from kq.values.failure import Failure, names_of
+from kq.values.outcome import CUT_OFF, Bury, Complete, FallBack, Retry, Verdict
 from kq.worker.task import Task
 
 log = logging.getLogger("kq.worker")

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 
 from kq.broker import Session, Settlement
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, LeaseLost
-from kq.failure import Failure, names_of
-from kq.outcome import Bury, Complete, FallBack, GiveBack, Outcome, Park, Retry, Verdict, verdict_after
-from kq.record import lease_key
-from kq.standing import NONE, Standing
+from kq.handles.standing import NONE, Standing
 from kq.state.store import StoreUnreachable, Write
 from kq.units import format_duration
+from kq.values.failure import Failure, names_of
+from kq.values.outcome import Bury, Complete, FallBack, GiveBack, Outcome, Park, Retry, Verdict, verdict_after
+from kq.values.record import lease_key
 from kq.worker import journal
 from kq.worker.doubts import Doubts
 from kq.worker.ground import Ground

@@ -10,18 +10,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 from kq.app import App
-from kq.context import CurrentJob, running
+from kq.effects.context import CurrentJob, running
+from kq.effects.observer import UNWATCHED, Watching
+from kq.effects.observer import Execution as Observed
 from kq.errors import MessageError, Retry, SoftTimeout
-from kq.failure import laid_out, names_of
-from kq.job import Counters
 from kq.jobtype import JobType
-from kq.message import Envelope, decode_body, encode_result
-from kq.observer import UNWATCHED, Watching
-from kq.observer import Execution as Observed
-from kq.outcome import Rules
-from kq.policy import from_data
-from kq.record import RESULT_LIMIT
-from kq.redaction import both_ends
+from kq.values.failure import laid_out, names_of
+from kq.values.job import Counters
+from kq.values.message import Envelope, decode_body, encode_result
+from kq.values.outcome import Rules
+from kq.values.policy import from_data
+from kq.values.record import RESULT_LIMIT
+from kq.values.redaction import both_ends
 from kq.worker.gauge import Gauge
 from kq.worker.sleep import new_loop
 from kq.worker.wire import BESET, DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Circumstances, Ended, Run, frame

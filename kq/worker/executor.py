@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any
 
 from kq.app import App
-from kq.context import Footing, running
-from kq.failure import laid_out
+from kq.effects.context import Footing, running
 from kq.logging import Handler
-from kq.redaction import end_of
+from kq.values.failure import laid_out
+from kq.values.redaction import end_of
 from kq.worker.coroutines import run_in_loop
 from kq.worker.lapse import Sight
 from kq.worker.lookout import look_out

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.units import format_duration
+from kq.values.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.worker.task import Task
 
 _jobs = logging.getLogger("kq.jobs")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kq.errors import LeaseLost
-from kq.reading import text
-from kq.record import claim_key, lease_key, unique_key
 from kq.state.store import Store
+from kq.values.reading import text
+from kq.values.record import claim_key, lease_key, unique_key
 from kq.worker.scribe import lock_of
 from kq.worker.task import Task
 

@@ -5,9 +5,9 @@ They change nothing. Kept beside a job's record, they tell that it ran twice, an
 
 from __future__ import annotations
 
-from kq.outcome import Bury, Complete, FallBack, Retry, Verdict
-from kq.record import Late, decode_record, digest, encode, job_key, late_key
 from kq.state.store import Store, Write
+from kq.values.outcome import Bury, Complete, FallBack, Retry, Verdict
+from kq.values.record import Late, decode_record, digest, encode, job_key, late_key
 from kq.worker.scribe import Scribe
 from kq.worker.task import Task
 

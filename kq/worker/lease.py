@@ -10,8 +10,8 @@ from collections.abc import Callable
 from kq.broker import Session
 from kq.clock import Clock
 from kq.errors import LeaseLost
-from kq.record import lease_key
 from kq.state.store import Write
+from kq.values.record import lease_key
 from kq.worker.lapse import Lapse
 
 #: Seconds before the end of the lease at which executors are killed, so that none outlives it; of a short lease,

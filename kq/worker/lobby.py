@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from kq.broker import Delivery
 from kq.clock import new_id
-from kq.elsewhere import Place
 from kq.errors import MessageError
-from kq.fallback import check_queues
-from kq.lock import Lock
-from kq.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
-from kq.outcome import Died, Drop, Expired, PassOn, Revoke, Rules, Unusable, Verdict
-from kq.standing import NONE, Standing
+from kq.handles.lock import Lock
+from kq.handles.standing import NONE, Standing
+from kq.values.elsewhere import Place
+from kq.values.fallback import check_queues
+from kq.values.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
+from kq.values.outcome import Died, Drop, Expired, PassOn, Revoke, Rules, Unusable, Verdict
 from kq.worker.child import Executor
 from kq.worker.ends import Ends
 from kq.worker.ground import Ground

@@ -1,4 +1,4 @@
-"""Counts what becomes of jobs here, in memory; see kq.tally. It is asked at each start and end, so it does little."""
+"""Counts what becomes of jobs here, in memory (kq.values.tally). Asked at each start and end, it does little."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from kq import tally
-from kq.failure import Failure, group_of
-from kq.message import one_line
-from kq.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
-from kq.policy import retries_of
-from kq.redaction import redacted_beginning
-from kq.tally import EFFECTS, MINUTE, Failed, Group, Tally, Wait, Work
+from kq.values import tally
+from kq.values.failure import Failure, group_of
+from kq.values.message import one_line
+from kq.values.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
+from kq.values.policy import retries_of
+from kq.values.redaction import redacted_beginning
+from kq.values.tally import EFFECTS, MINUTE, Failed, Group, Tally, Wait, Work
 from kq.worker.task import Task
 
 #: So many groups of failures, and so many of the latest failures, are remembered.

@@ -1,4 +1,4 @@
-"""The other workers: asked for only when a job is here that this place failed (see kq.elsewhere)."""
+"""The other workers: asked for only when a job is here that this place failed (see kq.values.elsewhere)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from kq.elsewhere import Place, failed_here, of_type, wait_for_another
-from kq.reading import reader
-from kq.record import lease_key, worker_key
 from kq.state.store import Store
+from kq.values.elsewhere import Place, failed_here, of_type, wait_for_another
+from kq.values.reading import reader
+from kq.values.record import lease_key, worker_key
 from kq.worker.task import Task
 
 

@@ -32,12 +32,12 @@ import msgspec
 from kq.app import App
 from kq.broker import Broker
 from kq.errors import KqError
+from kq.handles.trouble import ALERT
 from kq.loading import load_app, version_of
-from kq.message import Stage
-from kq.policy import RetryPolicy
 from kq.state import preload
-from kq.trouble import ALERT
 from kq.url import parse
+from kq.values.message import Stage
+from kq.values.policy import RetryPolicy
 from kq.worker.cradle import Forked, search_path
 from kq.worker.executor import DEAF_TO, be_deaf, run_executor
 from kq.worker.kin import (

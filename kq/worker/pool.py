@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from kq.clock import Clock
 from kq.errors import AppNotFound, ConfigError, KqError
-from kq.outcome import GivenBack, Outcome
+from kq.values.outcome import GivenBack, Outcome
 from kq.worker.child import Executor, outcome_of
 from kq.worker.cradle import Cradle, in_one_line
 from kq.worker.lapse import Lapse

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from kq import __version__, tally
+from kq import __version__
 from kq.clock import new_id
-from kq.record import encode, tally_key, worker_key
 from kq.state.store import Write
-from kq.tally import Tally
+from kq.values import tally
+from kq.values.record import encode, tally_key, worker_key
+from kq.values.tally import Tally
 from kq.worker.ground import Ground
 from kq.worker.meter import Meter
 from kq.worker.pool import Pool

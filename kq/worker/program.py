@@ -21,12 +21,12 @@ from kq.broker import answer_time
 from kq.clock import SYSTEM
 from kq.control.program import Program, controlled
 from kq.errors import ConfigError, KqError, WorkerUnfit
-from kq.job import check_queue
+from kq.handles.standing import Order, decode_order
+from kq.handles.trouble import ALERT, queue_of
 from kq.loading import whereabouts
-from kq.record import encode
-from kq.standing import Order, decode_order
-from kq.trouble import ALERT, queue_of
 from kq.url import host_and_port
+from kq.values.job import check_queue
+from kq.values.record import encode
 from kq.worker.notify import Notifier
 from kq.worker.plan import Plan
 from kq.worker.pool import OnEnd, Pool, PoolKind

@@ -23,17 +23,17 @@ import msgspec
 from kq.app import App
 from kq.broker import BURIED, Delivery, Inspector, Publisher, Seen, Swap
 from kq.clock import RANDOM, SYSTEM
-from kq.context import Footing
-from kq.deed import Deed
-from kq.job import Counters
-from kq.message import Envelope, decode_body, decode_head
-from kq.observer import Observers
-from kq.outcome import Done, Outcome, Verdict, verdict_after
-from kq.record import job_key, lease_key
-from kq.redaction import shown_call
-from kq.stack import Frame, of_job
+from kq.effects.context import Footing
+from kq.effects.observer import Observers
 from kq.state.overlay import Overlay
 from kq.state.store import Rider, Store, Write
+from kq.values.deed import Deed
+from kq.values.job import Counters
+from kq.values.message import Envelope, decode_body, decode_head
+from kq.values.outcome import Done, Outcome, Verdict, verdict_after
+from kq.values.record import job_key, lease_key
+from kq.values.redaction import shown_call
+from kq.values.stack import Frame, of_job
 from kq.worker.child import Executor, outcome_of
 from kq.worker.executor import DEAF_TO, be_deaf
 from kq.worker.kin import adopt_orphans, call_itself, die_with, live_apart, living_children

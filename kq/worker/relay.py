@@ -17,8 +17,8 @@ import msgspec
 from kq.app import App
 from kq.errors import BrokerFull, BrokerUnreachable, KqError
 from kq.events import Mouth
-from kq.message import Envelope
 from kq.state.store import Rider, Store, StoreUnreachable, Write
+from kq.values.message import Envelope
 from kq.worker.wire import frame, read_frame
 
 #: Seconds that one call to wait may block the others of its executor.

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import msgspec
 
 from kq.broker import BURIED, PARKED
-from kq.fallback import Form
-from kq.job import State
-from kq.lock import Lock
-from kq.message import Attempt, Envelope, Head, again, set_aside
-from kq.outcome import (
+from kq.handles.lock import Lock
+from kq.state.store import Write
+from kq.values.fallback import Form
+from kq.values.job import State
+from kq.values.message import Attempt, Envelope, Head, again, set_aside
+from kq.values.outcome import (
     COUNTED,
     CUT_OFF,
     Bury,
@@ -30,9 +31,8 @@ from kq.outcome import (
     Verdict,
     asks_a_human,
 )
-from kq.record import Cut, Record, Start, cut_key, encode, job_key, lease_key, place_key
-from kq.redaction import beginning
-from kq.state.store import Write
+from kq.values.record import Cut, Record, Start, cut_key, encode, job_key, lease_key, place_key
+from kq.values.redaction import beginning
 from kq.worker.gauge import SHORT
 from kq.worker.starts import START_KEEP, key_of
 from kq.worker.task import Task

@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from math import isfinite
 
-from kq.redaction import redacted_beginning
+from kq.values.redaction import redacted_beginning
 
 #: The counter; n, of, and when that was said; seconds to extend the timeout by; bytes of the text.
 _FORM = struct.Struct("<QddddH")

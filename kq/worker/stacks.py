@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from kq.clock import Clock
-from kq.stack import Frame, Stack, of_job
+from kq.values.stack import Frame, Stack, of_job
 from kq.worker.child import Executor
 from kq.worker.lookout import ASKED, SHOWN
 from kq.worker.pool import Pool

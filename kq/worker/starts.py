@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from kq.job import Counters
-from kq.message import Envelope
-from kq.record import Record, Start, decode_record, decode_start, encode, job_key, start_key
 from kq.state.store import Store, Write
+from kq.values.job import Counters
+from kq.values.message import Envelope
+from kq.values.record import Record, Start, decode_record, decode_start, encode, job_key, start_key
 from kq.worker.task import Task
 
 #: Seconds that start records are kept when nobody removes them.

@@ -21,13 +21,13 @@ from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, ConfigError, LeaseLost, WorkerUnfit
 from kq.events import Herald, Memory
-from kq.outcome import Died, GiveBack, GivenBack, Outcome
-from kq.record import answer_key, encode
-from kq.stack import stack_key
-from kq.standing import ORDER_KEEP, Kind, Order, Standing, order_key, read
+from kq.handles.standing import ORDER_KEEP, Kind, Order, Standing, order_key, read
 from kq.state.store import Store, StoreUnreachable, Write
-from kq.tally import Tally
 from kq.units import format_duration
+from kq.values.outcome import Died, GiveBack, GivenBack, Outcome
+from kq.values.record import answer_key, encode
+from kq.values.stack import stack_key
+from kq.values.tally import Tally
 from kq.worker import journal
 from kq.worker.backoff import Backoff
 from kq.worker.ears import NOBODY, Ears

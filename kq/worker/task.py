@@ -11,12 +11,12 @@ import msgspec
 
 from kq.broker import Delivery
 from kq.errors import MessageError
-from kq.fallback import next_of, stages_of
-from kq.job import Counters
-from kq.message import Head, Stage, decode_body
-from kq.outcome import Rules
-from kq.policy import from_data
-from kq.redaction import brief_arguments
+from kq.values.fallback import next_of, stages_of
+from kq.values.job import Counters
+from kq.values.message import Head, Stage, decode_body
+from kq.values.outcome import Rules
+from kq.values.policy import from_data
+from kq.values.redaction import brief_arguments
 from kq.worker.wire import Entry
 
 #: Bytes of arguments that are read to be shown, while the job runs.

@@ -1,4 +1,4 @@
-"""Counts, for people, what jobs were buried for; see kq.trouble."""
+"""Counts, for people, what jobs were buried for; see kq.handles.trouble."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from kq.errors import MessageError
-from kq.message import decode_body, one_line
-from kq.outcome import Bury, Verdict
-from kq.record import lease_key
-from kq.redaction import redacted_text, shown_call
+from kq.handles.trouble import AGAIN, Count, Trouble, case_write, count_write, trouble_of
 from kq.state.store import Write
-from kq.trouble import AGAIN, Count, Trouble, case_write, count_write, trouble_of
+from kq.values.message import decode_body, one_line
+from kq.values.outcome import Bury, Verdict
+from kq.values.record import lease_key
+from kq.values.redaction import redacted_text, shown_call
 from kq.worker.task import Task
 
 #: A worker tells apart so many groups; further ones are one.

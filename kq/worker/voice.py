@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from functools import partial
 
 from kq.broker import Broker
-from kq.event import Event, followed_key
 from kq.events import Herald, Mouth
-from kq.outcome import Verdict
+from kq.values.event import Event, followed_key
+from kq.values.outcome import Verdict
 from kq.worker import news
 from kq.worker.pool import Pool
 from kq.worker.skew import Skew

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from kq.message import Envelope, Stage
-from kq.redaction import redacted_end
+from kq.values.message import Envelope, Stage
+from kq.values.redaction import redacted_end
 from kq.worker import slate
 from kq.worker.slate import NOTHING, Slate, Written
 
@@ -297,9 +297,9 @@ class Page:
 
     A slot is marked just before it does anything for a job, and not unmarked: the next job overwrites it. So when an
     executor dies, those jobs whose end nobody heard of are known apart: the marked ones had started; of the others
-    some had ended at most, so short that their ends were to be told together. Two cells are the supervisor's: the seq of
-    the job that a SIGUSR1 is meant for, and of the one whose stack is asked for. Each slot has a slate for its job to
-    write on. At the end stands what was logged last, to be read when nobody can be asked. Behind all that the
+    some had ended at most, so short that their ends were to be told together. Two cells are the supervisor's: the seq
+    of the job that a SIGUSR1 is meant for, and of the one whose stack is asked for. Each slot has a slate for its job
+    to write on. At the end stands what was logged last, to be read when nobody can be asked. Behind all that the
     descriptor stands, and an executor writes there where a job is (see lookout).
     """
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kq.app import App
-from kq.context import Footing
+from kq.effects.context import Footing
 from kq.worker.wire import Claims, Order, Page, Run, read_frame
 
 _decode_order = msgspec.msgpack.Decoder(Order).decode

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 import kq
 from kq.cli.events import Since
 from kq.clock import new_id
-from kq.job import Job, Settings
+from kq.values.job import Job, Settings
 from tests.cli.conftest import Place, submitted, worker
 from tests.cli.test_schema import fits
 

@@ -20,8 +20,9 @@ HEAVY = ("asyncio", "kombu", "kq.app", "kq.control", "kq_transports", "msgspec",
 #: tells, other brokers and their drivers, screens, loops, parsers. Kombu itself imports yaml.
 NOT_FOR_SUBMIT = (
     *("asyncio", "http", "jinja2", "redis", "rich", "smtplib", "starlette", "tomllib"),
-    *("kq.alert", "kq.cli.looking", "kq.cli.monitor", "kq.control", "kq.mail", "kq.metrics", "kq.snapshot", "kq.smtp"),
-    *("kq.state.memory", "kq.state.redis", "kq.tally", "kq.trouble", "kq.web", "kq.worker"),
+    *("kq.alert", "kq.cli.looking", "kq.cli.monitor", "kq.control", "kq.handles.trouble", "kq.mail", "kq.smtp"),
+    *("kq.state.memory", "kq.state.redis", "kq.values.metrics", "kq.values.snapshot", "kq.values.tally"),
+    *("kq.web", "kq.worker"),
     *("kq_transports.amqp", "kq_transports.memory", "kq_transports.redis", "kq_transports.redislink"),
 )
 BARE = "-c", "import sys; print(*sys.modules)"

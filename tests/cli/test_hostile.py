@@ -16,8 +16,8 @@ from kq.app import App
 from kq.broker import declare_missing
 from kq.cli import events, logs
 from kq.cli.lines import JSONLines, Lines, Logfmt
-from kq.event import Event
 from kq.plain import LONGEST, printable, printable_json
+from kq.values.event import Event
 from tests.cli.conftest import Place, worker
 
 #: A new line that looks like one of the log's, colours, a title, a bell, a C1 escape, bidi overrides, another line end.

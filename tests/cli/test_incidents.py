@@ -32,7 +32,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, requires
 from kq.control import Control
-from kq.job import State
+from kq.values.job import State
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available
 from tests.docs.pages import ROOT

@@ -15,11 +15,12 @@ import msgspec
 import psutil
 import pytest
 
-from kq import App, Control, snapshot
+from kq import App, Control
 from kq.cli.monitor import has_unicode
 from kq.conformance.contract.processes import cpu
 from kq.conformance.contract.waiting import eventually
-from kq.standing import caller
+from kq.handles.standing import caller
+from kq.values import snapshot
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.cli.conftest import Place, worker
 from tests.cli.screen import Screen, at_a_screen, resize

@@ -12,7 +12,7 @@ import pytest
 
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control
-from kq.stack import Stack
+from kq.values.stack import Stack
 from tests.cli.conftest import Place, submitted, worker
 
 JOBS = """

@@ -8,12 +8,13 @@ import click
 import jsonschema
 import pytest
 
-from kq import App, Control, snapshot
+from kq import App, Control
 from kq.cli.frame import Flags
 from kq.cli.status import show
 from kq.clock import new_id
-from kq.job import Job, Settings
-from kq.snapshot import QueueRow, Snapshot
+from kq.values import snapshot
+from kq.values.job import Job, Settings
+from kq.values.snapshot import QueueRow, Snapshot
 from tests.cli.conftest import ROOT, Place
 from tests.cli.test_schema import fits
 from tests.servers import free_port

@@ -22,17 +22,17 @@ from kq.broker import BURIED
 from kq.clock import new_id
 from kq.conformance.contract.mailserver import MailServer
 from kq.conformance.contract.world import ContractWorld
-from kq.context import CurrentJob, current_job
 from kq.control import Control
-from kq.deed import Deed
-from kq.handle import Handle
-from kq.ledger import Due, Entry, Ledger
-from kq.message import Envelope, decode_head, encode_head
-from kq.observer import Execution, Observer
-from kq.outcome import Bury, Complete, Died, Done, FallBack, Raised, Retry, TimedOut
-from kq.policy import Fixed
-from kq.record import lease_key, worker_key
+from kq.effects.context import CurrentJob, current_job
+from kq.effects.ledger import Due, Entry, Ledger
+from kq.effects.observer import Execution, Observer
+from kq.handles.handle import Handle
 from kq.state.store import Write
+from kq.values.deed import Deed
+from kq.values.message import Envelope, decode_head, encode_head
+from kq.values.outcome import Bury, Complete, Died, Done, FallBack, Raised, Retry, TimedOut
+from kq.values.policy import Fixed
+from kq.values.record import lease_key, worker_key
 from kq.worker.rehearsal import Played, Rehearsal
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 

@@ -18,9 +18,9 @@ from kq.conformance.contract.world import ContractWorld, outcome
 from kq.control import Control
 from kq.control.rounds import Rounds
 from kq.errors import NotRepaired, ResultTimeout
-from kq.handle import Handle
-from kq.job import ENDED, State
-from kq.record import meant_key
+from kq.handles.handle import Handle
+from kq.values.job import ENDED, State
+from kq.values.record import meant_key
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.control.hand import before_call, do
 from tests.control.test_one_copy import answer, hand, tell

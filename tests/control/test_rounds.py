@@ -19,11 +19,11 @@ from kq.control.parking import SILENCE, put_back
 from kq.control.program import controlled
 from kq.control.rounds import Rounds
 from kq.control.sight import RunningJob, WorkerInfo
-from kq.job import State
-from kq.message import Envelope
-from kq.record import SEAT, encode, worker_key
-from kq.standing import Kind, Order, give
+from kq.handles.standing import Kind, Order, give
 from kq.state.store import Store, StoreUnreachable, Write
+from kq.values.job import State
+from kq.values.message import Envelope
+from kq.values.record import SEAT, encode, worker_key
 from kq_transports.engine import Counts
 
 R = TypeVar("R")

@@ -19,8 +19,8 @@ from kq.conformance.contract.world import ContractWorld, Gate, in_pools
 from kq.control import Control, WorkerInfo
 from kq.control.size import Change, merged, size_of
 from kq.errors import BadArguments, NotFound
-from kq.job import State
-from kq.standing import Order
+from kq.handles.standing import Order
+from kq.values.job import State
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 

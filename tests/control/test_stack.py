@@ -19,11 +19,11 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, in_pools
 from kq.control import Control
 from kq.errors import NotFound
-from kq.job import Job, State
-from kq.record import encode
-from kq.stack import Frame, Stack, of_job, stack_key
-from kq.standing import Kind, order_key
+from kq.handles.standing import Kind, order_key
 from kq.state.store import Write
+from kq.values.job import Job, State
+from kq.values.record import encode
+from kq.values.stack import Frame, Stack, of_job, stack_key
 from kq.worker.lookout import DEEPEST
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from kq.act import KICKED, Act, Meant, stamp_of
 from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen, Swap
 from kq.broker.publisher import LOOKS
@@ -16,11 +15,12 @@ from kq.control import Control, orders
 from kq.control.parking import BATCH, put_back
 from kq.control.sight import WorkerInfo
 from kq.errors import BrokerFull, BrokerUnreachable
-from kq.job import State
-from kq.message import Envelope
-from kq.record import Record, claim_key, decode_record, encode, job_key, lease_key, worker_key
-from kq.standing import Kind, Order, give, read
+from kq.handles.act import KICKED, Act, Meant, stamp_of
+from kq.handles.standing import Kind, Order, give, read
 from kq.state import Write
+from kq.values.job import State
+from kq.values.message import Envelope
+from kq.values.record import Record, claim_key, decode_record, encode, job_key, lease_key, worker_key
 
 
 class Broken(Inspector):

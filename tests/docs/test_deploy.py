@@ -18,11 +18,11 @@ import msgspec
 import pytest
 import yaml
 
-from kq import config, metrics
-from kq.snapshot import History, QueueRow, SingletonRow, Snapshot, WorkerRow
-from kq.tally import Spread, Tally, Wait, Work
 from kq.units import parse_duration
 from kq.url import host_and_port
+from kq.values import config, metrics
+from kq.values.snapshot import History, QueueRow, SingletonRow, Snapshot, WorkerRow
+from kq.values.tally import Spread, Tally, Wait, Work
 from kq.web.guard import LIVE
 from kq.web.looks import LOOKS
 from kq.web.openapi import API

@@ -17,10 +17,10 @@ import click
 import pytest
 
 import kq
-from kq import config
 from kq.cli.frame import VERBS, Root
 from kq.control.schema import WRITTEN
 from kq.errors import all_errors
+from kq.values import config
 from scripts import reference
 from tests.docs.pages import ALL, ROOT, Page
 

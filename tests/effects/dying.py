@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kq.conformance.contract.jobs import app
-from kq.outcome import CUT_OFF, Bury, FallBack, Retry, Verdict
+from kq.values.outcome import CUT_OFF, Bury, FallBack, Retry, Verdict
 from kq.worker.ends import Ends
 from kq.worker.task import Task
 from tests.control.hand import before_call

@@ -16,10 +16,10 @@ import pytest
 from kq import App, NotDone, Retry, mail
 from kq.alert import register_alerts
 from kq.conformance.contract.mailserver import MailServer
-from kq.context import CurrentJob, Footing, running
-from kq.record import lease_key
+from kq.effects.context import CurrentJob, Footing, running
+from kq.handles.trouble import ALERT, COUNTS, Alert, counts_of, decode_trouble
 from kq.state.store import Write
-from kq.trouble import ALERT, COUNTS, Alert, counts_of, decode_trouble
+from kq.values.record import lease_key
 
 GROUPS = [{"type": "pay", "exception": "ValueError", "new": 3}]
 

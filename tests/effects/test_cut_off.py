@@ -14,8 +14,8 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried
 from kq.control import Control
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.effects.dying import STEP
 

@@ -16,14 +16,14 @@ import pytest
 from kq.app import App
 from kq.conformance.between import Between
 from kq.conformance.contract.waiting import eventually
-from kq.context import CurrentJob, Footing
+from kq.effects.context import CurrentJob, Footing
+from kq.effects.ledger import Ledger
+from kq.effects.once import Once, OnDoubt
 from kq.errors import EffectBusy, InDoubt, LeaseLost, NotDone
-from kq.ledger import Ledger
 from kq.mail import mailer
-from kq.once import Once, OnDoubt
-from kq.record import begun_key, lease_key
 from kq.state import Store
 from kq.state.store import StoreUnreachable, Write
+from kq.values.record import begun_key, lease_key
 
 _fresh = itertools.count()
 

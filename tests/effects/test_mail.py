@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from kq import App, BadJob, ConfigError, Control, InDoubt, NotDone, Retry, mail
 from kq.conformance.contract.mailserver import MailServer
-from kq.context import CurrentJob, Footing, running
+from kq.effects.context import CurrentJob, Footing, running
 from kq.gate import BURST
-from kq.record import lease_key
+from kq.handles.standing import read
 from kq.smtp import MailDelayed, MailRefused
-from kq.standing import read
 from kq.state import open_store
 from kq.state.store import Write
+from kq.values.record import lease_key
 
 SENDER = "Shop <shop@example.org>"
 

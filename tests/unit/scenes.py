@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from kq.cli.monitor.scene import Book, JobRow, Page, Scene
-from kq.snapshot import (
+from kq.values.snapshot import (
     FailedRow,
     FailureRow,
     HeldRow,

@@ -6,9 +6,20 @@ from typing import Any
 
 from hypothesis import strategies as some
 
-from kq.job import FALLBACKS, LATEST, Counters
-from kq.message import Attempt, First, Head, Stage
-from kq.policy import MOST_RETRIES, NESTING, YEAR, ByError, Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy
+from kq.values.job import FALLBACKS, LATEST, Counters
+from kq.values.message import Attempt, First, Head, Stage
+from kq.values.policy import (
+    MOST_RETRIES,
+    NESTING,
+    YEAR,
+    ByError,
+    Delays,
+    Exponential,
+    Fixed,
+    Never,
+    Polynomial,
+    RetryPolicy,
+)
 
 SECONDS = some.floats(0, YEAR)
 RETRIES = some.integers(1, MOST_RETRIES)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from kq.advice import Advice, advice
 from kq.errors import NO_BROKER
-from kq.snapshot import FailureRow, Paused, QueueRow, RunningRow, Snapshot, WorkerRow
+from kq.values.advice import Advice, advice
+from kq.values.snapshot import FailureRow, Paused, QueueRow, RunningRow, Snapshot, WorkerRow
 from tests.docs.test_pages import parse
 
 

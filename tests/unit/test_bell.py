@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kq.control.bell import HOUR, REMEMBERED, Draft, Told, after, commands, next_draft, written
-from kq.message import BODY_LIMIT, encode_body
-from kq.trouble import Alert, Count, Trouble
+from kq.handles.trouble import Alert, Count, Trouble
+from kq.values.message import BODY_LIMIT, encode_body
 
 EVERY, MOST = 600.0, 12
 ALERT = Alert("1", "", "")

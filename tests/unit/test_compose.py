@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from kq import tally
 from kq.broker import Load
 from kq.control.compose import FAMILIES, Earlier, Facts, compose
 from kq.control.sight import HeldJobs, RunningJob, WorkerInfo
-from kq.record import GROUPS, HISTORY, SEAT, encode, lease_key, tally_key, worker_key
-from kq.snapshot import FailureRow, History, Point, QueueRow, Snapshot
-from kq.standing import Kind, Order, order_key
-from kq.tally import Failed, Group, Spread, Tally, Work
+from kq.handles.standing import Kind, Order, order_key
+from kq.values import tally
+from kq.values.record import GROUPS, HISTORY, SEAT, encode, lease_key, tally_key, worker_key
+from kq.values.snapshot import FailureRow, History, Point, QueueRow, Snapshot
+from kq.values.tally import Failed, Group, Spread, Tally, Work
 
 NOW = 1000.0
 

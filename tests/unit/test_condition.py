@@ -6,7 +6,7 @@ import click
 import pytest
 
 from kq.cli.condition import ConditionType
-from kq.snapshot import QueueRow, Snapshot, Totals, WorkerRow
+from kq.values.snapshot import QueueRow, Snapshot, Totals, WorkerRow
 
 SHOT = Snapshot(
     at=0.0,

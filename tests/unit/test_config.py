@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kq import config
-from kq.config import Queues, load
-from kq.configfile import read
 from kq.errors import ConfigError
+from kq.values import config
+from kq.values.config import Queues, load
+from kq.values.configfile import read
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

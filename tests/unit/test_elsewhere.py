@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kq.elsewhere import LONGEST, PATIENCE, SHORTEST, Place, failed_here, wait_for_another
-from kq.message import Attempt
+from kq.values.elsewhere import LONGEST, PATIENCE, SHORTEST, Place, failed_here, wait_for_another
+from kq.values.message import Attempt
 
 HERE = Place("web1-10-aaaaaaaa", "web1")
 AGAIN = Place("web1-10-bbbbbbbb", "web1")  # the same process after it lost its lease

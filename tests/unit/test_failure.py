@@ -12,10 +12,10 @@ import pytest
 
 import kq
 from kq.errors import BadJob, ConfigError
-from kq.failure import FAILURES, Failure, classified, group_of, laid_out, names_of
-from kq.outcome import Rules, class_of
-from kq.policy import error_name
-from kq.redaction import both_ends
+from kq.values.failure import FAILURES, Failure, classified, group_of, laid_out, names_of
+from kq.values.outcome import Rules, class_of
+from kq.values.policy import error_name
+from kq.values.redaction import both_ends
 
 
 class DiskFull(OSError):

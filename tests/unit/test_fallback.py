@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 from kq.app import App
 from kq.control import Control
 from kq.errors import ConfigError, MessageError
-from kq.fallback import Form, next_of
-from kq.job import FALLBACKS, Counters, Job, Settings
-from kq.message import (
+from kq.values.fallback import Form, next_of
+from kq.values.job import FALLBACKS, Counters, Job, Settings
+from kq.values.message import (
     Attempt,
     First,
     Head,
@@ -30,7 +30,7 @@ from kq.message import (
     turned,
     with_arguments,
 )
-from kq.policy import Fixed
+from kq.values.policy import Fixed
 from tests.unit.strategies import HEADS, JSON, TEXT
 
 TRIED = Attempt(number=1, worker="w", started=0.0, ended=1.0, outcome="raised", type="render")

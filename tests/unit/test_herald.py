@@ -12,9 +12,9 @@ import pytest
 from kq import events as module
 from kq.clock import new_id
 from kq.errors import BrokerUnreachable
-from kq.event import Event, batches, decode
 from kq.events import Herald, Memory, heard, remembered
 from kq.state.memory import MemoryStore
+from kq.values.event import Event, batches, decode
 
 
 def event(name: str = "started", job: str = "1", queue: str = "mail") -> Event:

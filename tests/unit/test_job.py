@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 from msgspec.structs import fields
 
-from kq.job import ENDED, LATEST, MOVES, Counters, Settings, State
-from kq.policy import YEAR, Fixed
+from kq.values.job import ENDED, LATEST, MOVES, Counters, Settings, State
+from kq.values.policy import YEAR, Fixed
 from tests.unit.strategies import COUNTERS
 
 

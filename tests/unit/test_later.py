@@ -12,9 +12,9 @@ import pytest
 import kq
 from kq.app import App
 from kq.clock import derived_id, made_at, new_id
-from kq.context import STAGED_LIMIT, CurrentJob, Footing, running
-from kq.job import State
-from kq.message import decode_head
+from kq.effects.context import STAGED_LIMIT, CurrentJob, Footing, running
+from kq.values.job import State
+from kq.values.message import decode_head
 
 app = App("later", "memory://later", queue="later")
 

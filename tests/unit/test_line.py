@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kq.broker import Delivery
-from kq.job import Counters
-from kq.message import Head
-from kq.outcome import Rules
+from kq.values.job import Counters
+from kq.values.message import Head
+from kq.values.outcome import Rules
 from kq.worker.line import Line
 from kq.worker.task import Kind, Task
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as some
 from kq.app import App
 from kq.clock import made_at
 from kq.errors import MessageError
-from kq.job import Counters, Job, Settings
-from kq.message import (
+from kq.values.job import Counters, Job, Settings
+from kq.values.message import (
     DEPTH_LIMIT,
     HEAD_LIMIT,
     HISTORY_LIMIT,
@@ -36,7 +36,7 @@ from kq.message import (
     one_line,
     set_aside,
 )
-from kq.policy import Fixed
+from kq.values.policy import Fixed
 from kq.writer import Writer
 from tests.unit.strategies import COUNTERS, HEADS, JSON, TEXT
 
@@ -337,7 +337,7 @@ def test_one_name_in_two_objects_is_none_that_stands_twice(body: bytes) -> None:
 
 @given(some.lists(JSON, max_size=3), some.dictionaries(TEXT, JSON, max_size=3))
 def test_what_is_written_is_looked_at_once(args: list[Any], kwargs: dict[str, Any]) -> None:
-    with mock.patch("kq.message.json.loads", side_effect=AssertionError("a second look")):
+    with mock.patch("kq.values.message.json.loads", side_effect=AssertionError("a second look")):
         decode_body(encode_body(args, kwargs))
 
 

@@ -8,12 +8,25 @@ import pytest
 from msgspec.structs import replace
 
 from kq.broker import Delivery
-from kq.failure import Failure
-from kq.job import Counters
-from kq.message import Head
-from kq.outcome import Bury, Complete, Drop, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Rules, Verdict
-from kq.policy import Fixed
-from kq.tally import MINUTE, Tally, Work, quantile
+from kq.values.failure import Failure
+from kq.values.job import Counters
+from kq.values.message import Head
+from kq.values.outcome import (
+    Bury,
+    Complete,
+    Drop,
+    Expire,
+    FallBack,
+    GiveBack,
+    Park,
+    PassOn,
+    Retry,
+    Revoke,
+    Rules,
+    Verdict,
+)
+from kq.values.policy import Fixed
+from kq.values.tally import MINUTE, Tally, Work, quantile
 from kq.worker.meter import GROUPS, LATEST, Meter
 from kq.worker.task import Kind, Task
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kq import metrics
-from kq.snapshot import History, Paused, QueueRow, RunningRow, SingletonRow, Snapshot, WorkerRow
-from kq.tally import Spread, Tally, Wait, Work
+from kq.values import metrics
+from kq.values.snapshot import History, Paused, QueueRow, RunningRow, SingletonRow, Snapshot, WorkerRow
+from kq.values.tally import Spread, Tally, Wait, Work
 
 
 def read(told: Any) -> dict[str, dict[tuple[str, ...], float]]:

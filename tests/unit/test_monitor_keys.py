@@ -13,7 +13,7 @@ from kq.cli.monitor import filtering, keys, listing, steer, verbs
 from kq.cli.monitor.press import READ_ONLY, press
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Act, Copy, Do, Quit, Redraw, Show, Spot, Step, Told, Typing, Ui
-from kq.snapshot import QueueRow
+from kq.values.snapshot import QueueRow
 from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, SCENE, SHOT
 
 #: How somebody begins.

@@ -20,7 +20,7 @@ from kq.cli.monitor.ink import width_of, wrapped
 from kq.cli.monitor.panes import WAIT_CHART, progress, waits
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.state import Ask, Do, Done, Spot, Told, Typing, Ui
-from kq.snapshot import DoubtRow, History, Paused, Progress, Snapshot
+from kq.values.snapshot import DoubtRow, History, Paused, Progress, Snapshot
 from tests.unit.scenes import BILL, BILL_BOOK, DEFAULT, DEFAULT_BOOK, GROWS, SCENE, SHOT, running, with_long_names
 
 #: The clock on the wall is told by the zone of whoever looks.

@@ -10,13 +10,13 @@ import pytest
 
 from kq.app import App
 from kq.broker import Inspector
-from kq.context import CurrentJob, Footing
+from kq.effects.context import CurrentJob, Footing
+from kq.effects.observer import Execution, Observer, Observers
 from kq.errors import BadJob, MessageError, Retry, SoftTimeout
-from kq.job import Counters
-from kq.message import Envelope
-from kq.observer import Execution, Observer, Observers
-from kq.outcome import Rules
-from kq.policy import Fixed
+from kq.values.job import Counters
+from kq.values.message import Envelope
+from kq.values.outcome import Rules
+from kq.values.policy import Fixed
 
 
 class Diary(Observer):

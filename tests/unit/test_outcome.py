@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from msgspec.structs import replace
 
-from kq.failure import FAILURES, Failure, names_of
-from kq.job import Counters
-from kq.outcome import (
+from kq.values.failure import FAILURES, Failure, names_of
+from kq.values.job import Counters
+from kq.values.outcome import (
     COUNTED,
     HINDERED_WAITS,
     Asked,
@@ -38,7 +38,7 @@ from kq.outcome import (
     class_of,
     verdict_after,
 )
-from kq.policy import Fixed, Never, by_error
+from kq.values.policy import Fixed, Never, by_error
 from tests.unit.strategies import COUNTERS, ERRORS, TEXT, policies
 
 BUG = Failure(("ValueError", "Exception", "BaseException"), "row 7 has no date")

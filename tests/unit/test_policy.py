@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kq.policy import (
+from kq.values.policy import (
     MOST_RETRIES,
     NESTING,
     YEAR,

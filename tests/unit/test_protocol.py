@@ -23,12 +23,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from kq import event
 from kq.broker import Broker, Publisher
 from kq.broker.letters import prepared
 from kq.errors import MessageError
-from kq.job import FALLBACKS, State
-from kq.message import (
+from kq.handles.stream import Head as StreamHead
+from kq.handles.stream import decode_block
+from kq.handles.stream import decode_head as decode_stream
+from kq.url import parse
+from kq.values import event
+from kq.values.job import FALLBACKS, State
+from kq.values.message import (
     BODY_LIMIT,
     CONTENT_TYPE,
     DEPTH_LIMIT,
@@ -46,8 +50,8 @@ from kq.message import (
     encode_head,
     turned,
 )
-from kq.outcome import HINDERED_WAITS, Rules
-from kq.policy import (
+from kq.values.outcome import HINDERED_WAITS, Rules
+from kq.values.policy import (
     MOST_RETRIES,
     NESTING,
     YEAR,
@@ -61,11 +65,7 @@ from kq.policy import (
     by_error,
     from_data,
 )
-from kq.record import decode_record
-from kq.stream import Head as StreamHead
-from kq.stream import decode_block
-from kq.stream import decode_head as decode_stream
-from kq.url import parse
+from kq.values.record import decode_record
 from tests.unit.strategies import HEADS, JSON, TEXT, policies
 
 ROOT = Path(__file__).parents[2]

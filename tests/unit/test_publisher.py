@@ -10,7 +10,7 @@ import pytest
 
 from kq.app import App
 from kq.errors import BrokerUnreachable
-from kq.message import Envelope
+from kq.values.message import Envelope
 from kq_transports import memory
 from kq_transports.engine import Declined, Engine, Message, Options, Rider, Unreachable
 from kq_transports.memory import MemoryEngine

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kq.reading import reader, text
-from kq.record import Record, decode_late, decode_record, decode_start, encode
-from kq.standing import decode_order
+from kq.handles.standing import decode_order
+from kq.values.reading import reader, text
+from kq.values.record import Record, decode_late, decode_record, decode_start, encode
 
 
 class Note(msgspec.Struct):

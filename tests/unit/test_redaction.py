@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kq.redaction import (
+from kq.values.redaction import (
     FEW,
     HIDDEN,
     beginning,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kq.condition import Condition, parse_condition
-from kq.config import Alerts
 from kq.control.bell import LOOKED, Told, watching
 from kq.control.rule import Watched, watched
-from kq.snapshot import Paused, QueueRow, Snapshot, Totals, WorkerRow
+from kq.values.condition import Condition, parse_condition
+from kq.values.config import Alerts
+from kq.values.snapshot import Paused, QueueRow, Snapshot, Totals, WorkerRow
 
 AFTER, MOST = 120.0, 12
 OLDEST = parse_condition("oldest>15m")

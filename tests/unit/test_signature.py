@@ -17,8 +17,8 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from kq.message import decode_body, encode_body
-from kq.signature import Signature
+from kq.values.message import decode_body, encode_body
+from kq.values.signature import Signature
 from tests.unit.strategies import JSON
 
 if TYPE_CHECKING:

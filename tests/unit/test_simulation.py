@@ -18,10 +18,12 @@ import msgspec
 import pytest
 
 from kq.broker import Delivery
-from kq.failure import Failure
-from kq.job import ENDED, Counters, State
-from kq.message import Envelope, Head, Stage, decode_head, encode_head
-from kq.outcome import (
+from kq.state.memory import MemoryStore
+from kq.state.store import Write
+from kq.values.failure import Failure
+from kq.values.job import ENDED, Counters, State
+from kq.values.message import Envelope, Head, Stage, decode_head, encode_head
+from kq.values.outcome import (
     Asked,
     Bury,
     Died,
@@ -42,10 +44,8 @@ from kq.outcome import (
     Verdict,
     verdict_after,
 )
-from kq.policy import Fixed, Never
-from kq.record import decode_record, encode, job_key, lease_key
-from kq.state.memory import MemoryStore
-from kq.state.store import Write
+from kq.values.policy import Fixed, Never
+from kq.values.record import decode_record, encode, job_key, lease_key
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts
 from kq.worker.task import Kind, Task

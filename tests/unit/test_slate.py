@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from kq.context import CurrentJob, Footing
+from kq.effects.context import CurrentJob, Footing
 from kq.worker.slate import NOTHING, SIZE, TEXT, Slate, Written
 from kq.worker.wire import Page
 

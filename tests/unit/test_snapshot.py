@@ -8,8 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from kq import snapshot
-from kq.snapshot import QueueRow, RunningRow, Snapshot, WorkerRow
+from kq.values import snapshot
+from kq.values.snapshot import QueueRow, RunningRow, Snapshot, WorkerRow
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / f"snapshot-{snapshot.SCHEMA}.json").read_text())
 BUSY = Snapshot(

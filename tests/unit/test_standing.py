@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kq.failure import Failure
-from kq.job import Counters
-from kq.outcome import Bury, Complete, Drop, Expire, GiveBack, Park, Retry, Revoke, Verdict
-from kq.standing import NONE, SPENT_KEEP, Kind, Order, Standing, give, order_key, read
+from kq.handles.standing import NONE, SPENT_KEEP, Kind, Order, Standing, give, order_key, read
 from kq.state import open_store
 from kq.state.store import Store
+from kq.values.failure import Failure
+from kq.values.job import Counters
+from kq.values.outcome import Bury, Complete, Drop, Expire, GiveBack, Park, Retry, Revoke, Verdict
 
 ORDER = Order(1.0, "ops@web1", "not wanted")
 FAILED = Failure(("OSError",), "no")

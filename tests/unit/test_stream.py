@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from kq.stream import Block
+from kq.handles.stream import Block
 
 
 def test_an_attempt_begins_with_its_first_chunk_and_not_with_each_block() -> None:

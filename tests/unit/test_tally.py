@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kq import tally
-from kq.tally import BOUNDS, Spread, Tally, Work, quantile
+from kq.values import tally
+from kq.values.tally import BOUNDS, Spread, Tally, Work, quantile
 
 
 def spread(*seconds: float) -> Spread:

@@ -15,21 +15,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import kq
 from kq.app import App
 from kq.broker import Delivery, Publisher, Session, Settlement
-from kq.claim import Claims
 from kq.clock import new_id
 from kq.conformance.between import Between
 from kq.conformance.contract.waiting import eventually
-from kq.context import CurrentJob, Footing
 from kq.control import Control
+from kq.effects.context import CurrentJob, Footing
 from kq.errors import BrokerUnreachable, KqError, LeaseLost, NotUnique
-from kq.failure import Failure
-from kq.handle import Handle
-from kq.job import Counters, Job, Settings, State
-from kq.message import Envelope, Head, decode_body, decode_head, encode_head, replacing
-from kq.outcome import Bury, Complete, PassOn, Retry, Revoke, Rules, Verdict
-from kq.record import lease_key, turn_key, unique_key
+from kq.handles.claim import Claims
+from kq.handles.handle import Handle
 from kq.state.store import Rider, Store, StoreUnreachable, Write
-from kq.unique import Conflict, Unique, Until, by_arguments
+from kq.values.failure import Failure
+from kq.values.job import Counters, Job, Settings, State
+from kq.values.message import Envelope, Head, decode_body, decode_head, encode_head, replacing
+from kq.values.outcome import Bury, Complete, PassOn, Retry, Revoke, Rules, Verdict
+from kq.values.record import lease_key, turn_key, unique_key
+from kq.values.unique import Conflict, Unique, Until, by_arguments
 from kq.worker.keys import Keys, pause
 from kq.worker.scribe import Scribe
 from kq.worker.task import Kind, Task
@@ -482,7 +482,7 @@ ACTS: dict[str, Callable[[App, Handle[Any]], object]] = {
 def test_wherever_an_act_breaks_off_the_next_submit_gets_a_job_that_is_there(
     act: str, free: bool, where: str, before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kq.lock.IN_DOUBT", 0.05)
+    monkeypatch.setattr("kq.handles.lock.IN_DOUBT", 0.05)
     for at in range(1, 30):
         app = new_app()
         gone = act.endswith("held its key")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kq.errors import BadArguments
-from kq.redaction import redacted, restored
-from kq.snapshot import Point
+from kq.values.redaction import redacted, restored
+from kq.values.snapshot import Point
 from kq.web import notices
 from kq.web.acts import ACTS
 from kq.web.charts import Axis, Line, axis, chart, spark

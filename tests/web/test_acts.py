@@ -11,7 +11,7 @@ import pytest
 
 import kq
 from kq.control import Control
-from kq.job import State
+from kq.values.job import State
 from kq.web import notices
 from kq.web.acts import ACTS
 from tests.web.conftest import JUNK, Browser, words

@@ -18,14 +18,14 @@ import pytest
 import kq
 from kq.cli.frame import VERBS, Root
 from kq.conformance.contract.waiting import eventually
-from kq.context import CurrentJob, Footing
 from kq.control import Control
-from kq.event import Event, batches, followed_key
+from kq.effects.context import CurrentJob, Footing
 from kq.events import Mouth
-from kq.job import State
-from kq.record import Record, encode, job_key, lease_key
-from kq.standing import read
+from kq.handles.standing import read
 from kq.state import Write
+from kq.values.event import Event, batches, followed_key
+from kq.values.job import State
+from kq.values.record import Record, encode, job_key, lease_key
 from kq.web import desk
 from kq.web.acts import ACTS
 from kq.web.looks import LOOKS

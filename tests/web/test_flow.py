@@ -17,7 +17,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried
 from kq.control import Control
-from kq.job import State
+from kq.values.job import State
 from kq.web.site import Site
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.web.conftest import Browser, words

@@ -16,11 +16,11 @@ from kq.cli.monitor.book import read_page
 from kq.cli.monitor.scene import Page as MonitorPage
 from kq.control import Control
 from kq.errors import ConfigError
-from kq.job import State
-from kq.message import Attempt
-from kq.record import Record, encode, job_key
-from kq.stack import Frame, Stack
 from kq.state.store import Write
+from kq.values.job import State
+from kq.values.message import Attempt
+from kq.values.record import Record, encode, job_key
+from kq.values.stack import Frame, Stack
 from kq.web import asgi_app
 from kq.web.pages import PAGES
 from kq.web.site import Site

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 import kq
-from kq.config import Web
 from kq.control import Control
 from kq.credential import understood
 from kq.errors import ConfigError
+from kq.values.config import Web
 from kq.web import program
 from tests.cli.conftest import Place
 from tests.web.conftest import CHEAP, PASSWORD

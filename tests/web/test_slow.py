@@ -19,12 +19,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import kq
-from kq.config import Web
 from kq.conformance.contract.waiting import eventually
-from kq.context import CurrentJob, Footing
 from kq.control import Control
-from kq.record import lease_key
+from kq.effects.context import CurrentJob, Footing
 from kq.state import Write
+from kq.values.config import Web
+from kq.values.record import lease_key
 from kq.web import desk, patience
 from kq.web.program import config_of
 from kq.web.site import Site

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import pytest
 
-from kq import trouble
 from kq.app import App
 from kq.cli.monitor.book import read_page
 from kq.cli.monitor.scene import Page
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control
-from kq.event import encode
+from kq.handles import trouble
+from kq.values.event import encode
 from kq.web.looks import LOOKS
 from kq.web.pages import PAGES
 from kq.web.site import Site

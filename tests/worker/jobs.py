@@ -19,10 +19,10 @@ from click import get_current_context
 from kq.app import App
 from kq.conformance.contract import diary
 from kq.conformance.contract.jobs import QUEUE, Jobs, hold, noted
-from kq.context import current_job
 from kq.control import Control
+from kq.effects.context import current_job
 from kq.errors import BadNetwork, SoftTimeout
-from kq.policy import Never
+from kq.values.policy import Never
 from kq.worker.lookout import ASKED
 
 WHERE = f"{__name__}:app"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from kq.app import App
 from kq.conformance.contract.jobs import QUEUE
-from kq.observer import Execution, Observer
+from kq.effects.observer import Execution, Observer
 from tests.worker.jobs import Odd
 
 WHERE = f"{__name__}:app"

@@ -15,8 +15,8 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate
 from kq.control import Control
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 from kq.worker.pool import PoolKind
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import WHERE, Odd

@@ -14,9 +14,9 @@ import pytest
 
 from kq.broker import Delivery
 from kq.clock import SYSTEM
-from kq.job import Counters
-from kq.message import Head
-from kq.outcome import Rules
+from kq.values.job import Counters
+from kq.values.message import Head
+from kq.values.outcome import Rules
 from kq.worker.child import Executor
 from kq.worker.lapse import Lapse
 from kq.worker.pool import Pool

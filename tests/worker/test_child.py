@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from kq.broker import Delivery
-from kq.job import Counters
-from kq.message import Head
-from kq.outcome import Died, GivenBack, Outcome, Rules
+from kq.values.job import Counters
+from kq.values.message import Head
+from kq.values.outcome import Died, GivenBack, Outcome, Rules
 from kq.worker.child import Executor
 from kq.worker.limits import Limits
 from kq.worker.task import Kind, Task

@@ -14,7 +14,7 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried, in_pools
 from kq.control import Control, JobInfo
-from kq.record import job_key
+from kq.values.record import job_key
 from kq.worker.gauge import SHORT, SLACK, Gauge
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite

@@ -14,9 +14,9 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control import Control
-from kq.job import State
 from kq.state.memory import MemoryStore
 from kq.state.store import StoreUnreachable, Write
+from kq.values.job import State
 from tests.brokers import OnMemory
 
 #: So many jobs give up at once, and so long does the state store take to say what one of them has begun.

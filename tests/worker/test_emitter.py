@@ -15,13 +15,13 @@ from kq.app import App
 from kq.clock import new_id
 from kq.conformance.between import Between
 from kq.conformance.contract.waiting import eventually
-from kq.context import CurrentJob, Footing
+from kq.effects.context import CurrentJob, Footing
 from kq.errors import LeaseLost, ResultTimeout
-from kq.handle import Handle
-from kq.job import State
-from kq.record import Record, encode, job_key, lease_key
+from kq.handles.handle import Handle
 from kq.state import Store, Write
 from kq.state.store import StoreUnreachable
+from kq.values.job import State
+from kq.values.record import Record, encode, job_key, lease_key
 
 
 class Failing(Between):

@@ -14,13 +14,13 @@ from kq.app import App
 from kq.broker import Delivery, Session
 from kq.clock import RANDOM
 from kq.errors import BrokerUnreachable
-from kq.failure import Failure
-from kq.handle import Handle
-from kq.job import Counters
-from kq.message import decode_head
-from kq.outcome import Complete, Retry, Rules
-from kq.record import Start, encode, lease_key
+from kq.handles.handle import Handle
 from kq.state import Write
+from kq.values.failure import Failure
+from kq.values.job import Counters
+from kq.values.message import decode_head
+from kq.values.outcome import Complete, Retry, Rules
+from kq.values.record import Start, encode, lease_key
 from kq.worker.ends import Ends
 from kq.worker.ground import Ground
 from kq.worker.meter import Meter

@@ -16,7 +16,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import buried, outcome
 from kq.control import Control
 from kq.errors import ConfigError, JobBuried, JobRevoked
-from kq.job import State
+from kq.values.job import State
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 from tests.brokers import OnRedis

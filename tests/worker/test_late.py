@@ -9,12 +9,12 @@ import pytest
 
 from kq.broker import Delivery
 from kq.control.view import refusal
-from kq.failure import Failure
-from kq.job import Counters, State
-from kq.message import Head
-from kq.outcome import Complete, GiveBack, Retry, Rules, Verdict
-from kq.record import Record, decode_late, encode, job_key, late_key
 from kq.state import Store, Write, open_store
+from kq.values.failure import Failure
+from kq.values.job import Counters, State
+from kq.values.message import Head
+from kq.values.outcome import Complete, GiveBack, Retry, Rules, Verdict
+from kq.values.record import Record, decode_late, encode, job_key, late_key
 from kq.worker.late import LIMIT, LateWords
 from kq.worker.scribe import Scribe
 from kq.worker.task import Kind, Task

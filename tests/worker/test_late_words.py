@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from kq.broker import Delivery
-from kq.job import Counters
-from kq.message import Head
-from kq.outcome import Complete, Rules
-from kq.record import job_key, lease_key, unique_key
 from kq.state import Write, open_store
+from kq.values.job import Counters
+from kq.values.message import Head
+from kq.values.outcome import Complete, Rules
+from kq.values.record import job_key, lease_key, unique_key
 from kq.worker.scribe import Scribe
 from kq.worker.task import Kind, Task
 

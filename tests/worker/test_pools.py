@@ -14,7 +14,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried, outcome
 from kq.control import Control
 from kq.errors import JobBuried, JobRevoked
-from kq.job import State
+from kq.values.job import State
 from kq.worker.pool import PoolKind
 from tests.worker.jobs import Odd
 from tests.worker.world import POOLS, WorkerWorld

@@ -10,13 +10,13 @@ from kq.app import App
 from kq.broker import Delivery
 from kq.conformance.contract.crew import Crew
 from kq.control import Control
-from kq.elsewhere import Place
 from kq.errors import WorkerUnfit
-from kq.job import Counters
-from kq.message import Attempt, Head
-from kq.outcome import Rules
-from kq.record import encode, lease_key, worker_key
 from kq.state import Write, open_store
+from kq.values.elsewhere import Place
+from kq.values.job import Counters
+from kq.values.message import Attempt, Head
+from kq.values.outcome import Rules
+from kq.values.record import encode, lease_key, worker_key
 from kq.worker.neighbours import Neighbours
 from kq.worker.strain import Strain
 from kq.worker.task import Kind, Task

@@ -15,7 +15,7 @@ from kq.app import App
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.world import buried
 from kq.control import Control
-from kq.policy import Fixed
+from kq.values.policy import Fixed
 from kq.worker.pool import PoolKind
 from tests.brokers import OnSqlite
 from tests.worker.jobs import Odd

@@ -21,7 +21,7 @@ from kq.conformance.contract.processes import children, ended, lives, nurseries,
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control import Control
-from kq.handle import Handle
+from kq.handles.handle import Handle
 from kq.worker.pool import PoolKind
 from tests.worker.jobs import Odd
 from tests.worker.world import POOLS, WorkerWorld

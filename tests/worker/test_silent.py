@@ -14,8 +14,8 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control
 from kq.control.rounds import Rounds
-from kq.record import encode, lease_key, worker_key
 from kq.state import Write
+from kq.values.record import encode, lease_key, worker_key
 from kq.worker import Worker
 from tests.worker.jobs import WHERE, Odd
 from tests.worker.world import WorkerWorld

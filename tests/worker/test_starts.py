@@ -10,12 +10,12 @@ import pytest
 from kq.broker import Delivery
 from kq.clock import RANDOM
 from kq.conformance.between import Between
-from kq.failure import Failure
-from kq.job import Counters, State
-from kq.message import Envelope, Head
-from kq.outcome import Bury, Complete, Died, GiveBack, Park, PassOn, Rules, Verdict, verdict_after
-from kq.record import Start, decode_record, encode, job_key, lease_key
 from kq.state import Store, Write, open_store
+from kq.values.failure import Failure
+from kq.values.job import Counters, State
+from kq.values.message import Envelope, Head
+from kq.values.outcome import Bury, Complete, Died, GiveBack, Park, PassOn, Rules, Verdict, verdict_after
+from kq.values.record import Start, decode_record, encode, job_key, lease_key
 from kq.worker.scribe import Scribe
 from kq.worker.starts import Starts, key_of
 from kq.worker.task import Kind, Task

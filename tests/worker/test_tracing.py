@@ -24,7 +24,7 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.world import ContractWorld, buried
 from kq.control import Control
 from kq.errors import BrokerUnreachable
-from kq.unique import Unique
+from kq.values.unique import Unique
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.worker.jobs import Odd

@@ -13,8 +13,8 @@ from kq.conformance.contract.processes import gone
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate, buried
 from kq.control import Control
-from kq.job import State
-from kq.record import RESULT_LIMIT
+from kq.values.job import State
+from kq.values.record import RESULT_LIMIT
 from kq.worker.pool import PoolKind
 from kq.worker.wire import Frames, Page
 from tests.brokers import OnRabbit, OnRedis, OnSqlite

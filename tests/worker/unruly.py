@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from kq.app import App
 from kq.conformance.contract.jobs import QUEUE, hold_async, noted
 from kq.errors import Retry
-from kq.message import Envelope
-from kq.policy import Fixed
+from kq.values.message import Envelope
+from kq.values.policy import Fixed
 from kq.worker.wire import Ended, frame
 from tests.worker.jobs import Odd, kept
 

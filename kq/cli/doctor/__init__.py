@@ -17,9 +17,9 @@ from kq.cli.failing import NO
 from kq.cli.frame import flags, verb
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
-from kq.config import Loaded
 from kq.errors import ConfigError, KqError
 from kq.plain import printable
+from kq.values.config import Loaded
 
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 from kq.app import App
 from kq.cli.doctor.finding import Finding
 from kq.cli.near import did_you_mean
-from kq.condition import parse_condition
 from kq.control import Control
 from kq.errors import KqError
-from kq.job import State
+from kq.handles.trouble import queue_of
 from kq.mail import server_of
 from kq.mailurl import MailUrl, parse_mail_url
 from kq.smtp import post_to
-from kq.trouble import queue_of
+from kq.values.condition import parse_condition
+from kq.values.job import State
 
 #: Seconds that a server may take to answer the doctor.
 PATIENCE = 5.0

@@ -10,8 +10,8 @@ from kq.app import App
 from kq.cli.doctor.finding import Finding
 from kq.cli.doctor.server import clock
 from kq.control import Control, Health, Heartbeat, QueueInfo, WorkerInfo
+from kq.handles.trouble import queue_of
 from kq.loading import version_of
-from kq.trouble import queue_of
 from kq.units import counted, format_duration
 
 

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kq.advice import SKEW
 from kq.app import App
 from kq.broker import Delivery, Session, Settlement
 from kq.cli.doctor.finding import Finding, Level, failed
 from kq.clock import SYSTEM, new_id
 from kq.control import Control
 from kq.errors import BrokerUnreachable
-from kq.message import Envelope
 from kq.state.store import Write
 from kq.units import format_duration
 from kq.url import redact
+from kq.values.advice import SKEW
+from kq.values.message import Envelope
 
 #: Where the round trip goes through. Not listed by `kq queues ls`.
 QUEUE = "kq.doctor"

@@ -29,10 +29,10 @@ from kq.cli.monitor.state import PAUSES, Ui, Words
 from kq.cli.monitor.terminal import Terminal
 from kq.cli.target import settings
 from kq.cli.watch import EVERY, look_again
-from kq.condition import Condition
 from kq.control import Control
 from kq.errors import BadArguments
-from kq.snapshot import Snapshot
+from kq.values.condition import Condition
+from kq.values.snapshot import Snapshot
 
 #: Seconds between two looks of the screen when nobody says.
 SCREEN_EVERY = 1.0

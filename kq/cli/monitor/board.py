@@ -33,7 +33,7 @@ from kq.cli.monitor.ink import (
 )
 from kq.cli.monitor.scene import Scene
 from kq.cli.monitor.state import Pane, Ui
-from kq.snapshot import Point, Snapshot, span_of
+from kq.values.snapshot import Point, Snapshot, span_of
 
 #: The least screen that has more than the queues.
 LEAST_WIDTH, LEAST_HEIGHT = 80, 24

@@ -10,8 +10,8 @@ from kq.cli import jobs
 from kq.cli.monitor.scene import Book, JobRow, Page
 from kq.control import Control, JobInfo, Where
 from kq.control.veil import Veil
-from kq.job import State
-from kq.redaction import TEXT
+from kq.values.job import State
+from kq.values.redaction import TEXT
 
 #: So many jobs of a queue, or of a group of failures, are listed.
 LISTED = 200

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 
-from kq.advice import clocks_off
 from kq.cli.monitor.ink import (
     ACCENT,
     BAD,
@@ -33,6 +32,7 @@ from kq.cli.monitor.panes import LONG, SOME_TIME, per_second, whole
 from kq.cli.monitor.scene import Scene
 from kq.cli.monitor.state import Typing, Ui
 from kq.units import format_duration, format_time
+from kq.values.advice import clocks_off
 
 #: So many notes are shown at most.
 NOTES = 3

@@ -9,7 +9,7 @@ from kq.cli.monitor import filtering
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import List, Spot, Ui
 from kq.cli.status import arguments_text, progress_text
-from kq.snapshot import FailedRow, FailureRow, QueueRow, RunningRow, Snapshot, WorkerRow
+from kq.values.snapshot import FailedRow, FailureRow, QueueRow, RunningRow, Snapshot, WorkerRow
 
 Row: TypeAlias = QueueRow | WorkerRow | FailureRow | JobRow
 R = TypeVar("R", QueueRow, WorkerRow, FailureRow, JobRow)

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from rich.segment import Segment
 
-from kq import advice
 from kq.cli.monitor import listing, panes
 from kq.cli.monitor.grid import Column, Marks, table
 from kq.cli.monitor.ink import ACCENT, BOLD, DIM, PLAIN, WARN, Line, clipped, fitted, said, wrapped
 from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Spot, Ui
-from kq.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
 from kq.units import format_local
+from kq.values import advice
+from kq.values.snapshot import FailureRow, QueueRow, Snapshot, WorkerRow
 
 #: What the marks say.
 LEGEND = (

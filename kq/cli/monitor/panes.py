@@ -9,7 +9,6 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
-from kq import advice
 from kq.cli.monitor.grid import Column
 from kq.cli.monitor.ink import (
     ACCENT,
@@ -34,8 +33,9 @@ from kq.cli.monitor.scene import JobRow
 from kq.cli.monitor.state import Ui
 from kq.cli.status import arguments_text
 from kq.plain import middle_cut
-from kq.snapshot import FailureRow, Point, QueueRow, RunningRow, Snapshot, WorkerRow
 from kq.units import format_duration, format_size
+from kq.values import advice
+from kq.values.snapshot import FailureRow, Point, QueueRow, RunningRow, Snapshot, WorkerRow
 
 #: Seconds that a job may have been ready before it is worth a look, and before it is a matter of concern.
 SOME_TIME, LONG = 5.0, 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from kq.snapshot import Snapshot
+from kq.values.snapshot import Snapshot
 
 #: How the numbers are. waiting: there are none yet. stale: they are old. lost: the broker does not answer.
 Freshness: TypeAlias = Literal["waiting", "live", "stale", "lost", "frozen", "replay"]

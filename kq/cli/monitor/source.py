@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from kq import snapshot
 from kq.cli.failing import describe
 from kq.cli.monitor.book import read_page
 from kq.cli.monitor.scene import Book, Page, Scene
 from kq.clock import SYSTEM
 from kq.control import Control
 from kq.errors import BadArguments
-from kq.snapshot import Snapshot
+from kq.values import snapshot
+from kq.values.snapshot import Snapshot
 
 #: Seconds that an end waits for a look that is under way.
 PATIENCE = 1.0

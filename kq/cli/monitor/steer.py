@@ -12,7 +12,7 @@ from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import Ask, Do, Show, Ui
 from kq.control import commands
 from kq.control.commands import Words
-from kq.snapshot import FailureRow, QueueRow, RunningRow, WorkerRow
+from kq.values.snapshot import FailureRow, QueueRow, RunningRow, WorkerRow
 
 #: Where a job may be buried from, and from where it may be run at once.
 WAITING, DELAYED = ("ready", "delayed", "retrying", "paused"), ("delayed", "retrying")

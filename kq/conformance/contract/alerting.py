@@ -26,9 +26,9 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried, requires
 from kq.control import Control
 from kq.control.bell import Bell
-from kq.job import State
+from kq.handles.trouble import Trouble, queue_of, tell
 from kq.state.store import Gathered, Store, StoreUnreachable, Write
-from kq.trouble import Trouble, queue_of, tell
+from kq.values.job import State
 
 #: Failures of the storm, of three kinds; `make alerts` has 100 000.
 FAILURES = int(os.environ.get("KQ_FAILURES") or 600)

@@ -21,8 +21,8 @@ from kq.conformance.contract.outages import OnAWire, Wire
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, in_pools, requires
 from kq.control import Control
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 from kq.worker.pool import PoolKind
 
 PROMPT = 1.5  # seconds within which what happens at once has happened on a busy machine

@@ -28,9 +28,9 @@ from kq.conformance.contract.referee import MOMENTS, TEXT, Referee
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried
 from kq.control import Control
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
 from kq.jobtype import JobType
+from kq.values.job import State
 
 KILLS = int(os.environ.get("KQ_ONCE_KILLS") or 8)
 SEED = int(os.environ.get("KQ_SEED") or random.randrange(10_000))

@@ -24,11 +24,11 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, outcome, requires
 from kq.control import Control
 from kq.errors import JobBuried, JobRevoked, NotUnique
-from kq.handle import Handle
-from kq.job import State
-from kq.lock import Lock
-from kq.record import claim_key, turn_key, unique_key
-from kq.unique import Conflict, Unique, Until, by_arguments
+from kq.handles.handle import Handle
+from kq.handles.lock import Lock
+from kq.values.job import State
+from kq.values.record import claim_key, turn_key, unique_key
+from kq.values.unique import Conflict, Unique, Until, by_arguments
 
 #: Kills of the lottery.
 KILLS = int(os.environ.get("KQ_UNIQUE_KILLS") or 2)
@@ -272,7 +272,7 @@ class Conflicts(ContractWorld):
         removed: bool,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("kq.lock.IN_DOUBT", 0.5)
+        monkeypatch.setattr("kq.handles.lock.IN_DOUBT", 0.5)
         only = jobs.note.options(unique="x")
         first = only.submit("first")
         (seen,) = inspector.find(queue, [first.id])
@@ -292,7 +292,7 @@ class Conflicts(ContractWorld):
     def test_who_dies_while_he_kicks_a_unique_job_leaves_no_lock_without_a_job(
         self, app: App, control: Control, inspector: Inspector, queue: str, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("kq.lock.IN_DOUBT", 0.5)
+        monkeypatch.setattr("kq.handles.lock.IN_DOUBT", 0.5)
         only = jobs.note.options(unique="x")
         first = only.submit("first")
         control.bury(first.id)
@@ -341,7 +341,7 @@ class Conflicts(ContractWorld):
 SUBMITS = """
 import sys, time
 from kq.conformance.contract.jobs import jobs
-from kq.unique import Unique
+from kq.values.unique import Unique
 only = jobs.beat.options(unique=Unique("x", until=sys.argv[1], conflict=sys.argv[2]))
 while True:
     at = time.time()

@@ -20,8 +20,8 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, outcome, requires
 from kq.control import Control
 from kq.errors import ExecutorDied
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 
 #: So many jobs do no harm.
 INNOCENTS = 40
@@ -194,7 +194,7 @@ class Retries(ContractWorld):
 
     @keeps("C8")
     def test_a_policy_may_come_with_the_job(self, jobs: Jobs, crew: Crew) -> None:
-        from kq.policy import Exponential
+        from kq.values.policy import Exponential
 
         crew.worker()
         policy = Exponential(first=0.01, retries=3)
@@ -205,7 +205,7 @@ class Retries(ContractWorld):
     def test_jitter_spreads_a_crowd_that_failed_together(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
     ) -> None:
-        from kq.policy import Exponential
+        from kq.values.policy import Exponential
 
         crew.worker()
         crowd = jobs.perform_plain.options(retry_policy=Exponential(first=1, retries=1))

@@ -20,9 +20,9 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, buried, in_pools, requires
 from kq.control import Control
 from kq.errors import JobBuried
-from kq.handle import Handle
-from kq.job import State
-from kq.record import place_key
+from kq.handles.handle import Handle
+from kq.values.job import State
+from kq.values.record import place_key
 from kq.worker.pool import PoolKind
 
 #: Kills and jobs of the lottery.

@@ -19,8 +19,8 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, outcome
 from kq.control import Control
 from kq.errors import ResultTimeout
-from kq.event import Event
-from kq.handle import Handle
+from kq.handles.handle import Handle
+from kq.values.event import Event
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome, requires
 from kq.control import Control
 from kq.errors import JobBuried, JobRevoked
-from kq.job import Counters, State
-from kq.message import Envelope, decode_head
-from kq.outcome import Complete, Rules
-from kq.record import lease_key
 from kq.state.store import Write
+from kq.values.job import Counters, State
+from kq.values.message import Envelope, decode_head
+from kq.values.outcome import Complete, Rules
+from kq.values.record import lease_key
 from kq.worker.pool import PoolKind
 from kq.worker.scribe import Scribe
 from kq.worker.task import Kind, Task

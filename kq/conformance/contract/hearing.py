@@ -16,9 +16,9 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, in_pools, outcome, with_settings
 from kq.control import Control
 from kq.errors import JobBuried
-from kq.event import Event
 from kq.logging import Handler
-from kq.snapshot import RunningRow
+from kq.values.event import Event
+from kq.values.snapshot import RunningRow
 
 #: Seconds within which what happens is heard.
 SOON = 15.0

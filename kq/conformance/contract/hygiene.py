@@ -21,11 +21,11 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, elapsed, outcome, requires
 from kq.control import Control
 from kq.errors import JobBuried
-from kq.handle import Handle
-from kq.job import Job, State
-from kq.message import BODY_LIMIT
-from kq.record import GROUPS, HISTORY, SEAT, job_key, late_key, place_key, start_key, worker_key
+from kq.handles.handle import Handle
 from kq.state.store import Write
+from kq.values.job import Job, State
+from kq.values.message import BODY_LIMIT
+from kq.values.record import GROUPS, HISTORY, SEAT, job_key, late_key, place_key, start_key, worker_key
 
 MIB = 1024 * 1024
 #: A body that no transport takes, and one far beyond kq's limit that each does.

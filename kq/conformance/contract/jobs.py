@@ -24,9 +24,9 @@ import psutil
 
 from kq.app import App
 from kq.conformance.contract import diary
-from kq.context import current_job
+from kq.effects.context import current_job
 from kq.errors import BadJob, BadStorage, Bury, NotDone, Retry
-from kq.policy import Delays, Exponential, Fixed, Never, Polynomial, by_error
+from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, by_error
 
 WHERE = f"{__name__}:app"
 #: The environment variables that name the queue of all these jobs, and their app.

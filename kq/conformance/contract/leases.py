@@ -18,10 +18,10 @@ from kq.conformance.contract.processes import ended, lives
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, deleted, elapsed, in_pools, requires
 from kq.control import Control, Health
-from kq.handle import Handle
-from kq.job import State
-from kq.message import Attempt
+from kq.handles.handle import Handle
 from kq.state import Write
+from kq.values.job import State
+from kq.values.message import Attempt
 from kq.worker.pool import PoolKind
 
 #: How long a long job is, in leases.

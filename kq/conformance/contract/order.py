@@ -18,9 +18,9 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, requires
 from kq.control import Control
 from kq.errors import JobRevoked
-from kq.handle import Handle
-from kq.job import State
-from kq.policy import YEAR
+from kq.handles.handle import Handle
+from kq.values.job import State
+from kq.values.policy import YEAR
 
 PROMPT = 0.1  # seconds that a delayed job may be late, at p99
 ROUNDS = 12  # so often is measured again what other programs may have disturbed

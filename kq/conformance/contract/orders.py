@@ -17,7 +17,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, in_pools, outcome, requires
 from kq.control import Control
 from kq.errors import JobRevoked
-from kq.job import State
+from kq.values.job import State
 
 PROMPT = 1.0  # seconds within which an order is obeyed
 

@@ -24,8 +24,8 @@ from kq.conformance.contract.waiting import DEADLINE, eventually
 from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, elapsed, outcome
 from kq.control import Control, Health
 from kq.errors import BrokerUnreachable, JobBuried
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 
 MIB = 1024 * 1024
 

@@ -17,11 +17,11 @@ import msgspec
 from kq.app import App
 from kq.conformance.between import Between
 from kq.conformance.contract.jobs import QUEUE
+from kq.effects.ledger import Entry
 from kq.jobtype import JobType
-from kq.ledger import Entry
 from kq.mail import mailer
-from kq.policy import Fixed
 from kq.state.store import Store, Write
+from kq.values.policy import Fixed
 
 WHERE = f"{__name__}:app"
 #: The environment variables that say where the mail server is, and the referee.

@@ -34,7 +34,7 @@ CROWD = """
 import os, sys, time
 from kq.app import App
 from kq.clock import new_id
-from kq.job import Job
+from kq.values.job import Job
 # As usual: their hearts beat no faster than those of a real crowd, and they may come slowly.
 os.environ.update(KQ_LEASE_LENGTH="15", KQ_SUBMIT_TIMEOUT="60")
 apps = [App(f"client-{number}", queue=sys.argv[2]) for number in range(int(sys.argv[1]))]

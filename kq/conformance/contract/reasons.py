@@ -18,10 +18,10 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, outcome, requires
 from kq.control import Control, Health
 from kq.control.rounds import Rounds
-from kq.job import State
-from kq.record import encode, lease_key, worker_key
-from kq.standing import Kind, Order, give, order_key
+from kq.handles.standing import Kind, Order, give, order_key
 from kq.state.store import Write
+from kq.values.job import State
+from kq.values.record import encode, lease_key, worker_key
 
 
 class Why(ContractWorld):

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kq.conformance.contract.mailserver import LAST_LINE, MailServer
-from kq.job import Job
-from kq.ledger import effect_key
+from kq.effects.ledger import effect_key
 from kq.mail import Mail
+from kq.values.job import Job
 
 #: Where a mail's way may be cut: by its executor's words to the ledger, its words to the mail server, and its
 #: supervisor's to the state store.

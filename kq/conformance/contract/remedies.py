@@ -15,7 +15,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, requires
 from kq.control import Control
 from kq.errors import WorkerUnfit
-from kq.handle import Handle
+from kq.handles.handle import Handle
 
 
 class Remedies(ContractWorld):

@@ -20,8 +20,8 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control, JobInfo, Where
 from kq.errors import JobBuried, JobFailed, MessageError, NotRepaired
-from kq.job import State
-from kq.message import Envelope
+from kq.values.job import State
+from kq.values.message import Envelope
 
 
 class Repairing(ContractWorld):

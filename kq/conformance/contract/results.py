@@ -18,8 +18,8 @@ from kq.conformance.contract.processes import cpu
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, elapsed, requires
 from kq.errors import JobBuried, JobError, ResultTimeout
-from kq.handle import as_completed
-from kq.record import job_key
+from kq.handles.handle import as_completed
+from kq.values.record import job_key
 
 
 class Results(ContractWorld):

@@ -18,8 +18,8 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, elapsed
 from kq.control import Control
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable
-from kq.handle import Handle
-from kq.job import Job, State
+from kq.handles.handle import Handle
+from kq.values.job import Job, State
 
 #: Leases for which the broker stays full.
 LONG = 2

@@ -14,7 +14,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control, arrivals, chronicle
 from kq.control.chronicle import Chronicle
-from kq.snapshot import QueueRow, Snapshot
+from kq.values.snapshot import QueueRow, Snapshot
 
 T = TypeVar("T")
 #: Seconds that a look may take to be right: workers tell with their beats.

@@ -29,8 +29,8 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, deleted, in_pools, requires
 from kq.control import Control
 from kq.errors import BrokerError
-from kq.job import Job, State
-from kq.message import Envelope
+from kq.values.job import Job, State
+from kq.values.message import Envelope
 
 ALL = 100_000  # more jobs than a test submits
 

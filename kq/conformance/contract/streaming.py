@@ -15,10 +15,10 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, in_pools, with_settings
 from kq.control import Control
 from kq.errors import JobBuried, ResultTimeout, StreamCut
-from kq.handle import Handle
-from kq.record import lease_key
+from kq.handles.handle import Handle
+from kq.handles.stream import Chunk
 from kq.state import Write
-from kq.stream import Chunk
+from kq.values.record import lease_key
 
 #: So many chunks are kept where they are too many.
 MOST = 40

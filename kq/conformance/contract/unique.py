@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kq.app import App
-from kq.claim import Claims
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.figures import keeps
@@ -19,12 +18,13 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, outcome, requires
 from kq.control import Control
 from kq.errors import BrokerError, BrokerUnreachable, MessageError
-from kq.handle import Handle
-from kq.job import Job, State
+from kq.handles.claim import Claims
+from kq.handles.handle import Handle
 from kq.jobtype import JobType
-from kq.message import BODY_LIMIT, Envelope
-from kq.record import unique_key
-from kq.unique import unique_of
+from kq.values.job import Job, State
+from kq.values.message import BODY_LIMIT, Envelope
+from kq.values.record import unique_key
+from kq.values.unique import unique_of
 
 
 class Unique(ContractWorld):

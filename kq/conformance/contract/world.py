@@ -20,8 +20,8 @@ from kq.conformance.contract.jobs import NAME, QUEUE, WHERE, Jobs, sole_queue
 from kq.conformance.contract.waiting import eventually
 from kq.control import Control, JobInfo
 from kq.errors import JobError
-from kq.handle import Handle
-from kq.job import State
+from kq.handles.handle import Handle
+from kq.values.job import State
 from kq.worker.pool import PoolKind
 
 T = TypeVar("T", bound=Callable[..., object])
