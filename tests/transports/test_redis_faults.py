@@ -447,18 +447,6 @@ class TestBounds:
         assert [lease.connection for lease in other.leases()] == [other.options.name]
         other.close()
 
-    def test_an_unused_queue_expires_and_a_used_one_does_not(self, engine: RedisEngine) -> None:
-        engine.declare("unused", {"x-expires": 100})
-        engine.declare("asked", {"x-expires": 100})
-        engine.declare("held", {"x-expires": 100})
-        engine.publish([message("a", queue="held")])
-        held = take(engine, queue="held")
-        until = time.monotonic() + 0.4
-        while time.monotonic() < until:
-            take(engine, queue="asked")
-        assert sorted(engine.queues()) == ["asked", "held", QUEUE]
-        assert engine.settle(done(held)) == []
-
     def test_nothing_is_left_but_what_was_declared(self, engine: RedisEngine, admin: redis.Redis) -> None:
         engine.publish([message("a"), message("b"), message("later", delay=0.001)])
         engine.declare("mine", {"x-single-active-consumer": True}, mortal=True)

@@ -326,7 +326,8 @@ class Engine(ABC):
         """Create queue unless it exists.
 
         Known arguments: x-single-active-consumer, x-max-length (Full when what is ready or delayed
-        would be more), x-expires (ms for which nobody declared it, reserved of it, held or waited for anything of it).
+        would be more), x-expires (ms for which nobody declared it, reserved of it or held anything of it; who sleeps
+        for it, and looks when it is rung or something is due, keeps it).
         All are kept and compared; x-dead-letter-routing-key is for channel.py to heed, and there are ten priorities
         whatever x-max-priority says.
         mortal: the queue ends with this connection (AMQP's exclusive and auto-delete). When

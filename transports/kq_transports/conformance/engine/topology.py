@@ -42,6 +42,18 @@ class Queues(EngineWorld):
         engine.declare("more", arguments)
         assert other.queues() == {QUEUE: ARGUMENTS, "more": arguments}
 
+    def test_a_queue_ends_when_nobody_used_it_for_as_long_as_it_said(self, engine: Engine, other: Engine) -> None:
+        for name in ("unused", "declared", "asked", "held"):
+            engine.declare(name, {"x-expires": 2000})
+        engine.publish([message("a", queue="held")])
+        assert ids(take(engine, queue="held")) == "a"
+        self.elapse(1.2)
+        engine.declare("declared", {"x-expires": 2000})
+        assert take(other, queue="asked") == []
+        self.elapse(1.2)
+        take(other)  # an engine may end it when it is asked for something
+        assert set(engine.queues()) == {QUEUE, "declared", "asked", "held"}
+
     def test_delete_ends_a_queue_with_all_that_is_in_it(self, engine: Engine, other: Engine) -> None:
         engine.publish([*messages("a b"), message("c", delay=600)])
         take(other, 1)
