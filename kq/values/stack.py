@@ -10,9 +10,9 @@ import msgspec
 
 from kq.values.reading import reader
 
-_HERE = os.path.dirname(__file__) + os.sep
+_KQ = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: Where the frames come from that stand before those of a job: a worker's own, then those of its event loop.
-_BEFORE = (os.path.join(_HERE, "worker") + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
+_BEFORE = (os.path.join(_KQ, "worker") + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -48,9 +48,10 @@ def stack_key(token: str) -> str:
 
 
 def of_job(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """frames from the first of the job's own on, the outermost first; all of them where none is."""
+    """frames from the first of the job's own on, the outermost first; where none is, of those of its event loop."""
     worker, loop = _BEFORE
-    first = 1 + max((place for place, frame in enumerate(frames) if frame.file.startswith(worker)), default=-1)
+    ours = [place for place, frame in enumerate(frames[:-1]) if frame.file.startswith(worker)]
+    first = 1 + max(ours, default=-1)
     while first < len(frames) and frames[first].file.startswith(loop):
         first += 1
     return tuple(frames[first:] or frames)

@@ -13,6 +13,7 @@ import msgspec
 
 from kq.clock import Clock
 from kq.values.stack import Frame, Stack, of_job
+from kq.worker import sleep
 from kq.worker.child import Executor
 from kq.worker.lookout import ASKED, SHOWN
 from kq.worker.pool import Pool
@@ -133,7 +134,9 @@ def frames_told(told: bytes) -> list[Frame] | None:
 def _is_idle(frames: Sequence[Frame]) -> bool:
     """Whether they are of an event loop that waits for something to do."""
     *before, last = frames or [Frame("", 0, "")]
-    return last.file == selectors.__file__ and any(frame.file == asyncio.base_events.__file__ for frame in before)
+    return last.file in (selectors.__file__, sleep.__file__) and any(
+        frame.file == asyncio.base_events.__file__ for frame in before
+    )
 
 
 def _shown(text: str, thread: int) -> tuple[list[Frame], bool]:

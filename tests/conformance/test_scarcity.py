@@ -72,6 +72,10 @@ class TestScarcityOnRabbit(OnRabbit, ScarcitySuite):
 
 class TestScarcityOfTheStateStoreBesideRabbit(OnRabbit, ScarcityAtWork):
     @pytest.fixture
+    def state_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/state.db"
+
+    @pytest.fixture
     def space(self, state_url: str) -> Iterator[FullDisk]:
         disk = FullDisk(Path(state_url.removeprefix("sqlite:///")))
         yield disk

@@ -24,6 +24,7 @@ from kq.state.store import Write
 from kq.values.job import Job, State
 from kq.values.record import encode
 from kq.values.stack import Frame, Stack, of_job, stack_key
+from kq.worker import serial
 from kq.worker.lookout import DEEPEST
 from kq.worker.pool import PoolKind
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
@@ -229,7 +230,7 @@ def kq(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-OURS = Frame(f"{Path(of_job.__code__.co_filename).parent}/worker/serial.py", 1, "execute")
+OURS = Frame(serial.__file__, 1, "execute")
 
 
 @pytest.mark.parametrize(
