@@ -276,7 +276,7 @@ def kill_parent() -> None:
     """Kill the process that this one was forked from, which takes this one along."""
     with noted(""):
         os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(600)
+        time.sleep(600)  # it dies here
 
 
 def stop_parent() -> None:
@@ -302,7 +302,7 @@ def upset(what: str) -> None:
                 resource.setrlimit(resource.RLIMIT_CPU, (600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             case "signal":
                 signal.signal(signal.SIGCONT, signal.SIG_IGN)
-        time.sleep(0.002)
+        time.sleep(0.002)  # after jobs that took less than a millisecond nothing is put back
 
 
 def condition() -> list[object]:
