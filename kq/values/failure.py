@@ -136,7 +136,7 @@ _FRAME = re.compile(r'^ *File "([^"]*)", line \d+, in (.+)$', re.MULTILINE)
 #: Between the tracebacks of an error and of what it came of.
 _CHAINED = re.compile(r"^(?:The above exception was|During handling of the above).*$", re.MULTILINE)
 #: Modules of kq that stand between a job and its side effects.
-_OWN = re.compile(r"(?:^|[/\\])kq[/\\](?:effect|once)\.py$")
+_OWN = re.compile(r"(?:^|[/\\])kq[/\\]effects[/\\](?:effect|once)\.py$")
 _NAME = re.compile(r"[\w.<>]+")  # one that a function made is called f.<locals>.Error
 
 

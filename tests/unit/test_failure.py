@@ -11,6 +11,7 @@ from traceback import format_exception
 import pytest
 
 import kq
+from kq.effects import once
 from kq.errors import BadJob, ConfigError
 from kq.values.failure import FAILURES, Failure, classified, group_of, laid_out, names_of
 from kq.values.outcome import Rules, class_of
@@ -63,7 +64,8 @@ def frames(*places: str) -> str:
 
 
 LIB = "/venv/lib/python3.11"
-KQ = f"{LIB}/site-packages/kq"
+#: Where the modules are that stand between a job and its side effects.
+KQ = str(Path(once.__file__).parent)
 CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 
 
