@@ -210,7 +210,10 @@ class View:
     def _held(self, queue: str, running: Mapping[str, JobInfo], limit: int) -> list[JobInfo]:
         """Jobs of queue that workers have: those that run, and those that are next."""
         seen = [info_of(each) for each in self._inspector.browse(queue, "held", limit)]
-        jobs = [_replaced(job, State.RUNNING, running[job.id].worker) if job.id in running else job for job in seen]
+        jobs = [
+            replace(job, state=State.RUNNING, worker=running[job.id].worker) if job.id in running else job
+            for job in seen
+        ]
         if not self._inspector.traits.indexed:
             # Such a broker does not show what a silent worker holds.
             known = {job.id for job in seen}
@@ -232,7 +235,7 @@ class View:
         if said is None:
             return None
         seen = next(iter(self._inspector.find(said.queue, [id])), None)
-        return said if seen is None else _replaced(info_of(seen), State.RUNNING, said.worker)
+        return said if seen is None else replace(info_of(seen), state=State.RUNNING, worker=said.worker)
 
     def _waiting(self, id: str) -> JobInfo | None:
         for queue in self._names(self.workers()):
@@ -254,11 +257,6 @@ class View:
         began = time.monotonic()
         self._inspector.queues()
         return time.monotonic() - began
-
-
-def _replaced(job: JobInfo, state: State, worker: str) -> JobInfo:
-    values = {name: getattr(job, name) for name in job.__slots__}
-    return JobInfo(**{**values, "state": state, "worker": worker})
 
 
 def refusal(late: Late, record: Record | None) -> Attempt:
