@@ -25,9 +25,8 @@ from kq.handles.act import Act, Meant
 from kq.handles.handle import Handle
 from kq.handles.standing import caller
 from kq.state.store import Write
-from kq.values.job import HIGHEST, LOWEST, Job, State
+from kq.values.job import Job, Settings, State
 from kq.values.message import BODY_LIMIT, decode_body, encode_result, one_line, with_arguments
-from kq.values.policy import YEAR
 from kq.values.record import Record, decode_record, job_key
 
 R = TypeVar("R")
@@ -111,9 +110,8 @@ class Repair(Steps):
         changed = _changes(job, body, priority, delay)
         if changed:
             act = _act("edited", job, reason, by, changed)
-            made = forms.edited(
-                seen, act, body, _in_range(job.priority if priority is None else priority), _wait(delay)
-            )
+            to = Settings(priority=job.priority if priority is None else priority, delay=delay)
+            made = forms.edited(seen, act, body, to.priority or 0, to.delay)
             self._carry_out_one(Step(seen, act, (made,), keeps_due=delay is None))
         return tuple(changed)
 
@@ -320,13 +318,8 @@ class Repair(Steps):
 
     def _recorded(self, seen: Seen, act: Act, record: Record, now: float) -> Meant | None:
         """What is meant by an act after which record is kept, if any is of such jobs."""
-        keep = self._keep(info_of(seen))
+        keep = self._app.kept(info_of(seen).type)
         return self._meant(seen, act, record, keep, now) if keep > 0 else None
-
-    def _keep(self, job: JobInfo) -> float:
-        """Seconds that is remembered how job ended."""
-        known = self._app.jobs.get(job.type)
-        return self._app.keep if known is None or known.keep is None else known.keep
 
     def _body(self, seen: Seen, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, unchecked: bool) -> bytes:
         """The body with these arguments. Raises TypeError, or NotRepaired when nobody can tell whether they fit."""
@@ -374,18 +367,6 @@ def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, str]:
     """Arguments as JSON, which tells 1 from true."""
     named = {f"kwargs.{name}": json.dumps(value) for name, value in kwargs.items()}
     return {f"args.{position}": json.dumps(value) for position, value in enumerate(args)} | named
-
-
-def _in_range(priority: int) -> int:
-    if not LOWEST <= priority <= HIGHEST:
-        raise ValueError(f"priority {priority} is out of range; use {LOWEST} (low) to {HIGHEST} (high)")
-    return priority
-
-
-def _wait(delay: float | None) -> float | None:
-    if delay is not None and not 0 <= delay <= YEAR:
-        raise ValueError(f"delay {delay} is out of range; use 0 s to a year")
-    return delay
 
 
 def _batches(seen: Iterable[Seen]) -> Iterator[list[Seen]]:
