@@ -87,7 +87,7 @@ class MemoryStore(Store):
         """Carry out writes; False when one of them is refused, and then none is made."""
         with self._shared.changed:
             now = self._forget_ended()
-            agrees = not any(self._refuses(write, now) for write in writes)
+            agrees = not any(write.is_refused(lambda key: self._value(key, now)) for write in writes)
             if agrees:
                 for write in writes:
                     self._make(write, now)
@@ -105,7 +105,7 @@ class MemoryStore(Store):
         return None if fact is None or fact.has_ended(now) else fact.value
 
     def _apply(self, write: Write, now: float) -> bool:
-        if self._refuses(write, now):
+        if write.is_refused(lambda key: self._value(key, now)):
             return False
         self._make(write, now)
         return True
@@ -119,13 +119,6 @@ class MemoryStore(Store):
         self._shared.facts[write.key] = _Fact(value, ends)
         if ends is not None:
             heapq.heappush(self._shared.endings, (ends, write.key))
-
-    def _refuses(self, write: Write, now: float) -> bool:
-        if write.alive is not None and self._value(write.alive, now) is None:
-            return True
-        if write.unless is not None and self._value(write.unless[0], now) not in (None, write.unless[1]):
-            return True
-        return write.must is not None and self._value(write.must[0], now) != write.must[1]
 
     def _forget_ended(self) -> float:
         """Drop what has ended, so that memory is bounded by what lives; returns what the time is."""

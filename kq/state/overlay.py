@@ -63,15 +63,8 @@ class Overlay(Store):
         return value if ends is None or SYSTEM.monotonic() < ends else None
 
     def _make(self, write: Write) -> bool:
-        if self._refuses(write):
+        if write.is_refused(lambda key: self.get([key])[0]):
             return False
         ends = None if write.keep is None else SYSTEM.monotonic() + write.keep
         self._written[write.key] = write.value, ends
         return True
-
-    def _refuses(self, write: Write) -> bool:
-        if write.alive is not None and self.get([write.alive]) == [None]:
-            return True
-        if write.unless is not None and self.get([write.unless[0]])[0] not in (None, write.unless[1]):
-            return True
-        return write.must is not None and self.get([write.must[0]]) != [write.must[1]]

@@ -200,7 +200,7 @@ def _carry_out(database: Database, connection: sqlite3.Connection, writes: Seque
     made: list[bool] = []
     last: dict[str, Write] = {}
     for write in writes:
-        made.append(not _refuses(known, write))
+        made.append(not write.is_refused(known.get))
         if made[-1]:
             last[write.key] = told = _summed(known, write) if write.adds else write
             known[write.key] = told.value
@@ -212,7 +212,7 @@ def _all_or_none(writes: Sequence[Write], database: Database, connection: sqlite
     """Carry out writes, of different keys; False when one of them is refused, and then none is made."""
     now = database.clock.awake()
     seen = _look(connection, writes, now)
-    agrees = not any(_refuses(seen.known, write) for write in writes)
+    agrees = not any(write.is_refused(seen.known.get) for write in writes)
     if agrees:
         _store(
             database, connection, [_summed(seen.known, write) if write.adds else write for write in writes], seen, now
@@ -264,14 +264,6 @@ def _summed(known: Mapping[str, bytes | None], write: Write) -> Write:
     if write.value is None:
         return write
     return replace(write, value=summed(known.get(write.key), write.value))
-
-
-def _refuses(known: Mapping[str, bytes | None], write: Write) -> bool:
-    if write.alive is not None and known.get(write.alive) is None:
-        return True
-    if write.unless is not None and known.get(write.unless[0]) not in (None, write.unless[1]):
-        return True
-    return write.must is not None and known.get(write.must[0]) != write.must[1]
 
 
 def _store(

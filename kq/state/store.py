@@ -8,7 +8,7 @@ bytes that the store never looks inside. Time is the store's own, in seconds sin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -43,6 +43,14 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     must: tuple[str, bytes | None] | None = None
     durable: bool = True
     adds: bool = False
+
+    def is_refused(self, value_of: Callable[[str], bytes | None]) -> bool:
+        """Whether one of its conditions does not hold. value_of: what stands under a key, None where nothing does."""
+        if self.alive is not None and value_of(self.alive) is None:
+            return True
+        if self.unless is not None and value_of(self.unless[0]) not in (None, self.unless[1]):
+            return True
+        return self.must is not None and value_of(self.must[0]) != self.must[1]
 
 
 def summed(known: bytes | None, more: bytes) -> bytes:
