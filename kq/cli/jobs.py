@@ -16,6 +16,7 @@ from kq.cli.show import fitting, print_json, print_table
 from kq.cli.watch import watching
 from kq.clock import SYSTEM
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
+from kq.control.view import known_job
 from kq.handles.duplicate import Duplicates
 from kq.handles.stream import Emitted
 from kq.plain import cut, printable
@@ -111,10 +112,8 @@ def _ago(job: JobInfo, now: float) -> str:
 def show(id: str) -> None:
     """Show all that is known of the job ID: arguments, history, error, result."""
     with looking() as control:
-        job = control.job(id)
-        doubts = control.doubts(id) if job is not None and job.state is State.BURIED else []
-    if job is None:
-        raise orders.unknown_job(id)
+        job = known_job(control, id)
+        doubts = control.doubts(id) if job.state is State.BURIED else []
     if flags().json:
         print_json(schema.whole_job(job, doubts))
         return

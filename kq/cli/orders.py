@@ -17,6 +17,7 @@ from kq.cli.show import print_json, say
 from kq.cli.watch import watching
 from kq.control import Control, schema
 from kq.control.size import size_of
+from kq.control.view import known_job
 from kq.errors import NotFound
 from kq.plain import printable
 from kq.units import counted, format_duration
@@ -98,8 +99,7 @@ def why_queue(queue: str) -> None:
 def why_job(id: str) -> None:
     """Say why the job ID is where it is."""
     with looking() as control:
-        if control.job(id) is None:
-            raise unknown_job(id)
+        known_job(control, id)
         _say(control.why(id, local=not flags().json), id=id)
 
 
@@ -192,11 +192,6 @@ def ping(timeout: float) -> int:
         if not answered and not silent:
             click.echo("No worker lives. Start one: kq worker")
     return 1 if silent else 0
-
-
-def unknown_job(id: str) -> NotFound:
-    """There is no such job."""
-    return NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
 
 
 def _say(sentence: str, **about: str) -> None:

@@ -12,12 +12,12 @@ from kq.cli import offer
 from kq.cli.ask import YES, sure
 from kq.cli.failing import DATA, DONE, NO, Refused
 from kq.cli.frame import flags, verb
-from kq.cli.orders import unknown_job
 from kq.cli.repair import reason
 from kq.cli.show import print_json
 from kq.cli.target import named_app, settings
 from kq.control import Control
 from kq.control.commands import kick, written
+from kq.control.view import known_job
 from kq.plain import printable
 from kq.units import format_duration
 from kq.values.deed import Deed
@@ -57,9 +57,7 @@ def rehearse(id: str, yes: bool, reason: str) -> int:
     with Rehearsal(app, loaded.config.worker.max_rss or 0) as rehearsal:
         try:
             with Control(app) as control:
-                known = control.job(id)
-                if known is None:
-                    raise unknown_job(id)
+                known = known_job(control, id)
                 if known.type in app.jobs and not app.jobs[known.type].rehearse:
                     raise Refused(f"jobs of type {known.type} are not rehearsed: their code says rehearse=False")
                 _tell(

@@ -22,13 +22,13 @@ from kq.cli.failing import DONE, LATE, NO
 from kq.cli.frame import Duration, flags, verb, warn
 from kq.cli.literal import parsed
 from kq.cli.looking import looking
-from kq.cli.orders import unknown_job
 from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.cli.watch import watching
 from kq.clock import SYSTEM
 from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
 from kq.control.kicking import Kicking
+from kq.control.view import known_job
 from kq.errors import BadArguments, NotFound, NotRepaired
 from kq.plain import printable
 from kq.units import counted, format_duration, parse_rate
@@ -51,9 +51,7 @@ def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) ->
     stays as it is. A VALUE is JSON where it can be and else text; in quotes ('kwargs.code="007"') it is text always.
     """
     with looking() if unchecked else _checking() as control:
-        job = control.job(id)
-        if job is None:
-            raise unknown_job(id)
+        job = known_job(control, id)
         if job.state not in REPAIRABLE:
             raise NotRepaired(f"job {id} is {job.state.value}; only one that waits or is buried is changed")
         parts = document.changed(document.of(job), assignments) if assignments else _by_hand(control, job)
@@ -223,11 +221,9 @@ def revoke(ids: tuple[str, ...], interrupt: bool, reason: str) -> int:
 
 def _revoked(control: Control, id: str, interrupt: bool, reason: str) -> str:
     """Revoke it; returns its state then."""
-    job = control.job(id)
-    if job is None:
-        raise unknown_job(id)
+    before = known_job(control, id)
     if not control.revoke(id, interrupt=interrupt, reason=reason):
-        raise NotFound(f"job {id} is {job.state.value} and can't be revoked", fix=f"kq jobs why {id} says more.")
+        raise NotFound(f"job {id} is {before.state.value} and can't be revoked", fix=f"kq jobs why {id} says more.")
     job = control.job(id)
     return "" if job is None else job.state.value
 

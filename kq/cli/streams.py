@@ -10,8 +10,8 @@ import click
 from kq.cli import offer
 from kq.cli.frame import Duration, flags, verb
 from kq.cli.looking import looking
-from kq.cli.orders import unknown_job
 from kq.control import schema
+from kq.control.view import known_job
 from kq.errors import ResultTimeout
 from kq.handles.stream import Chunk
 from kq.plain import printable, printable_json
@@ -32,8 +32,7 @@ def command(id: str, follow: bool, offset: int, seconds: float | None) -> None:
     """
     lasts = (EVER if seconds is None else seconds) if follow or seconds is not None else 0.0
     with looking() as control:
-        if control.job(id) is None:
-            raise unknown_job(id)
+        known_job(control, id)
         open_line = False
         with suppress(ResultTimeout), control.stream(id, offset, timeout=lasts) as stream:
             for chunk in stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kq.clock import new_id
 from kq.control.orders import Orders
 from kq.control.sight import JobInfo
+from kq.control.view import known_job
 from kq.errors import NotFound
 from kq.handles.standing import Kind, Order, caller, nudge, order_key
 from kq.state.store import Write
@@ -42,12 +43,10 @@ class Stacked(Orders):
         return self._moved(id)
 
     def _running_job(self, id: str) -> JobInfo:
-        job = self.job(id)
-        if job is not None and job.state is State.RESERVED:
+        job = known_job(self, id)
+        if job.state is State.RESERVED:
             self.freshen()  # it may have begun since its worker's last word
-            job = self.job(id)
-        if job is None:
-            raise NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+            job = known_job(self, id)
         if job.state is not State.RUNNING:
             raise NotFound(f"job {id} is {job.state.value}: it does not run", fix=f"kq jobs why {id} says more.")
         return job

@@ -15,7 +15,7 @@ from kq.clock import SYSTEM
 from kq.coming import Coming
 from kq.control.compose import beats_of, is_ours
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
-from kq.errors import BrokerError
+from kq.errors import BrokerError, NotFound
 from kq.handles import duplicate
 from kq.handles.handle import PATIENCE, wait
 from kq.handles.standing import Order, read
@@ -257,6 +257,14 @@ class View:
         began = time.monotonic()
         self._inspector.queues()
         return time.monotonic() - began
+
+
+def known_job(control: View, id: str) -> JobInfo:
+    """What is known of a job. Raises NotFound when nothing is."""
+    job = control.job(id)
+    if job is None:
+        raise NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
+    return job
 
 
 def refusal(late: Late, record: Record | None) -> Attempt:

@@ -15,6 +15,7 @@ from kq.control import Control, schema
 from kq.control.kicking import Kicking
 from kq.control.size import MOST as WORKER_MOST
 from kq.control.veil import Veil
+from kq.control.view import known_job
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.units import format_duration, parse_rate
@@ -75,7 +76,7 @@ _OUTCOME = Field("outcome", "json", "With answer=done: what came of it.")
 
 
 def _pause(deed: Deed) -> Data:
-    _must_know_queue(deed.control, deed.name)
+    must_know_queue(deed.control, deed.name)
     deed.control.pause(deed.name, reason=deed.reason, by=deed.by)
     return _told(deed.control, paused=f"queue {deed.name}")
 
@@ -96,13 +97,13 @@ def _resume_type(deed: Deed) -> Data:
 
 
 def _purge(deed: Deed) -> Data:
-    _must_know_queue(deed.control, deed.name)
+    must_know_queue(deed.control, deed.name)
     ended = deed.control.purge(deed.name, buried=deed.said["buried"], reason=deed.reason, by=deed.by)
     return {"queue": deed.name, "purged": ended}
 
 
 def _remove_queue(deed: Deed) -> Data:
-    _must_know_queue(deed.control, deed.name)
+    must_know_queue(deed.control, deed.name)
     deed.control.remove_queue(deed.name, reason=deed.reason, by=deed.by)
     return {"queue": deed.name, "removed": True}
 
@@ -111,7 +112,8 @@ def _told(control: Control, **data: object) -> Data:
     return {**data, "heard": control.ping(), "workers": [worker.name for worker in control.workers()]}
 
 
-def _must_know_queue(control: Control, queue: str) -> None:
+def must_know_queue(control: Control, queue: str) -> None:
+    """Raise NotFound when there is no such queue."""
     if queue not in control.queue_names():
         raise NotFound(f"there is no queue {queue!r}", fix="kq queues ls names them.")
 
@@ -196,9 +198,7 @@ def _takes_its_time(said: Said) -> bool:
 
 def _edit(deed: Deed) -> Data:
     said, control = deed.said, deed.control
-    job = control.job(deed.name)
-    if job is None:
-        raise unknown_job(deed.name)
+    job = known_job(control, deed.name)
     args, kwargs = said["args"], said["kwargs"]
     if not isinstance(args, list | None) or not isinstance(kwargs, dict | None):
         raise BadArguments("args is a list and kwargs an object", fix="The job is as it was.")
@@ -245,11 +245,9 @@ def _delete(deed: Deed) -> Data:
 
 
 def _revoke(deed: Deed) -> Data:
-    job = deed.control.job(deed.name)
-    if job is None:
-        raise unknown_job(deed.name)
+    before = known_job(deed.control, deed.name)
     if not deed.control.revoke(deed.name, interrupt=deed.said["interrupt"], reason=deed.reason, by=deed.by):
-        raise NotRepaired(f"job {deed.name} is {job.state.value} and can't be revoked")
+        raise NotRepaired(f"job {deed.name} is {before.state.value} and can't be revoked")
     job = deed.control.job(deed.name)
     return {"id": deed.name, "revoked": True, "state": "" if job is None else job.state.value}
 
@@ -278,11 +276,6 @@ def _each(deed: Deed, done: str, do: Callable[[str], object]) -> Data:
 
 def _why(refused: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"id": id, "reason": reason} for id, reason in refused.items()]
-
-
-def unknown_job(id: str) -> NotFound:
-    """There is no such job."""
-    return NotFound(f"no job {id!r} is known", fix="It never was, or it ended longer ago than results are kept.")
 
 
 # Workers and effects.

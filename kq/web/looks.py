@@ -10,10 +10,11 @@ import msgspec
 
 from kq.control import MOST, Control, schema
 from kq.control.veil import Veil
+from kq.control.view import known_job
 from kq.effects.ledger import Entry, Stage
 from kq.errors import NotFound
 from kq.values.job import State
-from kq.web.acts import unknown_job
+from kq.web.acts import must_know_queue
 from kq.web.choosing import CHOICE, LISTED, listed
 from kq.web.fields import Field, Said
 
@@ -46,8 +47,7 @@ def _queues(control: Control, veil: Veil, name: str, said: Said) -> Data:
 
 
 def _why_queue(control: Control, veil: Veil, name: str, said: Said) -> Data:
-    if name not in control.queue_names():
-        raise NotFound(f"there is no queue {name!r}", fix="kq queues ls names them.")
+    must_know_queue(control, name)
     return {"queue": name, "why": control.why_queue(name)}
 
 
@@ -61,17 +61,14 @@ def _groups(control: Control, veil: Veil, name: str, said: Said) -> Data:
 
 
 def _job(control: Control, veil: Veil, name: str, said: Said) -> Data:
-    job = control.job(name)
-    if job is None:
-        raise unknown_job(name)
+    job = known_job(control, name)
     args, kwargs = veil.arguments(control, job)
     doubts = control.doubts(name) if job.state is State.BURIED else []
     return schema.whole_job(job, doubts) | {"args": args, "kwargs": kwargs, "version": job.version}
 
 
 def _why_job(control: Control, veil: Veil, name: str, said: Said) -> Data:
-    if control.job(name) is None:
-        raise unknown_job(name)
+    known_job(control, name)
     return {"id": name, "why": control.why(name)}
 
 

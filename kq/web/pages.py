@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from kq.control import MOST, REPAIRABLE, Control, JobInfo, schema
+from kq.control.view import known_job
 from kq.errors import InDoubt, NotFound
 from kq.plain import cut
 from kq.values.advice import advice
 from kq.values.job import ENDED, State
 from kq.values.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
-from kq.web.acts import unknown_job
 from kq.web.asked import Asked
 from kq.web.charts import Axis, Line, axis, chart, spark
 from kq.web.choosing import CHOICE, LISTED, listed
@@ -132,9 +132,7 @@ async def job(asked: Asked) -> Page:
     id = asked.name
 
     def look(control: Control) -> dict[str, Any]:
-        found = control.job(id)
-        if found is None:
-            raise unknown_job(id)
+        found = known_job(control, id)
         args, kwargs = asked.veil.arguments(control, found)
         doubts = control.doubts(id) if found.state is State.BURIED else []
         shown = asked.veil.data(schema.whole_job(found, doubts)) | {"args": args, "kwargs": kwargs}
