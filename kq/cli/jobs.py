@@ -16,6 +16,7 @@ from kq.cli.show import fitting, print_json, print_table
 from kq.cli.watch import watching
 from kq.clock import SYSTEM
 from kq.control import MOST, Control, Entry, JobInfo, Where, schema
+from kq.control.sight import LISTED
 from kq.control.view import known_job
 from kq.handles.duplicate import Duplicates
 from kq.handles.stream import Emitted
@@ -33,7 +34,6 @@ _TOLD = {
 NAMES = 9
 #: Characters that are told of a chunk.
 CHUNK = 200
-LISTED = [State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED]
 
 
 @noun("jobs")

@@ -24,6 +24,9 @@ from kq.values.message import Attempt, Head, decode_body, decode_head, only_id, 
 from kq.values.redaction import beginning
 from kq.values.snapshot import Progress
 
+#: The states of the jobs that are listed: those in which none has ended.
+LISTED = (State.READY, State.DELAYED, State.RETRYING, State.RESERVED, State.RUNNING, State.PAUSED, State.BURIED)
+
 
 class Health(StrEnum):
     """How a worker's heart beats."""

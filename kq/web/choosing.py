@@ -14,18 +14,6 @@ from kq.control.veil import Veil
 from kq.values.job import State
 from kq.web.fields import Field, Said
 
-LISTED = tuple(
-    state.value
-    for state in (
-        State.READY,
-        State.DELAYED,
-        State.RETRYING,
-        State.RESERVED,
-        State.RUNNING,
-        State.PAUSED,
-        State.BURIED,
-    )
-)
 #: Characters of a text in which others are searched: thousands of jobs may have one of a megabyte each.
 LONGEST = 10_000
 #: The fields that choose jobs.

@@ -9,13 +9,14 @@ from typing import Any, TypeAlias, cast, get_args
 import msgspec
 
 from kq.control import MOST, Control, schema
+from kq.control.sight import LISTED
 from kq.control.veil import Veil
 from kq.control.view import known_job
 from kq.effects.ledger import Entry, Stage
 from kq.errors import NotFound
 from kq.values.job import State
 from kq.web.acts import must_know_queue
-from kq.web.choosing import CHOICE, LISTED, listed
+from kq.web.choosing import CHOICE, listed
 from kq.web.fields import Field, Said
 
 Data: TypeAlias = dict[str, Any] | list[dict[str, Any]]

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from kq.control import MOST, REPAIRABLE, Control, JobInfo, schema
+from kq.control.sight import LISTED
 from kq.control.view import known_job
 from kq.errors import InDoubt, NotFound
 from kq.plain import cut
@@ -18,7 +19,7 @@ from kq.values.job import ENDED, State
 from kq.values.snapshot import SPANS, FailedRow, Point, QueueRow, Snapshot
 from kq.web.asked import Asked
 from kq.web.charts import Axis, Line, axis, chart, spark
-from kq.web.choosing import CHOICE, LISTED, listed
+from kq.web.choosing import CHOICE, listed
 from kq.web.drawing import as_json, count, rate, span
 from kq.web.fields import Field, Said, from_form
 from kq.web.looks import EFFECTS, JOBS, found_effects
