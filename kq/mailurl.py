@@ -9,12 +9,11 @@ log:                                    mails are only told of in the log, and n
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from kq.errors import ConfigError
-from kq.url import redact_url, split_url
+from kq.url import is_loopback, redact_url, split_url
 
 #: Characters that no line of text may have, as a pattern's class: a line break in a header would be another header.
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -59,7 +58,7 @@ def parse_mail_url(url: str) -> MailUrl:
         raise _wrong(url, "is none")
     port = split.port or PORTS[split.scheme]
     login = (unquote(split.username), unquote(split.password or "")) if split.username else None
-    if login and split.scheme == "smtp" and not _is_here(split.hostname):
+    if login and split.scheme == "smtp" and not is_loopback(split.hostname):
         raise ConfigError(
             f"mail server {redact_url(url)!r} would get its password unencrypted",
             fix="Write smtp+starttls:// or smtps:// before it.",
@@ -72,11 +71,3 @@ def _wrong(url: str, what: str) -> ConfigError:
         f"mail server {redact_url(url)!r} {what}",
         fix="Write smtp://host:25, smtp+starttls://user:password@host, smtps://…, file:///folder or log: (a dry run).",
     )
-
-
-def _is_here(host: str) -> bool:
-    """Whether what is said to host stays on this host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

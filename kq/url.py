@@ -14,6 +14,7 @@ can't read it, so it is taken off. A ";" inside a password is written %3B, as is
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import string
@@ -114,9 +115,7 @@ class Address:
     @property
     def local(self) -> bool:
         """Whether all of it is on this host, by its name: a file, a socket, a loopback address."""
-        return all(
-            part.hostname in (None, "localhost", "::1") or part.hostname.startswith("127.") for part in _parts(self.url)
-        )
+        return all(part.hostname is None or is_loopback(part.hostname) for part in _parts(self.url))
 
     @property
     def server(self) -> tuple[str | None, int | None]:
@@ -385,6 +384,14 @@ def _state_file(broker: SplitResult) -> str:
     place = f"{host}-{broker.port or 5672}-{path}" if ours else f"{broker.scheme}-{host}-{broker.port or ''}-{path}"
     name = re.sub(r"[^\w.-]", "_", place)
     return f"sqlite:///{quote(str(home / 'kq' / f'{name}.db'))}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is said to host stays on this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -5,7 +5,6 @@ And what every answer says to the browser: run, load and frame nothing that is n
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kq.errors import BadArguments, Forbidden, KqError
+from kq.url import is_loopback
 from kq.web.openapi import API
 
 Refuse: TypeAlias = Callable[[Scope, KqError, int], Response]
@@ -81,12 +81,7 @@ class Guard:
     def _is_ours(self, scope: Scope, host: str) -> bool:
         assert self._hosts is not None
         name, server = _name_of(host), scope.get("server")
-        if name == "localhost" or name in self._hosts or (server is not None and name == str(server[0]).lower()):
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(name) or name in self._hosts or (server is not None and name == str(server[0]).lower())
 
 
 def foreign(headers: Headers, host: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp
 from kq.control import Control
 from kq.credential import Role
 from kq.errors import ConfigError
-from kq.url import host_and_port
+from kq.url import host_and_port, is_loopback
 from kq.values.config import Web
 from kq.web.patience import Patient
 from kq.web.sessions import Doorkeeper
@@ -69,16 +68,6 @@ def _must_be_safe(host: str, wish: Web, guarded: bool) -> None:
         log.warning(
             "passwords go to %s in the open: set web.certificate and web.key, or a proxy before it", wish.listen
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this host reach it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def config_of(site: ASGIApp, wish: Web) -> uvicorn.Config:
