@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from kq.app import App
 from kq.cli.frame import flags
+from kq.cli.looking import looking
 from kq.cli.target import any_app, settings
 from kq.control import Control, JobInfo
 from kq.values.job import State
@@ -18,16 +19,10 @@ MOST = 50
 PATIENCE = 1.0
 
 
-@contextmanager
-def _control() -> Iterator[Control]:
+def _control() -> AbstractContextManager[Control]:
     """Control that does not wait for long, and imports no application."""
     settings()
-    app = App("kq", flags().url, submit_timeout=PATIENCE)
-    try:
-        with Control(app) as control:
-            yield control
-    finally:
-        app.close()
+    return looking(App("kq", flags().url, submit_timeout=PATIENCE))
 
 
 def queues() -> Iterator[tuple[str, str]]:

@@ -6,14 +6,14 @@ Those that take several ids do what they can, say of each what became of it, and
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import click
 import msgspec
 
+from kq.app import App
 from kq.cli import document, offer
 from kq.cli.ask import YES, confirm, sure
 from kq.cli.choose import choosing, where
@@ -50,7 +50,7 @@ def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) ->
     The arguments are checked against the job type of the application (-A). What has changed meanwhile, or started,
     stays as it is. A VALUE is JSON where it can be and else text; in quotes ('kwargs.code="007"') it is text always.
     """
-    with looking() if unchecked else _checking() as control:
+    with looking(None if unchecked else _checking()) as control:
         job = known_job(control, id)
         if job.state not in REPAIRABLE:
             raise NotRepaired(f"job {id} is {job.state.value}; only one that waits or is buried is changed")
@@ -73,17 +73,12 @@ def _by_hand(control: Control, job: JobInfo) -> dict[str, Any] | None:
     return document.edited(job, lambda parts: control.check(job, parts.get("args", []), parts.get("kwargs", {})))
 
 
-@contextmanager
-def _checking() -> Iterator[Control]:
-    """Control with the application, by which arguments are checked; a warning where none is named."""
+def _checking() -> App:
+    """The application, by which arguments are checked; a warning where none is named."""
     app = any_app(settings())
     if not app.jobs:
         warn("the arguments are not checked here: no application is named (-A)")
-    try:
-        with Control(app) as control:
-            yield control
-    finally:
-        app.close()
+    return app
 
 
 @verb("kick")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -182,10 +182,3 @@ def _schema(field: Field) -> dict[str, Any]:
 
 def _ref(form: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{component(form)}"}
-
-
-def operations(paths: dict[str, Any]) -> Iterable[tuple[str, str, dict[str, Any]]]:
-    """Path, method and description of each."""
-    for path, methods in paths.items():
-        for method, described in methods.items():
-            yield path, method, described

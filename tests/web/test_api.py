@@ -29,7 +29,7 @@ from kq.values.record import Record, encode, job_key, lease_key
 from kq.web import desk
 from kq.web.acts import ACTS
 from kq.web.looks import LOOKS
-from kq.web.openapi import component, document, operations
+from kq.web.openapi import component, document
 from kq.web.site import Site
 from scripts import reference
 from tests.web.conftest import JUNK, TOKENS, Browser
@@ -51,6 +51,11 @@ LOCAL = {
     "worker",
 }
 DOCUMENT = document()
+
+
+def operations(paths: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, method and description of each."""
+    return ((path, method, told) for path, methods in paths.items() for method, told in methods.items())
 
 
 def fits(form: str, value: Any) -> None:
