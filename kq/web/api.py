@@ -130,15 +130,12 @@ async def heard(asked: Asked, what: Hearing) -> Response:
     return StreamingResponse(_lines(asked, what, said), media_type="application/x-ndjson")
 
 
-async def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIterator[bytes]:
+def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIterator[bytes]:
     def write(event: Event) -> bytes:
         line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
         return line.encode() + b"\n"
 
-    events = asked.desk.events(asked.who, what, said["job"], said["queue"], said["type"], said["seconds"], write)
-    async with aclosing(events):
-        async for line in events:
-            yield line
+    return asked.desk.events(asked.who, what, said["job"], said["queue"], said["type"], said["seconds"], write)
 
 
 async def followed(asked: Asked) -> Response:
@@ -153,12 +150,11 @@ async def followed(asked: Asked) -> Response:
     return StreamingResponse(_moves(asked, seconds), media_type="text/event-stream")
 
 
-async def _moves(asked: Asked, seconds: float) -> AsyncIterator[bytes]:
+def _moves(asked: Asked, seconds: float) -> AsyncIterator[bytes]:
     def write(event: Event) -> bytes:
         return _sent(event.event, asked.veil.data(schema.event(event)), LAST if event.event in ENDS else "")
 
-    async for each in _spoken(asked.desk.moves(asked.who, asked.name, seconds, write)):
-        yield each
+    return _spoken(asked.desk.moves(asked.who, asked.name, seconds, write))
 
 
 async def _spoken(told: AsyncGenerator[bytes | None, None]) -> AsyncIterator[bytes]:
@@ -186,15 +182,14 @@ async def streamed(asked: Asked) -> Response:
     return StreamingResponse(_chunks(asked, offset, said["seconds"]), media_type="text/event-stream")
 
 
-async def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[bytes]:
+def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[bytes]:
     def write(chunk: Chunk | str) -> bytes:
         if isinstance(chunk, str):
             return _sent(LAST, {"error": chunk or None}, LAST)
         told = schema.chunk(chunk)
         return _sent("chunk", told | {"value": asked.veil.value(told["value"])}, str(chunk.offset))
 
-    async for each in _spoken(asked.desk.chunks(asked.who, asked.name, offset, seconds, write)):
-        yield each
+    return _spoken(asked.desk.chunks(asked.who, asked.name, offset, seconds, write))
 
 
 def _sent(name: str, data: dict[str, Any], id: str) -> bytes:

@@ -139,7 +139,7 @@ class Desk:
                 if event is not None:
                     yield event
 
-    async def moves(
+    def moves(
         self, who: str, job: str, seconds: float, write: Callable[[Happened], bytes]
     ) -> AsyncGenerator[bytes | None, None]:
         """How a job stands, and what happens to it to its end, or for so long; None now and then while nothing does."""
@@ -148,11 +148,9 @@ class Desk:
             with suppress(ResultTimeout):
                 yield from map(write, control.follow(job, timeout=seconds, over=over))
 
-        async with aclosing(self._told(who, follow, seconds)) as told:
-            async for event in told:
-                yield event
+        return self._told(who, follow, seconds)
 
-    async def chunks(
+    def chunks(
         self, who: str, job: str, offset: int, seconds: float, write: Callable[[Chunk | str], bytes]
     ) -> AsyncGenerator[bytes | None, None]:
         """What a job emits, to its end or for so long; None now and then while nothing comes.
@@ -169,9 +167,7 @@ class Desk:
             except ResultTimeout:
                 return
 
-        async with aclosing(self._told(who, read, seconds, misses=False)) as told:
-            async for chunk in told:
-                yield chunk
+        return self._told(who, read, seconds, misses=False)
 
     async def _told(
         self, who: str, source: Callable[[Control, Event], Iterator[T]], seconds: float, *, misses: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread, Timer
 from time import monotonic, time
 from typing import Any
