@@ -99,13 +99,7 @@ class Expired(msgspec.Struct, frozen=True):
     """Its deadline passed before it started."""
 
 
-class Revoked(msgspec.Struct, frozen=True):
-    """Somebody wanted it to end, before it started or while it ran. reason: who and why."""
-
-    reason: str
-
-
-Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | OutOfMemory | GivenBack | Unusable | Expired | Revoked
+Outcome: TypeAlias = Done | Raised | Asked | TimedOut | Died | OutOfMemory | GivenBack | Unusable | Expired
 
 
 class Complete(msgspec.Struct, frozen=True):
@@ -242,8 +236,6 @@ def verdict_after(outcome: Outcome, counters: Counters, rules: Rules, chance: ra
             return GiveBack()
         case Expired():
             return Expire()
-        case Revoked(reason):
-            return Revoke(reason)
         case Unusable(reason):
             return Bury(Failure(("kq.errors.MessageError",), reason), counters)
         case Died(how, log):

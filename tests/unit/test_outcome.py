@@ -30,7 +30,6 @@ from kq.values.outcome import (
     Raised,
     Retry,
     Revoke,
-    Revoked,
     Rules,
     TimedOut,
     Unusable,
@@ -78,7 +77,6 @@ ENDINGS: dict[str, tuple[Outcome, dict[str, object]]] = {
     "done": (Done(b"5"), {}),
     "given back": (GivenBack(), {}),
     "expired": (Expired(), {}),
-    "revoked": (Revoked("by ops"), {}),
     "undecodable": (Unusable("no JSON"), {}),
     "raised a bug": (Raised(BUG), {}),
     "raised what may pass": (Raised(GONE), {}),
@@ -116,7 +114,6 @@ SPECIFICATION = """
 done                     | complete    | complete    | complete    | complete    | complete    | complete
 given back               | back        | back        | back        | back        | back        | back
 expired                  | expire      | expire      | expire      | expire      | expire      | expire
-revoked                  | revoke      | revoke      | revoke      | revoke      | revoke      | revoke
 undecodable              | bury        | bury        | bury        | bury        | bury        | bury
 raised a bug             | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+ | bury failed+
 raised what may pass     | again failed+ | bury failed+ | again failed+ | bury failed+ | bury failed+ | bury failed+
@@ -249,7 +246,6 @@ VERDICTS: list[tuple[Outcome, Rules, Counters, Verdict]] = [
         FRESH,
         Revoke("SoftTimeout: ran past its timeout of 0.5 s and was interrupted"),
     ),
-    (Revoked("by ops: wrong customer"), TWICE, FRESH, Revoke("by ops: wrong customer")),
 ]
 
 
@@ -272,7 +268,6 @@ OUTCOMES: some.SearchStrategy[Outcome] = some.one_of(
     some.just(GivenBack()),
     some.builds(Unusable, TEXT),
     some.just(Expired()),
-    some.builds(Revoked, TEXT),
 )
 RULES = some.builds(
     Rules,
@@ -301,7 +296,7 @@ def test_a_job_that_did_not_start_is_never_blamed(
     outcome: Outcome, counters: Counters, rules: Rules, chance: random.Random
 ) -> None:
     verdict = verdict_after(outcome, counters, rules, chance)
-    if isinstance(outcome, GivenBack | Expired | Unusable | Revoked):
+    if isinstance(outcome, GivenBack | Expired | Unusable):
         assert not isinstance(verdict, Retry | FallBack)
         assert not isinstance(verdict, Bury) or (verdict.counters, verdict.how) == (counters, None)
 

@@ -37,7 +37,7 @@ from kq.values.outcome import (
     OutOfMemory,
     Raised,
     Retry,
-    Revoked,
+    Revoke,
     Rules,
     TimedOut,
     Unusable,
@@ -221,7 +221,7 @@ class History:
         worker = self.some_worker()
         if worker is not None and worker.running:
             task = worker.running.pop(self.chance.randrange(len(worker.running)))
-            self.settle(worker, task, self.judged(task, self.outcome(task)))
+            self.settle(worker, task, self.verdict(task))
 
     def die(self) -> None:
         """kill -9 of the whole worker; the broker finds out when the lease is over."""
@@ -238,7 +238,7 @@ class History:
         self.pass_time(LEASE + 1)
         before = dict(self.ended)
         for task in worker.running:
-            made = STORE.write(list(worker.scribe.records(task, self.judged(task, self.outcome(task)), CLOCK.time)))
+            made = STORE.write(list(worker.scribe.records(task, self.verdict(task), CLOCK.time)))
             assert not any(made), "a late word was heard"
         self.check()
         assert self.ended == before
@@ -283,9 +283,12 @@ class History:
             OutOfMemory("1 GiB"),
             Unusable("wrong arguments"),
             Expired(),
-            Revoked("by ops"),
         ]
         return chance.choice(outcomes)
+
+    def verdict(self, task: Task) -> Verdict:
+        """What becomes of a job that ran; sometimes somebody has revoked it meanwhile."""
+        return Revoke("by ops") if self.chance.random() < 0.1 else self.judged(task, self.outcome(task))
 
     def judged(self, task: Task, outcome: Outcome) -> Verdict:
         return verdict_after(outcome, task.counters, task.rules, self.chance)
