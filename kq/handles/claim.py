@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from kq.broker import BURIED, PARKED, Broker, Publishes
+from kq.broker import BURIED, PARKED, Publishes
 from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerUnreachable, NotUnique
 from kq.handles import duplicate
@@ -37,8 +37,6 @@ NOBODY = b""
 class Submits(Looks, Protocol):
     """Where jobs are submitted: the app."""
 
-    @property
-    def broker(self) -> Broker: ...
     @property
     def publisher(self) -> Publishes: ...
 

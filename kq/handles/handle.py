@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -104,17 +105,13 @@ class Handle(Generic[R_co]):
 
     def _is_gone(self) -> bool:
         """Whether the job is certainly neither waiting nor running, although nothing is known of its end."""
-        inspector = self._app.inspector()
-        try:
+        with suppress(BrokerError), closing(self._app.inspector()) as inspector:
             if not inspector.traits.indexed:
                 return False  # such a broker does not show what its workers hold
             queue = place_of(self.id, self.queue, self._app.store)
             known = any(inspector.find(queue + place, [self.id]) for place in ("", PARKED, BURIED))
             return not known and self._app.store.get([job_key(self.id)])[0] is None
-        except BrokerError:
-            return False
-        finally:
-            inspector.close()
+        return False
 
     def stream(self, offset: int = 0, *, timeout: float | None = None) -> Coming[Chunk]:
         """What the job emits, for `for` and `async for`: what stands there, then what comes, until the job has ended.
@@ -148,11 +145,8 @@ class Handle(Generic[R_co]):
 
     def state(self) -> State:
         """Where the job is now."""
-        inspector = self._app.inspector()
-        try:
+        with closing(self._app.inspector()) as inspector:
             return find_state(self.id, self.queue, self._app.store, inspector)
-        finally:
-            inspector.close()
 
     def revoke(self, *, interrupt: bool = False, reason: str = "") -> bool:
         """End the job (promise C10): one that waits or is delayed never starts, one that runs does not run again.
@@ -160,12 +154,9 @@ class Handle(Generic[R_co]):
         interrupt: one that runs is interrupted too, as at its timeout, and killed when it ignores that. False when it
         has ended or was buried, or is not known.
         """
-        inspector = self._app.inspector()
-        try:
-            order = Order(by=caller(), reason=reason, interrupt=interrupt)
+        order = Order(by=caller(), reason=reason, interrupt=interrupt)
+        with closing(self._app.inspector()) as inspector:
             return revoke(self.id, self.queue, order, self._app, inspector)
-        finally:
-            inspector.close()
 
 
 class Completing(Generic[R]):

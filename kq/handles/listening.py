@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import Protocol
 
-from kq.broker import Broker, Inspector
+from kq.broker import Inspector
 from kq.errors import BrokerError
 from kq.events import LEASE, Ear
 from kq.handles.standing import Kind, Order, caller, nudge, order_key
-from kq.state.store import Store, StoreUnreachable, Write
+from kq.handles.whereabouts import Looks
+from kq.state.store import StoreUnreachable, Write
 from kq.values.event import Event
 from kq.values.record import encode
 
@@ -25,30 +25,20 @@ KEEP = 2 * LEASE
 WORD = 0.2
 
 
-class Place(Protocol):
-    """Where one listens: the app."""
-
-    @property
-    def broker(self) -> Broker: ...
-
-    @property
-    def store(self) -> Store: ...
-
-
 def heard(
-    place: Place, inspector: Inspector, what: str, keys: Sequence[str], over: threading.Event
+    app: Looks, inspector: Inspector, what: str, keys: Sequence[str], over: threading.Event
 ) -> Generator[Event | None, None, None]:
     """Events from now on, until over is set; None while none comes, and first of all, when one begins to listen.
 
     what: what is listened for, as in an order of it. keys: topic patterns. Raises BrokerError and StoreUnreachable.
     """
     events: list[Event] = []
-    ear = Ear(place.broker, keys, events.append)
+    ear = Ear(app.broker, keys, events.append)
     order, said = order_key(Kind.LISTEN, f"{what}/{ear.name}"), 0.0
     try:
         while not over.is_set():
             if (now := time.monotonic()) - said >= LEASE / 3:
-                place.store.write([Write(order, encode(Order(at=place.store.now(), by=caller())), KEEP)])
+                app.store.write([Write(order, encode(Order(at=app.store.now(), by=caller())), KEEP)])
                 if not said:
                     nudge(inspector)
                 ear.beat()
@@ -60,5 +50,5 @@ def heard(
     finally:
         ear.close()
         with suppress(StoreUnreachable, BrokerError):
-            place.store.write([Write(order, None)])
+            app.store.write([Write(order, None)])
             nudge(inspector)
