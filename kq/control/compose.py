@@ -79,7 +79,7 @@ def compose(facts: Facts) -> Snapshot:
     control, paused = found["control:"], dict(_paused(found["order:pause"], Kind.PAUSE))
     history = _read_history(control.get(HISTORY)) or History()
     rows = _Queues(facts, beats, tallies, paused, _earlier(facts, history))
-    queues = tuple(rows.row(name) for name in sorted(_names(facts.loads or {}) | set(facts.declared) | rows.served))
+    queues = tuple(rows.row(name) for name in sorted(names_of(facts.loads or {}) | set(facts.declared) | rows.served))
     held: defaultdict[str, list[HeldRow]] = defaultdict(list)
     for each in (each for row in queues for each in row.held_by):
         held[each.worker].append(each)
@@ -134,8 +134,9 @@ def _earlier(facts: Facts, history: History) -> Earlier:
     return Earlier(first, jobs)
 
 
-def _names(loads: Iterable[str]) -> set[str]:
-    return {name.removesuffix(BURIED).removesuffix(PARKED) for name in loads if is_ours(name)}
+def names_of(queues: Iterable[str]) -> set[str]:
+    """The queues that jobs may be in, or buried from. queues: those that the broker has."""
+    return {name.removesuffix(BURIED).removesuffix(PARKED) for name in queues if is_ours(name)}
 
 
 # Queues.
@@ -208,7 +209,7 @@ class _Queues:
             paused=self._paused.get(name),
             workers=len(serving),
             slots=sum(min(worker.queues[name], worker.slots) for worker in serving),
-            holder=_holder(name, self._live),
+            holder=holder_of(name, self._live),
         )
         return replace(row, state=_state(row), singleton=load.single or name in self._facts.singletons)
 
@@ -237,7 +238,7 @@ def _drain(ready: int, came: float | None, ended: float | None) -> float | None:
     return ready / less if less > 0 else None
 
 
-def _holder(queue: str, workers: Iterable[WorkerInfo]) -> str:
+def holder_of(queue: str, workers: Iterable[WorkerInfo]) -> str:
     """The worker that has the seat of a queue. Who has just lost it may say that he has it: the latest word counts."""
     seated = [(worker.beat, worker.name) for worker in workers if queue in worker.singletons]
     return max(seated)[1] if seated else ""

@@ -13,7 +13,7 @@ from kq.app import App
 from kq.broker import BURIED, PARKED, Inspector, Seen
 from kq.clock import SYSTEM
 from kq.coming import Coming
-from kq.control.compose import beats_of, is_ours
+from kq.control.compose import beats_of, holder_of, names_of
 from kq.control.sight import ANY, Health, Heartbeat, JobInfo, QueueInfo, Where, WorkerInfo, info_of
 from kq.errors import BrokerError, NotFound
 from kq.handles import duplicate
@@ -83,8 +83,7 @@ class View:
     def _names(self, workers: Iterable[WorkerInfo] = (), there: Iterable[str] | None = None) -> list[str]:
         """The queues that jobs may be in or buried from, and those that workers serve. there: what the broker has."""
         there = self._inspector.queues() if there is None else there
-        names = {name.removesuffix(BURIED).removesuffix(PARKED) for name in there if is_ours(name)}
-        names |= {name for worker in workers for name in worker.queues}
+        names = names_of(there) | {name for worker in workers for name in worker.queues}
         return sorted(names | {job_type.settings.queue or "" for job_type in self._app.jobs.values()} - {""})
 
     def queue_names(self) -> list[str]:
@@ -103,9 +102,7 @@ class View:
         counts = self._inspector.count(name)
         buried, parked = (self._inspector.count(name + aside).ready for aside in (BURIED, PARKED))
         serving = sum(name in worker.queues for worker in workers)
-        # Who has just lost it may still say that he has it; who has it now said so later.
-        seated = sorted((worker.beat, worker.name) for worker in workers if name in worker.singletons)
-        holder = (seated[-1][1] if seated else "") if single else None
+        holder = holder_of(name, workers) if single else None
         return QueueInfo(name, counts.ready, counts.delayed, counts.held, buried, serving, parked, paused, holder)
 
     # Jobs.
