@@ -114,12 +114,12 @@ def jobs_of(loads: Mapping[str, Load]) -> dict[str, int]:
     """How many jobs each queue has, but for those that lie buried."""
     found: Counter[str] = Counter()
     for name, load in loads.items():
-        if is_ours(name) and not name.endswith(BURIED):
+        if _is_ours(name) and not name.endswith(BURIED):
             found[name.removesuffix(PARKED)] += load.ready + load.delayed + load.held
     return dict(found)
 
 
-def is_ours(queue: str) -> bool:
+def _is_ours(queue: str) -> bool:
     """Whether a queue of the broker holds jobs."""
     return not queue.startswith(("kq.", "amq."))
 
@@ -136,7 +136,7 @@ def _earlier(facts: Facts, history: History) -> Earlier:
 
 def names_of(queues: Iterable[str]) -> set[str]:
     """The queues that jobs may be in, or buried from. queues: those that the broker has."""
-    return {name.removesuffix(BURIED).removesuffix(PARKED) for name in queues if is_ours(name)}
+    return {name.removesuffix(BURIED).removesuffix(PARKED) for name in queues if _is_ours(name)}
 
 
 # Queues.

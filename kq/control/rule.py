@@ -64,10 +64,12 @@ def told_of(
     data = {"rule": rule.text, "state": news, "since": before.since, "until": None if news == "so" else until}
     data |= {"queues": [row.name for row in queues] if news == "so" else []}
     if news == "so":
-        subject, lines = f"[{app}] {rule.text}{about}", _so(rule, before, lasted, queues, workers)
+        subject, lines = f"[{app}] {rule.text}{about}", [*_so(rule, before, lasted, queues, workers), ""]
+        lines.append(f"You are told once, and again when it has been over for {format_duration(after)}.")
     else:
-        subject, lines = f"[{app}] over: {rule.text}", _over(rule, before, until, lasted)
-    return " ".join(subject.split())[:200], "\n".join([*lines, *_end(news, after)]), data
+        span = f"from {format_instant(before.since)} to {format_instant(until)}"
+        subject, lines = f"[{app}] over: {rule.text}", [f"{rule.text} is over: it was so for {lasted}, {span}."]
+    return " ".join(subject.split())[:200], "\n".join(lines), data
 
 
 def gone(app: str, rule: Condition, since: float, until: float) -> tuple[str, str, dict[str, Any]]:
@@ -109,14 +111,3 @@ def _state(row: QueueRow) -> str:
     if row.paused is not None:
         told.append(f"paused by {row.paused.by or 'somebody'}")
     return ", ".join(told)
-
-
-def _over(rule: Condition, before: Watched, until: float, lasted: str) -> Iterable[str]:
-    began, ended = format_instant(before.since), format_instant(until)
-    yield f"{rule.text} is over: it was so for {lasted}, from {began} to {ended}."
-
-
-def _end(news: News, after: float) -> Iterable[str]:
-    if news == "so":
-        yield ""
-        yield f"You are told once, and again when it has been over for {format_duration(after)}."
