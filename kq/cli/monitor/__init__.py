@@ -25,11 +25,12 @@ from kq.cli.frame import Duration, flags, run, same_options, verb, wants_color
 from kq.cli.looking import looking
 from kq.cli.monitor.session import Hands, Said, Session, nothing_else_writes
 from kq.cli.monitor.source import Live, Replay, Source
-from kq.cli.monitor.state import PAUSES, Ui, Words
+from kq.cli.monitor.state import PAUSES, Ui
 from kq.cli.monitor.terminal import Terminal
 from kq.cli.target import settings
 from kq.cli.watch import EVERY, look_again
 from kq.control import Control
+from kq.control.commands import Words
 from kq.errors import BadArguments
 from kq.values.condition import Condition
 from kq.values.snapshot import Snapshot

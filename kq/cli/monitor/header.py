@@ -31,7 +31,7 @@ from kq.cli.monitor.keys import KEYS
 from kq.cli.monitor.panes import LONG, SOME_TIME, per_second, whole
 from kq.cli.monitor.scene import Scene
 from kq.cli.monitor.state import Typing, Ui
-from kq.units import format_duration, format_time
+from kq.units import counted, format_duration, format_time
 from kq.values.advice import clocks_off
 
 #: So many notes are shown at most.
@@ -103,13 +103,12 @@ def sums(scene: Scene, width: int) -> Line:
         count("buried", all.buried, BAD),
         workers,
     ]
-    wait = all.wait_p95
     right = [
         [Segment("in ", DIM), per_second(all.came), Segment("/s", DIM)],
         [Segment("out ", DIM), per_second(all.ended), Segment("/s", DIM)],
         [Segment("fail ", DIM), Segment(per_second(all.failed).text, BAD if all.failed else PLAIN), Segment("/s", DIM)],
         [Segment("oldest ", DIM), _concern(all.oldest)],
-        [Segment("p95 wait ", DIM), _concern(wait)],
+        [Segment("p95 wait ", DIM), _concern(all.wait_p95)],
     ]
     return _spread(left, right, width, keep=(0, 4, 5))
 
@@ -167,8 +166,7 @@ def _notes(scene: Scene) -> Iterator[Line]:
     for trouble in filter(None, (shot.broker, shot.store)):
         yield [Segment("✗ ", BAD), said(trouble, BAD)]
     if shot.doubtful:
-        what = "1 side effect" if shot.doubtful == 1 else f"{shot.doubtful:,} side effects"
-        yield [Segment(f"▲ {what} in doubt: kq effects ls --stage doubt", WARN)]
+        yield [Segment(f"▲ {counted(shot.doubtful, 'side effect')} in doubt: kq effects ls --stage doubt", WARN)]
     for met in scene.met:
         yield [Segment("✗ it is so: ", BAD), said(met, WORST)]
     for host, seconds in clocks_off(shot).items():

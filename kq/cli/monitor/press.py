@@ -27,8 +27,8 @@ from kq.cli.monitor.state import (
     Told,
     Typing,
     Ui,
-    Words,
 )
+from kq.control.commands import Words, written
 
 _Simple: TypeAlias = Callable[[Ui, Scene], Ui]
 
@@ -194,11 +194,7 @@ def _answer(ui: Ui, asks: Ask, key: str) -> tuple[Ui, Act | None]:
 
 def _do(ui: Ui, act: Do | Show) -> tuple[Ui, Act]:
     ui = replace(ui, asks=None, typing=None, marks=frozenset())
-    return (replace(ui, told=Told(f"… {_told(act)}")) if isinstance(act, Do) else ui), act
-
-
-def _told(act: Do) -> str:
-    return shlex.join(("kq", *act.commands[0]))
+    return (replace(ui, told=Told(f"… {written(act.commands[0])}")) if isinstance(act, Do) else ui), act
 
 
 def with_reason(act: Do | Show, reason: str) -> Do | Show:

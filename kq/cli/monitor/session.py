@@ -18,8 +18,9 @@ from kq.cli.monitor.board import DETAIL_HEIGHT, LEAST_WIDTH, Size, render
 from kq.cli.monitor.press import press
 from kq.cli.monitor.scene import Page, Scene
 from kq.cli.monitor.source import Source
-from kq.cli.monitor.state import Act, Copy, Do, Done, Quit, Redraw, Show, Step, Told, Ui, Words
+from kq.cli.monitor.state import Act, Copy, Do, Done, Quit, Redraw, Show, Step, Told, Ui
 from kq.cli.monitor.terminal import Terminal
+from kq.control.commands import Words
 
 #: At most so many pictures a second are drawn of what comes by itself; a key draws at once.
 FRAMES = 4.0

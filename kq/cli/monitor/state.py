@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from kq.cli.monitor.scene import Page
+from kq.control.commands import Words, written
 
 Pane: TypeAlias = Literal["queues", "workers", "failures"]
 PANES: tuple[Pane, ...] = ("queues", "workers", "failures")
 #: A list of rows: a pane, or the jobs of a page.
 List: TypeAlias = Literal["queues", "workers", "failures", "groups", "jobs"]
-#: A command line of kq without kq.
-Words: TypeAlias = tuple[str, ...]
 
 #: By what a list is sorted, the usual first.
 SORTS: Mapping[List, tuple[str, ...]] = {
@@ -102,7 +100,7 @@ class Ask:
     def told(self) -> str:
         """The command line that would do the same."""
         first, *more = self.act.commands if isinstance(self.act, Do) else (self.act.command,)
-        return shlex.join(("kq", *first)) + (f"  and {len(more)} more like it" if more else "")
+        return written(first) + (f"  and {len(more)} more like it" if more else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import click
 
 from kq.cli.frame import Root
 from kq.cli.monitor.scene import Scene
-from kq.cli.monitor.state import Words
+from kq.control.commands import Words
 
 #: Verbs that change nothing, the usual one of each noun too.
 LOOKING: frozenset[Words] = frozenset(
