@@ -56,56 +56,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "App": "kq.app",
-    "BadJob": "kq.errors",
-    "BadNetwork": "kq.errors",
-    "BadStorage": "kq.errors",
-    "BrokerError": "kq.errors",
-    "BrokerFull": "kq.errors",
-    "BrokerUnreachable": "kq.errors",
-    "Bury": "kq.errors",
-    "ConfigError": "kq.errors",
-    "Control": "kq.control",
-    "Delays": "kq.values.policy",
-    "ExecutorDied": "kq.errors",
-    "EffectBusy": "kq.errors",
-    "Execution": "kq.effects.observer",
-    "Exponential": "kq.values.policy",
-    "FAILURES": "kq.values.failure",
-    "Fixed": "kq.values.policy",
-    "Handle": "kq.handles.handle",
-    "InDoubt": "kq.errors",
-    "Job": "kq.values.job",
-    "JobBuried": "kq.errors",
-    "JobError": "kq.errors",
-    "JobFailed": "kq.errors",
-    "JobRevoked": "kq.errors",
-    "JobType": "kq.jobtype",
-    "KqError": "kq.errors",
-    "MessageError": "kq.errors",
-    "Never": "kq.values.policy",
-    "Observer": "kq.effects.observer",
-    "NotRepaired": "kq.errors",
-    "NotDone": "kq.errors",
-    "NotUnique": "kq.errors",
-    "Polynomial": "kq.values.policy",
-    "PublishPolicy": "kq.broker",
-    "ResultExpired": "kq.errors",
-    "ResultTimeout": "kq.errors",
-    "Retry": "kq.errors",
-    "RetryPolicy": "kq.values.policy",
-    "SoftTimeout": "kq.errors",
-    "State": "kq.values.job",
-    "StreamCut": "kq.errors",
-    "Unique": "kq.values.unique",
-    "Where": "kq.control",
-    "by_arguments": "kq.values.unique",
-    "Worker": "kq.worker",
-    "as_completed": "kq.handles.handle",
-    "by_error": "kq.values.policy",
-    "current_job": "kq.effects.context",
+#: The public names of each module.
+_NAMES = {
+    "kq.app": "App",
+    "kq.broker": "PublishPolicy",
+    "kq.control": "Control Where",
+    "kq.effects.context": "current_job",
+    "kq.effects.observer": "Execution Observer",
+    "kq.errors": (
+        "BadJob BadNetwork BadStorage BrokerError BrokerFull BrokerUnreachable Bury ConfigError EffectBusy "
+        "ExecutorDied InDoubt JobBuried JobError JobFailed JobRevoked KqError MessageError NotDone "
+        "NotRepaired NotUnique ResultExpired ResultTimeout Retry SoftTimeout StreamCut"
+    ),
+    "kq.handles.handle": "Handle as_completed",
+    "kq.jobtype": "JobType",
+    "kq.values.failure": "FAILURES",
+    "kq.values.job": "Job State",
+    "kq.values.policy": "Delays Exponential Fixed Never Polynomial RetryPolicy by_error",
+    "kq.values.unique": "Unique by_arguments",
+    "kq.worker": "Worker",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "FAILURES",
