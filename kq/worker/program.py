@@ -20,7 +20,7 @@ from kq.app import App
 from kq.broker import answer_time
 from kq.clock import SYSTEM
 from kq.control.program import Program, controlled
-from kq.errors import ConfigError, KqError, WorkerUnfit
+from kq.errors import ConfigError, WorkerUnfit
 from kq.handles.standing import Order, decode_order
 from kq.handles.trouble import ALERT, queue_of
 from kq.loading import whereabouts
@@ -105,7 +105,9 @@ class Worker:
         if wanted and limits:
             limits[queue_of(app.name)] = 1
         alert = ALERT if wanted else ""
-        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, *_remembers(app))
+        kept = app.remembering
+        remember = float(kept.keep), kept.most
+        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, *remember)
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
@@ -371,11 +373,3 @@ class Processes:
                 os.write(orders, bytes([number]))
         if number == signal.SIGHUP and not self._stopping:
             self._start()
-
-
-__all__ = ["CONCURRENCY", "KqError", "Processes", "Worker"]
-
-
-def _remembers(app: App) -> tuple[float, int]:
-    """For how long events are remembered, and how many."""
-    return float(app.remembering.keep), app.remembering.most
