@@ -27,6 +27,7 @@ LOOKING: frozenset[Words] = frozenset(
         ("jobs", "show"),
         ("jobs", "why"),
         ("jobs", "stack"),
+        ("jobs", "stream"),
         ("jobs", "audit"),
         ("queues",),
         ("queues", "ls"),
@@ -36,6 +37,7 @@ LOOKING: frozenset[Words] = frozenset(
         ("workers", "ping"),
         ("effects",),
         ("effects", "ls"),
+        ("effects", "held"),
         ("effects", "show"),
     }
 )
