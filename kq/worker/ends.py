@@ -25,6 +25,7 @@ from kq.values.outcome import Bury, Complete, FallBack, GiveBack, Outcome, Park,
 from kq.values.record import lease_key
 from kq.worker import journal
 from kq.worker.doubts import Doubts
+from kq.worker.gauge import SHORT
 from kq.worker.ground import Ground
 from kq.worker.late import LateWords
 from kq.worker.meter import Meter
@@ -39,7 +40,6 @@ log = logging.getLogger("kq.worker")
 End: TypeAlias = tuple[Task, Verdict]
 
 #: Ends of jobs that took less than SHORT seconds are told together, with so many others at most, within HOLD seconds.
-SHORT = 0.001
 HOLD = 0.005
 HOLD_LIMIT = 128
 #: Seconds after which no further job is looked at in the ledger before the loop has been round: it has a lease to keep.

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-#: Jobs that took less than so many seconds are not measured.
+#: Jobs that took less than so many seconds are short: what would take as long again is not done for each of them.
 SHORT = 0.001
 #: Seconds of short jobs after which the clock is asked again all the same: it is off by no more than that.
 SLACK = 0.01

@@ -52,7 +52,7 @@ from kq.worker.kin import (
     reap_children,
 )
 from kq.worker.lapse import Lapse, Sight
-from kq.worker.relay import Line, RelayedMouth, RelayedPublisher, RelayedStore
+from kq.worker.relay import Relay, RelayedMouth, RelayedPublisher, RelayedStore
 from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame
 
 #: Seconds between two looks at the lapse while it is past, or nothing is held.
@@ -378,8 +378,8 @@ class _Nursery:
             os.close(descriptor)
         sock, page, claims = descriptors[:3]
         if spawn.relayed:
-            line = Line(socket.socket(fileno=descriptors[3]))
-            self._app.connect(RelayedPublisher(line), RelayedStore(line), partial(RelayedMouth, line))
+            relay = Relay(socket.socket(fileno=descriptors[3]))
+            self._app.connect(RelayedPublisher(relay), RelayedStore(relay), partial(RelayedMouth, relay))
             self._app.broker.elsewhere = True
         mine = Claims(spawn.slots, (claims, -1))
         page_of = Page(spawn.slots, page)

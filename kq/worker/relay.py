@@ -132,7 +132,7 @@ def _carry_out(app: App, mouths: list[Mouth], call: Call) -> Answer:
         return Answer(error=str(error), full=isinstance(error, BrokerFull))
 
 
-class Line:
+class Relay:
     """An executor's end. May be used by several threads."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -151,8 +151,8 @@ class Line:
 class RelayedPublisher:
     """Publishes through the supervisor's process."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
 
     def publish(self, envelopes: Sequence[Envelope], until: float, rider: Rider | None = None) -> bool:
         """rider: none, for RelayedStore has none."""
@@ -166,38 +166,38 @@ class RelayedPublisher:
         return bool(self._ask(Has(list(queues), id, until)))
 
     def _ask(self, call: Call) -> Any:
-        answer = self._line.ask(call)
+        answer = self._relay.ask(call)
         if answer.error:
             raise BrokerFull(answer.error) if answer.full else BrokerUnreachable(answer.error, stored="unknown")
         return answer.value
 
     def close(self) -> None:
-        """The line stays: it is the executor's."""
+        """The relay stays: it is the executor's."""
 
 
 class RelayedMouth:
     """Tells events through the supervisor's process."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
 
     def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        answer = self._line.ask(Tell(list(messages)))
+        answer = self._relay.ask(Tell(list(messages)))
         if answer.error:
             raise BrokerUnreachable(answer.error, stored="unknown")
 
     def close(self) -> None:
-        """The line stays: it is the executor's."""
+        """The relay stays: it is the executor's."""
 
 
 class RelayedStore(Store):
     """The state store of the supervisor's process."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
 
     def _ask(self, call: Call) -> Any:
-        answer = self._line.ask(call)
+        answer = self._relay.ask(call)
         if answer.error:
             raise StoreUnreachable(answer.error)
         return answer.value
@@ -223,4 +223,4 @@ class RelayedStore(Store):
         return float(self._ask(Now()))
 
     def close(self) -> None:
-        """The line stays: it is the executor's."""
+        """The relay stays: it is the executor's."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
-from kq.worker.gauge import alone
+from kq.worker.gauge import SHORT, alone
 from kq.worker.kin import adopt_orphans, living_children, reap_until
-from kq.worker.surroundings import SHORT, Surroundings
+from kq.worker.surroundings import Surroundings
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 

@@ -10,8 +10,6 @@ import os
 import resource
 import signal
 
-#: Seconds; after jobs that took less nobody looks: that would take as long as many of them.
-SHORT = 0.001
 #: Those with which who comes next would fail for no fault of his own.
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 

@@ -18,12 +18,11 @@ from typing import Any
 from kq.errors import SoftTimeout
 from kq.worker.execution import Execution, run_here, uninterrupted
 from kq.worker.gates import Gates
-from kq.worker.gauge import Gauge, among_threads
+from kq.worker.gauge import SHORT, Gauge, among_threads
 from kq.worker.wire import Run
 from kq.worker.workbench import Workbench
 
-#: Ends of jobs that took less than so many seconds are told together, as long as others wait here, so many at most.
-SHORT = 0.001
+#: Ends of short jobs are told together, as long as others wait here, so many at most.
 MANY = 64
 
 # Raises an exception in a thread at its next bytecode. C code that does not return is not reached.
@@ -68,7 +67,7 @@ class Aim:
         return SoftTimeout("the job ran past its timeout") if ours else error
 
 
-class Ends:
+class Teller:
     """What has ended, on its way to the supervisor. To send each short job's end by itself costs more than the job."""
 
     def __init__(self, bench: Workbench) -> None:
@@ -122,7 +121,7 @@ def run_in_threads(bench: Workbench) -> None:
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     claiming = threading.Lock()
     gates: Gates[Run] = Gates()
-    aim, ends = Aim(), Ends(bench)
+    aim, teller = Aim(), Teller(bench)
 
     def leave(run: Run) -> None:
         if (following := gates.leave(run.queue, run.limit)) is not None:
@@ -145,13 +144,13 @@ def run_in_threads(bench: Workbench) -> None:
             # Who follows does so in the order in which ends are told.
             then = partial(leave, run) if run.limit else None
             if time.monotonic() - began > SHORT:
-                ends.tell(data, then)
+                teller.tell(data, then)
             else:
-                ends.gather(data, then)
+                teller.gather(data, then)
                 if waiting.empty():
-                    ends.tell(b"")
+                    teller.tell(b"")
 
-    threading.Thread(target=ends.tell_gathered, name="kq-ends", daemon=True).start()
+    threading.Thread(target=teller.tell_gathered, name="kq-ends", daemon=True).start()
     for slot in range(bench.page.slots):
         threading.Thread(target=work, args=(slot,), name=f"kq-{slot}", daemon=True).start()
     while (order := bench.order()) is not None:
