@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from kq.clock import SYSTEM
-from kq.state.store import Store, Write, there
+from kq.state.store import Store, Write, summed, there
 
 
 class Overlay(Store):
@@ -66,5 +66,8 @@ class Overlay(Store):
         if write.is_refused(lambda key: self.get([key])[0]):
             return False
         ends = None if write.keep is None else SYSTEM.monotonic() + write.keep
-        self._written[write.key] = write.value, ends
+        value = write.value
+        if write.adds and value is not None:
+            value = summed(self.get([write.key])[0], value)
+        self._written[write.key] = value, ends
         return True

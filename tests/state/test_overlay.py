@@ -21,6 +21,7 @@ WRITES = st.builds(
     alive=st.one_of(st.none(), KEYS),
     unless=st.one_of(st.none(), st.tuples(KEYS, VALUES)),
     must=st.one_of(st.none(), st.tuples(KEYS, MAYBE)),
+    adds=st.booleans(),
 )
 
 
