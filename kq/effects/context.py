@@ -78,6 +78,7 @@ class Footing(msgspec.Struct):
     process: int = msgspec.field(default_factory=os.getpid)
     lapse: Callable[[], float] = lambda: inf
     emitter: Emitter | None = None
+    rehearsal: Callable[[Deed], None] | None = None
 
     def outlet(self, job: CurrentJob) -> Outlet:
         """Where job emits."""
@@ -88,8 +89,6 @@ class Footing(msgspec.Struct):
             self.emitter = Emitter(lambda: self.app.store, self.lapse)
         terms = Terms(self.app.streams.most, self.app.streams.size, self.app.kept(job.type))
         return Outlet(self.emitter, job.id, job.attempt, self.worker, terms, lambda: job.until)
-
-    rehearsal: Callable[[Deed], None] | None = None
 
 
 class Staged(msgspec.Struct, frozen=True):
