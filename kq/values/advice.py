@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Literal, TypeAlias
 
 from kq.units import counted, format_duration
-from kq.values.snapshot import HeldRow, QueueRow, Snapshot, WorkerRow
+from kq.values.snapshot import HeldRow, Paused, QueueRow, Snapshot, WorkerRow
 
 #: Seconds by which two clocks may differ before times on screens mislead.
 SKEW = 2.0
@@ -62,7 +62,8 @@ def _queues(shot: Snapshot) -> Iterator[Advice]:
                 yield Advice(f"{what}; {_waiting(row)}", command, "queue", row.name, grave=True)
             case "paused":
                 command = f"kq queues resume {quote(row.name)}"
-                yield Advice(f"{_paused(row)}; {_jobs(row.ready)} ready", command, "queue", row.name)
+                what = f"queue {row.name} is {_paused(row.paused)}; {_jobs(row.ready)} ready"
+                yield Advice(what, command, "queue", row.name)
             case "growing":
                 more = f"kq queues why {quote(row.name)}" if row.singleton else f"kq worker -Q {quote(row.name)}"
                 yield Advice(_growing(row, shot), more, "queue", row.name, grave=True)
@@ -83,10 +84,10 @@ def _last_of(row: QueueRow, shot: Snapshot) -> str:
     return f", {last.name}, which took it{seat}, is dead"
 
 
-def _paused(row: QueueRow) -> str:
-    by = f" by {row.paused.by}" if row.paused is not None and row.paused.by else ""
-    reason = f" ({row.paused.reason})" if row.paused is not None and row.paused.reason else ""
-    return f"queue {row.name} is paused{by}{reason}"
+def _paused(order: Paused | None) -> str:
+    by = f" by {order.by}" if order is not None and order.by else ""
+    reason = f" ({order.reason})" if order is not None and order.reason else ""
+    return f"paused{by}{reason}"
 
 
 def _waiting(row: QueueRow) -> str:
@@ -141,9 +142,7 @@ def _others(row: QueueRow, shot: Snapshot) -> str:
 
 def _paused_types(shot: Snapshot) -> Iterator[Advice]:
     for order in shot.paused:
-        by = f" by {order.by}" if order.by else ""
-        reason = f" ({order.reason})" if order.reason else ""
-        what = f"jobs of type {order.what} are paused{by}{reason}"
+        what = f"jobs of type {order.what} are {_paused(order)}"
         yield Advice(what, f"kq queues resume --type {quote(order.what)}", "type", order.what)
 
 
