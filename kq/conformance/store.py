@@ -14,6 +14,7 @@ import pytest
 
 from kq.broker import Broker, Inspector, Publisher
 from kq.clock import new_id
+from kq.conformance.contract.waiting import eventually
 from kq.state import Store, Write
 from kq.values.message import Envelope
 
@@ -169,7 +170,7 @@ class StoreSuite:
 
     def test_a_number_is_added_where_its_conditions_hold_and_to_0_where_the_last_has_ended(self, store: Store) -> None:
         store.write([Write("n", b"5", keep=0.05, adds=True)])
-        eventually(lambda: store.get(["n"]) == [None])
+        eventually(lambda: store.get(["n"]) == [None], "it has vanished")
         assert store.write([Write("n", b"1", adds=True, must=("n", b"5")), Write("n", b"2", adds=True)]) == [
             False,
             True,
@@ -225,25 +226,25 @@ class StoreSuite:
 
     def test_what_is_kept_for_a_time_vanishes(self, store: Store) -> None:
         store.write([Write("job:1", b"one", keep=0.05), Write("job:2", b"two", keep=60)])
-        eventually(lambda: store.get(["job:1"]) == [None])
+        eventually(lambda: store.get(["job:1"]) == [None], "it has vanished")
         assert [key for key, _ in store.scan("job:")] == ["job:2"]
         assert store.add("job:1", b"again")
 
     def test_it_is_kept_until_then(self, store: Store) -> None:
         before = time.monotonic()
         store.write([Write("job:1", b"one", keep=0.3)])
-        eventually(lambda: store.get(["job:1"]) == [None])
+        eventually(lambda: store.get(["job:1"]) == [None], "it has vanished")
         assert time.monotonic() - before >= 0.3
 
     def test_writing_again_renews_or_lifts_the_end(self, store: Store) -> None:
         store.write([Write("a", b"", keep=0.05), Write("b", b"", keep=0.05), Write("c", b"", keep=0.05)])
         store.write([Write("a", b"", keep=60), Write("b", b"")])
-        eventually(lambda: store.get(["c"]) == [None])
+        eventually(lambda: store.get(["c"]) == [None], "it has vanished")
         assert store.get(["a", "b"]) == [b"", b""]
 
     def test_an_ended_lease_refuses(self, store: Store) -> None:
         store.write([Write("lease:w", b"", keep=0.05)])
-        eventually(lambda: store.get(["lease:w"]) == [None])
+        eventually(lambda: store.get(["lease:w"]) == [None], "it has vanished")
         assert store.write([Write("job:1", b"", alive="lease:w")]) == [False]
 
     def test_now_is_seconds_since_the_epoch(self, store: Store) -> None:
@@ -274,7 +275,7 @@ class StoreSuite:
 
     def test_gathering_takes_prefixes_literally_and_leaves_out_what_has_ended(self, store: Store) -> None:
         store.write([Write("a:*x", b""), Write("a:yx", b""), Write("a:%", b""), Write("b:1", b"", keep=0.05)])
-        eventually(lambda: store.get(["b:1"]) == [None])
+        eventually(lambda: store.get(["b:1"]) == [None], "it has vanished")
         assert [set(found) for found in store.gather(["a:*", "a:%", "b:"]).found] == [{"a:*x"}, {"a:%"}, set()]
 
     def test_gathering_has_a_limit_for_each_family(self, store: Store) -> None:
@@ -372,14 +373,6 @@ class Riding:
     def stored(self) -> int:
         """How many messages there are."""
         return self._inspector.count(self._queue).ready
-
-
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:
-    """Return as soon as holds() is true; fail after within seconds."""
-    until = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class waiting(Generic[T]):  # noqa: N801 -- reads as a phrase: with waiting(...) as answer

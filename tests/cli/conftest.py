@@ -115,6 +115,14 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.fixture
+def shop(place: Place, request: pytest.FixtureRequest) -> Place:
+    """A folder with the application of the test's module, JOBS, on an SQLite file, which is not there yet."""
+    place.write("jobs.py", request.module.JOBS)
+    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
+    return place
+
+
 def submitted(shop: Place, *arguments: str) -> str:
     """The id of a new job."""
     return shop.kq("submit", *arguments).out.strip()

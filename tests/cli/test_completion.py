@@ -25,13 +25,6 @@ def send_invoice(to: str) -> None:
 '''
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 def offered(place: Place, line: str, **environment: str) -> list[str]:
     """What bash is offered at the end of line."""
     words = line.split(" ")

@@ -34,13 +34,6 @@ def shout(text: str) -> str:
 """
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 @pytest.fixture(scope="module")
 def server_of_mine() -> Iterator[RedisServer]:
     """A Redis that these tests may set up badly."""

@@ -26,13 +26,6 @@ def pay(order: int) -> str:
 """
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 def in_doubt(shop: Place, order: int = 7) -> str:
     """A job that died in the act, and lies buried with the question."""
     id = str(shop.kq("--json", "submit", "jobs.pay", str(order)).json["id"])

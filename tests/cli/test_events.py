@@ -61,12 +61,10 @@ BOOM: Job[Any] = Job(new_id(), "jobs.boom")
 
 
 @pytest.fixture
-def shop(place: Place) -> Iterator[Place]:
-    """A folder with an application whose worker runs."""
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    with worker(place):
-        yield place
+def shop(shop: Place) -> Iterator[Place]:
+    """The same, whose worker runs."""
+    with worker(shop):
+        yield shop
 
 
 def until(process: subprocess.Popen[str], shop: Place, word: str, job: Job[Any]) -> str:

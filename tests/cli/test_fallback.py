@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.cli.conftest import Place, worker
 
 JOBS = """
@@ -21,14 +19,6 @@ def sketch(page: str) -> str:
 def render(page: str) -> str:
     raise ValueError("no paint")
 """
-
-
-@pytest.fixture
-def shop(place: Place) -> Place:
-    """A folder with an application on an SQLite file."""
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
 
 
 def test_who_is_to_answer_and_who_answered_is_shown(shop: Place) -> None:

@@ -45,13 +45,6 @@ def fail(text: str) -> None:
 """
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 def put(shop: Place, id: str, type: str, **more: object) -> None:
     """Publish a message as a stranger would."""
     app = App("shop", f"sqlite:///{shop.folder}/kq.db")

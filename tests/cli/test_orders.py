@@ -34,13 +34,6 @@ def wait_for(path: str) -> None:
 
 
 @pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
-@pytest.fixture
 def fifo(shop: Place) -> Path:
     """What a job waits for until somebody opens it for writing."""
     path = shop.folder / "gate"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import psutil
-import pytest
 
 from kq.conformance.contract.waiting import eventually
 from tests.cli.conftest import Place, at_a_terminal, submitted
@@ -39,13 +38,6 @@ def linger() -> None:
 def fire() -> None:
     open("fired", "w").close()
 """
-
-
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
 
 
 def test_what_it_would_do_is_listed_and_how_it_would_end_is_told(shop: Place) -> None:

@@ -29,14 +29,6 @@ def send(to: str) -> None:
 """
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    """A folder with an application on an SQLite file."""
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 def buried(shop: Place, *arguments: str) -> str:
     """The id of a new job that is buried."""
     id = submitted(shop, *arguments)

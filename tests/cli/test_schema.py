@@ -31,13 +31,6 @@ def send(to: str) -> str:
 """
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
 def fits(name: str, value: Any) -> None:
     """Raise unless value is what the schema says of a verb."""
     form = {"$ref": f"#/$defs/{name}", "$defs": WRITTEN["$defs"]}

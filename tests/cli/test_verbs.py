@@ -55,14 +55,6 @@ def wait_for(path: str) -> None:
 
 
 @pytest.fixture
-def shop(place: Place) -> Place:
-    """A folder with an application on an SQLite file, which is not there yet."""
-    place.write("jobs.py", JOBS)
-    place.write("kq.yaml", "url: sqlite:///kq.db\napp: jobs:app\n")
-    return place
-
-
-@pytest.fixture
 def empty(shop: Place) -> Place:
     """The same with its file, and nothing in that."""
     app = kq.App("shop", f"sqlite:///{shop.folder / 'kq.db'}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kq.conformance.store import eventually
+from kq.conformance.contract.waiting import eventually
 from kq.state import Store, StoreUnreachable, Write, open_store
 from kq.state.memory import MemoryStore
 from kq_transports.engine import Message, Want
@@ -133,7 +133,7 @@ class TestSqlite:
     def test_who_was_killed_while_waiting_is_forgotten(self, store: Store, path: Path) -> None:
         process = multiprocessing.get_context("spawn").Process(target=wait_for_ever, args=(str(path),))
         process.start()
-        eventually(lambda: waiters(path) == 1)
+        eventually(lambda: waiters(path) == 1, "it waits")
         process.kill()
         process.join()
         (bell,) = (path.parent / "kq.db.wake").iterdir()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from kq.conformance.contract.waiting import eventually
 from kq.state import StoreUnreachable, Write, open_store
 from kq.state.redis import RedisStore
 from kq_transports.conformance.proxy import Proxy
@@ -44,13 +45,13 @@ def test_it_goes_on_after_a_restart(server: RedisServer, store: RedisStore) -> N
 def test_who_waits_learns_that_the_server_went_and_may_wait_again(server: RedisServer, store: RedisStore) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(store.wait, "job:1", 20)
-        eventually(lambda: subscribers(server, "job:1") == 1)
+        eventually(lambda: subscribers(server, "job:1") == 1, "somebody waits for it")
         server.kill()
         with pytest.raises(StoreUnreachable):  # nobody listens in the meantime
             answer.result(20)
         server.start()
         answer = pool.submit(store.wait, "job:1", 20)
-        eventually(lambda: subscribers(server, "job:1") == 1)
+        eventually(lambda: subscribers(server, "job:1") == 1, "somebody waits for it")
         store.write([Write("job:1", b"one")])
         assert answer.result(20) == b"one"
 
@@ -61,7 +62,7 @@ def test_who_waits_survives_a_cut(server: RedisServer, store: RedisStore, proxy_
     behind.wait("job:1", 0.01)  # so that its connections are there to be cut
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(behind.wait, "job:1", 20)
-        eventually(lambda: subscribers(server, "job:1") == 1)
+        eventually(lambda: subscribers(server, "job:1") == 1, "somebody waits for it")
         proxy.cut()
         store.write([Write("job:1", b"one")])
         assert answer.result(20) == b"one"
@@ -87,7 +88,7 @@ def test_a_write_whose_answer_was_lost_is_not_made_twice(
     proxy.delay(0.2)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(behind.add, "unique:y", b"mine")
-        eventually(lambda: store.get(["unique:y"]) == [b"mine"])
+        eventually(lambda: store.get(["unique:y"]) == [b"mine"], "the key is taken")
         proxy.delay(0)
         proxy.cut()
         with pytest.raises(StoreUnreachable):
@@ -124,11 +125,11 @@ def test_waiting_leaves_no_connections_behind(server: RedisServer, store: RedisS
 
 def test_what_expired_leaves_nothing_behind(server: RedisServer, store: RedisStore) -> None:
     store.write([Write(f"job:{n}", b"", keep=0.02) for n in range(100)])
-    eventually(lambda: store.get(["job:99"]) == [None])
+    eventually(lambda: store.get(["job:99"]) == [None], "it has vanished")
     for _ in range(11):
         store.write([Write("job:last", b"", keep=60)])
     with redis.Redis.from_url(server.url) as admin:
-        eventually(lambda: set(admin.scan_iter()) == {b"kq:state:job:last", b"kq:family:job"})
+        eventually(lambda: set(admin.scan_iter()) == {b"kq:state:job:last", b"kq:family:job"}, "the others are gone")
         assert admin.zcard("kq:family:job") == 1
 
 
@@ -143,11 +144,3 @@ def subscribers(server: RedisServer, key: str) -> int:
     with redis.Redis.from_url(server.url) as admin:
         ((_, amount),) = admin.pubsub_numsub(f"kq:state:{key}")
         return int(amount)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Return as soon as holds() is true."""
-    until = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 import redis
 
 from kq_transports.conformance.engine.world import QUEUE, done, given_back, ids, message, messages, take
+from kq_transports.conformance.kombu.world import eventually
 from kq_transports.conformance.proxy import Proxy
 from kq_transports.engine import (
     Counts,
@@ -92,7 +93,7 @@ class Lossy:
         self.proxy.delay(SLOW)
         thread = threading.Thread(target=run)
         thread.start()
-        eventually(lambda: self.onlooker.count(QUEUE) == effect)
+        eventually(lambda: self.onlooker.count(QUEUE) == effect, "it was done")
         self.proxy.delay(0)
         self.proxy.cut()
         thread.join(PATIENCE)
@@ -152,7 +153,7 @@ class TestLostAnswers:
         impatient.count(QUEUE)
         with server.frozen(), pytest.raises(Unreachable):
             take(impatient)
-        eventually(lambda: engine.count(QUEUE) == Counts(held=1))
+        eventually(lambda: engine.count(QUEUE) == Counts(held=1), "it is held")
         impatient.close()
         assert ids(take(engine)) == "a"
 
@@ -222,7 +223,7 @@ class TestBadNetwork:
         impatient.settle([])  # so that the server knows the script
         with server.frozen(), pytest.raises(Unreachable):
             impatient.settle(done(got), messages("b"))
-        eventually(lambda: engine.count(QUEUE) == Counts(ready=1))
+        eventually(lambda: engine.count(QUEUE) == Counts(ready=1), "it is ready")
         assert impatient.settle(done(got), messages("b")) == []
         assert ids(take(engine)) == "b"
         impatient.close()
@@ -266,7 +267,7 @@ class TestBadNetwork:
         proxy.freeze()
         woken = threading.Thread(target=sleeper.wait, args=([QUEUE], None))
         woken.start()
-        eventually(lambda: _tries(sleeper.beat) and not woken.is_alive())
+        eventually(lambda: _tries(sleeper.beat) and not woken.is_alive(), "it was woken")
         proxy.restore()
         engine.publish(messages("a"))
         assert ids(take(sleeper)) == "a"
@@ -456,14 +457,6 @@ class TestBounds:
         engine.delete(QUEUE)
         engine.close()
         assert set(admin.scan_iter()) == {b"kq:number"}
-
-
-def eventually(holds: Callable[[], Any]) -> None:
-    """Return as soon as holds() is true."""
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def insist(call: Callable[[], R]) -> R:

@@ -25,13 +25,8 @@ from kq.control import Control, health
 from kq.errors import ConfigError
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
 from tests.conftest import available
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 from tests.worker.world import WorkerWorld
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Answers:
