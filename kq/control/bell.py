@@ -1,4 +1,4 @@
-"""The bell: when a human is told of troubles, and in which words. Rounds ring it; see kq.handles.trouble and kq.alert.
+"""The bell: when a human is told of troubles (wording: how). Rounds ring it; see kq.handles.trouble and kq.alert.
 
 A group of failures that is new, or comes back, is told of at once, in an alert of its own. What comes after it is
 summed up in digests, at most one in so many minutes, and so is which groups have ended. Never are there more than so
@@ -10,11 +10,8 @@ was not struck out submits it again, and the broker and the ledger know it.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -22,12 +19,11 @@ from msgspec.structs import replace
 from kq.app import App
 from kq.clock import new_id
 from kq.control.rule import Watched, gone, told_of, watched
+from kq.control.wording import LINES, NOTHING, Draft, Past, written
 from kq.handles.trouble import CASES, COUNTS, Alert, Count, Trouble, counts_of, decode_trouble
 from kq.state.store import Write
-from kq.units import format_duration, format_instant
 from kq.values.condition import Condition, parse_condition
 from kq.values.job import State
-from kq.values.message import one_line
 from kq.values.reading import reader
 from kq.values.record import decode_record, encode, job_key
 from kq.values.snapshot import Snapshot
@@ -37,30 +33,14 @@ HOUR = 3600.0
 TOLD = "alerts:told"
 #: So many counts are read, at most.
 MOST = 10_000
-#: So many groups have a line of their own in a digest, and so many are told to programs: an alert is a job, which must
-#: not be too large to be submitted.
-LINES, TOLD_TO_PROGRAMS = 50, 100
 #: So many seconds may pass until it is written down that somebody looked at rules.
 LOOKED = 30.0
 #: What is seen of control when it is gone.
 NOBODY = Snapshot(at=0.0)
-#: Nothing is known.
-NOTHING: Mapping[str, Any] = {}
 #: Seconds without a case after which a group has ended.
 QUIET = 86400.0
 #: So many groups are remembered, for so many seconds, to be recognised when they come back.
 REMEMBERED, REMEMBER = 1000, 90 * 86400.0
-
-
-class Past(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A group that people were told of. case: the one that they were told last, in short; last: when the last one was.
-
-    ended: they were told that it has ended.
-    """
-
-    case: Trouble
-    last: float
-    ended: bool = False
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,15 +62,6 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     def came_back(self, id: str) -> bool:
         """Whether more cases of a group mean that it is back."""
         return id in self.past and self.past[id].ended
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What is to be told next. news: of each group, how many cases are new. ended: the groups that have ended."""
-
-    kind: Literal["first", "digest"]
-    news: Mapping[str, int]
-    ended: Sequence[str] = ()
 
 
 Counts = Mapping[str, Mapping[str, Count]]
@@ -249,128 +220,6 @@ class Bell:
         return self._app.store.write([Write(TOLD, encode(told), must=(TOLD, before))])[0]
 
 
-def written(
-    app: str,
-    draft: Draft,
-    cases: Mapping[str, Trouble],
-    totals: Mapping[str, int],
-    since: float,
-    now: float,
-    every: float,
-    past: Mapping[str, Past] = NOTHING,
-) -> Alert:
-    """An alert in words. totals: how many cases there were of each group. past: those that were told of before."""
-    ranked = sorted(cases, key=lambda id: -draft.news[id])
-    back = {id: past[id] for id in cases if id in past and past[id].ended}
-    ended = [past[id] for id in draft.ended]
-    groups = [
-        _group(cases[id], "came back" if id in back else "failed", draft.news[id], totals[id])
-        for id in ranked[:TOLD_TO_PROGRAMS]
-    ]
-    groups += [_group(each.case, "ended") for each in ended[:TOLD_TO_PROGRAMS]]
-    if draft.kind == "first":
-        ((id, case),) = cases.items()
-        subject = f"[{app}] {case.type}: {case.exception}{' came back' if back else ''}"
-        text = "\n".join(_first_lines(case, draft.news[id], every, back.get(id)))
-    elif not cases and len(ended) == 1:
-        subject = f"[{app}] ended: {ended[0].case.type}: {ended[0].case.exception}"
-        text = "\n".join(_ended_lines(ended))
-    else:
-        new = f"{_failures(sum(draft.news.values()))} of {_kinds(len(cases))}"
-        subject = f"[{app}] {new if cases else f'{_kinds(len(ended))} of failures ended'}"
-        lines = [*_digest_lines(cases, ranked, draft.news, totals, since, now), ""] if cases else []
-        text = "\n".join([*lines, *_ended_lines(ended)]).rstrip()
-    return Alert(new_id(), " ".join(subject.split())[:200], text, groups)
-
-
-def _group(case: Trouble, news: str, new: int = 0, total: int = 0) -> dict[str, Any]:
-    """A group for programs. news: "failed", "came back" or "ended"."""
-    named = {"type": case.type, "exception": case.exception, "place": case.place, "news": news}
-    return {
-        **named,
-        "new": new,
-        "total": total,
-        "job": case.job,
-        "queue": case.queue,
-        "error": one_line(case.error),
-    }
-
-
-def _ended_lines(ended: Sequence[Past]) -> Iterable[str]:
-    for past in ended[:LINES]:
-        case, left = past.case, dict(commands(past.case))["all"]
-        place = f" in {case.place}" if case.place else ""
-        yield f"ended: {case.type}: {case.exception}{place}"
-        yield f"  None since {format_instant(past.last)}, with code {case.code or 'unknown'}."
-        yield f"  {'left:':8} {left}"
-        yield ""
-    if len(ended) > LINES:
-        yield f"And {_kinds(len(ended) - LINES)} more have ended."
-
-
-def _first_lines(case: Trouble, new: int, every: float, before: Past | None) -> Iterable[str]:
-    yield f"{case.error or case.exception}"
-    yield ""
-    if before is not None:
-        code = before.case.code or "unknown"
-        yield f"It had ended, and came back: the last one was at {format_instant(before.last)}, with code {code}."
-    if case.job:
-        yield f"{'A job was' if new == 1 else f'{new:,} jobs were'} buried. One of them:"
-        yield f"  {case.call}"
-        where = f"queue {case.queue}, on {case.worker}, code {case.code or 'unknown'}"
-        yield f"  job {case.job}, {where}, {format_instant(case.at)}"
-    else:
-        yield f"It happened at {format_instant(case.at)}."  # so that it is another alert when it happens again
-    yield ""
-    yield from (f"{what + ':':10} {command}" for what, command in commands(case))
-    if case.traceback:
-        yield ""
-        yield case.traceback.rstrip()
-    yield ""
-    yield f"More of this kind are summed up, at most once in {format_duration(every)}."
-
-
-def _digest_lines(
-    cases: Mapping[str, Trouble],
-    ranked: Sequence[str],
-    news: Mapping[str, int],
-    totals: Mapping[str, int],
-    since: float,
-    now: float,
-) -> Iterable[str]:
-    yield f"Between {format_instant(since)} and {format_instant(now)}:"
-    for id in ranked[:LINES]:
-        case = cases[id]
-        yield ""
-        place = f" in {case.place}" if case.place else ""
-        yield f"{_failures(news[id])} ({totals[id]:,} in all): {case.type}: {case.exception}{place}"
-        yield f"  {one_line(case.error)}"
-        yield from (f"  {what + ':':8} {command}" for what, command in commands(case))
-    if len(ranked) > LINES:
-        yield ""
-        yield f"And {_failures(sum(news[id] for id in ranked[LINES:]))} of {_kinds(len(ranked) - LINES)}."
-    yield ""
-    yield "All of it: kq jobs ls --state buried --group"
-
-
-def commands(case: Trouble) -> list[tuple[str, str]]:
-    """What a human may type: what for, and the command."""
-    type, exception = shlex.quote(case.type), shlex.quote(case.exception)
-    if not case.job:
-        return [("go on", f"kq queues resume --type {type}")]
-    chosen = f"--type {type} --error {exception}" + (f" --place {shlex.quote(case.place)}" if case.place else "")
-    found = [("look", f"kq jobs show {case.job}"), ("all", f"kq jobs ls --state buried {chosen}")]
-    if case.exception.rpartition(".")[2] == "InDoubt":
-        happened = ("happened", f"kq jobs kick {case.job} --done")
-        return [*found, happened, ("did not", f"kq jobs kick {case.job} --repeat")]
-    return [
-        *found,
-        ("mend", f"kq jobs edit {case.job}"),
-        ("retry", f"kq jobs kick {chosen} --first 1 --stop-on-same-failure"),
-        ("give up", f"kq jobs rm {case.job}"),
-    ]
-
-
 def _new(told: Mapping[str, int], counts: Mapping[str, Count]) -> int:
     """How many cases nobody was told of."""
     return sum(max(0, count.number - told.get(who, 0)) for who, count in counts.items())
@@ -378,14 +227,6 @@ def _new(told: Mapping[str, int], counts: Mapping[str, Count]) -> int:
 
 def _first(counts: Mapping[str, Count]) -> float:
     return min(count.last for count in counts.values())
-
-
-def _failures(number: int) -> str:
-    return "1 failure" if number == 1 else f"{number:,} failures"
-
-
-def _kinds(number: int) -> str:
-    return "1 kind" if number == 1 else f"{number:,} kinds"
 
 
 _decode = reader(Told)

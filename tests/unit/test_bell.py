@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kq.control.bell import HOUR, REMEMBERED, Draft, Told, after, commands, next_draft, written
+from kq.control.bell import HOUR, REMEMBERED, Told, after, next_draft
+from kq.control.wording import Draft, commands, written
 from kq.handles.trouble import Alert, Count, Trouble
 from kq.values.message import BODY_LIMIT, encode_body
 
