@@ -14,7 +14,7 @@ from kq.cli.target import settings
 from kq.cli.worker import reloading
 from kq.errors import AppNotFound
 
-#: The programs, as command lines of kq. Each obeys the descriptor that `--orders` names (kq.worker.program.Processes).
+#: The programs, as command lines of kq. Each obeys the descriptor that `--orders` names (see kq.worker.processes).
 #: The worker makes control's rounds too.
 PROGRAMS: Sequence[Sequence[str]] = (("worker", "--grace", "5s"), ("web",))
 #: What only the extra `web` brings.

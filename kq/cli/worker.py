@@ -22,9 +22,10 @@ from kq.cli.near import did_you_mean
 from kq.cli.target import named_app, settings
 from kq.errors import ConfigError
 from kq.values.config import Worker as Wish
-from kq.worker import Processes, Worker
+from kq.worker import Worker
 from kq.worker.cradle import Forked
 from kq.worker.nursery import fork_nursery
+from kq.worker.processes import Processes
 from kq.worker.program import CONCURRENCY
 
 log = logging.getLogger("kq.worker")

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kq.worker.program import Processes, Worker
+    from kq.worker.program import Worker
 
-__all__ = ["Processes", "Worker"]
+__all__ = ["Worker"]
 
 
 def __getattr__(name: str) -> object:
