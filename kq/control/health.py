@@ -45,8 +45,8 @@ class Asked(Protocol):
         """What it has counted of jobs."""
 
 
-class Health:
-    """What is answered. seated: whether it makes control's rounds."""
+class Answers:
+    """What probes are told, and who gathers metrics. seated: whether it makes control's rounds."""
 
     def __init__(self, app: App, asked: Asked, seated: Callable[[], bool]) -> None:
         self._app, self._asked, self._seated = app, asked, seated
@@ -97,7 +97,7 @@ class Health:
 
 
 @contextmanager
-def served(address: str, health: Health) -> Iterator[None]:
+def served(address: str, answers: Answers) -> Iterator[None]:
     """Answer at address (HOST:PORT) while the block runs. Raises ConfigError when nobody can listen there."""
     host, port = host_and_port(address)
 
@@ -105,7 +105,7 @@ def served(address: str, health: Health) -> Iterator[None]:
         timeout = PATIENCE
 
         def do_GET(self) -> None:
-            status, kind, body = health.answer(self.path.partition("?")[0])
+            status, kind, body = answers.answer(self.path.partition("?")[0])
             data = body.encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
@@ -137,4 +137,4 @@ def served(address: str, health: Health) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join(PATIENCE)
-        health.close()
+        answers.close()

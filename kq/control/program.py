@@ -117,7 +117,7 @@ def run(app: App, health: str | None = None) -> None:
         program.run()
         return
     # Here and not above: who is not asked does not pay for a server.
-    from kq.control.health import Health, served
+    from kq.control.health import Answers, served
 
-    with served(health, Health(app, program, lambda: program.seated)):
+    with served(health, Answers(app, program, lambda: program.seated)):
         program.run()

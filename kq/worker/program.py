@@ -150,11 +150,11 @@ class Worker:
         if self._health is None:
             return nullcontext()
         # Here and not above: who is not asked does not pay for a server.
-        from kq.control.health import Health, served
+        from kq.control.health import Answers, served
 
         app = self.app.apart() if self.app.broker.traits.shared else self.app
-        health = Health(app, self.supervisor, lambda: rounds is not None and rounds.seated)
-        return served(self._health, health)
+        answers = Answers(app, self.supervisor, lambda: rounds is not None and rounds.seated)
+        return served(self._health, answers)
 
     def _run_in_thread(self) -> None:
         try:
