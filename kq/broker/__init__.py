@@ -19,6 +19,8 @@ from kq.broker.queues import ORDERS as ORDERS
 from kq.broker.queues import PARKED as PARKED
 from kq.broker.queues import declare as declare
 from kq.broker.queues import declare_missing as declare_missing
+from kq.broker.queues import holds_jobs as holds_jobs
+from kq.broker.queues import home_of as home_of
 from kq.broker.session import Session as Session
 from kq.broker.translation import quietly as quietly
 from kq.broker.translation import translated as translated

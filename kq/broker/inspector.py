@@ -10,7 +10,7 @@ from kombu.exceptions import ChannelError
 
 from kq.broker.letters import Seen, Swap, prepared
 from kq.broker.link import Broker, establish
-from kq.broker.queues import BURIED, ORDERS, declare_missing, declare_to_consume
+from kq.broker.queues import BURIED, ORDERS, declare_missing, declare_to_consume, holds_jobs
 from kq.broker.translation import quietly, translated
 from kq.errors import BrokerError, BrokerUnreachable
 from kq_transports import engine, seen
@@ -55,7 +55,7 @@ class Inspector:
         """queue, and then all other queues, for who looks for a job that waits and may have gone to another."""
         yield queue
         for name in self.queues():
-            if name != queue and not name.startswith(("kq.", "amq.")) and not name.endswith(BURIED):
+            if name != queue and holds_jobs(name) and not name.endswith(BURIED):
                 yield name
 
     def count(self, queue: str) -> engine.Counts:

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from kq.errors import BrokerError
+from kq.values.job import OTHERS
 from kq_transports import engine
 
 #: Every queue of kq is declared like this, so that all of them keep promise C5; and a singleton queue with this too.
@@ -16,6 +17,16 @@ BURIED = ".buried"
 PARKED = ".paused"
 #: The fanout exchange through which workers are told to look at their orders.
 ORDERS = "kq.orders"
+
+
+def holds_jobs(queue: str) -> bool:
+    """Whether a queue of the broker is one of an application, or beside one."""
+    return not queue.startswith(OTHERS)
+
+
+def home_of(queue: str) -> str:
+    """The queue that one is beside, for those that are buried or parked; itself, where it is none of these."""
+    return queue.removesuffix(BURIED).removesuffix(PARKED)
 
 
 def declare_missing(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from kq.broker import BURIED, PARKED, Load
+from kq.broker import BURIED, PARKED, Load, holds_jobs, home_of
 from kq.control.sight import Health, Heartbeat, WorkerInfo
 from kq.handles import duplicate
 from kq.handles.standing import Kind, decode_order, order_key
@@ -114,14 +114,9 @@ def jobs_of(loads: Mapping[str, Load]) -> dict[str, int]:
     """How many jobs each queue has, but for those that lie buried."""
     found: Counter[str] = Counter()
     for name, load in loads.items():
-        if _is_ours(name) and not name.endswith(BURIED):
-            found[name.removesuffix(PARKED)] += load.ready + load.delayed + load.held
+        if holds_jobs(name) and not name.endswith(BURIED):
+            found[home_of(name)] += load.ready + load.delayed + load.held
     return dict(found)
-
-
-def _is_ours(queue: str) -> bool:
-    """Whether a queue of the broker holds jobs."""
-    return not queue.startswith(("kq.", "amq."))
 
 
 def _earlier(facts: Facts, history: History) -> Earlier:
@@ -136,7 +131,7 @@ def _earlier(facts: Facts, history: History) -> Earlier:
 
 def names_of(queues: Iterable[str]) -> set[str]:
     """The queues that jobs may be in, or buried from. queues: those that the broker has."""
-    return {name.removesuffix(BURIED).removesuffix(PARKED) for name in queues if _is_ours(name)}
+    return {home_of(name) for name in queues if holds_jobs(name)}
 
 
 # Queues.

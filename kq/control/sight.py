@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kq.broker import BURIED, PARKED, Seen
+from kq.broker import Seen, home_of
 from kq.errors import MessageError
 from kq.handles.duplicate import Duplicates
 from kq.handles.standing import Order
@@ -268,7 +268,7 @@ def info_of(seen: Seen) -> JobInfo:
     return JobInfo(
         head.id,
         head.type,
-        seen.queue.removesuffix(BURIED).removesuffix(PARKED),
+        home_of(seen.queue),
         state_of(seen),
         head.counters.attempts,
         seen.priority,

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import msgspec
 
-from kq.broker import BURIED, PARKED, Inspector, Seen
+from kq.broker import BURIED, PARKED, Inspector, Seen, home_of
 from kq.clock import SYSTEM, made_at
 from kq.errors import BrokerError, MessageError, ResultTimeout
 from kq.handles.listening import heard
@@ -171,7 +171,7 @@ class _Watch:
 
     def _found(self, seen: Seen) -> Event:
         """The last move of a job whose message is there."""
-        queue = seen.queue.removesuffix(BURIED).removesuffix(PARKED)
+        queue = home_of(seen.queue)
         try:
             head = decode_head(seen.headers)
         except MessageError:

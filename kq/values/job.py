@@ -62,6 +62,9 @@ PRIORITIES = range(LOWEST, HIGHEST + 1)
 #: Bytes of the longest name of a queue: with what the brokers and kq add to it, AMQP takes 255.
 LONGEST_NAME = 200
 
+#: With these begin the names of queues that are the brokers' and kq's own.
+OTHERS = ("kq.", "amq.")
+
 #: So many job types may run instead of a job's first one, at most.
 FALLBACKS = 8
 
@@ -74,7 +77,7 @@ def check_queue(name: str) -> None:
     """Raise ValueError unless every broker can have a queue of that name, and it may be an application's."""
     if not name:
         raise ValueError("queue is empty; leave it out or give it a name")
-    if name.startswith(("kq.", "amq.")) or name.endswith((".buried", ".paused")):
+    if name.startswith(OTHERS) or name.endswith((".buried", ".paused")):
         raise ValueError(
             f"queue {name!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
         )
