@@ -69,17 +69,18 @@ def _bare(value: object) -> str:
 
 
 def start_logging(format: str | None) -> None:
-    """Let kq's log go to stderr, with a line for each job's start and end where more is to be said.
+    """Let the log of kq and its transports go to stderr; with a line for each start and end of a job if more is said.
 
     format: one of FORMATS. The application's own loggers are its own matter.
     """
     said = flags()
     stream = logging.StreamHandler()
     stream.setFormatter(FORMATS[format or ("json" if said.json else "text")]())
-    root = logging.getLogger("kq")
-    root.addHandler(stream)
     verbose = said.verbose > 0
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in ("kq", "kq_transports"):
+        root = logging.getLogger(name)
+        root.addHandler(stream)
+        root.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("kq.jobs").setLevel(logging.NOTSET if verbose else logging.WARNING)
 
 

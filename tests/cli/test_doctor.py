@@ -256,6 +256,11 @@ def test_a_broker_that_lets_strangers_in(url: str, auth: str, open_: bool) -> No
     assert [finding.level for finding in findings] == ["warn"] * open_
 
 
+@pytest.mark.parametrize(("size", "level"), [(4152, "ok"), (300_000_000, "warn")])
+def test_a_log_that_grows_because_somebody_reads_for_long(size: int, level: str) -> None:
+    assert [finding.level for finding in server.fact("log bytes", str(size))] == [level]
+
+
 def test_a_queue_that_somebody_declared_otherwise(shop: Place, rabbit_url: str, prefix: str) -> None:
     queue = f"{prefix}mail"
     shop.write("jobs.py", JOBS.replace('queue="shop"', f"queue={queue!r}"))

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from kombu import Connection
 import kq_transports  # noqa: F401 -- the schemes
 from kq_transports.conformance.engine.world import done, message, messages, readable, take
 from kq_transports.engine import Absent, Counts, Engine, EngineError, Full, LeaseLost, Message, Options, Unreachable
+from kq_transports.hostfile import database
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.mounts import file_system, parse_mount, parse_proc
 from kq_transports.sqlite import SqliteEngine
@@ -113,6 +115,7 @@ class TestLooking:
     ) -> None:
         engine.publish(messages("a b"))
         path.with_name(path.name + "-wal").unlink()
+        shutil.rmtree(path.with_name(path.name + ".spare"))  # else it would be back
         for _ in range(2):  # who looks makes a new log
             with pytest.raises(Unreachable, match=r"-wal, was removed while it was in use; end what uses the file"):
                 connect(look=True)
@@ -253,8 +256,8 @@ class TestFilesInUse:
     def test_what_is_made_is_for_its_owner_only(self, engine: Engine, path: Path) -> None:
         engine.arm(["jobs"])
         modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in path.parent.rglob("*")}
-        assert modes.pop("kq.db.wake") == "0o700"
-        assert len(modes) == 5  # the file, -wal, -shm, .lock and one bell
+        assert {modes.pop("kq.db.wake"), modes.pop("kq.db.spare")} == {"0o700"}
+        assert len(modes) == 7  # the file, -wal and -shm, each by two names, .lock and one bell
         assert set(modes.values()) == {"0o600"}
 
     def test_who_opens_it_to_a_group_opens_all_of_it(self, path: Path) -> None:
@@ -264,10 +267,11 @@ class TestFilesInUse:
         engine.arm([])
         files = [file for file in path.parent.rglob("*") if file.is_file() or file.is_fifo()]
         assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files} == {"0o660"}
-        assert stat.S_IMODE((path.parent / "kq.db.wake").stat().st_mode) == 0o770
+        for folder in ("kq.db.wake", "kq.db.spare"):
+            assert stat.S_IMODE((path.parent / folder).stat().st_mode) == 0o770
         engine.close()
 
-    @pytest.mark.parametrize("suffix", [".lock", ".wake"])
+    @pytest.mark.parametrize("suffix", [".lock", ".wake", ".spare"])
     def test_what_somebody_laid_beside_it_is_refused_and_left_alone(
         self, path: Path, tmp_path_factory: pytest.TempPathFactory, suffix: str
     ) -> None:
@@ -360,6 +364,38 @@ class TestFilesInUse:
         again.declare("jobs", {})
         again.publish(messages("a"))
 
+    def test_a_lock_file_that_was_removed_is_made_anew(
+        self, engine: Engine, connect: Callable[..., Engine], path: Path
+    ) -> None:
+        others = [connect() for _ in range(2)]
+        path.with_name("kq.db.lock").unlink()
+
+        def publish(other: Engine, name: str) -> None:
+            for i in range(200):
+                other.publish(messages(f"{name}{i}"))
+
+        threads = [threading.Thread(target=publish, args=each) for each in zip(others, "xy", strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert engine.count("jobs").ready == 400
+
+    def test_who_sleeps_is_woken_by_its_next_beat_although_its_bell_was_removed(
+        self, engine: Engine, connect: Callable[..., Engine], path: Path
+    ) -> None:
+        assert take(engine) == []
+        descriptor, other = engine.arm(["jobs"]), connect()
+        shutil.rmtree(path.with_name("kq.db.wake"))
+        other.publish(messages("a"))
+        assert not readable(descriptor, within=0)
+        engine.beat()
+        assert readable(descriptor, within=5)
+        assert len(take(engine)) == 1
+        descriptor = engine.arm(["jobs"])
+        other.publish(messages("b"))
+        assert readable(descriptor, within=5)
+
     def test_a_closed_connection_says_so(self, engine: Engine) -> None:
         engine.close()
         with pytest.raises(EngineError, match="was closed"):
@@ -390,6 +426,18 @@ class TestFilesInUse:
             connection.SimpleQueue("q").put({"n": 1}, serializer="json")
         assert (tmp_path / "jobs.db").exists()
 
+    def test_a_link_to_a_file_is_that_file(self, engine: Engine, path: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "links"
+        folder.mkdir()
+        link = folder / "kq.db"
+        link.symlink_to(path)
+        with closing(SqliteEngine(str(link))) as other:
+            other.publish(messages("a"))
+        with closing(SqliteEngine(str(link), Options(look=True))) as looking:
+            assert looking.count("jobs").ready == 1
+        assert list(folder.iterdir()) == [link]
+        assert len(take(engine)) == 1
+
     def test_a_path_too_long_for_a_socket_wakes_as_well(self, tmp_path: Path) -> None:
         folder = tmp_path / ("d" * 150)
         folder.mkdir()
@@ -411,6 +459,23 @@ class TestSize:
             assert engine.settle(done(take(engine, 3000))) == []
             sizes.append(int(engine.facts()["bytes"]))
         assert sizes[-1] <= sizes[0] * 1.05
+
+    def test_a_program_that_reads_for_long_makes_the_log_grow_which_is_told_and_shrinks_again(
+        self, engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Engine]
+    ) -> None:
+        monkeypatch.setattr(database, "LOG_LIMIT", 2**20)
+        writing = connect()
+        with closing(sqlite3.connect(path, isolation_level=None)) as reading:
+            reading.execute("BEGIN")
+            reading.execute("SELECT count(*) FROM kq_message").fetchall()
+            for turn in range(40):
+                writing.publish([Message(f"m{turn}", "jobs", b"x" * 300_000)])
+            grown = int(writing.facts()["log bytes"])
+        assert grown > 12_000_000
+        for turn in range(40, 50):
+            writing.publish([Message(f"m{turn}", "jobs", b"x" * 300_000)])
+        assert int(writing.facts()["log bytes"]) < 8_000_000
+        assert len(take(engine)) == 50
 
     def test_a_deleted_queue_leaves_nothing_behind(self, engine: Engine, path: Path) -> None:
         engine.publish([message(f"m{i}", delay=i % 3) for i in range(12_000)])

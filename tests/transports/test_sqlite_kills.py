@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,11 +39,21 @@ def test_no_job_is_lost_when_processes_are_killed_at_random(tmp_path: Path) -> N
     assert integrity(world.file) == "ok"
 
 
+def test_no_job_is_lost_although_somebody_removes_the_log_again_and_again(tmp_path: Path) -> None:
+    world = World(tmp_path, removes=True)
+    with world.one_who_lives():
+        world.run(KILLS, JOBS)
+    assert set(world.logged("publish")) - set(world.logged("consume")) == set()
+    assert integrity(world.file) == "ok"
+
+
 class World:
     """A file, and the processes that work on it. Each writes a log of what it is sure of."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, removes: bool = False) -> None:
+        """removes: whether somebody removes the log or its index, or both, now and then."""
         self.file = folder / "kq.db"
+        self._removes = removes
         self._folder = folder
         self._started = 0
         self._random = random.Random(20)
@@ -63,7 +75,23 @@ class World:
             kill(process)
             processes[victim] = self._start(role)
             kills -= 1
+            if self._removes:
+                self._remove()
         self._finish(processes)
+
+    @contextmanager
+    def one_who_lives(self) -> Iterator[None]:
+        """Somebody who has the file open all the time, and does nothing."""
+        near, far = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=hold, args=(str(self.file), far))
+        process.start()
+        assert near.recv() == "open"
+        yield
+        kill(process)
+
+    def _remove(self) -> None:
+        for suffix in self._random.choice((["-wal"], ["-shm"], ["-wal", "-shm"])):
+            Path(f"{self.file}{suffix}").unlink(missing_ok=True)
 
     def _finish(self, processes: list[Worker]) -> None:
         for role, process in processes:
@@ -107,6 +135,12 @@ def publish(file: str, log: Path) -> None:
             )
             accepted.writelines(f"{id}\n" for id in ids)
             accepted.flush()
+
+
+def hold(file: str, told: multiprocessing.connection.Connection) -> None:
+    engine = SqliteEngine(file)
+    told.send("open")
+    engine.wait([], None)
 
 
 def consume(file: str, log: Path) -> None:

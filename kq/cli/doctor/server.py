@@ -24,6 +24,9 @@ QUEUE = "kq.doctor"
 #: Seconds that one round trip may take before it counts as failed.
 PATIENCE = 5.0
 
+#: Bytes that the log of an SQLite file may have: 64 MiB stay of a large one, and a group of 100 000 jobs takes as much.
+LOG_LIMIT = 256 * 2**20
+
 #: What some facts that servers tell of themselves mean for jobs: fact, values, how bad, why, the remedy.
 ADVICE: list[tuple[str, Callable[[str], bool], Level, str, str]] = [
     (
@@ -46,6 +49,13 @@ ADVICE: list[tuple[str, Callable[[str], bool], Level, str, str]] = [
         "warn",
         "what the server stored last is lost when its host loses power",
         "redis-cli config set appendfsync everysec, and in redis.conf",
+    ),
+    (
+        "log bytes",
+        lambda value: int(value) > LOG_LIMIT,
+        "warn",
+        "a program has been reading the file for so long that what is in its log cannot go into it",
+        "End that program, or its transaction: fuser -v on the file names who has it open",
     ),
 ]
 #: The first version of each product that keeps the contract.
@@ -70,7 +80,7 @@ def broker(app: App) -> Iterator[Finding]:
         yield Finding("ok", "broker", f"answers in {format_duration(control.round_trip())}")
         facts = control.facts()
     for name, value in facts.items():
-        yield from _fact(name, value)
+        yield from fact(name, value)
     yield from version(facts.get("product", ""), facts.get("version", ""))
     yield from door(app.address.local, facts.get("auth", ""))
     if "file" in facts:
@@ -80,7 +90,8 @@ def broker(app: App) -> Iterator[Finding]:
         yield Finding("warn", "broker", "keeps jobs only as long as this process lives", "Use it for tests.")
 
 
-def _fact(name: str, value: str) -> Iterator[Finding]:
+def fact(name: str, value: str) -> Iterator[Finding]:
+    """What a fact that the server tells of itself means."""
     told = [(level, why, fix) for known, when, level, why, fix in ADVICE if known == name and when(value)]
     for level, why, fix in told:
         yield Finding(level, "broker", f"{name} is {value}: {why}", fix)

@@ -3,6 +3,7 @@
 Used by the SQLite transport and by the SQLite state store. Knows nothing of messages.
 
 database.py opens the file and gives transactions their turn; lock.py is the queue for them; reader.py only reads;
+log.py is SQLite's log, on the disk and in use; spare.py brings it back when somebody took it, which folder.py sees;
 clock.py tells time that no correction of the wall clock moves; bell.py wakes sleeping processes;
 trouble.py says in a sentence what went wrong.
 """

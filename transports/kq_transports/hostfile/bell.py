@@ -36,6 +36,11 @@ class Bell:
         self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         forget_in_children(self)
 
+    @property
+    def hangs(self) -> bool:
+        """Whether others find it: nobody took it down."""
+        return self._path.exists()
+
     def ring(self) -> None:
         """Make the descriptor readable. Nothing happens once it was taken down."""
         with suppress(BlockingIOError):  # full: it is readable

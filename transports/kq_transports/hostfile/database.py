@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from kq_transports.engine import EngineError, Unreachable
 from kq_transports.hostfile.bell import Bell, ring, sweep
 from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.folder import Folder, real
 from kq_transports.hostfile.inherit import finish_before_fork
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.log import Log
 from kq_transports.hostfile.mounts import network_file_system
 from kq_transports.hostfile.schema import Row, Schema, Values
-from kq_transports.hostfile.trouble import explain, failing, locked, opening, read_only
+from kq_transports.hostfile.spare import NOTHING, Spare, identity, size, spares
+from kq_transports.hostfile.trouble import explain, failing, is_busy, locked, logless, opening, read_only
+
+log = logging.getLogger("kq_transports.hostfile")
+
+#: Bytes that the log keeps of what it once had, when all of it has gone into the file.
+LOG_LIMIT = 64 * 2**20
+
+#: Times that who opens the file may find its log taken away in that moment, before he gives up.
+OPENINGS = 5
+
+#: Seconds that who closes the file waits for his turn, to take his leave of the log; without it he goes all the same.
+LEAVING = 1.0
 
 # Closing a descriptor of a file drops every lock that this process has on it, SQLite's own
 # included (POSIX), so no thread may open the database while another one creates it.
@@ -46,7 +60,8 @@ class Database:
 
     def __init__(self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full") -> None:
         self.path = _usable(path)
-        self._name = str(self.path)
+        self._schema = schema
+        self._name, self._log_name = str(self.path), f"{self.path}-wal"
         self._timeout = timeout
         if synchronous not in ("full", "normal"):
             raise EngineError(f"synchronous must be full or normal, not {synchronous!r}")
@@ -56,20 +71,22 @@ class Database:
         self._mutex = threading.Lock()
         finish_before_fork(self._mutex)
         self._closed = False
+        self._news = ""  # for the log of the program, when the turn is over
         mode = os.stat(self.path).st_mode & 0o666
         self._lock = FileLock(self._beside(".lock"), mode)
-        self._bells = self._beside(".wake")
-        self._bell_mode = mode
+        self._folder = Folder(self.path.parent)
+        self._bells, self._spares = self._beside(".wake"), spares(self.path)
+        self._mode = mode
         try:
             with self._mutex:
-                self._connect(schema)
-            try:
-                self._make_bells()
-            except BaseException:
-                self._connection.close()
-                raise
+                self._connect()
         except BaseException:
             self._lock.close()
+            raise
+        try:
+            self._make_bells()
+        except BaseException:
+            self.close()
             raise
 
     def turn(self, *, durable: bool = True) -> Turn:
@@ -90,8 +107,10 @@ class Database:
             self._mutex.release()
             raise
         try:
-            if _identity(self._name) != self._file:
-                raise Removed(f"{self.path} was removed or replaced while it was in use", sent=False)
+            if self._folder.has_changed():
+                self._look_around()
+            if self._log.is_cut():
+                self._mend_log()
             self._be_patient(time.monotonic() - start)
             self._connection.execute("BEGIN IMMEDIATE")
             self._changes = self._connection.total_changes
@@ -104,12 +123,12 @@ class Database:
 
     def end(self, error: BaseException | None, durable: bool) -> None:
         """Commit what begin() began or, after an error, undo it and raise what that means, where it is SQLite's."""
-        connection, log = self._connection, None
+        connection, unwritten = self._connection, None
         try:
             if error is None:
                 connection.execute("COMMIT")
                 if durable and self._synchronous and connection.total_changes != self._changes:
-                    log = self._log
+                    unwritten = self._log
         except sqlite3.Error as failed:
             raise explain(failed, self.path, committing=True) from failed
         finally:
@@ -119,9 +138,9 @@ class Database:
             self._leave()
         if isinstance(error, sqlite3.Error):
             raise explain(error, self.path) from error
-        if log is not None:
+        if unwritten is not None:
             try:
-                log.sync()
+                unwritten.sync()
             except OSError as failed:
                 raise failing(self.path, failed, sent=True) from failed
 
@@ -135,11 +154,17 @@ class Database:
         finally:
             self._mutex.release()
 
+    @property
+    def log_size(self) -> int:
+        """Bytes of the log."""
+        return size(self._log_name)
+
     def checkpoint(self) -> None:
         """Copy what the log holds into the file, as far as readers allow; for an idle moment."""
         self._enter()
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if self._log.has_name:  # else whoever has the next turn sees to it
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error:
             pass  # the next one will do
         finally:
@@ -148,10 +173,10 @@ class Database:
     def bell(self) -> Bell:
         """A new bell by which other processes may wake this one."""
         try:
-            return Bell(self._bells, self._bell_mode)
+            return Bell(self._bells, self._mode)
         except FileNotFoundError:  # somebody tidied up beside the file
             self._make_bells()
-            return Bell(self._bells, self._bell_mode)
+            return Bell(self._bells, self._mode)
 
     def ring(self, bell: str) -> bool:
         """Ring the bell of that name; False when its owner is gone."""
@@ -167,71 +192,181 @@ class Database:
             return
         self._enter()
         self._closed = True
-        self._connection.close()
-        self._lock.close()
-        self._mutex.release()
+        in_turn = False
+        try:
+            with suppress(EngineError, OSError):
+                in_turn = self._lock.acquire(min(self._timeout, LEAVING))
+            self._leave_log(in_turn)
+        finally:
+            self._lock.close()
+            self._mutex.release()
 
     # Opening.
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
-    def _connect(self, schema: Schema) -> None:
-        self._file = _identity(self._name)
+    def _connect(self) -> None:
         if not self._lock.acquire(self._timeout):
             raise locked(self.path)
         try:
-            self._connection = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
-            try:
-                self._prepare(schema)
-                self._log = Log(self._beside("-wal"))
-            except BaseException:
-                self._connection.close()
-                raise
+            self._make_folder(self._spares)
+            self._file = identity(self._name)
+            self._spare = Spare(self.path, self._spares)
+            self._spare.clear()
+            self._spare.put_back()
+            if identity(self._log_name) == NOTHING and self._is_open() and identity(self._log_name) == NOTHING:
+                raise logless(self.path)  # who has it open sees to that in his next turn
+            self._open()
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         finally:
             self._lock.release()
 
-    def _prepare(self, schema: Schema) -> None:
-        journal = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    def _open(self) -> None:
+        """Open the file, and no log but the one that others have. Raises Unreachable where that is not to be had."""
+        for _ in range(OPENINGS):
+            connection = sqlite3.connect(
+                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            try:
+                if self._has_opened(connection):
+                    self._prepare(connection)
+                    self._spare.keep()
+                    self._log = Log(self._log_name)
+                    self._connection, self._patience = connection, 0
+                    return
+            except FileNotFoundError:
+                pass  # the log has just been removed
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+        raise logless(self.path)
+
+    def _has_opened(self, connection: sqlite3.Connection) -> bool:
+        """Let SQLite open log and index; False when one was removed just before, so that it has made another one."""
+        try:
+            self._set_up(connection)
+        except sqlite3.Error:
+            if self._spare.put_back():
+                return False
+            raise
+        return not self._spare.put_back()
+
+    def _is_open(self) -> bool:
+        """Whether anybody has the file open."""
+        with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                return is_busy(error)
+        return False
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        """What makes SQLite open log and index, and write nothing to them yet."""
+        journal = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
             raise EngineError(f"the file system of {self.path} has no shared memory, which SQLite's log needs")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
         # On macOS fsync() leaves the data in the disk's own memory; elsewhere these two do nothing.
-        self._connection.execute(f"PRAGMA fullfsync = {self._synchronous}")
-        self._connection.execute(f"PRAGMA checkpoint_fullfsync = {self._synchronous}")
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._make_tables(schema)
-        self.clock = HostClock.begun(self._connection)
-        self._connection.execute("COMMIT")
+        connection.execute(f"PRAGMA fullfsync = {self._synchronous}")
+        connection.execute(f"PRAGMA checkpoint_fullfsync = {self._synchronous}")
+        connection.execute("PRAGMA schema_version").fetchone()
 
-    def _make_tables(self, schema: Schema) -> None:
-        self._connection.execute("CREATE TABLE IF NOT EXISTS host_user (name TEXT PRIMARY KEY, version INTEGER)")
-        row = self._connection.execute("SELECT version FROM host_user WHERE name = ?", (schema.user,)).fetchone()
-        if row is not None:
-            schema.check(row[0], self.path)
-        self._connection.execute("INSERT OR REPLACE INTO host_user VALUES (?, ?)", (schema.user, schema.version))
-        for statement in filter(str.strip, schema.tables.split(";")):
-            self._connection.execute(statement)
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        _make_tables(connection, self._schema, self.path)
+        self.clock = HostClock.begun(connection)
+        connection.execute("COMMIT")
 
     def _make_bells(self) -> None:
-        """The folder of bells; who may use the file may hang up bells there and ring them."""
-        mode = 0o700 | self._bell_mode | (self._bell_mode & 0o444) >> 2
+        self._make_folder(self._bells)
+        sweep(self._bells)
+
+    def _make_folder(self, path: Path) -> None:
+        """A folder beside the file, in which who may use the file may make and use what belongs there."""
+        mode = 0o700 | self._mode | (self._mode & 0o444) >> 2
         try:
             with suppress(FileExistsError):
-                self._bells.mkdir()
-            folder = os.open(self._bells, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                path.mkdir()
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise opening(error, self._bells) from error
+            raise opening(error, path) from error
         try:
             with suppress(PermissionError):  # it is another user's, who took care of that
                 os.fchmod(folder, mode)
         finally:
             os.close(folder)
-        sweep(self._bells)
+
+    # What others may have done to the files. In one's turn.
+
+    def _look_around(self) -> None:
+        """See to it that file, log and index are where they were."""
+        if identity(self._name) != self._file:
+            raise Removed(f"{self.path} was removed or replaced while it was in use", sent=False)
+        if self._spare.is_lost or not self._log.has_name:
+            self._find_log()
+        self._folder.is_well()
+
+    def _find_log(self) -> None:
+        """Let there be one log, to which we write, although ours has its name no more."""
+        what = f"the log of {self.path} (-wal, with its index -shm) was removed or moved away while it was in use"
+        back = self._spare.put_back()
+        if self._log.has_name:
+            if back:
+                self._news = f"{what}; it is back, with all that is in it"
+            return
+        if self._spare.is_empty:
+            self._empty_log()
+        elif not self._spare.goes_on:
+            raise Removed(f"{what}, and another one has its place; who goes on does so in that", sent=False)
+        # The new connection first: the last one that is closed takes the log's name away, whoever has it.
+        left, left_log = self._connection, self._log
+        self._make_folder(self._spares)
+        self._open()
+        left_log.leave()
+        left.close()
+        self._news = f"{what}; what was in it is in the file, and there is another one"
+
+    def _empty_log(self) -> None:
+        """Copy all that our log holds into the file."""
+        busy, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if busy or pages != copied:
+            raise logless(self.path)
+
+    def _mend_log(self) -> None:
+        """See what has become of a log that is shorter than it was: SQLite may have done that, or somebody cut it."""
+        cut = f"{self._log_name} was cut while it was in use; what was in it and not yet in the file is lost"
+        checkpoint = "PRAGMA wal_checkpoint({})".format
+        try:
+            _, pages, copied = self._connection.execute(checkpoint("PASSIVE")).fetchone()
+        except sqlite3.OperationalError as error:
+            raise Removed(cut, sent=False) from error
+        (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        if self._log.size < pages * page_size:
+            if pages != copied:
+                raise Removed(cut, sent=False)
+            # All of it is in the file, but what is written behind a part that is missing is not found after a crash.
+            (busy, *_) = self._connection.execute(checkpoint("TRUNCATE")).fetchone()
+            if busy:
+                raise locked(self.path)
+        self._log.accept()
+
+    def _leave_log(self, in_turn: bool) -> None:
+        """Close the connection. The last one copies the log into the file and takes its name away."""
+        with suppress(OSError, sqlite3.Error):
+            if identity(self._name) != self._file:  # SQLite copies nothing into a file that was moved
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            elif in_turn:
+                self._spare.put_back()
+        self._log.leave()
+        self._connection.close()
+        if in_turn:
+            with suppress(OSError):
+                Spare(self.path, self._spares).tidy()
 
     # A transaction.
 
@@ -245,8 +380,11 @@ class Database:
             raise locked(self.path)
 
     def _leave(self) -> None:
+        news, self._news = self._news, ""
         self._lock.release()
         self._mutex.release()
+        if news:
+            log.warning(news)
 
     def _be_patient(self, waited: float) -> None:
         # SQLite's own lock may be held by somebody who does not use the lock file: a shell, a backup.
@@ -276,7 +414,7 @@ def _usable(name: str) -> Path:
     """The file's absolute path, created if missing; EngineError with the remedy when it can't be used."""
     if not name or name.startswith(":") or name.endswith("/"):
         raise EngineError(f"an SQLite broker needs the path of a file, not {name!r}: sqlite:///jobs.db")
-    path = Path(name).absolute()
+    path = real(name)
     if not path.parent.is_dir():
         raise EngineError(f"the folder {path.parent} does not exist; create it or name another file")
     network = network_file_system(path)
@@ -302,10 +440,11 @@ def _create(path: Path) -> None:
             raise EngineError(f"cannot create {path}: {error.strerror}") from error
 
 
-def _identity(path: str) -> tuple[int, int]:
-    """What tells this file from another of the same name; (0, 0) when there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_dev, status.st_ino
+def _make_tables(connection: sqlite3.Connection, schema: Schema, path: Path) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS host_user (name TEXT PRIMARY KEY, version INTEGER)")
+    row = connection.execute("SELECT version FROM host_user WHERE name = ?", (schema.user,)).fetchone()
+    if row is not None:
+        schema.check(row[0], path)
+    connection.execute("INSERT OR REPLACE INTO host_user VALUES (?, ?)", (schema.user, schema.version))
+    for statement in filter(str.strip, schema.tables.split(";")):
+        connection.execute(statement)

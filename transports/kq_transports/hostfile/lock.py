@@ -20,14 +20,8 @@ class FileLock:
     """A flock on path, which is created when it is missing and gets mode. Not for two threads at once."""
 
     def __init__(self, path: Path, mode: int) -> None:
-        self._path = path
-        try:
-            # Not through a link that somebody laid there: the mode is changed of what is opened.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        except OSError as error:
-            raise opening(error, path) from error
-        with suppress(PermissionError):  # it is another user's, who took care of that
-            os.fchmod(self._descriptor, mode)  # whatever the umask left of it
+        self._path, self._mode = path, mode
+        self._descriptor = self._opened()
         forget_in_children(self)
 
     def acquire(self, timeout: float) -> bool:
@@ -49,9 +43,21 @@ class FileLock:
 
     forget = close
 
+    def _opened(self) -> int:
+        """A descriptor of its own. The file is made where somebody removed it: until all that use it have waited for a
+        turn once, SQLite's own lock alone keeps them apart."""
+        try:
+            # Not through a link that somebody laid there: the mode is changed of what is opened.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._mode)
+        except OSError as error:
+            raise opening(error, self._path) from error
+        with suppress(PermissionError):  # it is another user's, who took care of that
+            os.fchmod(descriptor, self._mode)  # whatever the umask left of it
+        return descriptor
+
     def _queue_up(self, timeout: float) -> bool:
         """Wait in the kernel's queue: flock() knows no deadline, so a thread waits and is left behind."""
-        attempt = _Attempt(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
+        attempt = _Attempt(self._opened())
         threading.Thread(target=attempt.run, name="kq-lock", daemon=True).start()
         if not attempt.wait(timeout):
             return False

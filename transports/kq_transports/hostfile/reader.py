@@ -10,14 +10,15 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kq_transports.engine import Absent, Unreachable
+from kq_transports.engine import Absent
 from kq_transports.hostfile.clock import HostClock
+from kq_transports.hostfile.folder import real
 from kq_transports.hostfile.schema import Row, Schema, Values
-from kq_transports.hostfile.trouble import explain
+from kq_transports.hostfile.spare import put_back, size
+from kq_transports.hostfile.trouble import explain, logless
 
 #: Seconds in which who makes a file makes its tables.
 MAKING = 0.05
@@ -31,7 +32,7 @@ class Reader:
     """
 
     def __init__(self, path: str, schema: Schema, *, timeout: float) -> None:
-        self.path = Path(path).absolute()
+        self.path = real(path)
         self._schema = schema
         self._timeout = timeout
         with self._opened() as connection:
@@ -41,6 +42,11 @@ class Reader:
         """The rows that statement selects, as of one moment."""
         with self._opened() as connection:
             return connection.execute(statement, values).fetchall()
+
+    @property
+    def log_size(self) -> int:
+        """Bytes of the log."""
+        return size(f"{self.path}-wal")
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -54,13 +60,13 @@ class Reader:
             raise explain(error, self.path) from error
 
     def _connected(self) -> sqlite3.Connection:
+        put_back(self.path, self._timeout)
         try:
             return self._connect("mode=ro")
         except sqlite3.OperationalError:
             # Where nothing can be written, as on a full disk, SQLite can't make the memory that the processes share.
             # Then nobody else is at work on the file, and without a log it is whole as it stands.
-            log = self.path.with_name(self.path.name + "-wal")
-            if log.exists() and log.stat().st_size > 0:
+            if self.log_size:
                 raise
             return self._connect("mode=ro&immutable=1")
 
@@ -83,8 +89,7 @@ class Reader:
                 return row[0]
         if _is_bare(connection):
             # What is in it was in the log. Those that have the file open have that, too, and the last one copies it.
-            what = f"the log of {self.path}, {self.path.name}-wal, was removed while it was in use"
-            raise Unreachable(f"{what}; end what uses the file in good order (TERM), which writes it back", sent=False)
+            raise logless(self.path)
         raise Absent(f"{self.path} is a file without {self._schema.user}")
 
 

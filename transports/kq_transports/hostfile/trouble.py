@@ -17,17 +17,19 @@ _FAILED_WRITES = {
     *(sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE),
 }
 
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+
 
 def explain(error: sqlite3.Error, path: Path, *, committing: bool = False) -> EngineError:
     """The engine's error for SQLite's.
 
     committing: whether the transaction may have become durable all the same.
     """
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = _code(error)
     primary = code & _PRIMARY
     if primary == sqlite3.SQLITE_FULL or code in _FAILED_WRITES:
         return Full(f"there is no room to store more in {path}; free space on its disk or raise its limit")
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+    if primary in _BUSY:
         return locked(path)
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return read_only(path)
@@ -50,6 +52,26 @@ def locked(path: Path) -> Unreachable:
     return Unreachable(
         f"{path} stayed locked by another process; is one stopped, or in a long transaction?", sent=False
     )
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether it failed because others are at work on the file."""
+    return _code(error) & _PRIMARY in _BUSY
+
+
+def _code(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code
+
+
+def logless(path: Path) -> Unreachable:
+    """What is in the file is not all of it, and the rest has lost its name."""
+    what = f"the log of {path}, {path.name}-wal, was removed while it was in use"
+    return Unreachable(f"{what}; end what uses the file in good order (TERM), which writes it back", sent=False)
+
+
+def hidden(path: str | Path, error: OSError) -> Unreachable:
+    return Unreachable(f"{path} cannot be looked at ({error.strerror}); may this user enter its folder?", sent=False)
 
 
 def opening(error: OSError, path: Path) -> Exception:

@@ -189,7 +189,7 @@ class SqliteEngine(Engine):
     # Waiting.
 
     def arm(self, queues: Sequence[str]) -> int:
-        bell = self._bell = self._bell or self._database.bell()
+        bell = self._hung_up()
         with self._work(durable=False) as work:
             self._armed = tuple(queues)
             self.due = self._until_due(work, queues)
@@ -252,6 +252,7 @@ class SqliteEngine(Engine):
             "file": str(self._file.path),
             "synchronous": self._synchronous,
             "bytes": str(pages * size),
+            "log bytes": str(self._file.log_size),
         }
 
     def expel(self, connection: str) -> bool:
@@ -384,12 +385,24 @@ class SqliteEngine(Engine):
         return alive
 
     def _ring_if_late(self) -> None:
-        """Wake the sleeper for what fell due while the machine slept, which its own sleep does not count."""
+        """Wake the sleeper whom nobody wakes.
+
+        For what fell due while the machine slept, which its own sleep does not count, or because its bell was removed.
+        """
         bell, due_at = self._bell, self._due_at
-        if bell is None or due_at is None or self._armed is None:
+        if bell is None or self._armed is None:
             return
-        if self._database.clock.steady() > due_at:
+        if not bell.hangs or (due_at is not None and self._database.clock.steady() > due_at):
             bell.ring()
+
+    def _hung_up(self) -> Bell:
+        """The bell of this connection, another one where somebody took it down."""
+        bell = self._bell
+        if bell is not None and not bell.hangs:
+            bell.close()
+            bell = None
+        self._bell = bell or self._database.bell()
+        return self._bell
 
 
 class _StaleReceipts(Exception):
