@@ -236,6 +236,17 @@ class TestAnotherLog:
         two.kill()
         assert stored(path) == "a b c d e"
 
+    def test_spares_that_were_removed_are_made_anew(self, path: Path, start: Callable[[], Program]) -> None:
+        program = start()
+        shutil.rmtree(path.with_name("kq.db.spare"))
+        assert program.publish("a") == "done"
+        remove(path, "-wal", "-shm")
+        two = start()
+        assert two.publish("b") == "done"
+        two.kill()
+        program.kill()
+        assert stored(path) == "a b"
+
     def test_without_spares_who_comes_waits_for_who_has_it(self, path: Path, start: Callable[[], Program]) -> None:
         program = start()
         assert program.publish("a") == "done"

@@ -309,6 +309,9 @@ class Database:
             raise Removed(f"{self.path} was removed or replaced while it was in use", sent=False)
         if self._spare.is_lost or not self._log.has_name:
             self._find_log()
+        if self._spare.is_gone:
+            self._make_folder(self._spares)
+            self._spare.keep()
         self._folder.is_well()
 
     def _find_log(self) -> None:

@@ -82,6 +82,11 @@ class Spare:
         return self._index.is_lost or self._log.is_lost
 
     @property
+    def is_gone(self) -> bool:
+        """Whether somebody removed the second names, and what has the names is what was kept."""
+        return identity(self._log.second) == NOTHING and identity(self._index.name) == self._shared
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is in the log that has the name, if there is one."""
         return not size(self._log.name)
