@@ -29,6 +29,8 @@ hypothesis.settings.load_profile("kq")
 S = TypeVar("S", bound=Server)
 
 GRACE = 2.0  # seconds that a thread or process has to end after its test
+#: Tests that one process runs, one after the other, as a RabbitMQ takes seconds of all processors to start.
+MORTAL = pytest.mark.xdist_group("mortal RabbitMQ")
 
 
 def available(make: Callable[[], S]) -> S:
@@ -59,14 +61,17 @@ def pytest_configure(config: pytest.Config) -> None:
     faults.pytest_configure(config)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make faults` find what brings about a fault. A group, which one process runs, comes first.
+    """Let `make faults` find what brings about a fault, and one process run all that ends a RabbitMQ.
 
-    Begun late, all others would wait for its end.
+    A group, which one process runs, comes first: begun late, all others would wait for its end.
     """
     for item in items:
         if hasattr(getattr(item, "function", None), "kq_fault"):
             item.add_marker("fault")
+        if "mortal_rabbit" in getattr(item, "fixturenames", ()):
+            item.add_marker(MORTAL)
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
@@ -98,8 +103,7 @@ def redis_url(redis_server: RedisServer) -> str:
 def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
     """A RabbitMQ that the whole run shares, all xdist workers included.
 
-    Use a virtual host of your own; never stop it: put a Proxy before it, or make another one with RabbitServer(),
-    which takes 4 seconds.
+    Use a virtual host of your own; never stop it: put a Proxy before it, or use mortal_rabbit.
     """
     here = tmp_path_factory.getbasetemp()
     shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
@@ -130,6 +134,13 @@ def rabbit_url(rabbit_node: RabbitNode) -> Iterator[str]:
     """The URL of a RabbitMQ in which nothing else is than what the test makes."""
     with rabbit_node.virtual_host(f"t{uuid.uuid4().hex[:8]}") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbit() -> Iterator[RabbitServer]:
+    """A RabbitMQ that tests end, start and starve as they like, and leave as it was. Each has it for itself."""
+    with available(RabbitServer) as server, lasting(server):
+        yield server
 
 
 @pytest.fixture

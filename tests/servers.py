@@ -272,6 +272,20 @@ class RabbitServer(Server):
         """Let that be over."""
         self.node.evaluate("rabbit_alarm:clear_alarm({resource_limit, disk, node()}), rabbit_alarm:get_alarms()")
 
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Who connects in here has two seconds for an ack, and is looked after every second."""
+        self._expect_acks(2_000, 1_000)
+        try:
+            yield
+        finally:
+            self._expect_acks(1_800_000, 60_000)  # as it is by default
+
+    def _expect_acks(self, within: int, looking: int) -> None:
+        """Within so many milliseconds, of channels that are opened from now on; looking: milliseconds between looks."""
+        said = f"application:set_env(rabbit, consumer_timeout, {within})"
+        self.node.evaluate(f"{said}, application:set_env(rabbit, channel_tick_interval, {looking})")
+
     def command(self) -> list[str]:
         # Debian's program of this name in /usr/sbin insists on its own user.
         plain = sorted(glob("/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server"))

@@ -330,14 +330,7 @@ class TestClocksOnRabbit(Clocks, OnRabbit):
 
 
 class Lost(Staged):
-    """The broker is lost, and found again."""
-
-    kind: type[Server]
-
-    @pytest.fixture
-    def server(self) -> Iterator[Server]:
-        with available(self.kind) as server:
-            yield server
+    """The broker is lost, and found again. A subclass has a fixture `server`, which no other test uses meanwhile."""
 
     @pytest.fixture
     def broker_url(self, server: Server) -> str:
@@ -363,11 +356,16 @@ class Lost(Staged):
 
 
 class TestLostOnRedis(Lost):
-    kind = RedisServer
+    @pytest.fixture
+    def server(self) -> Iterator[Server]:
+        with available(RedisServer) as server:
+            yield server
 
 
 class TestLostOnRabbit(Lost):
-    kind = RabbitServer
+    @pytest.fixture
+    def server(self, mortal_rabbit: RabbitServer) -> Server:
+        return mortal_rabbit
 
     @pytest.fixture
     def state_url(self, tmp_path: Path) -> str:

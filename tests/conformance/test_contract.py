@@ -136,30 +136,11 @@ def mortal_redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def mortal_rabbit() -> Iterator[RabbitServer]:
-    """The same with RabbitMQ."""
-    with available(RabbitServer) as server, lasting(server):
-        yield server
-
-
-class ImpatientRabbit(RabbitServer):
-    """A RabbitMQ that wants an ack within two seconds, and looks every second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._impatience = self.folder / "advanced.config"
-        self._impatience.write_text("[{rabbit, [{consumer_timeout, 2000}, {channel_tick_interval, 1000}]}].\n")
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._impatience)}
-
-
 class TestConsumerTimeoutOfRabbit(OnRabbit):
     @pytest.fixture
-    def broker_url(self) -> Iterator[str]:
-        with available(ImpatientRabbit) as server, lasting(server):
-            yield server.url
+    def broker_url(self, mortal_rabbit: RabbitServer) -> Iterator[str]:
+        with mortal_rabbit.impatient():
+            yield mortal_rabbit.url
 
     @keeps("C3")
     @survives("F8")

@@ -12,15 +12,7 @@ import pytest
 from kq.conformance.contract import ScarcityAtWork, ScarcitySuite
 from kq.conformance.contract.processes import asked, ended, tree
 from tests.brokers import OnRabbit, OnRedis, OnSqlite
-from tests.conftest import available, lasting
 from tests.servers import RabbitServer, RedisServer
-
-
-@pytest.fixture(scope="module")
-def small_rabbit() -> Iterator[RabbitServer]:
-    """A RabbitMQ that no other test uses meanwhile."""
-    with available(RabbitServer) as server, lasting(server):
-        yield server
 
 
 class FullDisk:
@@ -58,16 +50,15 @@ class TestScarcityOnRedis(OnRedis, ScarcitySuite):
         redis_server.free()
 
 
-@pytest.mark.xdist_group("scarcity on RabbitMQ")  # which one server is enough for
 class TestScarcityOnRabbit(OnRabbit, ScarcitySuite):
     @pytest.fixture
-    def broker_url(self, small_rabbit: RabbitServer) -> str:
-        return small_rabbit.url
+    def broker_url(self, mortal_rabbit: RabbitServer) -> str:
+        return mortal_rabbit.url
 
     @pytest.fixture
-    def space(self, small_rabbit: RabbitServer) -> Iterator[RabbitServer]:
-        yield small_rabbit
-        small_rabbit.free()
+    def space(self, mortal_rabbit: RabbitServer) -> Iterator[RabbitServer]:
+        yield mortal_rabbit
+        mortal_rabbit.free()
 
 
 class TestScarcityOfTheStateStoreBesideRabbit(OnRabbit, ScarcityAtWork):

@@ -77,7 +77,7 @@ def redis_counted(url: str) -> Iterator[tuple[str, Tally]]:
         line.sendall(b"MONITOR\r\n")
         thread = threading.Thread(target=monitor, name="monitor")
         thread.start()
-        yield url.replace(str(port), str(tap.port)), tally
+        yield url.replace(f":{port}", f":{tap.port}"), tally
         line.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -109,7 +109,7 @@ def rabbit_counted(url: str) -> Iterator[tuple[str, Tally]]:
         tally.work += 1
 
     with Tap(port, client, lambda: Frames(got, greets=False)) as tap:
-        yield url.replace(str(port), str(tap.port)), tally
+        yield url.replace(f":{port}", f":{tap.port}"), tally
 
 
 @contextlib.contextmanager

@@ -18,12 +18,10 @@ import pytest
 
 import kq
 from kq_transports.engine import NotFound
-from tests.conftest import available, lasting
 from tests.costs.card import Card, Cell
 from tests.costs.counting import Tally, rabbit_counted, redis_counted, settled, sqlite_counted
 from tests.costs.jobs import answer, app
 from tests.costs.operations import AT_WORK, OPERATIONS, Operation, World, worker
-from tests.servers import RabbitServer
 
 WRITE = os.environ.get("KQ_COSTS") == "write"
 #: So often each is done at most, until it costs what the card says: a busy machine may wake a worker more often, or let
@@ -51,18 +49,7 @@ class Counted:
         return Cell(spent[0].asks, spent[0].work, spent[0].size, *((each.asks, each.work) for each in spent[1:]))
 
 
-@pytest.fixture(scope="module")
-def own_rabbit() -> Iterator[str]:
-    """A RabbitMQ where nobody else has queues: some operations look at all."""
-    with available(RabbitServer) as server, lasting(server):
-        yield server.url
-
-
-#: One server is enough for what is asked of it.
-RABBIT = pytest.param("rabbitmq", marks=pytest.mark.xdist_group("costs on RabbitMQ"))
-
-
-@pytest.fixture(params=["redis", "sqlite", RABBIT])
+@pytest.fixture(params=["redis", "sqlite", "rabbitmq"])
 def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with contextlib.ExitStack() as stack:
@@ -74,7 +61,7 @@ def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
                 url, tally = stack.enter_context(redis_counted(request.getfixturevalue("redis_url")))
                 found = Counted("redis", url, tally)
             case _:
-                url, tally = stack.enter_context(rabbit_counted(request.getfixturevalue("own_rabbit")))
+                url, tally = stack.enter_context(rabbit_counted(request.getfixturevalue("rabbit_url")))
                 found = Counted("rabbitmq", url, tally, sqlite)
         app.close()
         app.configure(url=found.url)

@@ -44,7 +44,7 @@ from kq_transports.conformance.peer import peer
 from kq_transports.conformance.proxy import Proxy
 from kq_transports.engine import Counts, EngineError, Full, LeaseLost, NotFound, TooLarge, Unreachable, Unsupported
 from kq_transports.seen import Swap
-from tests.conftest import available, lasting
+from tests.conftest import MORTAL, available, lasting
 from tests.servers import AGAIN, RabbitServer, free_port, require
 
 SHORT = 0.5  # seconds: the timeout of a verb that is to fail
@@ -52,11 +52,10 @@ SLACK = 5.0  # seconds by which a broker that has just started may be late, on a
 RESTART = 20.0  # seconds in which a broker that was started again has told everybody everything
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
+@pytest.fixture
+def server(mortal_rabbit: RabbitServer) -> RabbitServer:
     """A RabbitMQ that these tests end and start as they like."""
-    with available(RabbitServer) as server, lasting(server):
-        yield server
+    return mortal_rabbit
 
 
 class OnOwnRabbit(KombuWorld):
@@ -803,6 +802,7 @@ def secure() -> Iterator[SecureRabbit]:
         yield server
 
 
+@MORTAL
 class TestTls:
     def connect(self, secure: SecureRabbit, host: str, **options: Any) -> kombu.Connection:
         url = f"kq-amqps://guest:guest@{host}:{secure.secure_port}//"
