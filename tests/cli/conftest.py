@@ -80,6 +80,12 @@ class Place:
             code = run(list(arguments))
         return Said(code, out.getvalue(), err.getvalue())
 
+    def look(self, *arguments: str) -> Any:
+        """What `kq arguments --json` says of kq.db here, for who looks again and again: no process for each look."""
+        said = self.here(*arguments, "--json", "--url", f"sqlite:///{self.folder}/kq.db")
+        assert said.code == 0, said.err
+        return said.json
+
     @contextmanager
     def watching(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """`kq arguments` while it looks again and again; ended afterwards."""

@@ -30,7 +30,7 @@ def in_doubt(shop: Place, order: int = 7) -> str:
     """A job that died in the act, and lies buried with the question."""
     id = str(shop.kq("--json", "submit", "jobs.pay", str(order)).json["id"])
     with worker(shop):
-        eventually(lambda: shop.kq("--json", "jobs", "show", id).json["state"] == "buried", "it is buried")
+        eventually(lambda: shop.look("jobs", "show", id)["state"] == "buried", "it is buried")
     (shop.folder / "healthy").touch()
     return id
 
@@ -58,7 +58,8 @@ def test_an_answer_puts_the_job_back(shop: Place, answer: str, result: str, book
     said = shop.kq("jobs", "kick", id, answer, *more, "--reason", "asked the bank")
     assert (said.code, said.out) == (0, f"kicked 1: {id}\n")
     with worker(shop):
-        eventually(lambda: shop.kq("--json", "jobs", "show", id).json["result"] == result, "it completes")
+        eventually(lambda: shop.look("jobs", "show", id)["state"] == "completed", "it completes")
+    assert shop.kq("--json", "jobs", "show", id).json["result"] == result
     assert paid(shop) == book
     assert "asked the bank" in shop.kq("jobs", "audit").out
     shown = shop.kq("effects", "show", "jobs.pay:order 7").out

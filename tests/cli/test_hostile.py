@@ -16,6 +16,7 @@ from kq.app import App
 from kq.broker import declare_missing
 from kq.cli import events, logs
 from kq.cli.lines import JSONLines, Lines, Logfmt
+from kq.conformance.contract.waiting import eventually
 from kq.plain import LONGEST, printable, printable_json
 from kq.values.event import Event
 from tests.cli.conftest import Place, worker
@@ -59,8 +60,7 @@ def test_names_that_strangers_chose_forge_no_line_anywhere(shop: Place) -> None:
     put(shop, f"id{EVIL}", f"type{EVIL}")
     with worker(shop, "--pool", "thread", "-c", "1") as running:
         failed = shop.kq("submit", "fail", EVIL, "--wait")
-        while len(shop.kq("jobs", "--state", "buried", "--json").json) < 2:
-            pass  # each look is a process
+        eventually(lambda: len(shop.look("jobs", "--state", "buried")) == 2, "both lie buried")
         running.send_signal(signal.SIGTERM)
         assert running.stderr is not None
         log = running.stderr.read()
@@ -87,8 +87,7 @@ def test_json_is_safe_to_look_at_and_means_the_same(shop: Place) -> None:
 def test_a_name_without_end_does_not_fill_the_log(shop: Place) -> None:
     put(shop, "x" * 10_000, "y" * 10_000)
     with worker(shop, "--pool", "thread", "-c", "1") as running:
-        while not shop.kq("jobs", "--state", "buried", "--json").json:
-            pass  # each look is a process
+        eventually(lambda: shop.look("jobs", "--state", "buried"), "it lies buried")
         running.send_signal(signal.SIGTERM)
         assert running.stderr is not None
         lines = running.stderr.read().splitlines()

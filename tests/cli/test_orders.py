@@ -42,7 +42,7 @@ def fifo(shop: Place) -> Path:
 
 
 def state(shop: Place, id: str) -> str:
-    return str(shop.kq("--json", "jobs", "show", id).json["state"])
+    return str(shop.look("jobs", "show", id)["state"])
 
 
 def test_a_queue_is_paused_and_resumed(shop: Place) -> None:
@@ -83,7 +83,8 @@ def test_a_job_type_is_paused_and_resumed(shop: Place) -> None:
 def test_a_running_job_is_revoked(shop: Place, fifo: Path) -> None:
     with worker(shop, "-c", "1"):
         id = submitted(shop, "wait_for", str(fifo))
-        eventually(lambda: "runs on" in shop.kq("jobs", "why", id).out, "it runs")
+        eventually(lambda: state(shop, id) == "running", "it runs")
+        assert "runs on" in shop.kq("jobs", "why", id).out
         said = shop.kq("jobs", "revoke", id, "--interrupt", "--reason", "not wanted")
         assert said.code == 0
         assert said.out.startswith(f"revoked {id}")

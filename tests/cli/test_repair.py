@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from kq.conformance.contract.waiting import eventually
 from tests.cli.conftest import Place, at_a_terminal, submitted, worker
 
 JOBS = """
@@ -44,11 +44,9 @@ def shown(shop: Place, id: str) -> dict[str, object]:
 
 
 def ended(shop: Place, id: str, state: str) -> dict[str, object]:
-    """A job that a worker brings to an end. Each look is a process, so this is no busy loop."""
-    until = time.monotonic() + 20
-    while (job := shown(shop, id))["state"] != state:
-        assert time.monotonic() < until, job
-    return job
+    """A job that a worker brings to an end."""
+    eventually(lambda: shop.look("jobs", "show", id)["state"] == state, f"it is {state}")
+    return shown(shop, id)
 
 
 def test_a_job_that_failed_is_edited_and_kicked_and_runs(shop: Place) -> None:

@@ -17,6 +17,7 @@ from kombu import Connection
 
 import kq
 from kq.cli.worker import misspelt
+from kq.conformance.contract.waiting import eventually
 from tests.cli.conftest import Place, Said, worker
 
 JOBS = '''
@@ -62,23 +63,22 @@ def empty(shop: Place) -> Place:
     return shop
 
 
-def eventually(look: Callable[[], list[Any]], count: int) -> list[Any]:
-    """What look() returns, once it has count elements. Each look is a process, so this is no busy loop."""
-    until = time.monotonic() + 20
-    while len(found := look()) < count and time.monotonic() < until:
-        pass
-    assert len(found) == count, found
-    return found
+def found(shop: Place, count: int, fits: Callable[[Any], bool], *verb: str) -> list[Any]:
+    """What `kq verb` lists that fits, once there are count."""
+    eventually(lambda: sum(map(fits, shop.look(*verb))) >= count, f"{count} are listed by kq {' '.join(verb)}")
+    listed = [each for each in shop.kq(*verb, "--json").json if fits(each)]
+    assert len(listed) == count, listed
+    return listed
 
 
 def jobs(shop: Place, state: str, count: int = 1) -> list[Any]:
     """The jobs in state, once there are count."""
-    return eventually(lambda: list(shop.kq("jobs", "ls", "--state", state, "--json").json), count)
+    return found(shop, count, lambda job: True, "jobs", "ls", "--state", state)
 
 
 def workers(shop: Place, health: str, count: int = 1) -> list[Any]:
     """The workers of that health, once there are count."""
-    return eventually(lambda: [w for w in shop.kq("workers", "ls", "--json").json if w["health"] == health], count)
+    return found(shop, count, lambda worker: bool(worker["health"] == health), "workers", "ls")
 
 
 def ended(said: Said) -> tuple[int, list[str]]:
@@ -278,7 +278,7 @@ def test_a_worker_that_was_told_to_end_says_so_at_once(shop: Place) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert "told to end: 1 running, up to 5.0s for them" in process.stderr.readline()
-        (seen,) = eventually(lambda: [w for w in shop.kq("workers", "--json").json if w["stopping"]], 1)
+        (seen,) = found(shop, 1, lambda worker: bool(worker["stopping"]), "workers")
         assert [job["type"] for job in seen["running"]] == ["jobs.wait_for"]
         with fifo.open("w"):
             pass

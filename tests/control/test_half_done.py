@@ -108,14 +108,16 @@ class HalfDone(ContractWorld):
 
     def are_one_or_ended(self, left: list[Handle[str]], inspector: Inspector, queue: str) -> None:
         """What was taken by a program that died comes back to its queue at once, or as soon as the broker notices."""
-        eventually(lambda: all(self.is_one_or_ended(job, inspector, queue) for job in left), "each is there once", 10)
-        assert all(is_told(job) for job in left if job.state() is not State.READY)
 
-    def is_one_or_ended(self, job: Handle[str], inspector: Inspector, queue: str) -> bool:
-        places = [seen.queue for place in (queue, queue + BURIED) for seen in inspector.find(place, [job.id])]
-        assert len(places) < 2
-        expected = {State.BURIED if place.endswith(BURIED) else State.READY for place in places} or ENDED
-        return job.state() in expected
+        def agreed() -> bool:
+            ids = [job.id for job in left]
+            seen = [each for place in (queue, queue + BURIED) for each in inspector.find(place, ids)]
+            places = {each.id: State.BURIED if each.queue.endswith(BURIED) else State.READY for each in seen}
+            assert len(places) == len(seen), "one is there twice"
+            return all(job.state() in ({places[job.id]} if job.id in places else ENDED) for job in left)
+
+        eventually(agreed, "each is there once", 10)
+        assert all(is_told(job) for job in left if job.state() is not State.READY)
 
     def is_deleted(self, control: Control, job: Handle[str]) -> bool:
         try:
