@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
-# How many processes run tests: two for each of CI's two cores, as most of a test is waiting for a worker or a lease.
-JOBS ?= 4
+# How many processes run tests: five for CI's two cores, as two thirds of a test are waiting for a worker or a lease.
+JOBS ?= 5
 OUTAGE ?= 30
 ifeq ($(SEED),)
 SEED := $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
