@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from kq_transports.tcp import BESIDE, connected
+from tests.scarce import no_more_threads
 from tests.servers import free_port
 
 SLACK = 2.0  # seconds, on a busy machine
@@ -49,6 +50,11 @@ def test_an_address_that_is_silent_takes_no_time_of_the_others(monkeypatch: pyte
         with connected("host", 1, began + 5) as sock:
             assert sock.getpeername() == other.getsockname()
         assert time.monotonic() - began < BESIDE + SLACK
+
+
+def test_a_name_that_no_thread_can_look_up_is_an_error_like_any_other_of_the_network() -> None:
+    with no_more_threads(), pytest.raises(OSError, match="the system has no thread to give"):
+        connected("localhost", free_port(), time.monotonic() + 5)
 
 
 def test_who_refuses_is_not_asked_again() -> None:

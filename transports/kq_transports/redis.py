@@ -55,6 +55,7 @@ from kq_transports.engine import (
 from kq_transports.redislink import Link, Passenger, Place, Refused, Reply, Script
 from kq_transports.redislink.bell import Bell
 from kq_transports.redislink.facts import inspect_server
+from kq_transports.thread import begin
 from kq_transports.transport import EngineTransport
 
 MICRO = 1_000_000  # Lua reckons in microseconds
@@ -352,7 +353,7 @@ class RedisEngine(Engine):
             self._begun = True
             if self.options.keep_alive:
                 self._pulse = Pulse(self._link.place, self.options, self._connection)
-                self._pulse.start()
+                begin(self._pulse)
                 weakref.finalize(self, self._pulse.stop)
 
     def _note_due(self, microseconds: int) -> None:

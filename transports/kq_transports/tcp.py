@@ -13,6 +13,8 @@ from math import ceil
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from kq_transports.thread import begin
+
 #: Seconds after which the system may give up a connection whose bytes are not taken. py-amqp has one second: a
 #: broker that holds a fast publisher back for longer would cost it the connection. Heartbeats are quicker.
 PATIENCE = 60
@@ -97,7 +99,7 @@ def _resolved(host: str, port: int, until: float) -> _Addresses:
         except OSError as error:
             answers.put(error)
 
-    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
+    begin(threading.Thread(target=ask, name=f"look up {host}", daemon=True))
     try:
         answer = answers.get(timeout=_left(until))
     except Empty:

@@ -28,6 +28,7 @@ from kq_transports.amqp.frames import BEAT, BrokenStream, Incoming, Method, meth
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.wire import dial
 from kq_transports.engine import EngineError, LeaseLost, Options, Unreachable
+from kq_transports.thread import begin
 
 if TYPE_CHECKING:
     from kq_transports.amqp.question import Side
@@ -116,8 +117,7 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
                 raise Unreachable(str(error), sent=False) from error
             raise self._broken or error from None
         if self.options.keep_alive:
-            beats = threading.Thread(target=_keep_alive, args=(weakref.ref(self), self.stopped), daemon=True)
-            beats.start()
+            begin(threading.Thread(target=_keep_alive, args=(weakref.ref(self), self.stopped), daemon=True))
 
     @property
     def version(self) -> str:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from kq_transports.amqp.presence import Presence
 from kq_transports.amqp.publisher import Publisher
 from kq_transports.engine import EngineError
+from kq_transports.thread import begin
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -48,7 +49,7 @@ class Second(Publisher):
             first.name = f"{first.name}.{os.urandom(4).hex()}"
             Presence(self, first)
         given = (self, weakref.ref(first))
-        threading.Thread(target=_attend, args=given, name="kq-amqp attendant", daemon=True).start()
+        begin(threading.Thread(target=_attend, args=given, name="kq-amqp attendant", daemon=True))
 
     def hear(self) -> None:
         """Read what comes until it is time for a heartbeat, and send that.

@@ -30,10 +30,16 @@ class Bell:
         self._path = folder / self.name
         os.mkfifo(self._path, mode)
         self._path.chmod(mode)  # whatever the umask left of it
-        self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        # A writer of its own: without one, select() would report the end of the file for ever
-        # after the first ringer had closed.
-        self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = self._writer = -1
+        try:
+            self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            # A writer of its own: without one, select() would report the end of the file for ever
+            # after the first ringer had closed.
+            self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            self.forget()
+            raise
         forget_in_children(self)
 
     @property

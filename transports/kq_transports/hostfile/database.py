@@ -20,7 +20,7 @@ from kq_transports.hostfile.log import Log
 from kq_transports.hostfile.mounts import network_file_system
 from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.spare import NOTHING, Spare, identity, size, spares
-from kq_transports.hostfile.trouble import explain, failing, is_busy, locked, logless, opening, read_only
+from kq_transports.hostfile.trouble import crowded, explain, failing, is_busy, locked, logless, opening, read_only
 
 log = logging.getLogger("kq_transports.hostfile")
 
@@ -101,7 +101,7 @@ class Database:
         start = time.monotonic()
         self._enter()
         try:
-            if not self._lock.acquire(self._timeout):
+            if not self._acquired():
                 raise locked(self.path)
         except BaseException:
             self._mutex.release()
@@ -177,10 +177,15 @@ class Database:
         except FileNotFoundError:  # somebody tidied up beside the file
             self._make_bells()
             return Bell(self._bells, self._mode)
+        except OSError as error:
+            raise opening(error, self._bells) from error
 
     def ring(self, bell: str) -> bool:
         """Ring the bell of that name; False when its owner is gone."""
-        return ring(self._bells, bell)
+        try:
+            return ring(self._bells, bell)
+        except OSError as error:
+            raise opening(error, self._bells) from error
 
     def bells(self) -> list[str]:
         """The names of all bells, those of processes that have just been killed included."""
@@ -207,7 +212,7 @@ class Database:
         return self.path.with_name(self.path.name + suffix)
 
     def _connect(self) -> None:
-        if not self._lock.acquire(self._timeout):
+        if not self._acquired():
             raise locked(self.path)
         try:
             self._make_folder(self._spares)
@@ -381,6 +386,15 @@ class Database:
             raise EngineError(f"the connection to {self.path} was closed")
         if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(timeout=self._timeout):
             raise locked(self.path)
+
+    def _acquired(self) -> bool:
+        """Whether it is this process' turn among all; to wait for that takes a file and a thread."""
+        try:
+            return self._lock.acquire(self._timeout)
+        except EngineError:
+            raise
+        except OSError as error:
+            raise crowded(error, self.path) from error
 
     def _leave(self) -> None:
         news, self._news = self._news, ""

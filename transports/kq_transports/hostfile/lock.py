@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kq_transports.hostfile.inherit import forget_in_children
 from kq_transports.hostfile.trouble import opening
+from kq_transports.thread import begin
 
 
 class FileLock:
@@ -57,8 +58,13 @@ class FileLock:
 
     def _queue_up(self, timeout: float) -> bool:
         """Wait in the kernel's queue: flock() knows no deadline, so a thread waits and is left behind."""
-        attempt = _Attempt(self._opened())
-        threading.Thread(target=attempt.run, name="kq-lock", daemon=True).start()
+        descriptor = self._opened()
+        attempt = _Attempt(descriptor)
+        try:
+            begin(threading.Thread(target=attempt.run, name="kq-lock", daemon=True))
+        except OSError:
+            os.close(descriptor)
+            raise
         if not attempt.wait(timeout):
             return False
         os.close(self._descriptor)

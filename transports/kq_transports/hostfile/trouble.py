@@ -78,7 +78,14 @@ def opening(error: OSError, path: Path) -> Exception:
     """The error for one of the files beside the database that could not be opened."""
     if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENOTDIR):
         return EngineError(f"{path} was not made by kq: it is a link or of another kind; move it away")
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return crowded(error, path)
     return read_only(path) if isinstance(error, PermissionError) else error
+
+
+def crowded(error: OSError, path: Path) -> Unreachable:
+    """The error for what the system has no room for, at the moment."""
+    return Unreachable(f"there is no room to use {path}: {error.strerror or error}", sent=False)
 
 
 def read_only(path: Path) -> EngineError:

@@ -41,6 +41,7 @@ from kq_transports.hostfile import Bell, Database, Reader
 from kq_transports.sqlite import leases, look, moves, topology
 from kq_transports.sqlite.schema import SCHEMA
 from kq_transports.sqlite.work import Queue, Work
+from kq_transports.thread import begin
 
 # Transactions of this connection after which an idle moment is used to empty the log.
 _CHECKPOINT_AFTER = 100
@@ -83,7 +84,7 @@ class SqliteEngine(Engine):
                 raise
         if self.options.keep_alive:
             beating = _keep_alive, (weakref.ref(self), self._closed, self.options.lease / 3)
-            threading.Thread(target=beating[0], args=beating[1], name="kq-keep-alive", daemon=True).start()
+            begin(threading.Thread(target=beating[0], args=beating[1], name="kq-keep-alive", daemon=True))
 
     # The topology.
 
