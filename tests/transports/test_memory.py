@@ -14,6 +14,7 @@ import kombu
 import pytest
 
 from kq_transports.conformance.engine import EngineSuite
+from kq_transports.conformance.kombu.world import eventually
 from kq_transports.engine import Action, Counts, Delivery, Engine, LeaseLost, Message, NotFound, Options, Verdict, Want
 from kq_transports.memory import MemoryBroker, MemoryEngine
 
@@ -128,6 +129,26 @@ class TestClock:
             clock.time += 1
             assert connection.manager.count("q") == Counts(ready=1)
         MemoryBroker.forget(name)
+
+    @pytest.mark.parametrize("step", [3600.0, -3600.0])
+    def test_a_step_of_the_computers_clock_ends_no_lease_and_makes_nothing_due(
+        self, monkeypatch: pytest.MonkeyPatch, step: float
+    ) -> None:
+        broker = MemoryBroker()
+        engine, other = MemoryEngine(broker, Options("first")), MemoryEngine(broker, Options("second"))
+        engine.declare("q", {})
+        engine.publish([Message("a", "q", b""), Message("later", "q", b"", delay=60.0)])
+        (held,) = take(engine)
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + step)
+        assert take(other) == []
+        engine.publish([Message("soon", "q", b"", delay=0.05)])
+        (soon,) = eventually(lambda: take(other), "it is due", within=5)
+        assert soon.id == "soon"
+        assert engine.settle([Verdict(held.receipt, Action.DONE)]) == []
+        assert engine.count("q") == Counts(delayed=1, held=1)
+        engine.close()
+        other.close()
 
     def test_days_of_beats_keep_a_lease(self, clock: HandClock, engine: Engine, other: Engine) -> None:
         engine.publish([Message("a", "q", b"")])
