@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ from kq.values.tally import Tally
 
 #: Seconds that one who asks has to say what he wants.
 PATIENCE = 5.0
+#: Seconds after which one who asks is looked at again for whom there was no room.
+PAUSE = 0.1
 #: A loop that has not come round for longer than its lease, and than this, is stuck.
 STUCK = 10.0
 
@@ -122,6 +125,13 @@ def served(address: str, answers: Answers) -> Iterator[None]:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
+
+        def get_request(self) -> tuple[socket.socket, Any]:
+            try:
+                return super().get_request()
+            except OSError:
+                time.sleep(PAUSE)  # who asks is still there when there is room for him: look now and then
+                raise
 
     try:
         server = Server((host, port), Handler)
