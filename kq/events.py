@@ -94,8 +94,10 @@ class Herald:
                 else:
                     self._lost += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self.thread, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self.thread, daemon=True)
+                with suppress(RuntimeError):  # the system has none to give: what waits is told when it has
+                    thread.start()
+                    self._thread = thread
             self._changed.notify_all()
 
     def close(self, timeout: float = 1.0) -> None:

@@ -67,6 +67,7 @@ class Executor:
     slots: int
     signalled: bool
     apart: bool = False  # whoever dies of it, the nursery does not
+    doubtful: bool = False  # the system may have no room for it: it is given nothing before it is born
     pid: int = 0
     seq: int = 0
     finished: int = 0
@@ -91,6 +92,8 @@ class Executor:
     @property
     def open(self) -> bool:
         """Whether it can start one more task."""
+        if self.doubtful and not self.pid:
+            return False
         return len(self.tasks) < self.slots and not self.leaving and not self.gone
 
     @property

@@ -17,13 +17,15 @@ import msgspec
 from kq.errors import KqError
 from kq.worker.kin import Tie
 from kq.worker.lapse import Lapse
-from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Welcome, frame, read_frame
+from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Unborn, Welcome, frame
 
-_decode_hello = msgspec.msgpack.Decoder(Hello).decode
-_decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Exited).decode
+_decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Unborn | Exited).decode
 
 #: Seconds that a nursery has to end with all its children; it is killed after that.
 ENDS_WITHIN = 6.0
+#: Seconds after which one that imports the application is told to go on, in case somebody has stopped it, and within
+#: which it is to be done, however slow it is in good faith.
+STILL_IMPORTS, IMPORTS_WITHIN = 30.0, 600.0
 #: So many nurseries in a row may be killed while they import.
 TRIES = 3
 #: Seconds between two looks whether it has ended.
@@ -90,22 +92,17 @@ class Cradle:
         return None if self._sock is None else self._sock.fileno()
 
     def start(self) -> None:
-        """Start the nursery. Until go_on(), hear() waits for it to say something."""
+        """Start the nursery, of which there is none. Raises OSError where the system has no room for one."""
         if self._forked is None:
-            self._nursery, self._sock = self._start()
+            self._nursery, self._sock = self.spawn()
         else:
             self._nursery, self._sock, self._forked = self._forked, self._forked.sock, None
             self._welcome(self._sock)
-        self._frames = Frames()
-        self.imported = False
-
-    def go_on(self) -> None:
-        """From now on hear() does not wait."""
-        assert self._sock is not None
         self._sock.setblocking(False)
+        self._frames = Frames()
 
-    def hear(self) -> list[Hello | Spawned | Exited]:
-        """What it says. Raises EOFError when it died."""
+    def hear(self) -> list[Hello | Spawned | Unborn | Exited]:
+        """What it says, nothing when it says nothing now. Raises EOFError when it died."""
         assert self._sock is not None
         try:
             data = self._sock.recv(1 << 16)
@@ -118,11 +115,12 @@ class Cradle:
         return [_decode_report(each) for each in self._frames.feed(data)]
 
     def ask(self, spawn: Spawn, descriptors: Sequence[int]) -> bool:
-        """Ask for an executor; False when it died."""
-        assert self._sock is not None
+        """Ask for an executor; False when there is none, or it died. Raises OSError where that can't be said now."""
+        if self._sock is None:
+            return False
         try:
             socket.send_fds(self._sock, [frame(spawn)], descriptors)
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             return False
         return True
 
@@ -136,31 +134,21 @@ class Cradle:
         assert self._nursery is not None
         self._nursery.kill()
 
-    def revive(self) -> None:
-        """It died, and the kernel killed its children: begin anew. Raises KqError if it died of the import.
+    def bury(self) -> None:
+        """It died, and the kernel killed its children: start() may follow. Raises KqError if it died of the import.
 
         One that was killed in the midst of that need not have: after one that did import it is tried again.
         """
         assert self._sock is not None
         assert self._nursery is not None
         self._sock.close()
+        self._nursery.kill()  # the application may have closed what it speaks on, and live
         status = self._nursery.wait()
+        self._sock = self._nursery = None
         self._killed = 0 if self.imported else self._killed + 1
+        self.imported = False
         if self._killed > TRIES or (self._killed and status >= 0):
             raise KqError(f"the process that imports {self._where} ended with status {status}")
-        self.start()
-        self.go_on()
-
-    def trial(self) -> str:
-        """Why the application, as it is now, does not import, in one line; "" when it does. Takes as long as that."""
-        nursery, sock = self._start()
-        with sock:
-            data = read_frame(sock)
-        nursery.kill()
-        status = nursery.wait()
-        if data is None:
-            return f"the process that imports {self._where} ended with status {status}"
-        return in_one_line(_decode_hello(data).error)
 
     def close(self) -> None:
         """Let it end, with all its children and what their jobs left behind."""
@@ -168,7 +156,10 @@ class Cradle:
             self._sock.close()
             self._sock = None
         if self._nursery is not None:
-            self.rouse()
+            if self.imported:
+                self.rouse()
+            else:
+                self._nursery.kill()  # it hears nothing yet, and has no children of ours
             try:
                 self._nursery.wait(ENDS_WITHIN)
             except subprocess.TimeoutExpired:
@@ -177,17 +168,19 @@ class Cradle:
             self._nursery = None
         self._tie.close()
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """A process that imports the application, and the socket on which it speaks."""
+    def spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """A process that imports the application, and the socket on which it speaks. Raises OSError without room."""
         ours, theirs = socket.socketpair()
-        nursery = subprocess.Popen(
-            [sys.executable, "-m", "kq.worker.nursery", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": search_path()},
-            start_new_session=True,
-        )
-        theirs.close()
-        self._welcome(ours)
+        with theirs, contextlib.ExitStack() as undone:
+            undone.enter_context(ours)
+            nursery = subprocess.Popen(
+                [sys.executable, "-m", "kq.worker.nursery", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": search_path()},
+                start_new_session=True,
+            )
+            self._welcome(ours)
+            undone.pop_all()
         return nursery, ours
 
     def _welcome(self, sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ import selectors
 import socket
 
 from kq.worker.pool import Pool
-from kq.worker.sleep import Selector
+from kq.worker.sleep import new_selector
 
 #: In the place of the broker's descriptor: it is not listened to.
 NOBODY = -1
@@ -18,7 +18,7 @@ class Ears:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._selector = Selector()
+        self._selector = new_selector()
         self._version = -1  # of the pool, as the selector knows it
         self._broker = NOBODY  # the broker's descriptor, as the selector knows it
         self._renewed = False
@@ -66,7 +66,7 @@ class Ears:
         self._version = self._pool.version
         # Built anew, because a closed descriptor's number may come back as another's.
         self._selector.close()
-        self._selector = Selector()
+        self._selector = new_selector()
         self._selector.register(self._near, selectors.EVENT_READ, self._hear_call)
         for descriptor, call in self._pool.descriptors().items():
             self._selector.register(descriptor, selectors.EVENT_READ, call)

@@ -5,6 +5,7 @@ Where a broker or a state store is far away each answer may take seconds, and a 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -57,4 +58,5 @@ class Guard:
                 self._act(now)
             if now >= self._due() + self._look and (self._renewing is None or not self._renewing.is_alive()):
                 self._renewing = threading.Thread(target=self._renew, name="kq-beat", daemon=True)
-                self._renewing.start()
+                with contextlib.suppress(RuntimeError):  # the system has no thread to give: at the next look, then
+                    self._renewing.start()

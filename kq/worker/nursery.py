@@ -14,6 +14,7 @@ it is killed. So is everything when the supervisor ends.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import math
 import os
@@ -53,18 +54,16 @@ from kq.worker.kin import (
 )
 from kq.worker.lapse import Lapse, Sight
 from kq.worker.relay import Relay, RelayedMouth, RelayedPublisher, RelayedStore
-from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Welcome, frame
+from kq.worker.wire import Claims, Entry, Exited, Frames, Hello, Page, Spawn, Spawned, Unborn, Welcome, frame
 
 #: Seconds between two looks at the lapse while it is past, or nothing is held.
 LOOK = 0.25
-#: Seconds between two tries to fork.
-FORK_PAUSE = 0.1
 #: Seconds in which everything ends with the supervisor, and between two looks at what still lives.
 END_WITHIN = 5.0
 END_PAUSE = 0.005
 #: What wakes the nursery: an end of a child, that of its supervisor, and who was told to go on.
 TOLD_BY = (signal.SIGCHLD, signal.SIGQUIT, signal.SIGCONT)
-#: Bytes in which the number of a process is told.
+#: Bytes in which the number of a process is told, or, negative, the system's number of why there is none.
 PID_SIZE = 8
 
 _decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
@@ -76,11 +75,12 @@ def main() -> None:
     _live(socket.socket(fileno=descriptor), parent)
 
 
-def fork_nursery(url: str, state: str | None) -> Forked | Callable[[], None]:
+def fork_nursery(url: str, state: str | None) -> Forked | Callable[[], None] | None:
     """A nursery that shares the pages of this process; in the nursery itself, what it is to do from now on.
 
-    For a program that has one thread, and neither a connection nor an application yet. url, state: where the
-    application will connect to, as far as is known.
+    For a program that has one thread, and neither a connection nor an application yet. None where the system has no
+    room for another process: one that is started later is tried again. url, state: where the application will connect
+    to, as far as is known.
     """
     with contextlib.suppress(ValueError):  # the application may know better
         _import_drivers(Broker(parse(url, state)))
@@ -94,6 +94,10 @@ def fork_nursery(url: str, state: str | None) -> Forked | Callable[[], None]:
         if pid == 0:
             os.setsid()
             be_deaf()
+    except OSError:
+        ours.close()
+        theirs.close()
+        return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
@@ -268,7 +272,10 @@ class _Nursery:
         They descend from an executor that has ended. Where executors are shared, one that another job has let go
         on purpose may be among them.
         """
-        orphans = living_children() - self._executors.keys() - self._own
+        try:
+            orphans = living_children() - self._executors.keys() - self._own
+        except OSError:
+            return True  # the system has no room for a look: the next one finds them
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -300,51 +307,59 @@ class _Nursery:
         return bool(data)
 
     def _spawn(self, spawn: Spawn) -> None:
-        needed = 4 if spawn.relayed else 3
-        descriptors = self._descriptors[:needed]
-        del self._descriptors[:needed]
-        child, pid = self._bear_apart(spawn, descriptors) if spawn.apart else (self._bear(spawn, descriptors),) * 2
-        self._executors[child] = pid
+        descriptors, self._descriptors = self._descriptors, []  # what came with one message, and with no other
+        try:
+            if len(descriptors) < (4 if spawn.relayed else 3):
+                raise OSError(errno.EMFILE, "no room for what came with it")
+            child, pid = self._bear_apart(spawn, descriptors) if spawn.apart else (self._bear(spawn, descriptors),) * 2
+        except OSError as error:
+            told: Spawned | Unborn = Unborn(spawn.number, error.errno or 0)
+        else:
+            self._executors[child] = pid
+            told = Spawned(spawn.number, pid)
         for descriptor in descriptors:
             os.close(descriptor)
-        self._sock.sendall(frame(Spawned(spawn.number, pid)))
+        self._sock.sendall(frame(told))
 
     def _bear(self, spawn: Spawn, descriptors: list[int]) -> int:
-        """An executor: its number."""
+        """An executor: its number. Raises OSError where the system has no room for it."""
         parent = os.getpid()
-        pid = self._fork()
+        pid = os.fork()
         if pid == 0:
             live_apart(lambda: self._become(spawn, descriptors, parent))
         return pid
 
     def _bear_apart(self, spawn: Spawn, descriptors: list[int]) -> tuple[int, int]:
-        """A child that is the parent of an executor, and the executor: who kills his parent kills none but himself."""
+        """A child that is the parent of an executor, and the executor: who kills his parent kills none but himself.
+
+        Raises OSError where the system has no room for both.
+        """
         parent = os.getpid()
         reader, writer = os.pipe()
-        child = self._fork()
-        if child == 0:
-            live_apart(lambda: self._stand_between(spawn, descriptors, parent, writer))
-        os.close(writer)
-        pid = int.from_bytes(os.read(reader, PID_SIZE), sys.byteorder)
-        os.close(reader)
+        try:
+            child = os.fork()
+            if child == 0:
+                live_apart(lambda: self._stand_between(spawn, descriptors, parent, writer))
+        finally:
+            os.close(writer)
+            with open(reader, "rb") as told:
+                pid = int.from_bytes(told.read(PID_SIZE), sys.byteorder, signed=True)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
         return child, pid or child  # it may have died before it had one
-
-    def _fork(self) -> int:
-        """os.fork(), again and again while the system has no memory or no process to give."""
-        while True:
-            try:
-                return os.fork()
-            except OSError:
-                self._reap()
-                time.sleep(FORK_PAUSE)
 
     def _stand_between(self, spawn: Spawn, descriptors: list[int], parent: int, writer: int) -> None:
         """The child that has an executor, and ends like it."""
         self._leave(parent)
         call_itself("kq-shield")
         self._descriptors.append(writer)
-        pid = self._bear(spawn, descriptors)
-        os.write(writer, pid.to_bytes(PID_SIZE, sys.byteorder))
+        try:
+            pid = self._bear(spawn, descriptors)
+        except OSError as error:
+            pid = -(error.errno or errno.EAGAIN)
+        os.write(writer, pid.to_bytes(PID_SIZE, sys.byteorder, signed=True))
+        if pid < 0:
+            return
         close_all()  # who holds a socket of others hides that they have ended
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):

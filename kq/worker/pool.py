@@ -6,10 +6,10 @@ No broker and no policy here: a pool is given tasks and says how each execution 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
-import resource
 import signal
 import socket
 import time
@@ -18,15 +18,17 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from kq.clock import Clock
-from kq.errors import AppNotFound, ConfigError, KqError
+from kq.errors import AppNotFound
 from kq.values.outcome import GivenBack, Outcome
 from kq.worker.child import Executor, outcome_of
-from kq.worker.cradle import Cradle, in_one_line
+from kq.worker.cradle import IMPORTS_WITHIN, STILL_IMPORTS, Cradle, in_one_line
 from kq.worker.lapse import Lapse
 from kq.worker.limits import Limits, tasks_of
 from kq.worker.slate import Written
 from kq.worker.task import Kind, Task, kind_of
-from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spawned
+from kq.worker.trial import Trial
+from kq.worker.want import Want, must_have_files, too_few_files
+from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spawned, Unborn
 
 log = logging.getLogger("kq.worker")
 
@@ -41,8 +43,6 @@ BATCH_LIMIT = 128
 #: So many births are asked for at a time. With hundreds the sockets between supervisor and nursery fill, and each waits
 #: for the other.
 BIRTHS = 64
-#: Files that are open for each executor, and for all else.
-FILES, SPARE = 5, 64
 #: Seconds within which the nursery tells of a birth, or of an end: after that it is told to go on, in case somebody has
 #: stopped it, and after as many again killed.
 TELLS_WITHIN = 5.0
@@ -65,7 +65,7 @@ class Pool:
         *,
         max_jobs: int = 0,
         max_rss: int = 0,
-        relay: Callable[[socket.socket], None] | None = None,
+        relay: Callable[[], socket.socket] | None = None,
     ) -> None:
         self.kind = kind
         self.size = size  # how many jobs run at a time
@@ -92,25 +92,44 @@ class Pool:
         self.lapse = Lapse()
         self.cradle = Cradle(where, url, state, self.lapse)
         #: When the nursery has owed a word for too long; monotonic.
-        self.overdue = math.inf
+        self._overdue = math.inf
         self._owed: set[int] = set()  # of which executors
         self._roused = False
+        self._want = Want(clock)
+        self._begun = False  # whether all executors that there are to be were asked for once
+        self.trial = Trial(self.cradle, clock, self._change)
         #: Changes whenever descriptors() does.
         self.version = 0
 
     # Births and deaths.
 
     def start(self) -> None:
-        """Import the application and fork the executors. Raises KqError when it does not import."""
-        self.version += 1
-        self.cradle.start()
+        """Let the application be imported, and then executors be born.
+
+        Raises ConfigError where too few files may be open. Whoever reads what the nursery says meets the KqError of an
+        application that does not import.
+        """
         try:
-            while not self.cradle.imported:
-                self.read_report()
-        except KqError:
-            self.close()
-            raise
-        self.cradle.go_on()
+            self._new_nursery()
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise too_few_files(error, self.size, 0, self._processes) from error
+            self._lack(error)
+
+    @property
+    def due(self) -> float:
+        """When attend() is to be called, monotonic; infinite while there is nothing to wait for."""
+        return min(self._overdue, self._want.due, self.trial.due)
+
+    def attend(self) -> None:
+        """Do what it is time to: ask again for what the system did not give, look after who has told nothing."""
+        now = self._clock.monotonic()
+        if now >= self._want.due:
+            self._ask_again()
+        if now >= self._overdue:
+            self._rouse()
+        if now >= self.trial.due:
+            self.trial.attend()
 
     def read_report(self) -> None:
         """Take in what the nursery says."""
@@ -131,6 +150,11 @@ class Pool:
                         if not self.executors[number].gone:
                             self._owed.discard(number)
                     self._fill()
+                    self._look_for_want()
+                case Unborn(number, why):
+                    self._lack(OSError(why, os.strerror(why)))
+                    if number in self.executors:
+                        self._exited(self.executors[number], 0)
                 case Exited(pid, status):
                     for executor in [each for each in self.executors.values() if each.pid == pid]:
                         self._exited(executor, status)
@@ -139,37 +163,58 @@ class Pool:
     def _owes(self, executor: Executor) -> None:
         """The nursery is to tell of its birth, or of its end."""
         self._owed.add(executor.number)
-        if math.isinf(self.overdue):
+        if math.isinf(self._overdue):
             self._await()
 
     def _await(self) -> None:
         """From now on the nursery has all its time again for what it owes."""
         self._roused = False
-        self.overdue = self._clock.monotonic() + TELLS_WITHIN if self._owed else math.inf
+        if self.cradle.descriptor is not None and not self.cradle.imported:
+            self._overdue = self._clock.monotonic() + STILL_IMPORTS
+        else:
+            self._overdue = self._clock.monotonic() + TELLS_WITHIN if self._owed else math.inf
 
-    def rouse(self) -> None:
+    def _rouse(self) -> None:
         """The nursery is overdue: let it go on; if that does not help begin with a new one.
 
         Nobody is to blame then for what the executors die of, for they die with it.
         """
+        soon, late = (TELLS_WITHIN, 2 * TELLS_WITHIN) if self.cradle.imported else (STILL_IMPORTS, IMPORTS_WITHIN)
         if not self._roused:
+            what = f"of {len(self._owed)} executors" if self.cradle.imported else "of the application, which it imports"
             log.warning(
-                "the nursery has told nothing for %g s of %s executors: it is told to go on, in case it was stopped",
-                TELLS_WITHIN,
-                len(self._owed),
+                "the nursery has told nothing for %g s %s: it is told to go on, in case it was stopped", soon, what
             )
             self._roused = True
-            self.overdue += TELLS_WITHIN
+            self._overdue += late - soon
             self.cradle.rouse()
             return
-        log.error(
-            "the nursery has told nothing for %g s: it is killed, and what its executors run runs again",
-            2 * TELLS_WITHIN,
-        )
+        then = "what its executors run runs again" if self.cradle.imported else "the application is not imported"
+        log.error("the nursery has told nothing for %g s: it is killed, and %s", late, then)
         for executor in self.executors.values():
             executor.spared = True
-        self.overdue = math.inf
+        self._overdue = math.inf
         self.cradle.kill()
+
+    def _lack(self, error: OSError) -> None:
+        """The system has no room for another executor: go on with those that there are, and ask again later."""
+        self._want.lack(error, sum(executor.pid > 0 for executor in self.executors.values()), self._processes)
+
+    def _ask_again(self) -> None:
+        """Ask for what was lacking: a nursery, or executors."""
+        self._want.ask()
+        try:
+            if self.cradle.descriptor is None:
+                self._new_nursery()
+        except OSError as error:
+            self._lack(error)
+        self._fill()
+        self._look_for_want()
+
+    def _look_for_want(self) -> None:
+        """Nothing is lacking any more when all executors that there are to be were born."""
+        if self._want and self._missing <= 0 and all(executor.pid for executor in self.executors.values()):
+            self._want.end(self._processes)
 
     def _greeted(self, hello: Hello) -> None:
         """The application is imported; raises KqError when it does not import."""
@@ -183,6 +228,7 @@ class Pool:
         self.queues = sorted({entry.queue for entry in hello.entries})
         self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
         self._fill()
+        self._look_for_want()
 
     def resize(self, size: int) -> None:
         """Run so many jobs at a time from now on. What runs goes on, and counts; executors leave after their last job.
@@ -191,7 +237,7 @@ class Pool:
         many files open as that takes; then nothing changes.
         """
         processes = size if self.kind == "process" else 1
-        self._must_have_room(processes)
+        must_have_files(processes)
         staying = sorted((each for each in self.executors.values() if not each.leaving), key=lambda each: each.active)
         self.size, self._processes, self._slots = size, processes, 1 if self.kind == "process" else size
         for executor in staying[: max(0, len(staying) - size)] if self.kind == "process" else staying:
@@ -200,56 +246,56 @@ class Pool:
             self._recycle(executor)
         self._fill()
 
-    def _must_have_room(self, processes: int) -> None:
-        """Raise ConfigError unless that many executors fit."""
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if most != resource.RLIM_INFINITY and processes * FILES + SPARE > most:
-            what = f"{processes} executors take {processes * FILES} open files, and this process may have {most}"
-            raise ConfigError(what, fix="Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit).")
-
     def _fill(self) -> None:
-        """Have as many executors as there are to be, or ask for some; each birth that is told asks for more."""
-        staying = sum(not executor.leaving for executor in self.executors.values())
-        unborn = sum(not executor.pid for executor in self.executors.values())
-        missing = min(self._processes - staying, BIRTHS - unborn)
-        while self.cradle.imported and missing > 0 and self._spawn():
-            missing -= 1
+        """Have as many executors as there are to be, or ask for some; each birth that is told asks for more.
+
+        Raises ConfigError when there were never as many, and this process may not have so many files open.
+        """
+        missing, unborn = self._missing, sum(not executor.pid for executor in self.executors.values())
+        rest = max(0, missing - BIRTHS + unborn)  # to be asked for later
+        try:
+            while self.cradle.imported and missing > rest and not self._want.waits and self._spawn():
+                missing -= 1
+        except OSError as error:
+            if error.errno == errno.EMFILE and not self._begun:
+                raise too_few_files(error, self.size, len(self.executors), self._processes) from error
+            self._lack(error)
+        self._begun = self._begun or missing <= 0
+
+    @property
+    def _missing(self) -> int:
+        """How many executors are still to be asked for."""
+        return self._processes - sum(not executor.leaving for executor in self.executors.values())
 
     def _spawn(self, *, apart: bool = False) -> bool:
-        """Ask for one more executor; False when there is no nursery to ask. Raises ConfigError where none fits.
+        """Ask for one more executor; False when there is no nursery to ask. Raises OSError where there is no room.
 
         apart: it is to take nobody with it, whatever its job does to its parent.
         """
         self._numbers += 1
-        try:
-            ours, theirs = socket.socketpair()
-            page, claims = Page(self._slots), Claims(self._slots + BATCH_LIMIT)
-        except OSError as error:
-            there = len(self.executors)
-            what = f"a worker for {self.size} jobs at once has room for {there} executors here: {error.strerror}"
-            fix = "Let it run fewer (-c), or raise the limit (ulimit -n, LimitNOFILE= in a systemd unit)."
-            raise ConfigError(what, fix=fix) from error
-        executor = Executor(self._numbers, ours, page, claims, self._slots, self.kind == "process", apart)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            sock, far = socket.socketpair()
+            ours.enter_context(sock)
+            given = [theirs.enter_context(far).fileno()]
+            page = Page(self._slots)
+            ours.callback(page.close)
+            claims = Claims(self._slots + BATCH_LIMIT)
+            ours.callback(claims.close)
+            given += [page.descriptor, claims.reader]
+            if self._relay is not None:
+                given.append(theirs.enter_context(self._relay()).fileno())
+            spawn = Spawn(self._numbers, self.kind, self._slots, self._relay is not None, apart)
+            if not self.cradle.ask(spawn, given):
+                return False  # read_report() starts another
+            ours.pop_all()
+        executor = Executor(self._numbers, sock, page, claims, self._slots, self.kind == "process", apart)
+        sock.setblocking(False)
         executor.on_readable = partial(self._heard, executor)
+        executor.doubtful = bool(self._want)
         self.version += 1
         self.executors[executor.number] = executor
-        sent = [theirs]
-        if self._relay is not None:
-            near, far = socket.socketpair()
-            self._relay(near)
-            sent.append(far)
-        spawn = Spawn(executor.number, self.kind, self._slots, self._relay is not None, apart)
-        descriptors = [theirs.fileno(), page.descriptor, claims.reader, *(each.fileno() for each in sent[1:])]
-        asked = self.cradle.ask(spawn, descriptors)
-        for each in sent:
-            each.close()
-        if asked:
-            ours.setblocking(False)
-            self._owes(executor)
-        else:
-            self.executors.pop(executor.number)  # the nursery died: read_report() starts another
-            executor.close()
-        return asked
+        self._owes(executor)
+        return True
 
     def _exited(self, executor: Executor, status: int) -> None:
         """It has ended: settle what it had, and put another in its place."""
@@ -283,9 +329,19 @@ class Pool:
             for executor in dead:
                 executor.spared |= executor.apart
         self.version += 1
-        self.cradle.revive()
+        self.cradle.bury()
+        try:
+            self._new_nursery()
+        except OSError as error:
+            self._lack(error)
         for executor in dead:
             self._exited(executor, signal.SIGKILL if executor.status is None else executor.status)
+        self._await()
+
+    def _new_nursery(self) -> None:
+        """Begin with another one. Raises OSError where the system has no room for it."""
+        self.cradle.start()
+        self.version += 1
         self._await()
 
     # Reading.
@@ -295,6 +351,8 @@ class Pool:
         found: dict[int, Callable[[], object]] = {}
         if self.cradle.descriptor is not None:
             found[self.cradle.descriptor] = self.read_report
+        if self.trial.descriptor is not None:
+            found[self.trial.descriptor] = self.trial.hear
         for executor in self.executors.values():
             if not executor.gone:
                 found[executor.sock.fileno()] = executor.on_readable
@@ -327,6 +385,9 @@ class Pool:
         self._on_end(over)
         self._begin(executor)
         self._recycle(executor)
+
+    def _change(self) -> None:
+        self.version += 1
 
     def written(self) -> Iterator[tuple[Executor, Task, Written]]:
         """Each job that runs, and what it has written on its slate."""
@@ -387,12 +448,14 @@ class Pool:
     def isolate(self, executor: Executor, task: Task, limit: int) -> None:
         """Let task run alone, in an executor of its own, which leaves after it.
 
-        In executor where there is none to be had: the nursery has just died, or no more files may be open.
+        In executor where there is none to be had: the nursery has just died, or the system has no room.
         """
-        with contextlib.suppress(ConfigError):
-            if self._spawn(apart=True):
+        try:
+            if not self._want.waits and self._spawn(apart=True):
                 executor = self.executors[self._numbers]
                 executor.leaving = True
+        except OSError as error:
+            self._lack(error)
         self.give(executor, [task], limit)
 
     def take_back(self, executor: Executor) -> None:
@@ -479,6 +542,7 @@ class Pool:
 
     def close(self) -> None:
         """End all executors and the nursery. Tasks that still run are lost to this pool: settle them before."""
+        self.trial.close()
         if self.observed:
             self._let_leave()
         for executor in self.executors.values():

@@ -108,6 +108,8 @@ class Worker:
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._ending = False
+        self._loops = True  # whether what is asked of the supervisor is done
+        self._obeying = threading.Lock()
         self._reload = False
         self._notifier: Notifier | None = None
         self._control = control
@@ -142,7 +144,6 @@ class Worker:
             with controlled(self.app) if self._control else nullcontext() as rounds, self._answering(rounds):
                 self.supervisor.run()
         finally:
-            self.supervisor.close()
             self._store.close()
 
     def _answering(self, rounds: Program | None) -> AbstractContextManager[None]:
@@ -164,6 +165,7 @@ class Worker:
             if self._ready.is_set():
                 log.exception("the worker ended")
         finally:
+            self.supervisor.close()
             self._ready.set()
 
     # As a program.
@@ -191,7 +193,11 @@ class Worker:
 
         def obey() -> None:
             while order := os.read(orders, 1):
-                supervisor.ask(actions[order[0]])
+                with self._obeying:
+                    if self._loops:
+                        supervisor.ask(actions[order[0]])
+                    else:
+                        os.kill(os.getpid(), order[0])
             supervisor.ask(self._stop)  # there is no parent any more
 
         for number in actions:
@@ -205,6 +211,9 @@ class Worker:
             self._work()
         finally:
             signal.set_wakeup_fd(-1)
+            self.supervisor.close()
+        if self._reload:
+            self._heed_last()
         if self._reload:
             log.warning("starting anew with new code")
             for number in actions.keys() - {signal.SIGTERM, signal.SIGINT}:
@@ -212,6 +221,14 @@ class Worker:
                 signal.signal(number, signal.SIG_IGN)
             left = {LEFT: encode(supervisor.order).decode()} if supervisor.order != Order() else {}
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **left})
+
+    def _heed_last(self) -> None:
+        """Obey what was said while the loop ended; from here on TERM and INT end this process at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, at: sys.exit(0))
+        with self._obeying:
+            self._loops = False
+        self.supervisor.heed()
 
     def _notify(self, notifier: Notifier) -> None:
         """Let the service manager know when this worker is ready, and that its loop goes round."""
@@ -240,18 +257,14 @@ class Worker:
 
     def _try_new_code(self) -> None:
         """Begin anew when the new code imports, which a process of its own finds out while this one works on."""
+        if not self._ending and not self._reload:  # else it ends anyway
+            self.supervisor.pool.trial.begin(self._tried)
 
-        def find_out() -> None:
-            wrong = self.supervisor.pool.cradle.trial()
-            if wrong:
-                log.error("the worker stays with the code that it has: %s", wrong)
-            else:
-                self.supervisor.ask(self._renew)
-
-        threading.Thread(target=find_out, name="kq-trial", daemon=True).start()
-
-    def _renew(self) -> None:
-        if not self._ending and not self._reload:
+    def _tried(self, wrong: str) -> None:
+        """wrong: why the new code does not import."""
+        if wrong:
+            log.error("the worker stays with the code that it has: %s", wrong)
+        elif not self._ending:
             self._reload = True
             self.supervisor.stop()
 

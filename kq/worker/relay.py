@@ -6,6 +6,8 @@ publishes and reads state through it. Where processes share the broker, executor
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -84,9 +86,19 @@ _decode_call = msgspec.msgpack.Decoder(Call).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
-def answer_calls(app: App, sock: socket.socket) -> None:
-    """Answer one executor's calls, in a thread, until it hangs up."""
-    threading.Thread(target=_answer, args=(app, sock), name="kq-relay", daemon=True).start()
+def answer_calls(app: App) -> socket.socket:
+    """Answer one executor's calls, in a thread, until it hangs up; returns its end of the line.
+
+    Raises OSError where the system has no room for that.
+    """
+    near, far = socket.socketpair()
+    try:
+        threading.Thread(target=_answer, args=(app, near), name="kq-relay", daemon=True).start()
+    except RuntimeError as error:
+        near.close()
+        far.close()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+    return far
 
 
 def _answer(app: App, sock: socket.socket) -> None:

@@ -30,6 +30,14 @@ class Selector(Default):
         return super().select(timeout)
 
 
+def new_selector() -> selectors.BaseSelector:
+    """One of these; where the system has no descriptor for it, one that needs none, and sleeps a little longer."""
+    try:
+        return Selector()
+    except OSError:
+        return selectors.PollSelector()
+
+
 def new_loop() -> asyncio.AbstractEventLoop:
     """An event loop whose timers are in time; where the application has loops of another kind, one of these."""
     loop = asyncio.new_event_loop()

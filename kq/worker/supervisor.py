@@ -162,15 +162,13 @@ class Supervisor:
     # The loop.
 
     def run(self) -> None:
-        """Work until stopped. Raises WorkerUnfit when it ended itself."""
-        self.pool.start()
-        self._intake.begin()
-        self._broker.singletons |= self.pool.singletons
-        self._arrange(self.order)
-        if self.on_ready is not None:
-            self.on_ready()
-        self._guard.start()
+        """Work until stopped. Raises WorkerUnfit when it ended itself, KqError when the application does not import."""
         try:
+            self.pool.start()
+            while not self.pool.cradle.imported and self._stop_by is None:
+                self._await_import()
+            if self._stop_by is None:
+                self._begin()
             while not self._over():
                 self.tick()
         finally:
@@ -179,8 +177,29 @@ class Supervisor:
             raise WorkerUnfit(self._unfit, fix="Look at its disk and memory: df -h, free -h.")
 
     def close(self) -> None:
-        """Let go of what a run needs, also where it did not take place. May be repeated."""
+        """Let go of what wakes it: run() is over, or did not take place, and no signal is to be heard any more."""
         self._ears.close()
+
+    def _await_import(self) -> None:
+        """Nothing can be done yet but what somebody asks."""
+        self._ears.wait(min(LONGEST_ROUND, max(0.0, self.pool.due - self._clock.monotonic())), NOBODY)
+        self.heed()
+        if self._clock.monotonic() >= self.pool.due:
+            self.pool.attend()
+
+    def _begin(self) -> None:
+        """The application is imported: its queues are known."""
+        self._intake.begin()
+        self._broker.singletons |= self.pool.singletons
+        self._arrange(self.order)
+        if self.on_ready is not None:
+            self.on_ready()
+        self._guard.start()
+
+    def heed(self) -> None:
+        """Do what was asked for. The loop does it; who has ended it may, for what came too late."""
+        while self._wishes:
+            self._wishes.popleft()()
 
     def tick(self) -> None:
         """One round: wait for something, then do all that it leads to."""
@@ -189,8 +208,7 @@ class Supervisor:
             self._intake.drain_now = True
         self._guard.moment = self._latest()
         self._stop_if_unfit()
-        while self._wishes:
-            self._wishes.popleft()()
+        self.heed()
         now = self.ticked = self._round = self._clock.monotonic()
         if self.on_pulse is not None and now >= self._next_pulse:
             self._next_pulse = now + self.pulse_every
@@ -206,8 +224,8 @@ class Supervisor:
             self._lobby.give_out()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
-        if now >= self.pool.overdue:
-            self.pool.rouse()
+        if now >= self.pool.due:
+            self.pool.attend()
         self._voice.tick(now)
 
     def _talk(self, now: float) -> None:
@@ -245,7 +263,7 @@ class Supervisor:
     def _until(self) -> float:
         """Seconds to wait at most."""
         now, lease, next_try = self._clock.monotonic(), self._lease, self._backoff.until
-        moments = [self.pool.limits.next_due, self.pool.overdue]
+        moments = [self.pool.limits.next_due, self.pool.due]
         if self.on_pulse is not None:
             moments.append(self._next_pulse)
         if lease is None:
@@ -583,7 +601,6 @@ class Supervisor:
         self._voice.close()
         self._guard.stop()
         self.pool.close()
-        self._ears.close()
 
 
 def _recalled(task: Task, outcome: Outcome) -> Outcome:

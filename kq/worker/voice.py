@@ -72,7 +72,7 @@ class Voice:
 
     def say(self, state: str) -> None:
         """Tell how this worker is: ready, stopping, ended."""
-        if self._all:
+        if self._all and self._worker:  # else nobody has heard of it
             self._events.append(Event(event=state, at=self._skew.now(), worker=self._worker))
 
     def started(self, tasks: Iterable[Task]) -> None:

@@ -158,6 +158,13 @@ class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
     pid: int
 
 
+class Unborn(msgspec.Struct, frozen=True, tag="unborn"):
+    """From the nursery: executor number will not live; error: the system's number of why."""
+
+    number: int
+    error: int
+
+
 class Exited(msgspec.Struct, frozen=True, tag="exited"):
     """From the nursery: the process ended; status as of waitpid."""
 
@@ -310,7 +317,11 @@ class Page:
         self._log = slates + slots * slate.SIZE
         self._size = size = self._log + _SEQ.size + LOG_SIZE
         self.descriptor = memory(size) if descriptor is None else descriptor
-        self._memory = mmap.mmap(self.descriptor, size)
+        try:
+            self._memory = mmap.mmap(self.descriptor, size)
+        except OSError:
+            os.close(self.descriptor)
+            raise
         self._cells = memoryview(self._memory)[: self._log + _SEQ.size].cast("Q")
         #: What the job of each slot writes on.
         self.slates = [Slate(self._memory, slates + slot * slate.SIZE) for slot in range(slots)]
