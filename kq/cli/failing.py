@@ -5,6 +5,7 @@ The numbers from 64 on are those of BSD's sysexits.h.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -47,6 +48,10 @@ MEANING = {
 }
 
 
+#: What to do where a process is out of files.
+MORE_FILES = "Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit); kq doctor says how many a worker needs."
+
+
 class Refused(KqError):
     """kq won't do it, because it would destroy something."""
 
@@ -78,7 +83,12 @@ def exit_code_of(error: BaseException) -> int:
         (ConnectionError, UNAVAILABLE),
         (KqError, CONFIG),
     ]
-    return next((code for kind, code in table if isinstance(error, kind)), BUG)
+    usual = CONFIG if _is_out_of_files(error) else BUG
+    return next((code for kind, code in table if isinstance(error, kind)), usual)
+
+
+def _is_out_of_files(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EMFILE
 
 
 def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None) -> None:
@@ -117,5 +127,7 @@ def _told(error: Exception) -> tuple[str, str, str]:
         return "", error.format_message(), ""
     if isinstance(error, ConnectionError):
         return "KQ501", str(error), LOOK
+    if _is_out_of_files(error):
+        return "KQ101", f"this process may not have as many files open as it needs: {error}", MORE_FILES
     message = f"this is a bug in kq: {type(error).__name__}: {error}"
     return "KQ001", message, "Run it with -v for the traceback, and please report it."

@@ -94,7 +94,7 @@ class Pool:
         #: When the nursery has owed a word for too long; monotonic.
         self._overdue = math.inf
         self._owed: set[int] = set()  # of which executors
-        self._roused = False
+        self._silent = 0.0  # seconds
         self._want = Want(clock)
         self._begun = False  # whether all executors that there are to be were asked for once
         self.trial = Trial(self.cradle, clock, self._change)
@@ -168,25 +168,26 @@ class Pool:
 
     def _await(self) -> None:
         """From now on the nursery has all its time again for what it owes."""
-        self._roused = False
+        self._silent = 0.0
         if self.cradle.descriptor is not None and not self.cradle.imported:
             self._overdue = self._clock.monotonic() + STILL_IMPORTS
         else:
             self._overdue = self._clock.monotonic() + TELLS_WITHIN if self._owed else math.inf
 
     def _rouse(self) -> None:
-        """The nursery is overdue: let it go on; if that does not help begin with a new one.
+        """The nursery is overdue: let it go on, more than once where it has long; if that does not help end it.
 
         Nobody is to blame then for what the executors die of, for they die with it.
         """
         soon, late = (TELLS_WITHIN, 2 * TELLS_WITHIN) if self.cradle.imported else (STILL_IMPORTS, IMPORTS_WITHIN)
-        if not self._roused:
+        first, self._silent = not self._silent, self._silent + soon
+        if first:
             what = f"of {len(self._owed)} executors" if self.cradle.imported else "of the application, which it imports"
             log.warning(
                 "the nursery has told nothing for %g s %s: it is told to go on, in case it was stopped", soon, what
             )
-            self._roused = True
-            self._overdue += late - soon
+        if self._silent < late:
+            self._overdue += soon
             self.cradle.rouse()
             return
         then = "what its executors run runs again" if self.cradle.imported else "the application is not imported"

@@ -33,7 +33,7 @@ class Trial:
         self._nursery: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._frames = Frames()
-        self._roused = False
+        self._silent = 0.0  # seconds
         self._tell: Callable[[str], None] = lambda wrong: None
         #: When attend() is to be called, monotonic; infinite when nothing is tried.
         self.due = math.inf
@@ -49,7 +49,7 @@ class Trial:
             return
         self._sock.setblocking(False)
         self._frames = Frames()
-        self._roused = False
+        self._silent = 0.0
         self.due = self._clock.monotonic() + STILL_IMPORTS
         self._changed()
 
@@ -75,12 +75,12 @@ class Trial:
             self._tell(f"the process that imports it ended with status {status}")
 
     def attend(self) -> None:
-        """It has told nothing for long: let it go on, if somebody has stopped it; if that does not help end it."""
-        if self._roused:
+        """It has told nothing for long: let it go on, if somebody has stopped it; in the end give it up."""
+        self._silent += STILL_IMPORTS
+        if self._silent >= IMPORTS_WITHIN:
             self._judge(f"it was not imported within {format_duration(IMPORTS_WITHIN)}")
         elif self._nursery is not None:
-            self._roused = True
-            self.due += IMPORTS_WITHIN - STILL_IMPORTS
+            self.due += STILL_IMPORTS
             self._nursery.send_signal(signal.SIGCONT)
 
     def _judge(self, wrong: str) -> None:

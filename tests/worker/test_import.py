@@ -90,8 +90,15 @@ class TestInTime(OnMemory):
         assert not nurseries(psutil.Process())
 
     def test_a_nursery_that_was_stopped_is_told_to_go_on(
-        self, app: App, queue: str, gate: Gate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self,
+        app: App,
+        queue: str,
+        gate: Gate,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        monkeypatch.setattr("kq.worker.pool.IMPORTS_WITHIN", 60.0)  # it is to be done, on a busy machine
         waits = f"import os, time\nwhile not os.path.exists({gate.path!r}): time.sleep(0.01)\n"
         (tmp_path / "waits.py").write_text(f"{waits}from tests.worker.jobs import app\n")
         worker = Worker(app, queues=[queue], concurrency=1, where="waits:app")
@@ -101,7 +108,7 @@ class TestInTime(OnMemory):
         nursery.suspend()
         eventually(lambda: status(nursery) == psutil.STATUS_STOPPED, "it is stopped")
         gate.open()
-        starting.join(10)
+        starting.join(30)
         assert Odd(app).add.submit(1, 2).result(10) == 3
         worker.stop()
         assert "told nothing for 0.5 s of the application, which it imports" in caplog.text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +26,7 @@ from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.processes import ended, lives, nurseries
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
-from kq.control.health import Health, served
+from kq.control.health import Answers, served
 from kq.events import Herald
 from kq.state.store import StoreUnreachable, Write
 from kq.values.event import Event
@@ -77,6 +80,11 @@ class Scarcity(WorkerWorld):
     def jobs(self, app: App) -> Unruly:
         return Unruly(app)
 
+    def born(self, worker: Program, number: int) -> list[psutil.Process]:
+        """Its executors, when there are so many."""
+        eventually(lambda: len(worker.executors()) == number, "all are born")
+        return worker.executors()
+
     def goes_on(self, worker: Program, what: str) -> None:
         """It has said once what was lacking, and once that there is room, and has kept its lease."""
         eventually(lambda: "the system has room again" in worker.said(), "there is room")
@@ -91,9 +99,10 @@ class TestFiles(Scarcity):
         self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program("--no-control", concurrency=2)
+        executors = self.born(worker, 2)
         first = jobs.hold.submit(gate.path)
         (start,) = eventually(lambda: diary.starts(first.id), "a job runs")
-        (idle,) = [each for each in worker.executors() if each.pid != start.pid]
+        (idle,) = [each for each in executors if each.pid != start.pid]
         with no_more_files(worker.supervisor):
             idle.kill()
             eventually(lambda: "no room for another executor" in worker.said(), "it says so")
@@ -127,7 +136,7 @@ class TestFiles(Scarcity):
         self, jobs: Unruly, crew: Crew, diary: Diary
     ) -> None:
         worker = crew.program(concurrency=1)
-        (executor,), (nursery,) = worker.executors(), nurseries(worker.supervisor)
+        (executor,), (nursery,) = self.born(worker, 1), nurseries(worker.supervisor)
         with no_more_files(nursery):
             nursery.rlimit(psutil.RLIMIT_NOFILE, (nursery.num_fds() + 1, nursery.rlimit(psutil.RLIMIT_NOFILE)[1]))
             executor.kill()
@@ -148,6 +157,15 @@ class TestFiles(Scarcity):
         worker.send(signal.SIGHUP)
         worker.ready(times=2)
 
+    def test_that_are_too_few_for_a_worker_at_all_are_no_bug_but_a_setting(self, environment: dict[str, str]) -> None:
+        command = f'ulimit -n 12; exec "$0" -m kq -A {WHERE} worker'
+        worker = subprocess.run(
+            ["sh", "-c", command, sys.executable], env={**os.environ, **environment}, capture_output=True, timeout=60
+        )
+        assert worker.returncode == 78
+        assert worker.stderr.startswith(b"KQ101 this process may not have as many files open as it needs")
+        assert b"ulimit -n" in worker.stderr
+
     def test_for_a_bell_are_an_outage_and_no_end(self, app: App, environment: dict[str, str]) -> None:
         store, other = app.store, app.apart()
         store.write([Write("bell", None)])  # which makes the tables
@@ -165,7 +183,7 @@ class TestFiles(Scarcity):
 
     def test_for_who_asks_how_it_is_cost_no_processor_while_they_are_missing(self, app: App) -> None:
         port = free_port()
-        asked = Health(app, Asked(), lambda: False)
+        asked = Answers(app, Asked(), lambda: False)
         with served(f"127.0.0.1:{port}", asked), closing(socket.socket()) as client:
             with no_more_files_here():
                 client.connect(("127.0.0.1", port))
@@ -194,6 +212,7 @@ class TestProcesses(Scarcity):
         if pool != "process" and there:
             pytest.skip("they share the executor that dies")
         worker = crew.program("-A", "full:app", concurrency=1 + there, pool=pool)
+        self.born(worker, 1 + there)
         beside = [jobs.hold.submit(gate.path) for _ in range(there)]
         eventually(lambda: len(diary.starts()) == there, "others run")
         full.touch()
@@ -226,6 +245,7 @@ class TestProcesses(Scarcity):
 
     def test_a_worker_that_waits_for_some_ends_when_it_is_told_to(self, jobs: Unruly, crew: Crew, full: Path) -> None:
         worker = crew.program("-A", "full:app", grace=60)
+        self.born(worker, 1)
         full.touch()
         job = jobs.perform.submit(["signal 9", "return"])
         eventually(lambda: "no room for another executor" in worker.said(), "it says so")
@@ -241,6 +261,7 @@ class TestProcesses(Scarcity):
         self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, full: Path
     ) -> None:
         worker = crew.program("-A", "full:app", concurrency=2)
+        self.born(worker, 2)
         held = jobs.hold.submit(gate.path)
         eventually(lambda: diary.starts(held.id), "a job runs")
         full.touch()

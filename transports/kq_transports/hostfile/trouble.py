@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -38,10 +39,19 @@ def explain(error: sqlite3.Error, path: Path, *, committing: bool = False) -> En
     if primary == sqlite3.SQLITE_CORRUPT:
         return EngineError(f"{path} is damaged ({error}); stop every process and run: sqlite3 {path} .recover")
     if primary == sqlite3.SQLITE_CANTOPEN:
-        return EngineError(f"cannot open {path}; are its folder and its -wal and -shm files writable to this user?")
+        return _unopened(path)
     if primary == sqlite3.SQLITE_IOERR:
         return failing(path, error, sent=committing)
     return EngineError(f"SQLite refused to work on {path}: {error}")
+
+
+def _unopened(path: Path) -> EngineError:
+    """SQLite does not say what kept it from opening a file; whether nothing can be opened is found out."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return crowded(error, path)
+    return EngineError(f"cannot open {path}; are its folder and its -wal and -shm files writable to this user?")
 
 
 def failing(path: Path, error: Exception, *, sent: bool) -> Unreachable:
