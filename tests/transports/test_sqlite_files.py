@@ -477,6 +477,20 @@ class TestSize:
         assert int(writing.facts()["log bytes"]) < 8_000_000
         assert len(take(engine)) == 50
 
+    def test_it_changes_no_more_of_the_file_where_jobs_differ_in_priority(self, engine: Engine, path: Path) -> None:
+        def changed(priorities: int) -> int:
+            """Bytes written to drain a queue, a hundred at a time."""
+            body = bytes(300)
+            engine.publish([Message(f"{each:04}", "jobs", body, priority=each % priorities) for each in range(1000)])
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            while held := take(engine):
+                engine.settle(done(held))
+            return Path(f"{path}-wal").stat().st_size
+
+        same = changed(1)
+        assert changed(10) < 1.5 * same
+
     def test_a_deleted_queue_leaves_nothing_behind(self, engine: Engine, path: Path) -> None:
         engine.publish([message(f"m{i}", delay=i % 3) for i in range(12_000)])
         take(engine, 100)

@@ -112,15 +112,17 @@ class SqliteEngine(Engine):
         return removed
 
     def purge(self, queue: str) -> int:
-        ((last,),) = self._database.read("SELECT max(seq) FROM kq_message")
+        last = [moves.last_of(self._database.read, rank) for rank in range(moves.LOWEST + 1)]
         removed = 0
-        while True:
-            with self._work() as work:
-                known = work.queue(queue)
-                portion = 0 if known is None else topology.purge(work, known.number, last)
-            if not portion:
-                return removed
+        # The last of each rank goes at the end: what is stored meanwhile would get numbers of what went, and go too.
+        while portion := self._purge(queue, last):
             removed += portion
+        return removed + self._purge(queue, [each + 1 for each in last])
+
+    def _purge(self, queue: str, below: Sequence[int]) -> int:
+        with self._work() as work:
+            known = work.queue(queue)
+            return 0 if known is None else topology.purge(work, known.number, below)
 
     def declare_exchange(self, exchange: str, kind: str) -> None:
         with self._work() as work:

@@ -4,7 +4,8 @@ A message is a row of kq_message that nobody changes, and exactly one row of kq_
 its state. So a body is written once and read once, and what waits costs nothing to what moves.
 
 rank: 9 - priority, so that the order of the key is the order of delivery.
-due: when it becomes, or became, ready. seq: order of submission. ticket: names one delivery, never given twice.
+due: when it becomes, or became, ready. seq: order of submission, within a rank. ticket: names one delivery, never given
+twice.
 until is a reading of the clock that stops while the machine sleeps, due of the one that goes on (hostfile.clock).
 The numbers of a queue's messages in each state are kept in its row, and change in the same transaction.
 """

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from kq_transports.engine import Arguments, Binding, EngineError, Mismatch, NotFound
+from kq_transports.sqlite.moves import LOWEST
 from kq_transports.sqlite.work import Work
 
 # Rows that go in one transaction, when a queue goes that may have a million.
 _PORTION = 5000
+# Of each rank another end.
+_BELOW = f"seq < CASE rank {' '.join(f'WHEN {rank} THEN ?' for rank in range(LOWEST + 1))} END"
 
 
 def declare(work: Work, name: str, arguments: Arguments, owner: int | None) -> None:
@@ -102,12 +105,12 @@ def sweep(work: Work) -> bool:
     return True
 
 
-def purge(work: Work, queue: int, last: int) -> int:
-    """Remove a portion of what is ready or delayed in queue; returns how many. last: the seq of the latest to go."""
+def purge(work: Work, queue: int, below: Sequence[int]) -> int:
+    """Remove a portion of what is ready or delayed in queue, of each rank below a seq; returns how many."""
     removed = 0
     for state, key in (("ready", "queue, rank, seq"), ("delayed", "queue, due, seq")):
-        portion = f"SELECT {key} FROM kq_{state} WHERE queue = ? AND seq <= ? LIMIT ?"
-        gone = work.execute(portion, (queue, last, _PORTION - removed)).fetchall()
+        portion = f"SELECT {key} FROM kq_{state} WHERE queue = ? AND {_BELOW} LIMIT ?"
+        gone = work.execute(portion, (queue, *below, _PORTION - removed)).fetchall()
         work.executemany(f"DELETE FROM kq_{state} WHERE ({key}) = (?, ?, ?)", gone)
         work.executemany("DELETE FROM kq_message WHERE seq = ?", [(seq,) for _, _, seq in gone])
         work.count(queue, **{state: -len(gone)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from kq_transports.conformance.engine.world import (
@@ -19,6 +22,9 @@ from kq_transports.conformance.engine.world import (
     take,
 )
 from kq_transports.engine import Arguments, Binding, Counts, Engine, Mismatch, NotEmpty, NotFound
+
+#: Seconds that a long queue may take to be filled and purged.
+WITHIN = 30.0
 
 
 class Queues(EngineWorld):
@@ -94,6 +100,18 @@ class Queues(EngineWorld):
         assert engine.purge(QUEUE) == 3
         assert engine.count(QUEUE) == Counts(held=1)
         assert engine.settle(done(held)) == []
+
+    def test_what_is_stored_while_a_queue_is_purged_stays(self, engine: Engine, other: Engine) -> None:
+        many, until = 20_000, time.monotonic() + WITHIN
+        for first in range(0, many, 1000):
+            engine.publish([message(f"{first + each}", priority=each % 10) for each in range(1000)])
+        with ThreadPoolExecutor(1) as pool:
+            purged = pool.submit(engine.purge, QUEUE)
+            while other.count(QUEUE).ready == many and time.monotonic() < until:
+                pass
+            other.publish([message(f"later {priority}", priority=priority) for priority in range(10)])
+            assert purged.result(WITHIN) == many
+        assert ids(take(other)) == " ".join(f"later {priority}" for priority in reversed(range(10)))
 
     def test_a_purged_message_may_come_again(self, engine: Engine) -> None:
         engine.publish(messages("a"))
