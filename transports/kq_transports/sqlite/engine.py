@@ -112,7 +112,7 @@ class SqliteEngine(Engine):
         return removed
 
     def purge(self, queue: str) -> int:
-        last = [moves.last_of(self._database.read, rank) for rank in range(moves.LOWEST + 1)]
+        last = moves.last(self._database)
         removed = 0
         # The last of each rank goes at the end: what is stored meanwhile would get numbers of what went, and go too.
         while portion := self._purge(queue, last):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from kq_transports.engine import Action, Delivery, Full, Message, Swap, Verdict
+from kq_transports.hostfile import Database
 from kq_transports.sqlite.work import EVERYBODY, Queue, Work
 
 #: A row that has just left kq_held: ticket, queue, rank, seq, count.
@@ -22,7 +23,7 @@ LOWEST = 9  # the rank of priority 0
 
 #: Messages of one rank lie side by side in the file, for they are taken and ended together: each rank has so many
 #: numbers of its own, 28 years of 10 000 a second should the last one never leave.
-NUMBERS = 1 << 43
+_NUMBERS = 1 << 43
 #: The rank of most messages. Its numbers are the shortest.
 _USUAL = 4
 
@@ -30,9 +31,9 @@ _USUAL = 4
 _PORTION = 1_000
 _HIGHEST = 2**63 - 1
 
-_STORE = """INSERT INTO kq_message (seq, queue, id, rank, due, body) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (queue, id) DO NOTHING"""
-_LAST = "SELECT max(seq) FROM kq_message WHERE seq < ?"
+_LAST = f"SELECT max(?1, coalesce(max(seq), 0)) FROM kq_message WHERE seq < ?1 + {_NUMBERS}"
+_STORE = f"""INSERT INTO kq_message (seq, queue, id, rank, due, body)
+    VALUES (({_LAST}) + 1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (queue, id) DO NOTHING"""
 _MAKE_READY = "INSERT INTO kq_ready (queue, seq, rank, count) VALUES (?, ?, ?, 0)"
 _MAKE_DELAYED = "INSERT INTO kq_delayed (queue, seq, rank, due) VALUES (?, ?, ?, ?)"
 
@@ -62,17 +63,16 @@ _FIRST_DUE = "SELECT min(due) FROM kq_delayed WHERE queue = ?"
 def store(work: Work, messages: Iterable[Message]) -> None:
     """Store messages behind all others, except those whose id their queue has. NotFound, Full: undo all."""
     arrivals: dict[str, _Arrivals] = {}
-    following: dict[int, int] = {}  # the next number of each rank
     for message in messages:
         arrived = arrivals.get(message.queue)
         if arrived is None:
             arrived = arrivals[message.queue] = work.known_queue(message.queue), [], []
         queue, ready, delayed = arrived
         rank, due = LOWEST - message.priority, work.steady + message.delay
-        seq = following.get(rank) or last_of(work.execute, rank) + 1
-        if not work.execute(_STORE, (seq, queue.number, message.id, rank, due, message.body)).rowcount:
+        stored = work.execute(_STORE, (_first(rank), queue.number, message.id, rank, due, message.body))
+        if not stored.rowcount:
             continue
-        following[rank] = seq + 1
+        seq = stored.lastrowid or 0
         if message.delay > 0:
             delayed.append((queue.number, seq, rank, due))
         else:
@@ -86,11 +86,13 @@ def store(work: Work, messages: Iterable[Message]) -> None:
             _check_room(work, queue, name, len(ready) + len(delayed))
 
 
-def last_of(execute: Callable[[str, tuple[int]], Iterable[tuple[Any]]], rank: int) -> int:
-    """The highest number of a message of rank, or the one before all of them."""
-    first = (rank - _USUAL) % (LOWEST + 1) * NUMBERS
-    ((last,),) = execute(_LAST, (first + NUMBERS,))
-    return max(first, last or 0)
+def last(database: Database) -> list[int]:
+    """Of each rank the highest number of a message, or the one before all of them."""
+    return [database.read(_LAST, (_first(rank),))[0][0] for rank in range(LOWEST + 1)]
+
+
+def _first(rank: int) -> int:
+    return (rank - _USUAL) % (LOWEST + 1) * _NUMBERS
 
 
 def _make_ready(work: Work, queue: Queue, rows: Sequence[tuple[int, int, int]]) -> None:
