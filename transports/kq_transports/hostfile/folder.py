@@ -16,9 +16,12 @@ TICKS, SECONDS = 100_000_000, 3_000_000_000
 
 
 def real(name: str) -> Path:
-    """The whole path of the file of that name, not of a link to it: SQLite has its log beside the file."""
+    """The whole path of the file of that name, not of a link to it: SQLite has its log beside the file.
+
+    Not where the link leads to nothing: who laid it there would choose which file is made.
+    """
     path = Path(name).absolute()
-    return path.resolve() if path.is_symlink() else path
+    return path.resolve() if path.is_symlink() and path.exists() else path
 
 
 class Folder:
