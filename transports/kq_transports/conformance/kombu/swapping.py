@@ -81,6 +81,13 @@ class Swapping(KombuWorld):
         assert len(stamps) == 1
         assert stamps == {each.stamp for each in connection.manager.browse(aside) if each.id == "a"}
 
+    def test_a_delayed_message_is_the_same_until_it_is_due(self, connection: kombu.Connection, queue: str) -> None:
+        publish(connection, queue, "a", headers={"x-delay": 500, "z": 1, "a": {"d": [2.5, None], "c": True}})
+        stamps, until = set[bytes](), time.monotonic() + 20
+        while connection.manager.count(queue).ready == 0 and time.monotonic() < until:
+            stamps |= {each.stamp for each in connection.manager.find(queue, ["a"])}
+        assert len(stamps | {seen(connection, queue, "a").stamp}) == 1
+
     def test_what_is_held_is_not_swapped(
         self, connection: kombu.Connection, other: kombu.Connection, queue: str, aside: str
     ) -> None:
