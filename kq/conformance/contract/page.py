@@ -130,7 +130,7 @@ class Page:
 
 
 def sentence(node: str) -> str:
-    """A test's name as the sentence that it is."""
+    """A test's name as the sentence that it is, without the group that pytest-xdist adds to it."""
     name, _, parameters = node.rpartition("::")[2].partition("[")
-    words = name.removeprefix("test_").replace("_", " ")
-    return f"{words} ({parameters.removesuffix(']')})" if parameters else words
+    words = name.partition("@")[0].removeprefix("test_").replace("_", " ")
+    return f"{words} ({parameters.rpartition(']')[0]})" if parameters else words
