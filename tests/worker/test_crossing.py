@@ -99,6 +99,7 @@ class TestOrdersThatCross(WorkerWorld):
     ) -> None:
         worker = crew.program()
         control.pause(queue)
+        assert control.ping()  # who answers has obeyed
         job = jobs.note.submit("patience")
         worker.send(HUP)
         worker.ready(times=2)
