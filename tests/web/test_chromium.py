@@ -110,6 +110,7 @@ def test_what_chooses_jobs_is_folded_on_a_phone_and_not_on_a_desk(
     browser.click(".fold > summary")
     browser.write("input[name=type]", "resize")
     browser.click(".filter button")
+    eventually(lambda: "type=resize" in browser.address, "what was chosen is asked for")
     sees(browser, "late.png")
     assert ids["ready"] not in browser.text("main")
     assert browser.run("return document.querySelector('input[name=type]').offsetParent !== null")
