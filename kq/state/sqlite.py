@@ -48,6 +48,11 @@ _LOOK = f"""{_GET_MANY.replace("fact.value", "fact.value, NULL")}
 # A bounded number in each transaction, so that the end of a million results delays no one write.
 _ENDED = "SELECT key FROM state_fact WHERE ends <= ? LIMIT 200"
 
+_UNLIST = "DELETE FROM state_waiter WHERE key = ? AND bell = ?"
+
+#: Bells that a store keeps for those who wait next.
+KEPT = 2
+
 _LAST = "\U0010ffff"  # no key has it, so it sorts behind all that start with the prefix before it
 
 # Databases of the parent, in a forked child: never closed there, for SQLite would end the parent's locks.
@@ -68,6 +73,7 @@ class SqliteStore(Store):
         self._synchronous = synchronous
         self._path = path
         self._pid = os.getpid()
+        self._bells: list[Bell] = []
         #: The file to write to; None before the first write of one who looks.
         self._opened = None if look else self._open()
 
@@ -105,11 +111,16 @@ class SqliteStore(Store):
         found = there(keys, self.get(keys))
         if found or timeout <= 0:
             return found
-        with self._listening(keys) as bell:
-            while not (found := self._settled(keys)) and (left := until - SYSTEM.monotonic()) > 0:
+        bell = self._bell()
+        try:
+            while not (found := self._found(keys, bell)) and (left := until - SYSTEM.monotonic()) > 0:
                 sleep_on([bell.descriptor], left)
                 bell.quiet()
-        return found
+            return found
+        finally:
+            if not found:
+                self._unlist(keys, bell)
+            self._keep(bell)
 
     def now(self) -> float:
         return SYSTEM.now()
@@ -117,6 +128,8 @@ class SqliteStore(Store):
     def close(self) -> None:
         if self._opened is not None:
             with suppress(StoreUnreachable), self._using() as database:
+                for bell in self._bells:
+                    bell.close()
                 database.close()
 
     def _read(self, statement: str, *values: object, limit: int | None = None) -> list[Row]:
@@ -146,7 +159,7 @@ class SqliteStore(Store):
         if os.getpid() != self._pid:
             if self._opened is not None:
                 _inherited.append(self._opened)
-            self._opened, self._pid = None, os.getpid()
+            self._opened, self._bells, self._pid = None, [], os.getpid()
         if self._opened is None:
             self._opened = self._open()
         return self._opened
@@ -169,26 +182,42 @@ class SqliteStore(Store):
                 database.close()
         return StoreUnreachable(str(error))
 
-    @contextmanager
-    def _listening(self, keys: Sequence[str]) -> Iterator[Bell]:
-        """A bell that is rung when one of keys is written."""
+    def _bell(self) -> Bell:
+        """A bell of this process to which nobody else listens."""
         with self._using() as database:
-            bell = database.bell()
-        rows = [(key, bell.name) for key in keys]
-        try:
-            with self._using() as database, database.turn(durable=False) as connection:
-                connection.executemany("INSERT OR IGNORE INTO state_waiter VALUES (?, ?)", rows)
-            yield bell
-        finally:
-            bell.close()
-            with suppress(StoreUnreachable), self._using() as database, database.turn(durable=False) as connection:
-                connection.executemany("DELETE FROM state_waiter WHERE key = ? AND bell = ?", rows)
+            while self._bells:
+                with suppress(IndexError):  # another thread had the last one
+                    bell = self._bells.pop()
+                    if bell.hangs:
+                        return bell
+                    bell.close()
+            return database.bell()
 
-    def _settled(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Those of keys that are there when no write is under way: bells ring before the commit."""
+    def _keep(self, bell: Bell) -> None:
+        """Have bell for who waits next: to make one takes as long as to look for a result."""
+        if len(self._bells) < KEPT:
+            self._bells.append(bell)
+        else:
+            bell.close()
+
+    def _found(self, keys: Sequence[str], bell: Bell) -> dict[str, bytes]:
+        """Those of keys that are there when no write is under way, for bells ring before the commit.
+
+        If none is, bell is listed for them; if one is, bell is listed for none any more.
+        """
+        rows = [(key, bell.name) for key in keys]
         with self._using() as database, database.turn(durable=False) as connection:
-            rows: list[Row] = connection.execute(_GET_MANY, (json.dumps(keys), database.clock.awake())).fetchall()
-            return dict(rows)
+            found: dict[str, bytes] = dict(connection.execute(_GET_MANY, (json.dumps(keys), database.clock.awake())))
+            if not found:
+                connection.executemany("INSERT OR IGNORE INTO state_waiter VALUES (?, ?)", rows)
+            elif len(keys) > len(found):  # who wrote the others has taken theirs off the list
+                connection.executemany(_UNLIST, rows)
+        return found
+
+    def _unlist(self, keys: Sequence[str], bell: Bell) -> None:
+        rows = [(key, bell.name) for key in keys]
+        with suppress(StoreUnreachable), self._using() as database, database.turn(durable=False) as connection:
+            connection.executemany(_UNLIST, rows)
 
 
 def _carry_out(database: Database, connection: sqlite3.Connection, writes: Sequence[Write]) -> list[bool]:
@@ -287,12 +316,16 @@ def _store(
         connection.executemany(_PUT, stored)
     if seen.bells:
         # Before the commit: whoever is woken waits for it, and nobody sleeps on if this process dies right after.
-        _wake(database, connection, {bell for key, *_ in stored for bell in seen.bells.get(key, ())})
+        _wake(database, connection, [(key, bell) for key, *_ in stored for bell in seen.bells.get(key, ())])
 
 
-def _wake(database: Database, connection: sqlite3.Connection, bells: Iterable[str]) -> None:
-    """Ring bells; forget those whose owners were killed."""
-    for bell in bells:
+def _wake(database: Database, connection: sqlite3.Connection, waiters: Sequence[tuple[str, str]]) -> None:
+    """Ring the bells of keys, and take them off the list: who still waits puts himself there again.
+
+    Those whose owners were killed are listed for no other key either.
+    """
+    connection.executemany(_UNLIST, waiters)
+    for bell in {bell for _, bell in waiters}:
         if not database.ring(bell):
             connection.execute("DELETE FROM state_waiter WHERE bell = ?", (bell,))
 

@@ -191,7 +191,7 @@ class Executor:
     def hear(self) -> list[Ended] | None:
         """What it tells of ends; None when it says nothing now. Raises EOFError when it never will again."""
         try:
-            data = self.sock.recv(1 << 18)
+            data = self.sock.recv(1 << 16)
         except BlockingIOError:
             return None
         except OSError:

@@ -143,7 +143,41 @@ class TestSqlite:
 
     def test_who_stops_waiting_leaves_nothing_behind(self, store: Store, path: Path) -> None:
         assert store.wait("job:1", 0.05) is None
-        assert (waiters(path), list((path.parent / "kq.db.wake").iterdir())) == (0, [])
+        assert waiters(path) == 0
+        store.close()
+        assert list((path.parent / "kq.db.wake").iterdir()) == []
+
+    def test_who_waits_again_makes_no_bell_again(self, store: Store, path: Path) -> None:
+        folder = path.parent / "kq.db.wake"
+        store.wait("job:1", 0.01)
+        (bell,) = folder.iterdir()
+        store.wait("job:1", 0.01)
+        assert list(folder.iterdir()) == [bell]
+        bell.unlink()  # somebody tidied up
+        waiting = threading.Thread(target=write_later, args=(str(path),))
+        waiting.start()
+        assert store.wait("job:1", 30) == b"x"
+        waiting.join()
+
+    def test_who_got_what_he_waited_for_is_listed_for_nothing(self, store: Store, path: Path) -> None:
+        writing = threading.Thread(target=write_later, args=(str(path),))
+        writing.start()
+        assert store.wait_any(["job:1", "job:2"], 30) == {"job:1": b"x"}
+        assert waiters(path) == 0
+        writing.join()
+
+    def test_a_ring_for_what_is_gone_again_ends_no_wait(self, store: Store, path: Path) -> None:
+        def write_and_remove() -> None:
+            other = open_store(f"sqlite:///{path}")
+            for then in ([Write("job:1", None)], []):
+                eventually(lambda: waiters(path) == 1, "it waits")
+                other.write([Write("job:1", b"x"), *then])
+            other.close()
+
+        writing = threading.Thread(target=write_and_remove)
+        writing.start()
+        assert store.wait("job:1", 30) == b"x"
+        writing.join()
 
     def test_a_forked_child_opens_the_file_for_itself(self, store: Store) -> None:
         def child(answer: Connection) -> None:
