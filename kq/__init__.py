@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kq import otel as otel
     from kq import sentry as sentry
     from kq.app import App
-    from kq.broker import PublishPolicy
     from kq.control import Control, Where
     from kq.effects.context import current_job
     from kq.effects.observer import Execution, Observer
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from kq.jobtype import JobType
     from kq.values.failure import FAILURES
     from kq.values.job import Job, State
-    from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
+    from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, PublishPolicy, RetryPolicy, by_error
     from kq.values.unique import Unique, by_arguments
     from kq.worker import Worker
 
@@ -59,7 +58,6 @@ __version__ = "0.1.0"
 #: The public names of each module.
 _NAMES = {
     "kq.app": "App",
-    "kq.broker": "PublishPolicy",
     "kq.control": "Control Where",
     "kq.effects.context": "current_job",
     "kq.effects.observer": "Execution Observer",
@@ -72,7 +70,7 @@ _NAMES = {
     "kq.jobtype": "JobType",
     "kq.values.failure": "FAILURES",
     "kq.values.job": "Job State",
-    "kq.values.policy": "Delays Exponential Fixed Never Polynomial RetryPolicy by_error",
+    "kq.values.policy": "Delays Exponential Fixed Never Polynomial PublishPolicy RetryPolicy by_error",
     "kq.values.unique": "Unique by_arguments",
     "kq.worker": "Worker",
 }

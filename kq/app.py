@@ -11,11 +11,10 @@ from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-import msgspec
 from msgspec.structs import replace
 
 from kq.aside import aside
-from kq.broker import Broker, Inspector, Publisher, Publishes, PublishPolicy
+from kq.broker import Broker, Inspector, Publisher, Publishes
 from kq.clock import SYSTEM, made_at, new_id
 from kq.effects.context import current_job
 from kq.effects.effect import Effect
@@ -34,13 +33,14 @@ from kq.state.store import Store
 from kq.transaction import Transaction
 from kq.units import parse_duration
 from kq.url import Address, parse, redact
-from kq.values.config import Alerts, Config, Events, Streams, load
+from kq.values.config import Alerts, Config, Events, Streams
 from kq.values.event import Event
 from kq.values.failure import Failures, classified
+from kq.values.given import load
 from kq.values.job import Job, Settings
 from kq.values.message import Envelope
 from kq.values.outcome import OnLost, OnTimeout, Rules
-from kq.values.policy import RetryPolicy
+from kq.values.policy import PublishPolicy, RetryPolicy
 from kq.values.unique import Key, Unique
 from kq.writer import Writer
 
@@ -60,7 +60,7 @@ class App:
     a timeout. failures: classes of errors, where they are not those of kq.FAILURES. version: of the code, for jobs'
     histories; by default a digest of the files that define job types. keep: seconds that results are kept; 0: none.
     submit_timeout: seconds that one submit may take in all.
-    What is not said here is read from the environment and the config file when it is first needed (kq.values.config).
+    What is not said here is read from the environment and the config file when it is first needed (kq.values.given).
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class App:
     @property
     def lease(self) -> float:
         """Seconds of silence after which a worker is taken for dead."""
-        return float(self._config.lease.length) if self._lease is None else self._lease
+        return self._config.lease.length if self._lease is None else self._lease
 
     @property
     def mail(self) -> str:
@@ -137,7 +137,7 @@ class App:
     @property
     def keep(self) -> float:
         """Seconds that results are kept."""
-        return float(self._config.results.keep) if self._keep is None else self._keep
+        return self._config.results.keep if self._keep is None else self._keep
 
     def kept(self, type: str) -> float:
         """Seconds that results of that job type are kept."""
@@ -157,12 +157,12 @@ class App:
     @property
     def submit_timeout(self) -> float:
         """Seconds that one submit may take in all."""
-        return float(self._config.submit_timeout) if self._submit_timeout is None else self._submit_timeout
+        return self._config.submit_timeout if self._submit_timeout is None else self._submit_timeout
 
     @property
     def publishing(self) -> PublishPolicy:
         """How a submit that failed is repeated."""
-        return self._publishing or PublishPolicy(**msgspec.structs.asdict(self._config.publish_retry_policy))
+        return self._publishing or self._config.publish_retry_policy
 
     # Where things are.
 

@@ -43,9 +43,10 @@ from kq.effects.ledger import Entry
 from kq.effects.once import Once
 from kq.errors import KqError, Steering, all_errors
 from kq.handles.stream import Chunk
-from kq.values import config
+from kq.values import config, setting
 from kq.values.event import Event
 from kq.values.failure import FailureClass
+from kq.values.given import Loaded, variable
 from kq.values.job import MOVES, Settings, State
 from kq.values.message import Attempt
 from kq.values.policy import ByError
@@ -79,7 +80,6 @@ GROUPS = {
     "Failures and retries": ("kq.values.failure", "kq.values.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),
     "Looking on": ("kq.effects.observer",),
-    "Settings in code": ("kq.broker.link",),
 }
 #: Classes whose objects only kq makes.
 MADE = {kq.JobType, kq.Handle, kq.Execution}
@@ -387,9 +387,9 @@ def options(context: click.Context) -> str:
 def settings() -> str:
     """Every key of the config file."""
     meanings = dict(_meanings(config.Config))
-    defaults = {key: value for key, value, _ in config.Loaded(config.Config(), {}, None).rows()}
+    defaults = {key: value for key, value, _ in Loaded(config.Config(), {}, None).rows()}
     rows = [
-        (f"`{key}`", _kind(config.SCHEMA[key]), f"`{defaults[key]}`", f"`{config.variable(key)}`", meanings[key])
+        (f"`{key}`", _kind(config.SCHEMA[key]), f"`{defaults[key]}`", f"`{variable(key)}`", meanings[key])
         for key in config.SCHEMA
     ]
     return (
@@ -408,14 +408,28 @@ def _meanings(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", said[name]
 
 
+#: What people call a kind of setting.
+KINDS = {
+    int: "number",
+    str: "text",
+    setting.Seconds: "duration",
+    setting.Size: "size",
+    setting.Queues: "queues",
+    setting.Conditions: "conditions",
+    setting.Addresses: "addresses",
+    setting.Names: "names",
+    setting.Credentials: "who, with role and hash",
+    setting.Webhook: "URL",
+    bool: "true or false",
+}
+
+
 def _kind(hint: Any) -> str:
-    words = {config.Seconds: "duration", config.Size: "size", config.Queues: "queues", config.Conditions: "conditions"}
-    words |= {int: "number", str: "text"}
     for each in (hint, *typing.get_args(hint)):
-        if isinstance(each, type) and each in words:
-            return words[each]
+        if isinstance(each, type) and each in KINDS:
+            return KINDS[each]
         if typing.get_origin(each) is typing.Annotated:
-            return words[typing.get_args(each)[0]]
+            return KINDS[typing.get_args(each)[0]]
     return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
 
 

@@ -9,7 +9,6 @@ from kq.broker.letters import Seen as Seen
 from kq.broker.letters import Settlement as Settlement
 from kq.broker.letters import Swap as Swap
 from kq.broker.link import Broker as Broker
-from kq.broker.link import PublishPolicy as PublishPolicy
 from kq.broker.link import answer_time as answer_time
 from kq.broker.link import establish as establish
 from kq.broker.publisher import Publisher as Publisher

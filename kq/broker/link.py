@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 import kombu
-import msgspec
 
 import kq_transports
 from kq.broker.translation import translated
 from kq.errors import Unsupported
 from kq.url import Address
+from kq.values.policy import PublishPolicy
 from kq_transports import engine
 
 #: So many answers may be waited for when one connects for a whole lease.
 HANDSHAKE = 4
-
-
-class PublishPolicy(msgspec.Struct, frozen=True):
-    """How often and how fast a publish that failed is repeated: Kombu's retry_policy, within submit_timeout."""
-
-    max_retries: int = 50
-    interval_start: float = 0.05
-    interval_step: float = 0.2
-    interval_max: float = 1.0
-
-    def waits(self) -> Iterator[float]:
-        """Seconds to wait before each repetition."""
-        for number in range(self.max_retries):
-            yield min(self.interval_max, self.interval_start + number * self.interval_step)
 
 
 class Broker:

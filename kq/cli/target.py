@@ -14,7 +14,7 @@ from kq.app import App
 from kq.cli.frame import flags
 from kq.errors import AppNotFound, KqError
 from kq.loading import load_app
-from kq.values.config import Loaded, load
+from kq.values.given import Loaded, load
 
 
 def settings(**given: Any) -> Loaded:

@@ -1,4 +1,4 @@
-"""The config file: which one counts, and what stands in which of its lines. What it means is config.py's."""
+"""The config file: which one counts, and what stands in which of its lines. What it means is given.py's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry policies: how long to wait before which retry, and when to give up.
+"""Policies: how long to wait before which retry, of a job or of a submit, and when to give up.
 
 Values: they read no clock, do not sleep and know no broker. A policy travels between processes and in
 messages as plain data (`to_data`, `from_data`). Which errors are retried at all is decided
@@ -11,9 +11,9 @@ import random
 import reprlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,6 +27,24 @@ MOST_RETRIES = 2**31 - 1
 
 #: So deep may a ByError stand inside another.
 NESTING = 8
+
+
+class PublishPolicy(msgspec.Struct, frozen=True):
+    """How a submit that the broker did not take is repeated: Kombu's retry_policy, within submit_timeout.
+
+    max_retries: how often at most. interval_start: seconds before the first time. interval_step: seconds by which each
+    further wait is longer. interval_max: seconds that the longest wait takes.
+    """
+
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] = 50
+    interval_start: float = 0.05
+    interval_step: float = 0.2
+    interval_max: float = 1.0
+
+    def waits(self) -> Iterator[float]:
+        """Seconds to wait before each repetition."""
+        for number in range(self.max_retries):
+            yield min(self.interval_max, self.interval_start + number * self.interval_step)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ import yaml
 from kq.units import parse_duration
 from kq.url import host_and_port
 from kq.values import config, metrics
+from kq.values.given import load
 from kq.values.snapshot import History, QueueRow, SingletonRow, Snapshot, WorkerRow
 from kq.values.tally import Spread, Tally, Wait, Work
 from kq.web.guard import LIVE
@@ -154,7 +155,7 @@ def settings(folder: Path) -> config.Config:
     (resource,) = manifests("ConfigMap")
     (folder / "url").write_text("redis://:hush@redis:6379/0\n")
     (folder / "kq.yaml").write_text(resource["data"]["kq.yaml"].replace("/run/secrets/kq", str(folder)))
-    return config.load(file=folder / "kq.yaml", environ={}, folder=folder).config
+    return load(file=folder / "kq.yaml", environ={}, folder=folder).config
 
 
 def test_the_manifests_are_all_of_the_kustomization() -> None:
@@ -423,7 +424,7 @@ def test_the_unit_runs_a_worker_that_finishes_its_jobs(tmp_path: Path) -> None:
     assert told["KillMode"] == ["mixed"]  # TERM is for the supervisor alone
     (patience,) = told["TimeoutStopSec"]
     (tmp_path / "kq_url").write_text("redis://:hush@h/0")
-    loaded = config.load(
+    loaded = load(
         file=ROOT / "configs" / "production.yaml", environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, folder=tmp_path
     )
     assert loaded.config.url == "redis://:hush@h/0"

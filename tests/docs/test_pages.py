@@ -21,6 +21,7 @@ from kq.cli.frame import VERBS, Root
 from kq.control.schema import WRITTEN
 from kq.errors import all_errors
 from kq.values import config
+from kq.values.given import load
 from scripts import reference
 from tests.docs.pages import ALL, ROOT, Page
 
@@ -88,7 +89,7 @@ def test_the_python_that_is_not_run_compiles(page: Page) -> None:
 def test_the_settings_of_a_page_are_settings(page: Page, tmp_path: Path) -> None:
     for block in page.blocks("yaml"):
         (tmp_path / "kq.yaml").write_text(block.text)
-        config.load(file=tmp_path / "kq.yaml", environ={}, folder=tmp_path)
+        load(file=tmp_path / "kq.yaml", environ={}, folder=tmp_path)
 
 
 @of_each_page

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from kq.errors import ConfigError
-from kq.values import config
-from kq.values.config import Queues, load
+from kq.values import given
 from kq.values.configfile import read
+from kq.values.given import load
+from kq.values.setting import Queues
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -282,7 +283,7 @@ def test_a_wrong_value_in_the_environment_names_its_variable(folder: Path) -> No
 
 
 def test_a_misspelt_variable_is_noticed() -> None:
-    assert config.misspelt({"KQ_ULR": "x", "KQ_WORKER_GRCE": "1", "KQ_URL": "y", "KQ_SOMETHING": "", "HOME": ""}) == {
+    assert given.misspelt({"KQ_ULR": "x", "KQ_WORKER_GRCE": "1", "KQ_URL": "y", "KQ_SOMETHING": "", "HOME": ""}) == {
         "KQ_ULR": "KQ_URL",
         "KQ_WORKER_GRCE": "KQ_WORKER_GRACE",
     }

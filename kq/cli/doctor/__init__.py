@@ -19,7 +19,7 @@ from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.errors import ConfigError, KqError
 from kq.plain import printable
-from kq.values.config import Loaded
+from kq.values.given import Loaded
 
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

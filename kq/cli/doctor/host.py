@@ -11,7 +11,8 @@ from pathlib import Path
 from kq.cli.doctor.finding import Finding
 from kq.units import counted
 from kq.url import redact
-from kq.values.config import Loaded, Worker, misspelt
+from kq.values.config import Worker
+from kq.values.given import Loaded, misspelt
 from kq.worker.program import CONCURRENCY
 
 #: Files that a worker needs for itself and for each of its executors: measured 25 and 5, and half as many again.
