@@ -17,7 +17,7 @@ from kq.broker.inspector import Inspector
 from kq.broker.letters import Swap, put
 from kq.broker.link import Broker, establish
 from kq.broker.queues import declare_missing
-from kq.broker.translation import CONNECTION_ERRORS, one_line, quietly, stored_by
+from kq.broker.translation import CONNECTION_ERRORS, quietly, stored_by, text_of
 from kq.errors import BrokerError, BrokerFull, BrokerUnreachable, Stored
 from kq.values.message import Envelope, replacing
 from kq_transports import engine
@@ -131,13 +131,13 @@ class Publisher:
                 wait = next(waits, None)
                 if wait is None or time.monotonic() + wait >= until:
                     raise BrokerUnreachable(
-                        f"could not submit to {self._where}: {one_line(error)}; stored: {stored}", stored=stored
+                        f"could not submit to {self._where}: {text_of(error)}; stored: {stored}", stored=stored
                     ) from error
                 time.sleep(wait)
             except (engine.EngineError, ChannelError) as error:
                 # What another attempt cannot mend: a wrong password, an unknown option, another declaration.
                 self._discard()
-                raise BrokerError(f"could not submit to {self._where}: {one_line(error)}") from error
+                raise BrokerError(f"could not submit to {self._where}: {text_of(error)}") from error
             except BaseException:
                 # Half of the envelopes may lie in the channel's transaction: they must not go with the next ones.
                 self._discard()

@@ -27,19 +27,19 @@ def translated(address: Address) -> Iterator[None]:
     try:
         yield
     except engine.LeaseLost as error:
-        raise LeaseLost(f"the lease at {address.redacted} is lost: {one_line(error)}") from error
+        raise LeaseLost(f"the lease at {address.redacted} is lost: {text_of(error)}") from error
     except engine.Unsupported as error:
-        raise Unsupported(f"{address.redacted}: {one_line(error)}") from error
+        raise Unsupported(f"{address.redacted}: {text_of(error)}") from error
     except engine.Full as error:
         raise BrokerFull(f"{address.redacted} refuses to store more: {error}") from error
     except engine.Absent as error:
         fix = "kq dev, kq worker or the first submit makes one there; --url names another. Is this the right folder?"
         raise BrokerUnreachable(f"{NO_BROKER}: {error}", stored="no", fix=fix) from error
     except (engine.Unreachable, OperationalError, KombuConnectionError, OSError) as error:
-        message = f"{address.redacted} does not answer: {one_line(error)}"
+        message = f"{address.redacted} does not answer: {text_of(error)}"
         raise BrokerUnreachable(message, stored=stored_by(error)) from error
     except (engine.EngineError, ChannelError) as error:
-        raise BrokerError(f"{address.redacted}: {one_line(error)}") from error
+        raise BrokerError(f"{address.redacted}: {text_of(error)}") from error
 
 
 def quietly(call: Callable[[], object]) -> None:
@@ -53,5 +53,6 @@ def stored_by(error: BaseException) -> Stored:
     return "unknown" if getattr(error, "sent", True) else "no"
 
 
-def one_line(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What error says, on one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

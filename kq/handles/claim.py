@@ -44,7 +44,7 @@ class Submits(Looks, Protocol):
 def rider_for(app: Submits, wanted: Sequence[tuple[Unique, Envelope]]) -> Rider | None:
     """What takes the unique keys of all of wanted in the step that stores their jobs, if nobody has one of them.
 
-    None where that is not possible: Claims is then the way. May be repeated: who was not answered meets himself.
+    None where that is not possible: KeyClaims is then the way. May be repeated: who was not answered meets himself.
     """
     if not app.broker.carries:
         return None
@@ -71,7 +71,7 @@ def _untakable(error: StoreUnreachable) -> BrokerUnreachable:
     return BrokerUnreachable(f"can't take a unique key: {error}; stored: no", stored="no")
 
 
-class Claims:
+class KeyClaims:
     """The unique keys that one submit is about. until: when that submit ends, by the monotonic clock.
 
     refused: whether their rider just was, so that some of them are held.

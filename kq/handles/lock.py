@@ -68,7 +68,7 @@ class Lock(msgspec.Struct, frozen=True):
         return Write(unique, self._me, unless=(unique, self._me))
 
     def claimed(self) -> list[Write]:
-        """What is written before a job that does not hold its key is put into its queue; see Claims."""
+        """What is written before a job that does not hold its key is put into its queue; see KeyClaims."""
         unique, mine = unique_key(self.key), (unique_key(self.key), self._me)
         return [
             Write(unique, self._me, IN_DOUBT, unless=mine),

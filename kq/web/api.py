@@ -23,7 +23,7 @@ from kq.plain import printable_json
 from kq.stated import stated
 from kq.values import metrics
 from kq.values.event import ENDS, Event
-from kq.web.acts import Act, Deed
+from kq.web.acts import Act, Wanted
 from kq.web.asked import SEAL_HEADER, Asked, must_be_sealed, root_of
 from kq.web.errors import described, status_of
 from kq.web.fields import Said, from_form, from_json
@@ -65,7 +65,7 @@ async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:
     name, over = asked.name if "{name}" in at.path else "", threading.Event()
 
     def do(control: Control) -> dict[str, Any]:
-        done: dict[str, Any] = asked.veil.data(at.do(Deed(control, asked.veil, name, said, asked.by, over)))
+        done: dict[str, Any] = asked.veil.data(at.do(Wanted(control, asked.veil, name, said, asked.by, over)))
         return done
 
     if not at.slow(said):

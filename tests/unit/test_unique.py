@@ -21,7 +21,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.control import Control
 from kq.effects.context import CurrentJob, Footing
 from kq.errors import BrokerUnreachable, KqError, LeaseLost, NotUnique
-from kq.handles.claim import Claims
+from kq.handles.claim import KeyClaims
 from kq.handles.handle import Handle
 from kq.state.store import Rider, Store, StoreUnreachable, Write
 from kq.values.failure import Failure
@@ -350,7 +350,7 @@ def test_a_worker_confirms_the_key_of_a_job_whose_producer_died() -> None:
     app = new_app()
     only = app.jobs["note"].options(unique="k")
     envelope = app.envelope(only.job("a"))
-    Claims(app, [(Unique("k"), envelope)], time.monotonic())
+    KeyClaims(app, [(Unique("k"), envelope)], time.monotonic())
     task = taken(envelope)
     app.store.write([Write(lease_key("w"), b"1")])
     assert Keys(app.store, "w").take([task], 0.0).ready == [task]
@@ -360,7 +360,7 @@ def test_a_worker_confirms_the_key_of_a_job_whose_producer_died() -> None:
 def test_a_job_that_is_submitted_again_leaves_its_key_to_one_that_has_it_meanwhile() -> None:
     app = new_app(state=f"memory://unique-{next(_names)}")
     job = app.jobs["note"].options(unique="k").job("a")
-    Claims(app, [(Unique("k"), app.envelope(job))], time.monotonic())  # nobody knows whether it was stored
+    KeyClaims(app, [(Unique("k"), app.envelope(job))], time.monotonic())  # nobody knows whether it was stored
     app.store.write([Write(unique_key("k"), b"other")])  # which a worker took, when that claim was over
     assert app.submit(job).id == "other"
     assert app.store.get([unique_key("k")]) == [b"other"]

@@ -18,7 +18,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import SUBMIT_TIMEOUT, ContractWorld, Gate, outcome, requires
 from kq.control import Control
 from kq.errors import BrokerError, BrokerUnreachable, MessageError
-from kq.handles.claim import Claims
+from kq.handles.claim import KeyClaims
 from kq.handles.handle import Handle
 from kq.jobtype import JobType
 from kq.values.job import Job, State
@@ -161,7 +161,7 @@ class Unique(ContractWorld):
 
 def claimed(app: App, key: str, envelope: Envelope, left: float = 0.0) -> None:
     """Take a unique key as a submit does that never gets to its end. left: seconds that it would still have had."""
-    assert not Claims(app, [(unique_of(key), envelope)], time.monotonic() + left).held
+    assert not KeyClaims(app, [(unique_of(key), envelope)], time.monotonic() + left).held
 
 
 def submitted(what: JobType[..., Any]) -> Handle[Any] | None:
