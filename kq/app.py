@@ -23,7 +23,7 @@ from kq.effects.observer import Observer, Observers
 from kq.effects.once import OnDoubt
 from kq.errors import ConfigError
 from kq.events import Herald, Mouth, Tells
-from kq.handles.claim import Claims, rider_for
+from kq.handles.claim import KeyClaims, rider_for
 from kq.handles.handle import Handle
 from kq.handles.standing import Hearing, listens
 from kq.jobtype import AsyncJobType, JobType
@@ -375,11 +375,11 @@ class App:
         Arguments for a type that this app does not define are not checked here, and the job goes to the
         app's default queue. Raises as JobType.submit does.
         """
-        return self.submit_jobs([self._made(what, args, kwargs)])[0]
+        return self.submit_jobs([self.made(what, args, kwargs)])[0]
 
     async def submit_async(self, what: Job[R] | str, /, *args: Any, **kwargs: Any) -> Handle[R]:
         """submit(), without blocking the event loop."""
-        job: Job[Any] = self._made(what, args, kwargs)
+        job: Job[Any] = self.made(what, args, kwargs)
         return (await aside(self.submit_jobs, [job]))[0]
 
     def submit_many(self, jobs: Iterable[Job[R]]) -> list[Handle[R]]:
@@ -453,7 +453,7 @@ class App:
         self, envelopes: Sequence[Envelope], keyed: Sequence[tuple[Unique, Envelope]], until: float, refused: bool
     ) -> list[Handle[Any]]:
         """The same for jobs whose unique keys don't ride on the publish, or are held: they are claimed before it."""
-        claims = Claims(self, keyed, until, refused)
+        claims = KeyClaims(self, keyed, until, refused)
         fresh = [envelope for envelope in envelopes if envelope.id not in claims.held]
         try:
             if fresh:
@@ -481,11 +481,20 @@ class App:
             return envelope
         return replace(envelope, headers={**self.observers.carried(), **envelope.headers})
 
-    def _made(self, what: Job[Any] | str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Job[Any]:
+    def made(
+        self, what: Job[Any] | str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Settings | None = None
+    ) -> Job[Any]:
+        """A job for the job type of that name, not yet submitted, or what itself. Raises TypeError as JobType.job does.
+
+        said: counts before what the job type, or of one that this app does not define the app, says.
+        """
         if isinstance(what, Job):
             return what
-        known = self.jobs.get(what)
-        return known.job(*args, **kwargs) if known else Job(new_id(), what, args, dict(kwargs), self.defaults)
+        known, usual = self.jobs.get(what), self.defaults
+        if known is not None:
+            known.check(args, kwargs)
+            usual = known.settings
+        return Job(new_id(), what, tuple(args), dict(kwargs), usual if said is None else said.over(usual))
 
 
 def _check_company(job: Job[Any]) -> None:

@@ -128,6 +128,7 @@ INTERNAL: dict[Any, set[str]] = {
         "connect",
         "envelope",
         "inspector",
+        "made",
         "observers",
         "publisher",
         "publishing",

@@ -16,6 +16,7 @@ from kq.cli.looking import looking
 from kq.cli.show import print_json, say
 from kq.cli.watch import watching
 from kq.control import Control, schema
+from kq.control.orders import after_set
 from kq.control.size import size_of
 from kq.control.view import known_job
 from kq.errors import NotFound
@@ -23,8 +24,6 @@ from kq.plain import printable
 from kq.units import counted, format_duration
 from kq.values.stack import Stack
 
-#: Seconds that a worker has to hear what was ordered about it.
-HEARS = 5.0
 REASON = click.option("--reason", metavar="TEXT", default="", help="Why, for those who ask.")
 
 
@@ -162,8 +161,7 @@ def set_worker(name: str, concurrency: int | None = None, queues: str | None = N
         control.set_worker(name, concurrency=concurrency, queues=changes, reason=reason)
         for queue in size_of(concurrency, changes).more:
             doubt_among(known, queue)
-        heard = name in control.answering([name], HEARS)
-        worker = next((each for each in control.workers() if each.name == name), None)
+        worker, heard = after_set(control, name)
     if flags().json:
         print_json(schema.size(name, worker, heard=heard))
     elif worker is not None and heard:
@@ -180,18 +178,17 @@ def set_worker(name: str, concurrency: int | None = None, queues: str | None = N
 def ping(timeout: float) -> int:
     """Ask each worker that lives whether it listens. Exit code 1 when one does not answer in time."""
     with looking() as control:
-        answered = control.ping(timeout)
-        silent = sorted({worker.name for worker in control.workers()} - set(answered))
+        told = schema.ping(control.ping(timeout), control.workers())
     if flags().json:
-        print_json({"answered": answered, "silent": silent})
+        print_json(told)
     else:
-        for name in answered:
+        for name in told["answered"]:
             click.echo(f"{name}  answers")
-        for name in silent:
+        for name in told["silent"]:
             click.echo(f"{name}  " + click.style("is silent", fg="red"))
-        if not answered and not silent:
+        if not told["answered"] and not told["silent"]:
             click.echo("No worker lives. Start one: kq worker")
-    return 1 if silent else 0
+    return 1 if told["silent"] else 0
 
 
 def _say(sentence: str, **about: str) -> None:

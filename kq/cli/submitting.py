@@ -15,10 +15,9 @@ from kq.cli.literal import literal
 from kq.cli.near import did_you_mean
 from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
-from kq.clock import new_id
 from kq.errors import BadArguments
 from kq.jobtype import JobType
-from kq.values.job import Job, Settings
+from kq.values.job import Settings
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -45,7 +44,7 @@ def submit(line: Line) -> None:
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
     try:
-        job = _job(app, job_type, line.type_name, args, line.kwargs, said)
+        job = app.made(line.type_name if job_type is None else job_type.name, args, line.kwargs, said)
         handle = app.submit(job)
     except TypeError as error:
         fix = f"kq submit takes the arguments of {line.type_name} in order, or --kwargs."
@@ -95,15 +94,6 @@ def _texts(job_type: JobType[..., Any] | None) -> list[int]:
     code = job_type.function.__code__
     order = code.co_varnames[: code.co_argcount]
     return [order.index(name) for name in names if name in order and hints[name] is str]
-
-
-def _job(
-    app: App, job_type: JobType[..., Any] | None, name: str, args: list[Any], kwargs: dict[str, Any], said: Settings
-) -> Job[Any]:
-    if job_type is None:
-        return Job(new_id(), name, tuple(args), kwargs, said.over(app.defaults))
-    options = {field: getattr(said, field) for field in ("queue", "priority", "delay", "unique")}
-    return job_type.options(**options).job(*args, **kwargs)
 
 
 def _tell_result(result: Any, job: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kq.clock import new_id
 from kq.handles.act import Act
@@ -14,6 +16,20 @@ log = logging.getLogger("kq.audit")
 
 #: Seconds that a line is kept, 30 days; what was done to a job also stays in its history.
 KEEP = 30 * 86400.0
+
+
+@contextmanager
+def leaving(store: Store, act: Act) -> Iterator[None]:
+    """Write the trail's line about act, which the block does, and say in the log that it was done."""
+    store.write([line(act)])
+    yield
+    log.info("%s", act)
+
+
+def leave(store: Store, act: Act) -> None:
+    """The same at once, of what was done, or is whatever comes now."""
+    store.write([line(act)])
+    log.info("%s", act)
 
 
 def line(act: Act) -> Write:

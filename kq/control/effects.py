@@ -85,15 +85,14 @@ class Effects(Repair):
         by = by or caller()
         act = {"done": "said that it happened", "repeat": "lifted"}[answer]
         told = Act(self._app.store.now(), by, act, job=entry.job, type=entry.type, reason=reason, effect=entry.key)
-        self._app.store.write([audit.line(told)])
-        if answer == "done":
-            note = f"{by} said that it happened: {reason or 'no reason given'}"
-            made = self._ledger.decide(entry, outcome, note)
-        else:
-            made = self._ledger.lift(entry)
-        if not made:
-            raise NotRepaired(f"somebody else is at the effect {entry.key!r}, or has just decided; look again")
-        audit.log.info("%s", told)
+        with audit.leaving(self._app.store, told):
+            if answer == "done":
+                note = f"{by} said that it happened: {reason or 'no reason given'}"
+                made = self._ledger.decide(entry, outcome, note)
+            else:
+                made = self._ledger.lift(entry)
+            if not made:
+                raise NotRepaired(f"somebody else is at the effect {entry.key!r}, or has just decided; look again")
 
 
 def _fits(entry: Entry, stage: Stage | None, type: str, text: str) -> bool:

@@ -24,6 +24,8 @@ from kq.values.record import answer_key, lease_key
 
 #: Seconds within which a worker that lives has read its orders (promise C15).
 PATIENCE = 1.0
+#: Seconds after which people are told that a worker has not heard what was ordered about it.
+HEARS = 5.0
 
 
 class Orders(View):
@@ -183,8 +185,7 @@ class Orders(View):
         """Leave a line in the audit, before it is done."""
         named: dict[str, Any] = {_ABOUT[kind]: about}
         act = Act(SYSTEM.now(), order.by, did, reason=order.reason, changed=changed, **named)
-        self._app.store.write([audit.line(act)])
-        audit.log.info("%s", act)
+        audit.leave(self._app.store, act)
 
     def _answers(self, token: str, workers: Iterable[str], timeout: float) -> list[str]:
         """Those of workers that answer token within timeout seconds."""
@@ -194,6 +195,12 @@ class Orders(View):
             for worker in workers
             if self._app.store.wait(answer_key(token, worker), max(0.0, until - time.monotonic())) is not None
         ]
+
+
+def after_set(control: Orders, worker: str) -> tuple[WorkerInfo | None, bool]:
+    """A worker as it is after set_worker(), if it lives, and whether it has heard of that within HEARS seconds."""
+    heard = worker in control.answering([worker], HEARS)
+    return next((each for each in control.workers() if each.name == worker), None), heard
 
 
 #: The field of an Act that names what an order is about.

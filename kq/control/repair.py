@@ -132,10 +132,8 @@ class Repair(Steps):
         """Submit a job as a human does: with a line in the audit. Raises what App.submit() does."""
         queue = job.settings.over(self._app.defaults).queue or ""
         act = Act(SYSTEM.now(), by or caller(), "submitted", job.id, job.type, queue, one_line(reason))
-        self._app.store.write([audit.line(act)])
-        handle = self._app.submit(job)
-        audit.log.info("%s", act)
-        return handle
+        with audit.leaving(self._app.store, act):
+            return self._app.submit(job)
 
     def rehearsing(self, id: str, *, reason: str = "", by: str = "") -> Seen:
         """The message of a job that is buried, waits or is delayed, with a line in the audit: it is to be rehearsed.
@@ -150,8 +148,7 @@ class Repair(Steps):
                 fix="Name the app that has it: -A module:app.",
             )
         act = _act("rehearsed", job, reason, by)
-        self._app.store.write([audit.line(act)])
-        audit.log.info("%s", act)
+        audit.leave(self._app.store, act)
         return seen
 
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
@@ -215,8 +212,7 @@ class Repair(Steps):
         if serving or not self._inspector.delete(queue):
             raise NotRepaired(f"queue {queue!r} stays: {held}", fix=f"kq queues why {queue} tells of it.")
         act = Act(SYSTEM.now(), by or caller(), "removed", queue=queue, reason=one_line(reason))
-        self._app.store.write([audit.line(act)])
-        audit.log.info("%s", act)
+        audit.leave(self._app.store, act)
 
     def _purge(self, place: str, state: Literal["ready", "delayed"], act: Act) -> int:
         """End what waits there now; what comes meanwhile must not keep us for ever.

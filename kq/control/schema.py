@@ -6,7 +6,7 @@ since the epoch, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,11 @@ def size(name: str, worker: WorkerInfo | None, *, heard: bool) -> dict[str, Any]
     """How large a worker is, and which queues it takes, after somebody ordered it. heard: it knows of that."""
     slots, queues = (None, None) if worker is None else (worker.slots, worker.queues)
     return {"name": name, "heard": heard, "slots": slots, "queues": queues}
+
+
+def ping(answered: Collection[str], workers: Iterable[WorkerInfo]) -> dict[str, Any]:
+    """Who answered, and who of workers did not."""
+    return {"answered": [*answered], "silent": sorted({worker.name for worker in workers}.difference(answered))}
 
 
 def effect(entry: Entry) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeAlias
 
-from kq.clock import new_id
 from kq.control import Control, schema
 from kq.control.kicking import Kicking
+from kq.control.orders import after_set
 from kq.control.size import MOST as WORKER_MOST
 from kq.control.veil import Veil
 from kq.control.view import known_job
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
 from kq.units import format_duration, parse_rate
-from kq.values.job import HIGHEST, LOWEST, Job, Settings
+from kq.values.job import HIGHEST, LOWEST, Settings
 from kq.values.message import encode_result
 from kq.web.choosing import CHOICE, buried
 from kq.web.fields import Field, Said
@@ -28,8 +28,8 @@ Data: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
-    """One act, as somebody asked for it. name: of what the path names. said: all fields. by: who.
+class Wanted:
+    """One act, as somebody wants it done. name: of what the path names. said: all fields. by: who.
 
     over: set when nobody waits for its end any more.
     """
@@ -57,13 +57,11 @@ class Act:
     form: str
     role: Role
     about: str
-    do: Callable[[Deed], Data]
+    do: Callable[[Wanted], Data]
     fields: tuple[Field, ...] = field(default=())
     slow: Callable[[Said], bool] = lambda said: False
 
 
-#: Seconds that a worker has to hear what was ordered about it.
-HEARS = 5.0
 #: Seconds that one request may take.
 LONGEST = 300.0
 REASON = Field("reason", "text", "Why; it is kept in the audit, and in a job's history.", "")
@@ -75,37 +73,37 @@ _OUTCOME = Field("outcome", "json", "With answer=done: what came of it.")
 # Queues and job types.
 
 
-def _pause(deed: Deed) -> Data:
-    must_know_queue(deed.control, deed.name)
-    deed.control.pause(deed.name, reason=deed.reason, by=deed.by)
-    return _told(deed.control, paused=f"queue {deed.name}")
+def _pause(wanted: Wanted) -> Data:
+    must_know_queue(wanted.control, wanted.name)
+    wanted.control.pause(wanted.name, reason=wanted.reason, by=wanted.by)
+    return _told(wanted.control, paused=f"queue {wanted.name}")
 
 
-def _resume(deed: Deed) -> Data:
-    deed.control.resume(deed.name, reason=deed.reason, by=deed.by)
-    return _told(deed.control, resumed=f"queue {deed.name}")
+def _resume(wanted: Wanted) -> Data:
+    wanted.control.resume(wanted.name, reason=wanted.reason, by=wanted.by)
+    return _told(wanted.control, resumed=f"queue {wanted.name}")
 
 
-def _pause_type(deed: Deed) -> Data:
-    deed.control.pause_type(deed.name, reason=deed.reason, by=deed.by)
-    return _told(deed.control, paused=f"type {deed.name}")
+def _pause_type(wanted: Wanted) -> Data:
+    wanted.control.pause_type(wanted.name, reason=wanted.reason, by=wanted.by)
+    return _told(wanted.control, paused=f"type {wanted.name}")
 
 
-def _resume_type(deed: Deed) -> Data:
-    back = deed.control.resume_type(deed.name, reason=deed.reason, by=deed.by)
-    return _told(deed.control, resumed=f"type {deed.name}", back=back)
+def _resume_type(wanted: Wanted) -> Data:
+    back = wanted.control.resume_type(wanted.name, reason=wanted.reason, by=wanted.by)
+    return _told(wanted.control, resumed=f"type {wanted.name}", back=back)
 
 
-def _purge(deed: Deed) -> Data:
-    must_know_queue(deed.control, deed.name)
-    ended = deed.control.purge(deed.name, buried=deed.said["buried"], reason=deed.reason, by=deed.by)
-    return {"queue": deed.name, "purged": ended}
+def _purge(wanted: Wanted) -> Data:
+    must_know_queue(wanted.control, wanted.name)
+    ended = wanted.control.purge(wanted.name, buried=wanted.said["buried"], reason=wanted.reason, by=wanted.by)
+    return {"queue": wanted.name, "purged": ended}
 
 
-def _remove_queue(deed: Deed) -> Data:
-    must_know_queue(deed.control, deed.name)
-    deed.control.remove_queue(deed.name, reason=deed.reason, by=deed.by)
-    return {"queue": deed.name, "removed": True}
+def _remove_queue(wanted: Wanted) -> Data:
+    must_know_queue(wanted.control, wanted.name)
+    wanted.control.remove_queue(wanted.name, reason=wanted.reason, by=wanted.by)
+    return {"queue": wanted.name, "removed": True}
 
 
 def _told(control: Control, **data: object) -> Data:
@@ -121,54 +119,50 @@ def must_know_queue(control: Control, queue: str) -> None:
 # Jobs.
 
 
-def _submit(deed: Deed) -> Data:
-    said, app = deed.said, deed.control.app
+def _submit(wanted: Wanted) -> Data:
+    said, app = wanted.said, wanted.control.app
     args, kwargs = said["args"], said["kwargs"]
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise BadArguments("args is a list and kwargs an object")
-    known = app.jobs.get(said["type"])
-    if known is None and app.jobs and said["queue"] is None:
+    if app.jobs and said["type"] not in app.jobs and said["queue"] is None:
         raise NotFound(
             f"app {app.name!r} has no job type {said['type']!r}", fix="Say in which queue a type belongs that it lacks."
         )
-    options = {name: said[name] for name in ("queue", "priority", "delay", "unique")}
     try:
-        if known is None:
-            job: Job[Any] = Job(new_id(), said["type"], tuple(args), kwargs, Settings(**options).over(app.defaults))
-        else:
-            job = known.options(**options).job(*args, **kwargs)
+        settings = Settings(**{name: said[name] for name in ("queue", "priority", "delay", "unique")})
+        job = app.made(said["type"], args, kwargs, settings)
     except (TypeError, ValueError) as error:
         raise BadArguments(str(error), fix="Nothing was submitted.") from error
-    handle = deed.control.submit(job, reason=deed.reason, by=deed.by)
+    handle = wanted.control.submit(job, reason=wanted.reason, by=wanted.by)
     return {"id": handle.id, "type": job.type, "queue": handle.queue}
 
 
-def _kick(deed: Deed) -> Data:
-    return _kicked(deed, deed.said["ids"])
+def _kick(wanted: Wanted) -> Data:
+    return _kicked(wanted, wanted.said["ids"])
 
 
-def _kick_one(deed: Deed) -> Data:
-    return _kicked(deed, [deed.name])
+def _kick_one(wanted: Wanted) -> Data:
+    return _kicked(wanted, [wanted.name])
 
 
-def _kicked(deed: Deed, ids: Iterable[str]) -> Data:
+def _kicked(wanted: Wanted, ids: Iterable[str]) -> Data:
     """Kick what is meant; what is in doubt with the answer that was given."""
-    said, ids = deed.said, list(ids)
+    said, ids = wanted.said, list(ids)
     chooses = [said[each.name] for each in CHOICE if each.name in said]
     if not ids and not any(chooses) and not said.get("all"):
         raise BadArguments("it is not said which jobs are meant", fix="Say ids, queue, type, error, search or all.")
     choice = {each.name: said.get(each.name, each.usual) for each in CHOICE}
-    jobs = {job.id: job for job in buried(deed.control, deed.veil, choice, ids, said.get("limit"))}
+    jobs = {job.id: job for job in buried(wanted.control, wanted.veil, choice, ids, said.get("limit"))}
     if said.get("dry_run"):
         return {"would_kick": list(jobs)}
     refused = {id: "it is not buried" for id in ids if id not in jobs}
     kicking = Kicking(
-        deed.control,
-        reason=deed.reason,
-        by=deed.by,
+        wanted.control,
+        reason=wanted.reason,
+        by=wanted.by,
         answer=said["answer"],
         outcome=_carried(said["outcome"]),
-        over=deed.over,
+        over=wanted.over,
     )
     kicking.run(list(jobs.values()), **_pace(said, len(jobs)))
     refused |= kicking.refused
@@ -196,39 +190,41 @@ def _takes_its_time(said: Said) -> bool:
     return bool(said.get("rate") or said.get("first"))
 
 
-def _edit(deed: Deed) -> Data:
-    said, control = deed.said, deed.control
-    job = known_job(control, deed.name)
+def _edit(wanted: Wanted) -> Data:
+    said, control = wanted.said, wanted.control
+    job = known_job(control, wanted.name)
     args, kwargs = said["args"], said["kwargs"]
     if not isinstance(args, list | None) or not isinstance(kwargs, dict | None):
         raise BadArguments("args is a list and kwargs an object", fix="The job is as it was.")
     try:
-        args, kwargs = deed.veil.whole(control, job, args, kwargs)
+        args, kwargs = wanted.veil.whole(control, job, args, kwargs)
         changed = control.edit(
-            deed.name,
+            wanted.name,
             args=args,
             kwargs=kwargs,
             priority=said["priority"],
             delay=said["delay"],
             version=said["version"] or job.version,
             unchecked=said["unchecked"],
-            reason=deed.reason,
-            by=deed.by,
+            reason=wanted.reason,
+            by=wanted.by,
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, MessageError):
             raise
         raise BadArguments(str(error), fix="The job is as it was.") from error
-    return {"id": deed.name, "changed": list(changed)}
+    return {"id": wanted.name, "changed": list(changed)}
 
 
-def _bury(deed: Deed) -> Data:
-    return _each(deed, "buried", lambda id: deed.control.bury(id, deed.reason, by=deed.by))
+def _bury(wanted: Wanted) -> Data:
+    return _each(wanted, "buried", lambda id: wanted.control.bury(id, wanted.reason, by=wanted.by))
 
 
-def _complete(deed: Deed) -> Data:
-    result = _carried(deed.said["result"])
-    return _each(deed, "completed", lambda id: deed.control.complete(id, result, reason=deed.reason, by=deed.by))
+def _complete(wanted: Wanted) -> Data:
+    result = _carried(wanted.said["result"])
+    return _each(
+        wanted, "completed", lambda id: wanted.control.complete(id, result, reason=wanted.reason, by=wanted.by)
+    )
 
 
 def _carried(value: Any) -> Any:
@@ -240,35 +236,35 @@ def _carried(value: Any) -> Any:
     return value
 
 
-def _delete(deed: Deed) -> Data:
-    return _each(deed, "deleted", lambda id: deed.control.delete(id, reason=deed.reason, by=deed.by))
+def _delete(wanted: Wanted) -> Data:
+    return _each(wanted, "deleted", lambda id: wanted.control.delete(id, reason=wanted.reason, by=wanted.by))
 
 
-def _revoke(deed: Deed) -> Data:
-    before = known_job(deed.control, deed.name)
-    if not deed.control.revoke(deed.name, interrupt=deed.said["interrupt"], reason=deed.reason, by=deed.by):
-        raise NotRepaired(f"job {deed.name} is {before.state.value} and can't be revoked")
-    job = deed.control.job(deed.name)
-    return {"id": deed.name, "revoked": True, "state": "" if job is None else job.state.value}
+def _revoke(wanted: Wanted) -> Data:
+    before = known_job(wanted.control, wanted.name)
+    if not wanted.control.revoke(wanted.name, interrupt=wanted.said["interrupt"], reason=wanted.reason, by=wanted.by):
+        raise NotRepaired(f"job {wanted.name} is {before.state.value} and can't be revoked")
+    job = wanted.control.job(wanted.name)
+    return {"id": wanted.name, "revoked": True, "state": "" if job is None else job.state.value}
 
 
-def _revoke_all(deed: Deed) -> Data:
+def _revoke_all(wanted: Wanted) -> Data:
     def revoke(id: str) -> None:
-        if not deed.control.revoke(id, interrupt=deed.said["interrupt"], reason=deed.reason, by=deed.by):
+        if not wanted.control.revoke(id, interrupt=wanted.said["interrupt"], reason=wanted.reason, by=wanted.by):
             raise NotRepaired("it has ended, lies buried, or is not known")
 
-    return _each(deed, "revoked", revoke)
+    return _each(wanted, "revoked", revoke)
 
 
-def _each(deed: Deed, done: str, do: Callable[[str], object]) -> Data:
+def _each(wanted: Wanted, done: str, do: Callable[[str], object]) -> Data:
     """Do it to each job that is meant, whatever becomes of the others; one alone that is refused is an error."""
-    ids = list(dict.fromkeys(deed.said.get("ids") or [deed.name]))
+    ids = list(dict.fromkeys(wanted.said.get("ids") or [wanted.name]))
     refused: dict[str, str] = {}
     for id in ids:
         try:
             do(id)
         except NotRepaired as error:
-            if "ids" not in deed.said:
+            if "ids" not in wanted.said:
                 raise
             refused[id] = error.message
     return {done: [id for id in ids if id not in refused], "refused": _why(refused)}
@@ -281,32 +277,27 @@ def _why(refused: Mapping[str, str]) -> list[dict[str, str]]:
 # Workers and effects.
 
 
-def _retire(deed: Deed) -> Data:
-    if not deed.control.retire(deed.name, now=deed.said["now"], reason=deed.reason, by=deed.by):
-        raise NotFound(f"there is no worker {deed.name!r}", fix="kq workers ls names them.")
-    return {"name": deed.name, "retired": True, "now": deed.said["now"]}
+def _retire(wanted: Wanted) -> Data:
+    if not wanted.control.retire(wanted.name, now=wanted.said["now"], reason=wanted.reason, by=wanted.by):
+        raise NotFound(f"there is no worker {wanted.name!r}", fix="kq workers ls names them.")
+    return {"name": wanted.name, "retired": True, "now": wanted.said["now"]}
 
 
-def _set(deed: Deed) -> Data:
-    changes = [each for each in deed.said["queues"].replace(",", " ").split() if each]
-    deed.control.set_worker(
-        deed.name, concurrency=deed.said["concurrency"], queues=changes, reason=deed.reason, by=deed.by
+def _set(wanted: Wanted) -> Data:
+    changes = [each for each in wanted.said["queues"].replace(",", " ").split() if each]
+    wanted.control.set_worker(
+        wanted.name, concurrency=wanted.said["concurrency"], queues=changes, reason=wanted.reason, by=wanted.by
     )
-    heard = deed.name in deed.control.answering([deed.name], HEARS)
-    worker = next((each for each in deed.control.workers() if each.name == deed.name), None)
-    return schema.size(deed.name, worker, heard=heard)
+    worker, heard = after_set(wanted.control, wanted.name)
+    return schema.size(wanted.name, worker, heard=heard)
 
 
-def _ping(deed: Deed) -> Data:
-    answered = deed.control.ping()
-    return {
-        "answered": answered,
-        "silent": sorted({worker.name for worker in deed.control.workers()} - set(answered)),
-    }
+def _ping(wanted: Wanted) -> Data:
+    return schema.ping(wanted.control.ping(), wanted.control.workers())
 
 
-def _lift(deed: Deed) -> Data:
-    return schema.effect(deed.control.lift_effect(deed.name, reason=deed.reason, by=deed.by))
+def _lift(wanted: Wanted) -> Data:
+    return schema.effect(wanted.control.lift_effect(wanted.name, reason=wanted.reason, by=wanted.by))
 
 
 ACTS = (
