@@ -41,6 +41,7 @@ from kq.worker.wire import (
     Order,
     Page,
     Run,
+    come,
     frame,
 )
 
@@ -190,12 +191,8 @@ class Executor:
 
     def hear(self) -> list[Ended] | None:
         """What it tells of ends; None when it says nothing now. Raises EOFError when it never will again."""
-        try:
-            data = self.sock.recv(1 << 16)
-        except BlockingIOError:
+        if (data := come(self.sock)) is None:
             return None
-        except OSError:
-            data = b""
         if not data:
             raise EOFError
         try:

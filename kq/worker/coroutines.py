@@ -20,7 +20,7 @@ from kq.worker.gates import Gates
 from kq.worker.gauge import among_coroutines, among_threads
 from kq.worker.sleep import new_loop
 from kq.worker.threads import Aim, execute
-from kq.worker.wire import Frames, Order, Run
+from kq.worker.wire import Frames, Order, Run, come
 from kq.worker.workbench import Workbench
 
 log = logging.getLogger("kq.worker")
@@ -93,12 +93,8 @@ class _Loop:
         frames = Frames()
 
         def readable() -> None:
-            try:
-                data = self._sock.recv(1 << 16)
-            except BlockingIOError:
+            if (data := come(self._sock)) is None:
                 return
-            except OSError:
-                data = b""
             if not data:
                 loop.remove_reader(self._sock.fileno())
                 self._over.set()

@@ -17,7 +17,7 @@ import msgspec
 from kq.errors import KqError
 from kq.worker.kin import Tie
 from kq.worker.lapse import Lapse
-from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Unborn, Welcome, frame
+from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Unborn, Welcome, come, frame
 
 _decode_report = msgspec.msgpack.Decoder(Hello | Spawned | Unborn | Exited).decode
 
@@ -104,12 +104,8 @@ class Cradle:
     def hear(self) -> list[Hello | Spawned | Unborn | Exited]:
         """What it says, nothing when it says nothing now. Raises EOFError when it died."""
         assert self._sock is not None
-        try:
-            data = self._sock.recv(1 << 16)
-        except BlockingIOError:
+        if (data := come(self._sock)) is None:
             return []
-        except OSError:
-            data = b""
         if not data:
             raise EOFError
         return [_decode_report(each) for each in self._frames.feed(data)]

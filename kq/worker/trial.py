@@ -14,7 +14,7 @@ import msgspec
 from kq.clock import Clock
 from kq.units import format_duration
 from kq.worker.cradle import IMPORTS_WITHIN, STILL_IMPORTS, Cradle, in_one_line
-from kq.worker.wire import Frames, Hello
+from kq.worker.wire import Frames, Hello, come
 
 _decode_hello = msgspec.msgpack.Decoder(Hello).decode
 
@@ -61,12 +61,8 @@ class Trial:
     def hear(self) -> None:
         """Take in what the process says."""
         assert self._sock is not None
-        try:
-            data = self._sock.recv(1 << 16)
-        except BlockingIOError:
+        if (data := come(self._sock)) is None:
             return
-        except OSError:
-            data = b""
         for each in self._frames.feed(data):
             self._judge(in_one_line(_decode_hello(each).error))
             return

@@ -222,6 +222,16 @@ class Frames:
             del buffer[:start]
 
 
+def come(sock: socket.socket) -> bytes | None:
+    """What has come through sock, which does not block; None when nothing has, nothing at all when its end is gone."""
+    try:
+        return sock.recv(1 << 16)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 def read_frame(sock: socket.socket) -> bytes | None:
     """The next frame of a blocking socket; None when the other side is gone."""
     head = _read(sock, 4)
