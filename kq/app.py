@@ -39,9 +39,9 @@ from kq.values.failure import Failures, classified
 from kq.values.given import load
 from kq.values.job import Job, Settings
 from kq.values.message import Envelope
-from kq.values.outcome import OnLost, OnTimeout, Rules
+from kq.values.outcome import Rules
 from kq.values.policy import PublishPolicy, RetryPolicy
-from kq.values.unique import Key, Unique
+from kq.values.unique import Unique
 from kq.writer import Writer
 
 P = ParamSpec("P")
@@ -272,25 +272,7 @@ class App:
     @overload
     def job(self, function: Callable[P, R], /) -> JobType[P, R]: ...
     @overload
-    def job(
-        self,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-        unique: Key | Unique | None = None,
-        retry_policy: RetryPolicy | None = None,
-        singleton: bool = False,
-        failures: Failures | None = None,
-        on_timeout: OnTimeout | None = None,
-        on_lost: OnLost = "retry",
-        max_lost: int | None = None,
-        max_infra: int | None = None,
-        keep: float | None = None,
-        fallback: Sequence[JobType[..., Any] | str] = (),
-        rehearse: bool = True,
-    ) -> Decorator: ...
+    def job(self, **options: Unpack[JobOptions]) -> Decorator: ...
     def job(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Make a job type of a function: `@app.job` or `@app.job(queue=…)`.
 

@@ -28,21 +28,21 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 class JobOptions(TypedDict, total=False):
-    """What App.job and App.effect both take."""
+    """What App.job and App.effect both take; what is not said, or None, is as Registry.add has it."""
 
-    name: str
-    queue: str
-    priority: int
-    timeout: float
-    unique: Key | Unique
-    retry_policy: RetryPolicy
+    name: str | None
+    queue: str | None
+    priority: int | None
+    timeout: float | None
+    unique: Key | Unique | None
+    retry_policy: RetryPolicy | None
     singleton: bool
-    failures: Failures
-    on_timeout: OnTimeout
+    failures: Failures | None
+    on_timeout: OnTimeout | None
     on_lost: OnLost
-    max_lost: int
-    max_infra: int
-    keep: float
+    max_lost: int | None
+    max_infra: int | None
+    keep: float | None
     fallback: Sequence[JobType[..., Any] | str]
     rehearse: bool
 

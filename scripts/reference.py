@@ -43,6 +43,7 @@ from kq.effects.ledger import Entry
 from kq.effects.once import Once
 from kq.errors import KqError, Steering, all_errors
 from kq.handles.stream import Chunk
+from kq.registry import Registry
 from kq.values import config, setting
 from kq.values.event import Event
 from kq.values.failure import FailureClass
@@ -244,7 +245,7 @@ def methods(value: Any) -> str:
 def calls(function: Any) -> str:
     """How to call it, each overload on a line of its own."""
     versions = typing.get_overloads(function) or [function]
-    return "\n".join(f"{function.__name__}{signature(inspect.signature(each), function)}" for each in versions)
+    return "\n".join(f"{function.__name__}{signature(inspect.signature(each), each)}" for each in versions)
 
 
 def signature(version: inspect.Signature, of: Any) -> str:
@@ -269,7 +270,14 @@ def _parameters(parameters: Mapping[str, inspect.Parameter], written: Mapping[st
         if parameter.kind is parameter.KEYWORD_ONLY and (before is None or before.kind is not before.KEYWORD_ONLY):
             yield "*"
         # msgspec evaluates annotations; people read what was written.
-        yield _parameter(parameter, written.get(parameter.name, parameter.annotation))
+        annotation = written.get(parameter.name, parameter.annotation)
+        if annotation == "Unpack[JobOptions]":
+            if before is None or before.kind is not before.KEYWORD_ONLY:
+                yield "*"
+            said = inspect.signature(Registry.add).parameters.values()
+            yield from (_parameter(each, each.annotation) for each in said if each.kind is each.KEYWORD_ONLY)
+        else:
+            yield _parameter(parameter, annotation)
         before = parameter
     if before is not None and before.kind is before.POSITIONAL_ONLY:
         yield "/"
