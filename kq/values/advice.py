@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Literal, TypeAlias
 
-from kq.units import counted, format_duration
+from kq.units import counted, format_duration, format_rate
 from kq.values.snapshot import HeldRow, Paused, QueueRow, Snapshot, WorkerRow
 
 #: Seconds by which two clocks may differ before times on screens mislead.
@@ -114,13 +114,14 @@ def waits(row: WorkerRow) -> list[str]:
 def holders(rows: Iterable[HeldRow]) -> str:
     """The worker that has had some of them longest: ` by w1 for 41s`; "" where there are none."""
     longest = sorted(rows, key=lambda row: row.seconds, reverse=True)
-    more = f", and {counted(len(longest) - 1, 'worker')} more" if len(longest) > 1 else ""
+    more = f" and by {counted(len(longest) - 1, 'other worker')}" if len(longest) > 1 else ""
     return f" by {longest[0].worker} for {format_duration(longest[0].seconds)}{more}" if longest else ""
 
 
 def _growing(row: QueueRow, shot: Snapshot) -> str:
     times, span = (1, "second") if (row.came or 0) >= 0.1 else (60, "minute")
-    rates = f"{(row.came or 0) * times:.2g} jobs a {span} come and {(row.ended or 0) * times:.2g} go"
+    come, go = (format_rate((number or 0) * times).removesuffix(".0") for number in (row.came, row.ended))
+    rates = f"{come} jobs a {span} come and {go} go"
     busy = f"{row.running} busy with it"
     if row.running >= row.slots:
         busy = "all busy"
@@ -128,7 +129,8 @@ def _growing(row: QueueRow, shot: Snapshot) -> str:
         busy = f"all busy, with jobs of {others} too" if row.running else f"all busy with jobs of {others}"
     slots = f"its workers run {counted(row.slots, 'job')} at once, {busy}"
     if row.singleton:
-        slots = f"it is a singleton queue, of which {row.holder or 'nobody'} runs one job at a time"
+        runs = f"{row.holder} runs one job at a time" if row.holder else "nobody has the seat at the moment"
+        slots = f"it is a singleton queue, of which {runs}"
     return f"queue {row.name} grows: {rates}, {_jobs(row.ready)} ready; {slots}"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from kq.errors import NO_BROKER
-from kq.values.advice import Advice, advice
-from kq.values.snapshot import FailureRow, Paused, QueueRow, RunningRow, Snapshot, WorkerRow
+from kq.values.advice import Advice, advice, held
+from kq.values.snapshot import FailureRow, HeldRow, Paused, QueueRow, RunningRow, Snapshot, WorkerRow
 from tests.docs.test_pages import parse
 
 
@@ -96,11 +96,11 @@ def test_where_other_queues_take_all_the_room_it_is_said() -> None:
     assert each.what.endswith(
         ": 3 jobs a minute come and 0 go, 3 jobs are ready; its workers run 1 job at once, all busy with jobs of films"
     )
-    held = QueueRow(name="mail", held=2, state="busy", workers=1, slots=1)
-    (each,) = told(queues=(held,), workers=(busy,))
+    unbegun = QueueRow(name="mail", held=2, state="busy", workers=1, slots=1)
+    (each,) = told(queues=(unbegun,), workers=(busy,))
     assert each.what == "2 jobs are held and have not begun: all that takes queue mail is busy with jobs of films"
     assert each.command == "kq worker -Q mail"
-    assert told(queues=(held,), workers=(busy, worker("w2", "mail", slots=1))) == []
+    assert told(queues=(unbegun,), workers=(busy, worker("w2", "mail", slots=1))) == []
 
 
 def test_another_worker_is_no_help_to_a_singleton() -> None:
@@ -108,6 +108,23 @@ def test_another_worker_is_no_help_to_a_singleton() -> None:
     (each,) = told(queues=(row,), workers=(worker("w1", "index"), worker("w2", "index")))
     assert each.what.endswith("it is a singleton queue, of which w1 runs one job at a time")
     assert each.command == "kq queues why index"
+
+
+def test_the_seat_of_a_singleton_may_be_empty_at_the_moment() -> None:
+    row = QueueRow(name="index", ready=2, state="growing", came=2.0, workers=1, slots=1, singleton=True)
+    (each,) = told(queues=(row,), workers=(worker("w1", "index"),))
+    assert each.what.endswith("it is a singleton queue, of which nobody has the seat at the moment")
+
+
+def test_how_many_jobs_come_and_go_is_told_as_people_write_it() -> None:
+    row = QueueRow(name="mail", ready=3, state="growing", came=1204.4, ended=119.8, workers=1, slots=1, running=1)
+    (each,) = told(queues=(row,), workers=(worker("w1", "mail"),))
+    assert ": 1,204 jobs a second come and 120 go, 3 jobs are ready;" in each.what
+
+
+def test_of_the_workers_that_hold_jobs_the_longest_is_named_and_the_others_are_counted() -> None:
+    rows = [HeldRow(worker=f"w{number}", queue="mail", jobs=2, seconds=float(number)) for number in range(1, 4)]
+    assert held(QueueRow(name="mail", held=6, held_by=tuple(rows))) == "6 held by w3 for 3.0s and by 2 other workers"
 
 
 def test_what_a_dead_worker_had_waits_where_nobody_else_comes() -> None:
