@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from kq.app import App
+from kq.effects.context import current_job
 from kq.errors import NotDone, Retry
 from kq.handles.standing import Kind, Order, give, order_key
 from kq.handles.trouble import Trouble, tell
@@ -72,7 +73,13 @@ class Gate:
         """Wait for one's turn. Raises Retry when something sends in a loop, NotDone when the turn is far away."""
         for kind, what in (("to", recipient), ("like", family)):
             self._look(kind, what)
-        time.sleep(self._turn())
+        if wait := self._turn():
+            job = current_job()
+            if job:  # who looks for what holds the queue up finds it with the job that runs
+                job.progress(0, 1, f"waits its turn: {60 / self._interval:g} mails a minute at most")
+            time.sleep(wait)
+            if job:
+                job.progress(0, 1)
 
     def count(self, recipient: str, family: str) -> None:
         """Note that a mail passed."""

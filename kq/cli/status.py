@@ -15,9 +15,9 @@ from kq.cli.show import NOTHING, print_json, print_table, rate, say, span
 from kq.cli.watch import watching
 from kq.plain import printable
 from kq.units import format_duration, format_size, format_time
-from kq.values.advice import advice, held, waits
+from kq.values.advice import advice, held, says, waits
 from kq.values.condition import Condition
-from kq.values.snapshot import FailureRow, Progress, QueueRow, RunningRow, Snapshot, WorkerRow
+from kq.values.snapshot import FailureRow, QueueRow, RunningRow, Snapshot, WorkerRow
 
 #: So many groups of failures are shown.
 FAILURES = 10
@@ -141,7 +141,7 @@ def _state(row: QueueRow) -> str:
 
 
 def _worker_row(row: WorkerRow) -> list[str]:
-    runs = [f"{job.type} {job.id} {format_duration(job.seconds)}{progress_text(job.progress)}" for job in row.running]
+    runs = [f"{job.type} {job.id} {format_duration(job.seconds)} {says(job.progress)}".rstrip() for job in row.running]
     runs += waits(row)
     return [
         row.name,
@@ -162,14 +162,6 @@ def arguments_text(job: RunningRow) -> str:
     """What a job that runs is called with: (doc="report.pdf", width=200); "" where nobody says."""
     told = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in job.arguments.items()]
     return f"({', '.join(told)})" if told else ""
-
-
-def progress_text(said: Progress | None) -> str:
-    """How far a job says it is, with a space before it; "" when it said nothing."""
-    if said is None:
-        return ""
-    done = f" {said.n:g}/{said.of:g}" if said.of else f" {said.n:g}"
-    return f"{done} {said.text}" if said.text else done
 
 
 def _failure_row(row: FailureRow, now: float) -> list[str]:

@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from kq.broker import PARKED, Seen
 from kq.control.compose import held_by
-from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, WorkerInfo
+from kq.control.sight import Health, Heartbeat, JobInfo, QueueInfo, RunningJob, WorkerInfo
 from kq.control.view import View
 from kq.errors import MessageError
 from kq.handles.standing import Order, Standing, read
 from kq.units import counted, format_duration, format_instant, format_local
-from kq.values.advice import holders
+from kq.values.advice import holders, says
 from kq.values.job import State
 from kq.values.message import Head, decode_head
 from kq.values.policy import retries_of
@@ -168,7 +168,8 @@ class Reasons(View):
         then = f"; it is revoked {order}" if (order := standing.revoked.get(job.id)) else ""
         where = f"; where in its code: kq jobs stack {quote(job.id)}"
         return (
-            f"runs on {job.worker} for {ran} of at most {format_duration(running.limit)}, {_lease(beat)}{then}{where}"
+            f"runs on {job.worker} for {ran} of at most {format_duration(running.limit)}{_said(running)}, "
+            f"{_lease(beat)}{then}{where}"
         )
 
     # Queues.
@@ -207,7 +208,10 @@ class Reasons(View):
             return _slots(workers, queue)
         beat = min(alive, key=lambda beat: beat.age)
         running = [job for job in beat.worker.running if job.queue == queue]
-        told = [f"which runs {job.type} {job.id} for {format_duration(job.seconds + beat.age)}" for job in running]
+        told = [
+            f"which runs {job.type} {job.id} for {format_duration(job.seconds + beat.age)}{_said(job)}"
+            for job in running
+        ]
         return f"singleton held by {beat.worker.name}, {_lease(beat)}, {told[0] if told else 'which runs none of it'}"
 
     def _later(self, queue: QueueInfo, when: When) -> str:
@@ -265,6 +269,10 @@ def _paused(order: Order, when: When) -> str:
 
 def _lease(beat: Heartbeat) -> str:
     return f"whose last beat was {format_duration(beat.age)} ago (lease {format_duration(beat.worker.lease)})"
+
+
+def _said(job: RunningJob) -> str:
+    return f" ({said})" if (said := says(job.progress)) else ""
 
 
 def _stage(job: JobInfo) -> str:

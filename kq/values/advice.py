@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Literal, TypeAlias
 
 from kq.units import counted, format_duration, format_rate
-from kq.values.snapshot import HeldRow, Paused, QueueRow, Snapshot, WorkerRow
+from kq.values.snapshot import HeldRow, Paused, Progress, QueueRow, Snapshot, WorkerRow
 
 #: Seconds by which two clocks may differ before times on screens mislead.
 SKEW = 2.0
@@ -109,6 +109,14 @@ def waits(row: WorkerRow) -> list[str]:
         f"{each.jobs:,} of {each.queue} wait{'s' * (each.jobs == 1)} {format_duration(each.seconds)}"
         for each in row.held
     ]
+
+
+def says(said: Progress | None) -> str:
+    """How far a job says it is: 3/10 page 3; "" when it said nothing."""
+    if said is None:
+        return ""
+    done = f"{said.n:g}/{said.of:g}" if said.of else f"{said.n:g}"
+    return f"{done} {said.text}" if said.text else done
 
 
 def holders(rows: Iterable[HeldRow]) -> str:

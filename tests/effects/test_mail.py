@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kq import App, BadJob, ConfigError, Control, InDoubt, NotDone, Retry, mail
+from kq import App, BadJob, ConfigError, Control, InDoubt, NotDone, Retry, gate, mail
 from kq.conformance.contract.mailserver import MailServer
 from kq.effects.context import CurrentJob, Footing, running
 from kq.gate import BURST
@@ -292,6 +293,36 @@ def test_the_rate_is_that_of_all_workers_together(app: App, server: MailServer, 
         with attempt():
             posts[number % 2]("ann@example.org", f"mail {number}", "text")
     assert time.monotonic() - began >= (20 - BURST) / rate
+
+
+class Saying:
+    """A slate that keeps what was written on it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[float, float, str]] = []
+
+    def progress(self, n: float, of: float, text: str, at: float) -> None:
+        self.said.append((n, of, text))
+
+    def extend(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+def test_a_mail_that_waits_its_turn_says_so_while_it_waits(
+    app: App, server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slate = Saying()
+    waited: list[tuple[float, float, str]] = []
+    monkeypatch.setattr(gate, "time", SimpleNamespace(sleep=lambda seconds: waited.extend(slate.said)))
+    turn = repr(app.store.now() + 30).encode()
+    app.store.write([Write(lease_key("w"), b"1", 60.0), Write("gate:kq.mail", turn, 60.0)])
+    token = running.set(CurrentJob("j", "kq.mail", "mail", 1, float("inf"), Footing(app, "w"), slate=slate))
+    try:
+        mail.mailer(app, server.url, sender=SENDER)("ann@example.org", "hello", "text")
+    finally:
+        running.reset(token)
+    assert waited == [(0, 1, "waits its turn: 600 mails a minute at most")]
+    assert slate.said[-1] == (0, 1, "")
 
 
 def test_a_turn_that_is_far_away_is_no_reason_to_wait_in_a_worker(

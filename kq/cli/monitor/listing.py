@@ -8,7 +8,8 @@ from typing import TypeAlias, TypeVar, cast
 from kq.cli.monitor import filtering
 from kq.cli.monitor.scene import JobRow, Page, Scene
 from kq.cli.monitor.state import List, Spot, Ui
-from kq.cli.status import arguments_text, progress_text
+from kq.cli.status import arguments_text
+from kq.values.advice import says
 from kq.values.snapshot import FailedRow, FailureRow, QueueRow, RunningRow, Snapshot, WorkerRow
 
 Row: TypeAlias = QueueRow | WorkerRow | FailureRow | JobRow
@@ -163,6 +164,6 @@ def _failed(row: FailedRow) -> JobRow:
 
 
 def _running(row: RunningRow, worker: WorkerRow, at: float) -> JobRow:
-    note = f"{arguments_text(row)}{progress_text(row.progress)}".strip()
+    note = f"{arguments_text(row)} {says(row.progress)}".strip()
     state = "reclaimed" if worker.state == "dead" else "running"
     return JobRow(row.id, row.type, row.queue, state, at=at - row.seconds, note=note)

@@ -203,6 +203,7 @@ class Telling(ContractWorld):
 
             seen = eventually(running, "its progress is seen", SOON)
             (event,) = [each for each in listener.heard(job.id, "progress") if each.event == "progress"]
+            why = control.why(job.id)
             gate.open()
             job.result(20)
         assert seen is not None
@@ -210,6 +211,7 @@ class Telling(ContractWorld):
         assert (seen.progress.n, seen.progress.of, seen.progress.text) == (3, 10, "page 3")
         assert list(seen.arguments) == ["gate"]
         assert (event.n, event.of, event.message) == (3, 10, "page 3")
+        assert "of at most 30m00s (3/10 page 3), whose last beat" in why
 
     @in_pools("process", "async")
     def test_a_job_that_asks_for_more_time_in_time_gets_it(self, jobs: Jobs, crew: Crew, pool: str) -> None:
