@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 from kq.aside import aside
 from kq.clock import new_id
 from kq.handles.handle import Handle
+from kq.handles.whereabouts import Looks
 from kq.values.job import Job, Settings
 from kq.values.outcome import Rules
 from kq.values.policy import RetryPolicy
@@ -20,8 +21,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Submits(Protocol):
-    """Where jobs go: the app."""
+class Submits(Looks, Protocol):
+    """Where jobs go, and where one looks for them: the app."""
 
     jobs: dict[str, JobType[..., Any]]
 
@@ -94,6 +95,14 @@ class JobType(Generic[P, R]):
         """submit(), without blocking the event loop."""
         job = self.job(*args, **kwargs)
         return (await aside(self.app.submit_jobs, [job]))[0]
+
+    def handle(self, id: str) -> Handle[R]:
+        """The handle of a job of this type that was submitted elsewhere, or before, by its id.
+
+        Nothing is asked for: of an id that nobody knows, or whose result is not kept any more, result() waits in vain.
+        For a job that was submitted to another queue: options(queue=…).handle(id).
+        """
+        return Handle(id, self.settings.queue or "", self.app)
 
     def options(
         self,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kq.app import App
-from kq.errors import ConfigError
+from kq.errors import ConfigError, JobRevoked
+from kq.values.job import State
 
 
 def draw() -> None:
@@ -114,3 +115,18 @@ def test_a_job_of_a_singleton_type_goes_to_no_ordinary_queue() -> None:
     assert app.envelope(sole.options(queue="beside").job()).queue == "beside"
     assert app.envelope(plain.options(queue="sole").job()).queue == "sole"
     assert app.envelope(other.job()).queue == "beside"
+
+
+def test_a_handle_is_made_anew_of_the_id_alone() -> None:
+    app = App("shop", "memory://handle", queue="shop")
+    there = app.job(draw)
+    handle = there.submit()
+    again = there.handle(handle.id)
+    assert (again, again.queue) == (handle, "shop")
+    assert again.state() is State.READY
+    assert again.revoke(reason="not wanted")
+    with pytest.raises(JobRevoked, match="not wanted"):
+        there.handle(handle.id).result(10)
+    elsewhere = there.options(queue="other").submit()
+    assert there.options(queue="other").handle(elsewhere.id).state() is State.READY
+    app.close()
