@@ -43,7 +43,8 @@ def ls(prefix: str, stage: str | None, job_type: str, search: str, limit: int) -
         print_json(list(map(schema.effect, entries)))
         return
     rows = [[each.key, each.stage, each.job, format_local(each.since), each.note] for each in entries]
-    print_table(["KEY", "STAGE", "JOB", "SINCE", "NOTE"], rows, none="There are no effects.", spare="SINCE")
+    none = f"There are no {'such ' if prefix or stage or job_type or search else ''}effects."
+    print_table(["KEY", "STAGE", "JOB", "SINCE", "NOTE"], rows, none=none, spare="SINCE")
 
 
 @command.command("held")

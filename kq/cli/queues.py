@@ -38,7 +38,7 @@ def ls() -> None:
 
 def _note(queue: QueueInfo) -> str:
     told = [f"paused {queue.paused}"] if queue.paused else []
-    told += [f"{queue.parked} parked"] * bool(queue.parked)
+    told += [f"{queue.parked:,} parked"] * bool(queue.parked)
     told += ["no live worker takes it"] * bool(not queue.workers and (queue.ready or queue.held))
     if queue.singleton is not None:
         told.append(f"singleton held by {queue.singleton}" if queue.singleton else "singleton")

@@ -132,7 +132,7 @@ def _state(row: QueueRow) -> str:
     if row.unbegun and not row.running:
         told.append(held(row))
     if row.parked:
-        told.append(f"{row.parked} parked")
+        told.append(f"{row.parked:,} parked")
     if row.degraded:
         told.append(f"{row.degraded:.0%} degraded")
     if row.holder:

@@ -297,4 +297,4 @@ def _head(seen: Seen) -> Head | None:
 
 
 def _jobs(number: int) -> str:
-    return "1 job is" if number == 1 else f"{number} jobs are"
+    return "1 job is" if number == 1 else f"{number:,} jobs are"

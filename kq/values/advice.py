@@ -151,8 +151,9 @@ def _others(row: QueueRow, shot: Snapshot) -> str:
 
 
 def _paused_types(shot: Snapshot) -> Iterator[Advice]:
+    parked = sum(row.parked for row in shot.queues) if len(shot.paused) == 1 else 0  # of several, nobody says whose
     for order in shot.paused:
-        what = f"jobs of type {order.what} are {_paused(order)}"
+        what = f"jobs of type {order.what} are {_paused(order)}{f'; {_jobs(parked)} parked' if parked else ''}"
         yield Advice(what, f"kq queues resume --type {quote(order.what)}", "type", order.what)
 
 

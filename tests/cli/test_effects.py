@@ -78,6 +78,7 @@ def test_a_job_that_is_in_doubt_about_nothing_gets_no_answer(shop: Place) -> Non
 
 def test_what_is_not_in_the_ledger_is_said(shop: Place) -> None:
     assert shop.kq("effects", "ls").out == "There are no effects.\n"
+    assert shop.kq("effects", "ls", "--stage", "doubt").out == "There are no such effects.\n"
     for verb in ("show", "lift"):
         said = shop.kq("effects", verb, "jobs.pay:nothing")
         assert said.code == 1

@@ -127,6 +127,17 @@ def test_of_the_workers_that_hold_jobs_the_longest_is_named_and_the_others_are_c
     assert held(QueueRow(name="mail", held=6, held_by=tuple(rows))) == "6 held by w3 for 3.0s and by 2 other workers"
 
 
+def test_of_one_job_type_that_is_paused_it_is_told_how_many_jobs_wait_for_it() -> None:
+    rows = (QueueRow(name="mail", parked=3000), QueueRow(name="bulk", parked=2))
+    mail, note = (Paused(what=type, at=0.0, by="ann@web") for type in ("kq.mail", "shop.note"))
+    (each,) = told(queues=rows, paused=(mail,))
+    assert each.what == "jobs of type kq.mail are paused by ann@web; 3,002 jobs are parked"
+    assert [each.what for each in told(queues=rows, paused=(mail, note))] == [
+        "jobs of type kq.mail are paused by ann@web",
+        "jobs of type shop.note are paused by ann@web",
+    ]
+
+
 def test_what_a_dead_worker_had_waits_where_nobody_else_comes() -> None:
     row = QueueRow(name="mail", ready=1, held=2, state="unserved")
     first, _ = told(queues=(row,), workers=(worker("w1", "mail", state="dead", beat_age=40.0),))
