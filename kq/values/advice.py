@@ -158,7 +158,8 @@ def _paused_types(shot: Snapshot) -> Iterator[Advice]:
 
 
 def _workers(shot: Snapshot) -> Iterator[Advice]:
-    taken = {name for worker in shot.workers if worker.state != "dead" for name in worker.queues}
+    served = {name for worker in shot.workers if worker.state != "dead" for name in worker.queues}
+    taken = set(served)
     for worker in sorted(shot.workers, key=lambda worker: worker.beat_age):
         silent = f"it was last heard {format_duration(worker.beat_age)} ago (lease {format_duration(worker.lease)})"
         if worker.state == "dead":
@@ -166,7 +167,8 @@ def _workers(shot: Snapshot) -> Iterator[Advice]:
             taken |= worker.queues.keys()  # who died before it left nothing that this one did not
             if worker.retired and not left:
                 continue  # others have what it had
-            then = f"nobody else takes {', '.join(left)}" if left else "what it had goes to others"
+            goes = "goes to others" if worker.queues.keys() <= served else "waits for a worker"
+            then = f"nobody else takes {', '.join(left)}" if left else f"what it had {goes}"
             yield Advice(f"worker {worker.name} is dead: {silent}; {then}", _start(left), "worker", worker.name)
         elif worker.state == "late":
             yield Advice(f"worker {worker.name} is late: {silent}", "kq workers ping", "worker", worker.name)

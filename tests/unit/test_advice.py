@@ -59,6 +59,14 @@ def test_a_dead_worker_matters_most_to_queues_that_nobody_else_takes() -> None:
     assert covered.what.endswith("what it had goes to others")
 
 
+def test_where_all_workers_are_dead_what_they_had_goes_to_nobody() -> None:
+    last, first = (worker(name, "mail", state="dead", beat_age=age) for name, age in (("w1", 20.0), ("w2", 21.0)))
+    assert [each.what.rpartition("; ")[2] for each in told(workers=(first, last))] == [
+        "nobody else takes mail",
+        "what it had waits for a worker",
+    ]
+
+
 def test_a_late_worker_is_to_be_asked() -> None:
     assert [each.command for each in told(workers=(worker("w1", state="late", beat_age=9.0),))] == ["kq workers ping"]
 
