@@ -205,8 +205,7 @@ class Incidents(Staged):
         requires(app, "shared")
         victim = crew.program()
         (name,) = [worker.name for worker in control.workers()]
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         victim.kill()
         gate.open()
         eventually(lambda: not control.workers(), "its lease is over")
@@ -232,8 +231,7 @@ class Incidents(Staged):
     ) -> None:
         other = f"{queue}-other"
         crew.worker(queues=f"{queue},{other}")
-        long = jobs.hold.options(queue=other).submit(gate.path)
-        eventually(lambda: diary.starts(long.id), "the other queue's job runs")
+        long = diary.begun(jobs.hold.options(queue=other).submit(gate.path))
         job = jobs.note.submit("x")
         eventually(control.ping, "the worker says what it runs")
         incident.happens(QUEUE=queue, OTHER=other)
@@ -246,8 +244,7 @@ class Incidents(Staged):
         self, incident: Incident, jobs: Jobs, crew: Crew, control: Control, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "it runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         eventually(control.ping, "the worker says that it does")
         (name,) = [worker.name for worker in control.workers()]
         incident.happens(ID=job.id, WORKER=name)
@@ -260,8 +257,7 @@ class Incidents(Staged):
     ) -> None:
         requires(app, "shared")
         frozen = crew.program(queues=sole)
-        first = jobs.sole.submit(60)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(jobs.sole.submit(60))
         eventually(control.ping, "its worker says that it has the seat")
         (name,) = [worker.name for worker in control.workers()]
         frozen.pause()

@@ -43,8 +43,7 @@ class TestASeatOfRabbit(OnRabbit, ContractWorld):
         self, app: App, jobs: Jobs, crew: Crew, sole: str, diary: Diary, gate: Gate
     ) -> None:
         staff(app, crew, sole, 2)
-        running = jobs.sole.submit(0.01, gate=gate.path)
-        eventually(lambda: diary.starts(running.id), "one runs")
+        diary.begun(jobs.sole.submit(0.01, gate=gate.path))
         deleted(app, sole)
         since = time.monotonic()
         others = [jobs.sole.submit(0.01) for _ in range(3)]

@@ -35,8 +35,7 @@ class TestHeld(OnMemory):
         monkeypatch.setattr(intake, "PATIENCE", 600.0)  # it gives nothing back
         other = f"{queue}-other"
         crew.worker(queues=f"{queue},{other}")
-        long = jobs.hold.options(queue=other).submit(gate.path)
-        eventually(lambda: diary.starts(long.id), "the other queue's job takes all its room")
+        diary.begun(jobs.hold.options(queue=other).submit(gate.path))
         waiting = jobs.note.submit()
         eventually(lambda: "held" in control.why(waiting.id), "it is held")
         control.ping()

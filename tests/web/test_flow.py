@@ -52,8 +52,7 @@ class Flow(ContractWorld):
         self, browser: Browser, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         path = f"/jobs/{job.id}/stack"
         eventually(lambda: path in browser.get(f"/jobs/{job.id}").text, "its page leads there")
         said = words(browser.get(path))

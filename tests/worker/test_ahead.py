@@ -55,7 +55,7 @@ class TakenAhead(ContractWorld):
     ) -> None:
         crew.program()
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         crew.program()
         began = time.monotonic()
         for handle in short:
@@ -71,7 +71,7 @@ class TakenAhead(ContractWorld):
     ) -> None:
         crew.program()
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         time.sleep(WITHIN)  # nothing is to happen: there is no event to wait for
         gate.open()
         assert all(handle.result(10) for handle in behind)
@@ -91,7 +91,7 @@ class TakenAhead(ContractWorld):
     ) -> None:
         crew.program()
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         control.pause(queue)
         assert control.ping()
         gate.open()
@@ -104,7 +104,7 @@ class TakenAhead(ContractWorld):
     ) -> None:
         crew.program()
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         assert short[0].revoke()
         assert control.ping()
         gate.open()
@@ -127,7 +127,7 @@ class TestOnSqlite(OnSqlite, TakenAhead):
     ) -> None:
         worker = crew.program(pool=pool, grace=60)
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         worker.send(signal.SIGTERM)
         # There is nobody else yet who could have asked for them, and the long job goes on.
         eventually(lambda: inspector.count(queue).ready == len(short), "they are given back")
@@ -146,7 +146,7 @@ class TestOnSqlite(OnSqlite, TakenAhead):
     ) -> None:
         crew.program(pool=pool, concurrency=4, queues=f"{queue}:1")
         long, *short = behind
-        eventually(lambda: diary.starts(long.id), "the long job runs")
+        diary.begun(long)
         crew.program()
         for handle in short:
             handle.result(WITHIN)

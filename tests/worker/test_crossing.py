@@ -82,8 +82,7 @@ class TestOrdersThatCross(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "it runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         worker.send(HUP)
         eventually(lambda: "told to end" in worker.said(), "it ends")
         worker.send(HUP)
@@ -114,7 +113,7 @@ class TestOrdersThatCross(WorkerWorld):
     ) -> None:
         worker = crew.program(grace=60)
         job, waiting = jobs.hold.submit(gate.path), jobs.note.submit("waits")
-        eventually(lambda: diary.starts(job.id), "it runs")
+        diary.begun(job)
         control.pause(queue)
         worker.send(HUP)
         eventually(lambda: "told to end" in worker.said(), "it ends")

@@ -19,8 +19,7 @@ class TestTheGuard(WorkerWorld):
         self, app: App, control: Control, jobs: Odd, queue: str, diary: Diary, gate: Gate
     ) -> None:
         with Worker(app, queues=[queue], concurrency=1, where=WHERE, grace=1) as worker:
-            job = jobs.hold.submit(gate.path)
-            eventually(lambda: diary.starts(job.id), "the job runs")
+            job = diary.begun(jobs.hold.submit(gate.path))
             eventually(lambda: control.heartbeat_check()[0].age < 0.05, "the lease is fresh")
             # The loop waits, as for an answer of the broker, past the guard's moment and not to the end of the lease.
             worker.supervisor.ask(lambda: time.sleep(self.lease - 0.15))

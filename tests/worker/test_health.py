@@ -182,8 +182,7 @@ class TestAlone(WorkerWorld):
     ) -> None:
         gate = tmp_path / "gate"
         with kq.Worker(app, queues=[queue], where=WHERE, concurrency=1, health=answers.address) as worker:
-            job = jobs.hold.submit(str(gate))
-            eventually(lambda: diary.starts(job.id), "it runs")
+            job = diary.begun(jobs.hold.submit(str(gate)))
             worker.supervisor.ask(worker.supervisor.stop)
             eventually(lambda: answers.ask("/readyz") == (503, "it ends\n"), "it ends")
             gate.touch()

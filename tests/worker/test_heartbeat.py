@@ -27,8 +27,7 @@ class TestHeartbeatCheck(WorkerWorld):
 
     def test_it_tells_what_runs(self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate) -> None:
         crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         (running,) = eventually(lambda: control.workers()[0].running, "it tells with its next beat", self.lease)
         assert (running.id, running.type, running.queue) == (job.id, "hold", job.queue)
         assert abs(running.since - diary.starts(job.id)[0].at) < 0.5

@@ -45,8 +45,7 @@ class TestANurseryThatDies(WorkerWorld):
         self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         (nursery,) = nurseries(worker.supervisor)
         (executor,) = executors_of(worker.supervisor)
         nursery.suspend()
@@ -89,8 +88,7 @@ class TestANurseryThatDies(WorkerWorld):
         self, control: Control, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.program(pool="thread", concurrency=4)
-        patient = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(patient.id), "it runs")
+        patient = diary.begun(jobs.hold.submit(gate.path))
         for _ in range(4):
             job = jobs.kill_parent.submit()
             assert buried(control, job.queue, job)
@@ -165,8 +163,7 @@ class TestANurseryThatIsFrozen(OnMemory):
 
     def test_does_not_keep_a_worker_from_ending(self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate) -> None:
         worker = crew.worker(grace=0)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "it runs")
+        diary.begun(jobs.hold.submit(gate.path))
         (nursery,) = nurseries(worker.supervisor)
         nursery.suspend()
         worker.stop()
@@ -218,8 +215,7 @@ class TestASupervisorThatDies(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind
     ) -> None:
         worker = crew.program(pool=pool)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        diary.begun(jobs.hold.submit(gate.path))
         (nursery,) = nurseries(worker.supervisor)
         (executor,) = executors_of(worker.supervisor)
         nursery.suspend()

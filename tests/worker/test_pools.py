@@ -106,8 +106,7 @@ class TestTimeouts(WorkerWorld):
         self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker(concurrency=2)
-        neighbour = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(neighbour.id), "the neighbour runs")
+        neighbour = diary.begun(jobs.hold.submit(gate.path))
         job = jobs.stubborn.options(timeout=0.3).submit()
         buried(control, job.queue, job)
         gate.open()
@@ -119,8 +118,7 @@ class TestTimeouts(WorkerWorld):
         self, control: Control, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: PoolKind
     ) -> None:
         crew.worker(pool=pool, concurrency=4)
-        neighbour = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(neighbour.id), "the neighbour runs")
+        neighbour = diary.begun(jobs.hold.submit(gate.path))
         for _ in range(4):
             job = jobs.stubborn.options(timeout=0.1).submit()
             buried(control, job.queue, job)
@@ -165,8 +163,7 @@ class TestExecutors(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.worker(concurrency=2)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "a job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         before = pids(worker.executors())
         (nursery,) = nurseries(worker.supervisor)
         nursery.kill()
@@ -190,7 +187,7 @@ class TestStates(WorkerWorld):
         assert job.state() is State.DELAYED
         eventually(lambda: job.state() is State.READY, "it is ready")
         crew.worker()
-        eventually(lambda: diary.starts(job.id), "it runs")
+        diary.begun(job)
         assert job.state() in (State.RESERVED, State.RUNNING)
         gate.open()
         job.result(10)

@@ -97,8 +97,7 @@ class TestStopping(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         group(worker)
         gate.open()
         assert worker.wait() == 0
@@ -208,8 +207,7 @@ class TestReload(WorkerWorld):
         shop.write_text(code + "@app.job(name='version')\ndef version(): return 'old'\n")
         worker = crew.program("-A", "shop:app")
         assert app.submit("version").result(10) == "old"
-        job = app.submit("hold", gate.path)
-        eventually(lambda: diary.starts(job.id), "a job runs")
+        job = diary.begun(app.submit("hold", gate.path))
         shop.write_text(code + "@app.job(name='version')\ndef version(): return 'new, at last'\n")
         worker.send(signal.SIGHUP)
         eventually(lambda: "told to end" in worker.said(), "it has heard")
@@ -255,8 +253,7 @@ class TestReload(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program(grace=60)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         worker.send(signal.SIGHUP)
         eventually(lambda: "told to end" in worker.said(), "it ends")
         worker.send(signal.SIGTERM)
@@ -270,8 +267,7 @@ class TestInsight(WorkerWorld):
     @pytest.mark.parametrize("pool", POOLS)
     def test_usr1_tells_what_runs_and_where(self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate, pool: str) -> None:
         worker = crew.program(pool=pool)  # type: ignore[arg-type]
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         worker.send(signal.SIGUSR1)
         eventually(lambda: f"hold {job.id} running for" in worker.said(), "it tells what runs")
         eventually(lambda: "in hold" in worker.said(), "it shows the stack")
@@ -283,10 +279,8 @@ class TestInsight(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program(concurrency=2)
-        stuck = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(stuck.id), "the first runs")
-        other = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(other.id), "the second runs")
+        stuck = diary.begun(jobs.hold.submit(gate.path))
+        other = diary.begun(jobs.hold.submit(gate.path))
         worker.send(signal.SIGUSR2)
         eventually(lambda: len(diary.starts(stuck.id)) == 2, "the first runs again")
         gate.open()
@@ -340,8 +334,7 @@ class TestProcesses(WorkerWorld):
         self, app: App, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        diary.begun(jobs.hold.submit(gate.path))
         (runner,) = [each for each in children(worker.supervisor) if diary.starts()[0].pid in pids(tree(each))]
         (idle,) = [each for each in children(worker.supervisor) if each != runner]
         idle.kill()
@@ -355,8 +348,7 @@ class TestProcesses(WorkerWorld):
         self, jobs: Odd, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         worker = crew.program("--processes", "2", concurrency=1, ready=False).ready(times=2)
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         worker.send(signal.SIGKILL)
         worker.process.wait()
         eventually(lambda: worker.said().count("told to end") == 2, "both end")

@@ -66,7 +66,7 @@ class Alone(ContractWorld):
         first = jobs.sole.options(priority=9).submit(0.01, gate=gate.path)
         high = jobs.sole.options(priority=8).submit(0.01)
         crew.worker(concurrency=3, queues=f"{queue},{sole}")
-        eventually(lambda: diary.starts(first.id), "the first of the singleton queue runs")
+        diary.begun(first)
         assert jobs.add.submit(1, 2).result(10) == 3
         beside = [jobs.hold.submit(gate.path) for _ in range(2)]
         eventually(lambda: diary.starts(beside[1].id), "jobs of the other queue have the other slots")
@@ -82,7 +82,7 @@ class Alone(ContractWorld):
         requires(app, "shared")
         victim = crew.program(queues=sole)
         first, second = jobs.sole.submit(0.1, gate="never"), jobs.sole.submit(0.01)
-        eventually(lambda: diary.starts(first.id), "the first runs")
+        diary.begun(first)
         heir = crew.program(concurrency=2, queues=sole)
         killed = time.time()
         victim.kill()
@@ -152,8 +152,7 @@ class Alone(ContractWorld):
         if how == "while it is idle":
             jobs.sole.submit(0.01).result(10)
         else:
-            first = jobs.sole.submit(0.01, gate="never" if how == "twice" else gate.path)
-            eventually(lambda: diary.starts(first.id), "the first runs")
+            first = diary.begun(jobs.sole.submit(0.01, gate="never" if how == "twice" else gate.path))
         heir = crew.program(queues=sole, concurrency=2)
         second = jobs.sole.submit(0.01) if how == "while it runs" else None
         leaving.send(signal.SIGTERM)
@@ -182,8 +181,7 @@ class Alone(ContractWorld):
     ) -> None:
         requires(app, "shared")
         victim = crew.program(queues=sole)
-        job = jobs.sole.submit(0.1, gate="never")
-        eventually(lambda: diary.starts(job.id), "it runs")
+        job = diary.begun(jobs.sole.submit(0.1, gate="never"))
         crew.program(queues=sole)
         (name,) = [worker.name for worker in control.workers() if worker.pid == victim.process.pid]
         retired = time.time()
@@ -199,7 +197,7 @@ class Alone(ContractWorld):
     ) -> None:
         staff(app, crew, sole, 2, concurrency=2)
         first, second = jobs.sole.submit(0.01, gate=gate.path), jobs.sole.submit(0.01)
-        eventually(lambda: diary.starts(first.id), "the first runs")
+        diary.begun(first)
         control.pause(sole)
         assert len(control.ping()) == len(control.workers())
         control.resume(sole)
@@ -220,8 +218,7 @@ class Alone(ContractWorld):
     ) -> None:
         crew.worker(queues=f"{queue},{sole}")
         jobs.sole.submit(0.01).result(10)
-        busy = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(busy.id), "its only executor is busy")
+        busy = diary.begun(jobs.hold.submit(gate.path))
         crew.worker(queues=sole)
         asked = time.monotonic()
         jobs.sole.submit(0.01).result(10)
@@ -258,7 +255,7 @@ class Alone(ContractWorld):
         assert "singleton" not in control.why_queue(sole)
         assert seat_of(control, sole) == ""
         crew.worker(concurrency=2, queues=sole)
-        eventually(lambda: diary.starts(first.id), "the first runs")
+        diary.begun(first)
         control.ping()
         (worker,) = control.workers()
         assert (worker.singletons, seat_of(control, sole)) == ([sole], worker.name)

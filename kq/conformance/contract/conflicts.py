@@ -58,8 +58,7 @@ class Conflicts(ContractWorld):
     ) -> None:
         only = jobs.hold.options(unique=Unique("cat", until="start"))
         crew.worker(concurrency=1)
-        first = only.submit(gates[0].path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(only.submit(gates[0].path))
         second = only.submit(gates[1].path)
         assert second != first
         assert only.submit(gates[2].path) == second
@@ -161,8 +160,7 @@ class Conflicts(ContractWorld):
     ) -> None:
         crew.worker(concurrency=3)
         only = jobs.hold.options(unique=Unique("cat", conflict="replace"))
-        first = only.submit(gates[0].path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(only.submit(gates[0].path))
         gates[2].open()
         second = only.submit(gates[1].path)
         assert second != first
@@ -199,8 +197,7 @@ class Conflicts(ContractWorld):
     ) -> None:
         crew.worker(concurrency=3)
         only = jobs.hold.options(unique=Unique("cat", conflict="after"))
-        first = only.submit(gates[0].path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(only.submit(gates[0].path))
         with ThreadPoolExecutor(4) as pool:
             (second,) = set(pool.map(lambda _: only.submit(gates[1].path), range(8)))
         assert second != first
@@ -217,8 +214,7 @@ class Conflicts(ContractWorld):
     ) -> None:
         requires(app, "shared")
         worker = crew.program()
-        first = jobs.hold.options(unique=Unique("cat", conflict="after")).submit(gates[0].path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(jobs.hold.options(unique=Unique("cat", conflict="after")).submit(gates[0].path))
         second = jobs.perform.options(unique=Unique("cat", conflict="after")).submit(["raise RuntimeError", "return"])
         worker.kill()
         crew.program(concurrency=2)
@@ -244,8 +240,7 @@ class Conflicts(ContractWorld):
     ) -> None:
         crew.worker(concurrency=3)
         only = jobs.hold.options(unique="cat")
-        first = only.submit(gates[0].path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(only.submit(gates[0].path))
         begets = jobs.beget_unique.submit("cat", gates[1].path)
         joined = Handle[object](str(begets.result(10)), first.queue, app)
         assert f"job {first.id} has its unique key 'cat'" in str(outcome(joined))
@@ -254,7 +249,7 @@ class Conflicts(ContractWorld):
         first.result(10)
         free(app, "cat")
         taken = Handle[object](str(jobs.beget_unique.submit("cat", gates[1].path).result(10)), first.queue, app)
-        eventually(lambda: diary.starts(taken.id), "it runs")
+        diary.begun(taken)
         assert only.submit(gates[2].path) == taken
         gates[1].open()
         assert taken.result(10)

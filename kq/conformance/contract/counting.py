@@ -130,8 +130,7 @@ class Counts(ContractWorld):
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, dies: str
     ) -> None:
         worker = crew.worker()
-        job = jobs.hold_once.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold_once.submit(gate.path))
         if dies == "executor":
             worker.executors()[0].kill()
         else:

@@ -13,6 +13,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from kq.conformance.contract.waiting import DEADLINE, eventually
+from kq.handles.handle import Handle
+
+R = TypeVar("R")
 
 #: The environment variable that tells jobs where their diary is.
 VARIABLE = "KQ_CONTRACT_DIARY"
@@ -71,6 +77,11 @@ class Diary:
     def starts(self, *ids: str) -> list[Entry]:
         """The starts of jobs; of all without ids."""
         return self.entries("start", ids or None)
+
+    def begun(self, job: Handle[R], within: float = DEADLINE) -> Handle[R]:
+        """A job that was submitted, once it runs. within: seconds that it has to begin."""
+        eventually(lambda: self.starts(job.id), f"job {job.id} runs", within)
+        return job
 
     def ends(self, *ids: str) -> list[Entry]:
         """The ends of jobs; of all without ids."""

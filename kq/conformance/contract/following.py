@@ -74,8 +74,7 @@ class Following(ContractWorld):
 
     def test_who_follows_a_job_that_runs_is_told_so(self, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "it runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         with following(job) as told:
             eventually(lambda: told, "it is told how it stands")
             gate.open()

@@ -78,8 +78,7 @@ class Gathered(ContractWorld):
         self, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        parent = jobs.beget.submit([f"wait {gate.path}"], ["a"])
-        eventually(lambda: diary.starts(parent.id), "it runs")
+        parent = diary.begun(jobs.beget.submit([f"wait {gate.path}"], ["a"]))
         assert parent.revoke(interrupt=True)
         assert isinstance(outcome(parent), JobRevoked)
         jobs.note.submit("last").result(10)

@@ -26,7 +26,8 @@ from kq.app import App
 from kq.conformance.contract import diary
 from kq.effects.context import current_job
 from kq.errors import BadJob, BadStorage, Bury, NotDone, Retry
-from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, by_error
+from kq.jobtype import JobType
+from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, RetryPolicy, by_error
 
 WHERE = f"{__name__}:app"
 #: The environment variables that name the queue of all these jobs, and their app.
@@ -52,19 +53,37 @@ class Jobs:
     """The job types, registered with an app."""
 
     def __init__(self, app: App) -> None:
+        self._plain(app)
+        self._begetting(app)
+        self._long(app)
+        self._alone(app)
+        self._effects(app)
+        self._instead(app)
+        self._performing(app)
+        self._speaking(app)
+
+    def _plain(self, app: App) -> None:
+        """Jobs that end at once."""
         self.note = app.job(name="note")(note)
         self.brief = app.job(name="brief", keep=1)(note)
         self.note_async = app.job(name="note_async")(note_async)
+        self.unspeakable = app.job(name="unspeakable")(unspeakable)
+        self.add = app.job(name="add")(add)
+        self.login = app.job(name="login")(login)
+
+    def _begetting(self, app: App) -> None:
+        """Jobs that submit others."""
         self.breed = app.job(name="breed")(breed)
         begets = app.job(name="beget", on_timeout="bury", retry_policy=Fixed(delay=0, retries=9), max_lost=1000)
         self.beget = begets(beget)
         self.beget_unique = app.job(name="beget_unique")(beget_unique)
-        self.beat = app.job(name="beat", max_lost=1000)(beat)
         self.beget_async = app.job(name="beget_async")(beget_async)
-        self.unspeakable = app.job(name="unspeakable")(unspeakable)
-        self.add = app.job(name="add")(add)
-        self.login = app.job(name="login")(login)
+
+    def _long(self, app: App) -> None:
+        """Jobs that take their time, and some that do not end as they should."""
+        self.work = app.job(name="work")(work)
         self.ticket = app.job(name="ticket", max_lost=1000)(ticket)
+        self.beat = app.job(name="beat", max_lost=1000)(beat)
         self.nap = app.job(name="nap")(nap)
         self.nap_async = app.job(name="nap_async")(nap_async)
         self.pulse = app.job(name="pulse")(pulse)
@@ -75,21 +94,32 @@ class Jobs:
         self.stubborn = app.job(name="stubborn", on_timeout="bury")(stubborn)
         self.parent = app.job(name="parent", on_timeout="bury")(parent)
         self.kill_worker = app.job(name="kill_worker")(kill_worker)
+        self.take_longer = app.job(name="take_longer", timeout=1.0, on_timeout="bury")(take_longer)
+
+    def _alone(self, app: App) -> None:
+        """Jobs of the singleton queue."""
         sole, again = sole_queue(app.defaults.queue or ""), Fixed(delay=0, retries=9)
         self.sole = app.job(name="sole", queue=sole, singleton=True, retry_policy=again)(alone)
         self.sole_async = app.job(name="sole_async", queue=sole, singleton=True)(alone_async)
+
+    def _effects(self, app: App) -> None:
+        """Jobs that do what must happen once."""
         deed_again = Fixed(delay=0.1, retries=3)
         self.deed = app.effect(name="deed", key=about, retry_policy=deed_again)(deed)
         self.deed_final = app.effect(name="deed_final", key=about, timeout=3, on_timeout="bury")(deed)
         self.deed_repeat = app.effect(name="deed_repeat", key=about, on_doubt="repeat")(deed)
         self.deed_skip = app.effect(name="deed_skip", key=about, on_doubt="skip")(deed)
         self.deed_checked = app.effect(name="deed_checked", key=about, check=happened)(deed)
+
+    def _instead(self, app: App) -> None:
+        """Jobs that give up, and those that run instead of them."""
         self.stage = app.job(name="stage")(stage)
         self.second = app.job(name="second", timeout=1)(stage)
         self.far = app.job(name="far", queue=f"{app.defaults.queue}-far")(stage)
         self.narrow = app.job(name="narrow")(narrow)
         self.best = app.job(name="best", timeout=1, max_lost=2, fallback=[self.second, "stage"])(stage)
         self.best_far = app.job(name="best_far", fallback=[self.far, "nowhere"])(stage)
+        self.paper = app.job(name="paper")(paper)
         self.post = app.effect(name="post", key=about, timeout=1, retry_policy=Never(), fallback=["paper"])(deed)
         self.post_or_paper = app.effect(
             name="post_or_paper", key=about, timeout=1, on_doubt="fallback", fallback=["paper"]
@@ -97,23 +127,26 @@ class Jobs:
         self.post_checked = app.effect(
             name="post_checked", key=about, timeout=1, check=happened, fallback=["paper"], max_lost=2
         )(deed)
-        self.paper = app.job(name="paper")(paper)
-        self.perform = app.job(name="perform", retry_policy=Fixed(delay=0, retries=9))(perform)
-        self.perform_fixed = app.job(name="perform_fixed", retry_policy=Fixed(delay=0.2, retries=2))(perform)
-        self.perform_list = app.job(name="perform_list", retry_policy=Delays(delays=(0.3, 0.1)))(perform)
-        self.perform_growing = app.job(
-            name="perform_growing", retry_policy=Exponential(first=0.1, factor=3, retries=2, jitter=False)
-        )(perform)
-        self.perform_patient = app.job(name="perform_patient", retry_policy=Polynomial())(perform)
-        self.perform_by_error = app.job(
-            name="perform_by_error", retry_policy=by_error({OSError: Fixed(delay=0.1, retries=1)})
-        )(perform)
-        self.work = app.job(name="work")(work)
+
+    def _performing(self, app: App) -> None:
+        """Jobs that do what they are told at each attempt, under one policy each."""
+
+        def performing(name: str, policy: RetryPolicy | None = None) -> JobType[[list[str]], int]:
+            return app.job(name=name, retry_policy=policy)(perform)
+
+        self.perform = performing("perform", Fixed(delay=0, retries=9))
+        self.perform_fixed = performing("perform_fixed", Fixed(delay=0.2, retries=2))
+        self.perform_list = performing("perform_list", Delays(delays=(0.3, 0.1)))
+        self.perform_growing = performing("perform_growing", Exponential(first=0.1, factor=3, retries=2, jitter=False))
+        self.perform_patient = performing("perform_patient", Polynomial())
+        self.perform_by_error = performing("perform_by_error", by_error({OSError: Fixed(delay=0.1, retries=1)}))
+        self.perform_plain = performing("perform_plain")
+
+    def _speaking(self, app: App) -> None:
+        """Jobs that emit."""
         self.say = app.job(name="say", retry_policy=Fixed(delay=0, retries=2))(say)
         self.say_async = app.job(name="say_async")(say_async)
         self.whisper = app.job(name="whisper", keep=0)(say)
-        self.take_longer = app.job(name="take_longer", timeout=1.0, on_timeout="bury")(take_longer)
-        self.perform_plain = app.job(name="perform_plain")(perform)
 
 
 def sole_queue(queue: str) -> str:

@@ -36,8 +36,7 @@ class AtLeastOnce(ContractWorld):
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         assert [each.id for each in control.jobs(job.queue)] == [job.id]
         gate.open()
         job.result(10)
@@ -74,8 +73,7 @@ class AtLeastOnce(ContractWorld):
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker(concurrency=2)
-        running = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(running.id), "one runs")
+        running = diary.begun(jobs.hold.submit(gate.path))
         deleted(app, running.queue)
         deadline = time.monotonic() + 20
         answers = [jobs.add.options(queue=running.queue).submit(number, 1) for number in range(3)]
@@ -200,8 +198,7 @@ class Fencing(ContractWorld):
     ) -> None:
         requires(app, "shared")
         zombie = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         zombie.pause()
         slept = time.monotonic()
         heir = crew.program()
@@ -224,8 +221,7 @@ class Fencing(ContractWorld):
     ) -> None:
         requires(app, "shared")
         zombie = crew.program()
-        job = jobs.nap.submit(self.lease / 4)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.nap.submit(self.lease / 4))
         zombie.pause_supervisor()
         heir = crew.program()
         assert job.result(4 * self.lease) == executor_of(heir)
@@ -262,8 +258,7 @@ class Fencing(ContractWorld):
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         for lease, _ in app.store.scan("lease:"):
             app.store.write([Write(lease, None)])
         gate.open()
@@ -282,7 +277,7 @@ class Fencing(ContractWorld):
         blocking = jobs.hold.options(priority=8).submit(gate.path)
         waiting = [jobs.note.options(priority=1).submit() for _ in range(5)]
         zombie = crew.program()
-        eventually(lambda: diary.starts(blocking.id), "the long job runs")
+        diary.begun(blocking)
         eventually(lambda: waiting[0].state() is State.RESERVED, "others are held")
         (zombie.pause if who == "all" else zombie.pause_supervisor)()
         crew.program(concurrency=2)
@@ -335,8 +330,7 @@ class Fencing(ContractWorld):
     ) -> None:
         requires(app, "shared")
         zombie = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         (executor,) = zombie.executors()
         zombie.pause()
         crew.program()

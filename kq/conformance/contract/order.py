@@ -51,8 +51,7 @@ class Priority(ContractWorld):
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
     ) -> None:
         crew.worker()
-        first = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(first.id), "the first job runs")
+        diary.begun(jobs.hold.submit(gate.path))
         low = app.submit_many(jobs.nap.options(priority=1).job(0.05) for _ in range(20))
         high = jobs.note.options(priority=9).submit()
         gate.open()

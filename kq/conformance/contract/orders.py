@@ -43,8 +43,7 @@ class Revoke(ContractWorld):
         self, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:
         crew.worker()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         assert control.revoke(job.id, interrupt=True, reason="not wanted")
         asked = time.monotonic()
         error = outcome(job, 10)
@@ -108,8 +107,7 @@ class Revoke(ContractWorld):
     ) -> None:
         requires(app, "shared")
         victim = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         victim.pause()
         assert control.revoke(job.id)
         victim.kill()
@@ -152,8 +150,7 @@ class Broadcast(ContractWorld):
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, measured: Figures
     ) -> None:
         crew.worker(concurrency=2)
-        runs = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(runs.id), "a job runs")
+        runs = diary.begun(jobs.hold.submit(gate.path))
         control.pause(runs.queue)
         control.ping()
         waiting = app.submit_many(jobs.note.job(str(number)) for number in range(5))
@@ -255,8 +252,7 @@ class Broadcast(ContractWorld):
     ) -> None:
         requires(app, "shared")
         worker = crew.program()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         (name,) = control.ping()
         assert control.retire(name, reason="its disk is old")
         eventually(lambda: "its disk is old" in worker.said(), "it has heard", PROMPT + 1)
@@ -272,8 +268,7 @@ class Broadcast(ContractWorld):
         requires(app, "shared")
         worker = crew.program()
         (name,) = control.ping()
-        job = jobs.hold.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold.submit(gate.path))
         (executor,) = worker.executors()
         crew.program()
         asked = time.time()

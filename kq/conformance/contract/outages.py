@@ -436,7 +436,7 @@ class Outage(OnAWire):
         job = jobs.nap.submit(1.0)
         with ThreadPoolExecutor(1) as pool:
             result = pool.submit(job.result, 20)
-            eventually(lambda: diary.starts(job.id), "the job runs")
+            diary.begun(job)
             wire.refuse()
             notices(worker)
             wire.restore()
@@ -499,8 +499,7 @@ class Outage(OnAWire):
         self, jobs: Jobs, crew: Crew, diary: Diary, server: Server, gate: Gate, how: str
     ) -> None:
         crew.program()
-        job = jobs.hold_once.submit(gate.path)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        job = diary.begun(jobs.hold_once.submit(gate.path))
         server.remember()
         getattr(server, how)()
         server.start()

@@ -71,7 +71,6 @@ class Remedies(ContractWorld):
         workers = crew.program(), crew.program()
         held = jobs.hold.submit(gate.path)
         (busy,) = eventually(lambda: diary.starts(held.id), "one of them is busy")
-        job = jobs.perform.submit(["storage", "return"])
-        eventually(lambda: diary.starts(job.id), "the other meets with bad storage")
+        job = diary.begun(jobs.perform.submit(["storage", "return"]))
         here, there = sorted(workers, key=lambda worker: busy.pid in pids(worker.executors()))
         return here, there, job

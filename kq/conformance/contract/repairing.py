@@ -191,7 +191,7 @@ class Repairing(ContractWorld):
 
         def take() -> None:
             control.resume(queue)
-            eventually(lambda: diary.starts(job.id), "it runs")
+            diary.begun(job)
 
         before_the_next_swap(monkeypatch, take)
         if how == "purge":
@@ -219,7 +219,7 @@ class Repairing(ContractWorld):
         runs, kept = jobs.hold.submit(gate.path), jobs.note.submit("kept")
         control.bury(kept.id)
         crew.worker(concurrency=1)
-        eventually(lambda: diary.starts(runs.id), "it runs")
+        diary.begun(runs)
         waiting = app.submit_many(jobs.note.options(priority=n % 10).job(str(n)) for n in range(25))
         waiting += [jobs.note.options(delay=3600).submit("later"), jobs.note.options(unique="a").submit("one")]
         purged = control.purge(runs.queue, reason="a flood", by="anna@web1")

@@ -91,7 +91,7 @@ class Results(ContractWorld):
         job = jobs.hold.submit(gate.path)
         with ThreadPoolExecutor(16) as pool:
             waiting = [pool.submit(job.result, 10) for _ in range(16)]
-            eventually(lambda: diary.starts(job.id), "the job runs")
+            diary.begun(job)
             gate.open()
             assert len({each.result(10) for each in waiting}) == 1
 

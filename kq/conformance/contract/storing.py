@@ -106,8 +106,7 @@ class Kept(ContractWorld):
     ) -> None:
         crew.worker(concurrency=2)
         job = jobs.hold.job(gate.path)
-        handle = app.submit(job)
-        eventually(lambda: diary.starts(job.id), "the job runs")
+        handle = diary.begun(app.submit(job))
         app.submit(job)
         assert not eventually_more_than(1, diary)
         gate.open()

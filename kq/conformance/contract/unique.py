@@ -38,7 +38,7 @@ class Unique(ContractWorld):
         first = only.submit(gate.path)
         assert only.submit(gate.path) == first
         crew.worker()
-        eventually(lambda: diary.starts(first.id), "it runs")
+        diary.begun(first)
         assert only.submit(gate.path) == first
         assert jobs.hold.options(unique="dog").submit(gate.path) != first
         gate.open()
@@ -71,8 +71,7 @@ class Unique(ContractWorld):
         requires(app, "shared")
         worker = crew.program()
         only = jobs.hold.options(unique="cat")
-        first = only.submit(gate.path)
-        eventually(lambda: diary.starts(first.id), "it runs")
+        first = diary.begun(only.submit(gate.path))
         worker.kill()
         assert only.submit(gate.path) == first
         crew.program()
