@@ -26,7 +26,7 @@ from kq.cli.show import print_json, print_table
 from kq.cli.target import any_app, settings
 from kq.cli.watch import watching
 from kq.clock import SYSTEM
-from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where
+from kq.control import REPAIRABLE, Answer, Control, JobInfo, Where, schema
 from kq.control.kicking import Kicking
 from kq.control.view import known_job
 from kq.errors import BadArguments, NotFound, NotRepaired
@@ -147,8 +147,7 @@ def _tell_kicked(kicking: Kicking, ids: Sequence[str]) -> int:
     if not kicking.left:
         refused |= {id: "it is not buried" for id in ids if id not in {*kicked, *refused}}
     if flags().json:
-        why = [{"id": id, "reason": text} for id, text in refused.items()]
-        print_json({"kicked": kicked, "refused": why, "stopped": kicking.stopped or None, "left": kicking.left})
+        print_json(schema.kicked(kicking, refused))
     else:
         click.echo(f"kicked {len(kicked)}" + (f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""))
         for id, text in refused.items():
@@ -268,7 +267,7 @@ def _each(
                 raise
     made = [id for id in dict.fromkeys(ids) if id not in refused]
     if flags().json:
-        print_json({done: made, "refused": [{"id": id, "reason": text} for id, text in refused.items()]})
+        print_json(schema.acted(done, made, refused))
         return NO if refused else DONE
     for id in made:
         then = f"; it is {state[id]} and will end" if state.get(id, done) != done else ""

@@ -6,13 +6,14 @@ since the epoch, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from kq.control.compose import lease_left
+from kq.control.kicking import Kicking
 from kq.control.sight import Failure, Heartbeat, JobInfo, QueueInfo, WorkerInfo
 from kq.effects.ledger import Entry
 from kq.handles.stream import Chunk
@@ -149,6 +150,20 @@ def size(name: str, worker: WorkerInfo | None, *, heard: bool) -> dict[str, Any]
 def ping(answered: Collection[str], workers: Iterable[WorkerInfo]) -> dict[str, Any]:
     """Who answered, and who of workers did not."""
     return {"answered": [*answered], "silent": sorted({worker.name for worker in workers}.difference(answered))}
+
+
+def acted(done: str, made: Sequence[str], refused: Mapping[str, str]) -> dict[str, Any]:
+    """What became of an act on several jobs: which it was done to, and why not to the others."""
+    return {done: list(made), "refused": [{"id": id, "reason": reason} for id, reason in refused.items()]}
+
+
+def kicked(kicking: Kicking, refused: Mapping[str, str]) -> dict[str, Any]:
+    """What became of a kick."""
+    return {
+        **acted("kicked", kicking.kicked, refused),
+        "stopped": kicking.stopped or None,
+        "left": kicking.left,
+    }
 
 
 def effect(entry: Entry) -> dict[str, Any]:

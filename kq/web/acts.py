@@ -5,7 +5,7 @@ Each act says by whom it was done; control writes that into the audit before any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeAlias
@@ -165,9 +165,7 @@ def _kicked(wanted: Wanted, ids: Iterable[str]) -> Data:
         over=wanted.over,
     )
     kicking.run(list(jobs.values()), **_pace(said, len(jobs)))
-    refused |= kicking.refused
-    stopped = kicking.stopped or None
-    return {"kicked": kicking.kicked, "refused": _why(refused), "stopped": stopped, "left": kicking.left}
+    return schema.kicked(kicking, refused | kicking.refused)
 
 
 def _pace(said: Said, jobs: int) -> dict[str, Any]:
@@ -267,11 +265,7 @@ def _each(wanted: Wanted, done: str, do: Callable[[str], object]) -> Data:
             if "ids" not in wanted.said:
                 raise
             refused[id] = error.message
-    return {done: [id for id in ids if id not in refused], "refused": _why(refused)}
-
-
-def _why(refused: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"id": id, "reason": reason} for id, reason in refused.items()]
+    return schema.acted(done, [id for id in ids if id not in refused], refused)
 
 
 # Workers and effects.

@@ -100,8 +100,7 @@ class Worker:
             limits[queue_of(app.name)] = 1
         alert = ALERT if wanted else ""
         kept = app.remembering
-        remember = float(kept.keep), kept.most
-        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, *remember)
+        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, kept.keep, kept.most)
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
