@@ -26,8 +26,8 @@ from kq.mailurl import parse_mail_url
 from kq.smtp import post_to
 from kq.values.config import Alerts
 from kq.values.job import HIGHEST
-from kq.values.message import one_line
 from kq.values.policy import Exponential
+from kq.values.redaction import one_line
 
 #: Seconds that an answer may take, and a command.
 PATIENCE = 30.0

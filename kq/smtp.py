@@ -23,7 +23,7 @@ from typing import ClassVar, Protocol, TypeAlias
 from kq.clock import SYSTEM
 from kq.errors import BadJob, NotDone
 from kq.mailurl import MailUrl
-from kq.values.message import one_line
+from kq.values.redaction import one_line
 
 log = logging.getLogger("kq.mail")
 

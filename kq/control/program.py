@@ -14,7 +14,7 @@ from kq.clock import SYSTEM
 from kq.control.rounds import Rounds
 from kq.errors import BrokerUnreachable, KqError
 from kq.state.store import StoreUnreachable
-from kq.values.message import one_line
+from kq.values.redaction import one_line
 from kq.values.tally import Tally
 
 log = logging.getLogger("kq.control")

@@ -26,8 +26,9 @@ from kq.handles.handle import Handle
 from kq.handles.standing import caller
 from kq.state.store import Write
 from kq.values.job import Job, Settings, State
-from kq.values.message import BODY_LIMIT, decode_body, encode_result, one_line, with_arguments
+from kq.values.message import BODY_LIMIT, decode_body, encode_result, with_arguments
 from kq.values.record import Record, decode_record, job_key
+from kq.values.redaction import one_line
 
 R = TypeVar("R")
 

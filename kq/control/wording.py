@@ -12,7 +12,7 @@ import msgspec
 from kq.clock import new_id
 from kq.handles.trouble import Alert, Trouble
 from kq.units import format_duration, format_instant
-from kq.values.message import one_line
+from kq.values.redaction import one_line
 
 #: So many groups have a line of their own in a digest, and so many are told to programs: an alert is a job, which must
 #: not be too large to be submitted.

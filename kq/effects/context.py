@@ -22,9 +22,9 @@ from kq.units import format_size, parse_duration
 from kq.values.config import Streams
 from kq.values.deed import Deed
 from kq.values.job import Job
-from kq.values.message import Envelope, encode_result, one_line
+from kq.values.message import Envelope, encode_result
 from kq.values.policy import YEAR
-from kq.values.redaction import redacted_end, redacted_text
+from kq.values.redaction import one_line, redacted_end, redacted_text
 from kq.values.unique import unique_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from kq.effects.ledger import Busy, Doubtful, Due, Entry, Finding, Happened, Led
 from kq.errors import DoubtStands, EffectBusy, InDoubt, LeaseLost, NotDone
 from kq.state.store import StoreUnreachable
 from kq.values.deed import Deed
-from kq.values.message import encode_result, one_line
+from kq.values.message import encode_result
+from kq.values.redaction import one_line
 
 OnDoubt: TypeAlias = Literal["bury", "fallback", "repeat", "skip"]
 #: What a side effect came to. duplicate: it was not done again. unknown: it broke off, and nobody knows if it happened.

@@ -23,10 +23,10 @@ from kq.state.store import StoreUnreachable
 from kq.values.event import ENDS, MOVES, Event, followed_key
 from kq.values.failure import group_of
 from kq.values.job import State
-from kq.values.message import decode_head, one_line
+from kq.values.message import decode_head
 from kq.values.reading import reader
 from kq.values.record import decode_record, job_key, worker_key
-from kq.values.redaction import redacted_text
+from kq.values.redaction import one_line, redacted_text
 
 #: Seconds between two looks whether it has ended, and that the event which tells so may be late.
 LOOK, LATE = 1.0, 0.5

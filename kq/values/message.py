@@ -21,7 +21,7 @@ from kq.clock import made_at
 from kq.errors import MessageError
 from kq.values.job import FALLBACKS, LATEST, Counters
 from kq.values.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
-from kq.values.redaction import beginning
+from kq.values.redaction import one_line
 from kq.values.unique import Holds
 
 VERSION = 1
@@ -356,11 +356,6 @@ def set_aside(headers: Mapping[str, Any], *, error: str, buried: float, queue: s
     """Headers for a message that cannot be read, to be buried: as they came, and why (see Head)."""
     came = {name: value for name, value in headers.items() if not name.startswith("x-")}
     return {**came, "error": error, "buried": buried, "queue": queue}
-
-
-def one_line(text: object) -> str:
-    """str(text) on one line, cut to what fits a log and a header; then without what looks like a secret."""
-    return beginning(" ".join(str(text).split()), 400, "…")
 
 
 class _Front(msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kq.values.message import one_line
+from kq.values.redaction import one_line
 
 T = TypeVar("T")
 

@@ -127,6 +127,11 @@ def beginning(text: str, longest: int, mark: str = "") -> str:
     return text if len(text) <= longest else redacted_beginning(text, longest) + mark
 
 
+def one_line(text: object) -> str:
+    """str(text) on one line, cut to what fits a log and a header; then without what looks like a secret."""
+    return beginning(" ".join(str(text).split()), 400, "…")
+
+
 def both_ends(text: str, longest: int, between: str = "…") -> str:
     """text where it is no longer than that, else its beginning and its end: without secrets, as beginning() does."""
     half = longest // 2

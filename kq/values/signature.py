@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from kq.values.message import decode_body, encode_body, one_line
+from kq.values.message import decode_body, encode_body
+from kq.values.redaction import one_line
 
 #: What JSON's readers agree on.
 _INT_LIMIT = 2**63

@@ -8,10 +8,9 @@ from typing import TypeVar
 
 from kq.values import tally
 from kq.values.failure import Failure, group_of
-from kq.values.message import one_line
 from kq.values.outcome import Bury, Complete, Drop, Expire, FallBack, Retry, Revoke, Verdict
 from kq.values.policy import retries_of
-from kq.values.redaction import redacted_beginning
+from kq.values.redaction import one_line, redacted_beginning
 from kq.values.tally import EFFECTS, MINUTE, Failed, Group, Tally, Wait, Work
 from kq.worker.task import Task
 

@@ -8,9 +8,8 @@ from msgspec import structs
 
 from kq.values.event import Event
 from kq.values.failure import Failure, group_of
-from kq.values.message import one_line
 from kq.values.outcome import Bury, Complete, Expire, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
-from kq.values.redaction import redacted_text
+from kq.values.redaction import one_line, redacted_text
 from kq.worker.slate import Written
 from kq.worker.task import Task
 

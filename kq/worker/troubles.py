@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from kq.errors import MessageError
 from kq.handles.trouble import AGAIN, Count, Trouble, case_write, count_write, trouble_of
 from kq.state.store import Write
-from kq.values.message import decode_body, one_line
+from kq.values.message import decode_body
 from kq.values.outcome import Bury, Verdict
 from kq.values.record import lease_key
-from kq.values.redaction import redacted_text, shown_call
+from kq.values.redaction import one_line, redacted_text, shown_call
 from kq.worker.task import Task
 
 #: A worker tells apart so many groups; further ones are one.

@@ -33,10 +33,10 @@ from kq.values.message import (
     decode_head,
     encode_body,
     encode_head,
-    one_line,
     set_aside,
 )
 from kq.values.policy import Fixed
+from kq.values.redaction import one_line
 from kq.writer import Writer
 from tests.unit.strategies import COUNTERS, HEADS, JSON, TEXT
 
