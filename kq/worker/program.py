@@ -98,9 +98,18 @@ class Worker:
         wanted = app.alerts.wanted
         if wanted and limits:
             limits[queue_of(app.name)] = 1
-        alert = ALERT if wanted else ""
-        kept = app.remembering
-        plan = Plan(limits, size, app.lease, grace, app.keep, unfit_after, unfit_within, alert, kept.keep, kept.most)
+        plan = Plan(
+            queues=limits,
+            slots=size,
+            lease=app.lease,
+            grace=grace,
+            keep=app.keep,
+            unfit_after=unfit_after,
+            unfit_within=unfit_within,
+            alert=ALERT if wanted else "",
+            remember=app.remembering.keep,
+            most=app.remembering.most,
+        )
         self._store = app.open_store(answer_time(app.broker, app.lease))
         self.supervisor = Supervisor(plan, app.broker, self._store, make_pool)
         self._thread: threading.Thread | None = None
