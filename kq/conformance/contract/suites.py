@@ -14,7 +14,7 @@ from kq.conformance.contract.hygiene import Hygiene
 from kq.conformance.contract.leases import AtLeastOnce, Fencing, Lease
 from kq.conformance.contract.order import Delay, Priority
 from kq.conformance.contract.orders import Broadcast, Revoke
-from kq.conformance.contract.outages import Outage, Weather
+from kq.conformance.contract.outages import Outage
 from kq.conformance.contract.quiet import Bounded, Quiet, Sharing
 from kq.conformance.contract.reasons import Supervision, Why
 from kq.conformance.contract.remedies import Remedies
@@ -24,6 +24,7 @@ from kq.conformance.contract.seeing import Seeing
 from kq.conformance.contract.storing import Atomic, Kept
 from kq.conformance.contract.streaming import Streaming
 from kq.conformance.contract.unique import Unique
+from kq.conformance.contract.weather import Weather
 
 
 class ContractSuite(
