@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec.structs import replace
 
 from kq.app import App
 from kq.effects.context import CurrentJob, running
@@ -17,7 +19,7 @@ from kq.errors import MessageError, Retry, SoftTimeout
 from kq.jobtype import JobType
 from kq.values.failure import laid_out, names_of
 from kq.values.job import Counters
-from kq.values.message import Envelope, decode_body, encode_result
+from kq.values.message import decode_body, encode_result
 from kq.values.outcome import Rules
 from kq.values.policy import from_data
 from kq.values.record import RESULT_LIMIT
@@ -26,10 +28,6 @@ from kq.worker.gauge import Gauge
 from kq.worker.sleep import new_loop
 from kq.worker.wire import BESET, DONE, INTERRUPTED, RAISED, RETRY, UNUSABLE, Circumstances, Ended, Run, frame
 from kq.worker.workbench import Workbench
-
-Staged: TypeAlias = tuple[Envelope, ...]
-Effects: TypeAlias = Mapping[str, int] | None
-Cost: TypeAlias = tuple[float | None, int]
 
 #: A traceback longer than this is cut in the middle; so is a message.
 TRACEBACK_LIMIT = 16_000
@@ -95,9 +93,12 @@ class Execution:
         encoded, error = _result(self._run, value, error)
         self._watching.end(error)
         running.reset(self._token)
-        staged = self._job.end()
-        cost = self._gauge.measure(time.monotonic() - self._began)
-        told = _told(self._run, self._began, error, encoded, staged, self._job.log, self._job.effects, cost)
+        job, staged, took = self._job, self._job.end(), time.monotonic() - self._began
+        cpu, rss = self._gauge.measure(took)
+        ended = Ended(
+            self._run.seq, DONE, encoded, took=took, staged=staged, log=job.log, effects=job.effects, cpu=cpu, rss=rss
+        )
+        told = _told(ended, error)
         if error is not None:
             # Its traceback knows the frame that called us, and that knows it: without this all that the job had would
             # be there until somebody looks for such garbage, after many jobs.
@@ -110,7 +111,7 @@ def uninterrupted(execute: Callable[[Run], bytes], run: Run) -> bytes:
     try:
         return execute(run)
     except SoftTimeout as error:
-        return _told(run, time.monotonic(), error)
+        return _told(Ended(run.seq, DONE), error)
 
 
 def run_here(
@@ -181,44 +182,30 @@ def _encoded(run: Run, value: Any) -> bytes:
     return encoded
 
 
-def _told(
-    run: Run,
-    began: float,
-    error: BaseException | None,
-    value: bytes = b"",
-    staged: Staged = (),
-    log: str = "",
-    effects: Effects = None,
-    cost: Cost = (None, 0),
-) -> bytes:
-    """What to send of an execution that came to value, and staged jobs, or raised error, and logged log. Never raises,
-    for it is asked only once, and what its error says of itself is the job's own code again.
+def _told(ended: Ended, error: BaseException | None) -> bytes:
+    """What to send of an execution that ended well, or raised error. Never raises, for it is asked only once, and what
+    its error says of itself is the job's own code again.
     """
     try:
-        return frame(_ended(run, began, error, value, staged, log, effects, cost))
+        return frame(ended if error is None else _failed(ended, error))
     except BaseException:
         what = "it ended with an error that cannot be described: its class, its str() or its delay is broken"
-        return frame(Ended(run.seq, RAISED, b"", ("Exception", "BaseException"), what, took=time.monotonic() - began))
+        return frame(Ended(ended.seq, RAISED, b"", ("Exception", "BaseException"), what, took=ended.took))
 
 
-def _ended(
-    run: Run,
-    began: float,
-    error: BaseException | None,
-    value: bytes,
-    staged: Staged,
-    log: str,
-    effects: Effects,
-    cost: Cost,
-) -> Ended:
-    took, (cpu, rss) = time.monotonic() - began, cost
-    if error is None:
-        return Ended(run.seq, DONE, value, took=took, staged=staged, log=log, effects=effects, cpu=cpu, rss=rss)
+def _failed(ended: Ended, error: BaseException) -> Ended:
+    """The same execution, which raised error: what it staged is not submitted."""
     kind = _kind(error)
-    delay = Retry(delay=error.delay).delay if isinstance(error, Retry) else None  # it may have been set to anything
     text, where = _description(error)
-    where = "" if kind == UNUSABLE else where
-    return Ended(run.seq, kind, b"", names_of(error), text, where, delay, took, (), log, effects, cpu, rss)
+    return replace(
+        ended,
+        kind=kind,
+        names=names_of(error),
+        message=text,
+        traceback="" if kind == UNUSABLE else where,
+        delay=Retry(delay=error.delay).delay if isinstance(error, Retry) else None,  # it may have been set to anything
+        staged=(),
+    )
 
 
 def _kind(error: BaseException) -> str:
