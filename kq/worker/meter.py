@@ -105,12 +105,19 @@ class Meter:
         """All of it as it is now. began: when this one began to count; both by the store's clock."""
         self._mark(began, now)
         at, before = self._marks[0]
-        recent = tally.since(self._work.values(), before)
-        returning = {queue: left for queue, due in self._returning.items() if (left := _left(due, now))}
-        work, groups = list(self._work.values()), list(self._groups.values())
-        latest = list(self._latest)
-        span, waits = now - at, list(self._waits.values())
-        return Tally(worker, now, began, work, recent, span, groups, latest, returning, self.reconnects, waits)
+        return Tally(
+            worker=worker,
+            at=now,
+            began=began,
+            work=list(self._work.values()),
+            recent=tally.since(self._work.values(), before),
+            span=now - at,
+            groups=list(self._groups.values()),
+            latest=list(self._latest),
+            returning={queue: left for queue, due in self._returning.items() if (left := _left(due, now))},
+            reconnects=self.reconnects,
+            waits=list(self._waits.values()),
+        )
 
     @property
     def sums(self) -> tuple[int, int]:
