@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote
 
@@ -56,13 +55,12 @@ class Asked:
         """By what he is told from others; "" where nobody asked."""
         return "" if self.user.known_by == "nothing" else self.user.name
 
-    def query(self, but: Sequence[str] = ()) -> dict[str, list[str]]:
-        """What the address says behind its question mark, but for some of it. Raises BadArguments."""
+    def query(self) -> dict[str, list[str]]:
+        """What the address says behind its question mark. Raises BadArguments."""
         try:
-            found = parse_qs(self.request.url.query, keep_blank_values=True, max_num_fields=FIELDS)
+            return parse_qs(self.request.url.query, keep_blank_values=True, max_num_fields=FIELDS)
         except ValueError as error:
             raise BadArguments(f"the address can't be read: {error}") from error
-        return {name: values for name, values in found.items() if name not in but}
 
     def at(self, *parts: str) -> str:
         """The address of a page here: at("jobs", id)."""

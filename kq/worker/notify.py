@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from contextlib import suppress
 
 
 class Notifier:
     """Tells systemd; nothing where nobody asked for it. every: seconds between two beats that it waits for, or None."""
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._address = environ.get("NOTIFY_SOCKET", "")
-        meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        wait = environ.get("WATCHDOG_USEC", "") if meant and self._address else ""
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        wait = os.environ.get("WATCHDOG_USEC", "") if meant and self._address else ""
         # Half of it, as sd_watchdog_enabled(3) advises.
         self.every = int(wait) / 2_000_000 if wait.isdecimal() and int(wait) else None
 
