@@ -17,7 +17,7 @@ from kq.control.view import MOST, View
 from kq.errors import BadArguments, BrokerError, NotFound
 from kq.handles.act import Act
 from kq.handles.revoking import revoke
-from kq.handles.standing import Kind, Order, caller, decode_order, give, nudge, order_key
+from kq.handles.standing import Kind, Order, caller, decode_order, give, nudge, order_key, withdraw
 from kq.state.store import StoreUnreachable, Write
 from kq.values.job import ENDED, State
 from kq.values.record import answer_key, lease_key
@@ -56,11 +56,10 @@ class Orders(View):
 
     def resume(self, queue: str, *, reason: str = "", by: str = "") -> bool:
         """Undo pause(); False when the queue was not paused."""
-        key = order_key(Kind.PAUSE, queue)
-        stood = self._app.store.get([key])[0] is not None
+        stood = self._app.store.get([order_key(Kind.PAUSE, queue)])[0] is not None
         if stood:
             self._leave_line("resumed", Kind.PAUSE, queue, _order(by, reason))
-        self._app.store.write([Write(key, None)])
+        withdraw(self._app.store, Kind.PAUSE, queue)
         nudge(self._inspector)
         return stood
 
@@ -68,7 +67,7 @@ class Orders(View):
         """Let no job of a type start until resume_type(): those that would are parked, and others go past them."""
         # Both may stand for a moment, never neither: what is parked is always somebody's.
         self._give("paused", Kind.PAUSE_TYPE, type, _order(by, reason))
-        self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
+        withdraw(self._app.store, Kind.RESUME_TYPE, type)
 
     def resume_type(self, type: str, *, reason: str = "", by: str = "") -> int:
         """Undo pause_type(), and put back what was parked; returns how many jobs came back.
@@ -78,7 +77,7 @@ class Orders(View):
         order = _order(by, reason)
         self._leave_line("resumed", Kind.RESUME_TYPE, type, order)
         give(self._app.store, Kind.RESUME_TYPE, type, order)
-        self._app.store.write([Write(order_key(Kind.PAUSE_TYPE, type), None)])
+        withdraw(self._app.store, Kind.PAUSE_TYPE, type)
         return self.finish_resume(type)
 
     def finish_resume(self, type: str) -> int:
@@ -87,7 +86,7 @@ class Orders(View):
         heard = names == set(self._answers(nudge(self._inspector), names, PATIENCE))
         back = self.put_back({type})
         if heard and not self._may_be_parked(type):  # who did not hear of it may still park a job
-            self._app.store.write([Write(order_key(Kind.RESUME_TYPE, type), None)])
+            withdraw(self._app.store, Kind.RESUME_TYPE, type)
         return back
 
     def put_back(self, types: Collection[str]) -> int:

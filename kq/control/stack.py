@@ -7,11 +7,9 @@ from kq.control.orders import Orders
 from kq.control.sight import JobInfo
 from kq.control.view import known_job
 from kq.errors import NotFound
-from kq.handles.standing import Kind, Order, caller, nudge, order_key
-from kq.state.store import Write
+from kq.handles.standing import Kind, Order, caller, give, nudge, withdraw
 from kq.units import format_duration
 from kq.values.job import State
-from kq.values.record import encode
 from kq.values.stack import Stack, decode_stack, stack_key
 
 #: Seconds that a worker has to answer, and for which the question stands after that.
@@ -29,13 +27,13 @@ class Stacked(Orders):
         """
         job = self._running_job(id)
         token = new_id()
-        order, store = order_key(Kind.STACK, f"{job.worker}/{token}/{id}"), self._app.store
-        store.write([Write(order, encode(Order(at=store.now(), by=caller())), timeout + STANDS)])
+        about, store = f"{job.worker}/{token}/{id}", self._app.store
+        give(store, Kind.STACK, about, Order(by=caller()), timeout + STANDS)
         try:
             nudge(self._inspector)
             answer = decode_stack(store.wait(stack_key(token), timeout))
         finally:
-            store.write([Write(order, None)])
+            withdraw(store, Kind.STACK, about)
         if answer is not None and answer.type:
             return answer
         if answer is None:

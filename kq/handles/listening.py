@@ -13,11 +13,10 @@ from contextlib import suppress
 from kq.broker import Inspector
 from kq.errors import BrokerError
 from kq.events import LEASE, Ear
-from kq.handles.standing import Kind, Order, caller, nudge, order_key
+from kq.handles.standing import Kind, Order, caller, give, nudge, withdraw
 from kq.handles.whereabouts import Looks
-from kq.state.store import StoreUnreachable, Write
+from kq.state.store import StoreUnreachable
 from kq.values.event import Event
-from kq.values.record import encode
 
 #: Seconds that it is known that somebody listens, when he does not say so again; he does three times in that.
 KEEP = 2 * LEASE
@@ -34,11 +33,11 @@ def heard(
     """
     events: list[Event] = []
     ear = Ear(app.broker, keys, events.append)
-    order, said = order_key(Kind.LISTEN, f"{what}/{ear.name}"), 0.0
+    about, said = f"{what}/{ear.name}", 0.0
     try:
         while not over.is_set():
             if (now := time.monotonic()) - said >= LEASE / 3:
-                app.store.write([Write(order, encode(Order(at=app.store.now(), by=caller())), KEEP)])
+                give(app.store, Kind.LISTEN, about, Order(by=caller()), KEEP)
                 if not said:
                     nudge(inspector)
                 ear.beat()
@@ -50,5 +49,5 @@ def heard(
     finally:
         ear.close()
         with suppress(StoreUnreachable, BrokerError):
-            app.store.write([Write(order, None)])
+            withdraw(app.store, Kind.LISTEN, about)
             nudge(inspector)

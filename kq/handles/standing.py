@@ -157,10 +157,16 @@ def followed(job: str) -> str:
     return f"{_JOB}{job}"
 
 
-def give(store: Store, kind: Kind, about: str, order: Order) -> None:
-    """Let order stand."""
-    keep = ORDER_KEEP if kind in (Kind.REVOKE, Kind.RETIRE, Kind.SET) else None
+def give(store: Store, kind: Kind, about: str, order: Order, keep: float | None = None) -> None:
+    """Let order stand. keep: seconds; ORDER_KEEP where it is about one job or worker, else until it is withdrawn."""
+    if keep is None and kind in (Kind.REVOKE, Kind.RETIRE, Kind.SET):
+        keep = ORDER_KEEP
     store.write([Write(order_key(kind, about), encode(replace(order, at=store.now())), keep)])
+
+
+def withdraw(store: Store, kind: Kind, about: str) -> None:
+    """Let what was ordered stand no more."""
+    store.write([Write(order_key(kind, about), None)])
 
 
 def listens(store: Store, what: Hearing) -> bool:

@@ -18,7 +18,7 @@ from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, elapsed, outcome, requires
 from kq.control import Control, Health
 from kq.control.rounds import Rounds
-from kq.handles.standing import Kind, Order, give, order_key
+from kq.handles.standing import Kind, Order, give, withdraw
 from kq.state.store import Write
 from kq.values.job import State
 from kq.values.record import encode, lease_key, worker_key
@@ -214,7 +214,7 @@ class Supervision(ContractWorld):
         eventually(lambda: job.state() is State.PAUSED, "it is parked")
         # As resume_type() leaves it when it dies halfway.
         give(app.store, Kind.RESUME_TYPE, "note", Order())
-        app.store.write([Write(order_key(Kind.PAUSE_TYPE, "note"), None)])
+        withdraw(app.store, Kind.PAUSE_TYPE, "note")
         began = time.monotonic()
         rounds = Rounds(app)
         eventually(lambda: rounds.tick() and job.state() is State.COMPLETED, "it ran")
