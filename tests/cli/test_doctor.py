@@ -296,6 +296,13 @@ def test_workers_that_do_not_beat() -> None:
     late, alive = crew.health([*beats])
     assert (late.level, late.message) == ("warn", "web-2 is late, last beat 9.0s ago")
     assert (alive.level, alive.message) == ("ok", "1 alive, the oldest beat 4.0s ago")
+    dead = [Heartbeat(info("web-3"), Health.DEAD, 40.0), Heartbeat(info("web-4", retired=1.0), Health.DEAD, 900.0)]
+    first, *_ = crew.health(dead)  # of the other control has told, and others have what it had
+    assert [each.message for each in crew.health(dead)] == [first.message, "none is alive"]
+    assert (first.message, first.fix) == (
+        "web-3 is dead, last beat 40s ago",
+        "Its jobs go to others, if any live: kq status",
+    )
     (none,) = crew.health([])
     assert (none.level, none.fix) == ("warn", "Start one: kq worker")
 

@@ -31,10 +31,15 @@ def look(app: App) -> Iterator[Finding]:
 
 
 def health(beats: Sequence[Heartbeat]) -> Iterator[Finding]:
-    """Whose heart beats, and how long ago it did."""
+    """Whose heart beats, and how long ago it did. Of the dead those whom control has not retired yet."""
     for beat in beats:
-        if beat.health is not Health.ALIVE:
-            fix = "Its jobs go to others when its lease is over." if beat.health is Health.LATE else ""
+        late = beat.health is Health.LATE
+        if late or (beat.health is Health.DEAD and not beat.worker.retired):
+            fix = (
+                "Its jobs go to others when its lease is over."
+                if late
+                else "Its jobs go to others, if any live: kq status"
+            )
             what = f"{beat.worker.name} is {beat.health}, last beat {format_duration(beat.age)} ago"
             yield Finding("warn", "workers", what, fix)
     ages = sorted(beat.age for beat in beats if beat.health is Health.ALIVE)
