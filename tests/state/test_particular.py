@@ -154,10 +154,12 @@ class TestSqlite:
         store.wait("job:1", 0.01)
         assert list(folder.iterdir()) == [bell]
         bell.unlink()  # somebody tidied up
-        waiting = threading.Thread(target=write_later, args=(str(path),))
-        waiting.start()
+        writing = threading.Thread(target=write_later, args=(str(path),))
+        writing.start()
+        began = time.monotonic()
         assert store.wait("job:1", 30) == b"x"
-        waiting.join()
+        assert time.monotonic() - began < 20  # it was woken
+        writing.join()
 
     def test_who_got_what_he_waited_for_is_listed_for_nothing(self, store: Store, path: Path) -> None:
         writing = threading.Thread(target=write_later, args=(str(path),))
@@ -176,21 +178,28 @@ class TestSqlite:
 
         writing = threading.Thread(target=write_and_remove)
         writing.start()
+        began = time.monotonic()
         assert store.wait("job:1", 30) == b"x"
+        assert time.monotonic() - began < 20
         writing.join()
+        assert waiters(path) == 0
 
     def test_a_forked_child_opens_the_file_for_itself(self, store: Store) -> None:
         def child(answer: Connection) -> None:
             answer.send(store.get(["job:1"]))
+            answer.send(store.wait("job:3", 0.01))
             store.write([Write("job:2", b"from the child")])
             store.close()
 
         store.write([Write("job:1", b"from the parent")])
+        store.wait("job:3", 0.01)  # which leaves a bell
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
         process.start()
         assert ours.recv() == [b"from the parent"]
+        assert ours.recv() is None
         process.join()
+        assert process.exitcode == 0
         assert store.get(["job:2"]) == [b"from the child"]
         assert store.write([Write("job:1", None)]) == [True]
 
