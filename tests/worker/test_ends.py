@@ -6,9 +6,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from math import inf
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kq.app import App
 from kq.broker import Delivery, Session
@@ -16,12 +18,13 @@ from kq.clock import RANDOM
 from kq.errors import BrokerUnreachable
 from kq.handles.handle import Handle
 from kq.state import Write
+from kq.state.memory import MemoryStore
 from kq.values.failure import Failure
 from kq.values.job import Counters
 from kq.values.message import decode_head
 from kq.values.outcome import Complete, Retry, Rules
 from kq.values.record import Start, encode, lease_key
-from kq.worker.ends import Ends
+from kq.worker.ends import LOOKING, Ends
 from kq.worker.ground import Ground
 from kq.worker.meter import Meter
 from kq.worker.plan import Plan
@@ -153,6 +156,28 @@ def test_what_completed_is_written_down_when_the_broker_can_not_be_told(told: To
     told.ends.lose()
     assert Handle[int](task.head.id, "q", app).result(0) == 7
     assert len(told.ends) == 0
+
+
+def test_what_there_is_no_time_to_look_into_is_told_in_the_next_rounds(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker looks into the ledger what a job has begun that another type completed: the loop has more to do."""
+    scan = MemoryStore.scan
+
+    def slow(store: MemoryStore, prefix: str, limit: int = 1000) -> list[tuple[str, bytes]]:
+        told.clock.at += 1.01 * LOOKING / 2
+        return scan(store, prefix, limit)
+
+    monkeypatch.setattr(MemoryStore, "scan", slow)
+    for _ in range(3):
+        task = told.task()
+        task.head = replace(task.head, degraded_by=1)
+        told.ends.add(task, DONE)
+    assert len(told.ends.settle(told.session)) == 2
+    assert (len(told.ends), told.ends.can_wait) == (1, False)
+    assert told.ends.due <= told.clock.at
+    assert len(told.ends.settle(told.session)) == 1
+    assert (len(told.ends), told.ends.due) == (0, inf)
 
 
 def test_nothing_follows_of_an_end_that_another_delivery_speaks_for(app: App) -> None:
