@@ -193,6 +193,14 @@ class WorkerUnfit(KqError):
     exit_code: ClassVar[int] = 74
 
 
+class NotStarted(KqError):
+    """A program could not begin, for want of a thread, or as what imports its application was killed. It may again."""
+
+    code = "KQ404"
+    #: With which it ends then (EX_OSERR of BSD's sysexits.h).
+    exit_code: ClassVar[int] = 71
+
+
 class BadArguments(KqError):
     """The arguments do not fit the job type."""
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Set
 from pathlib import Path
 
+from kq.thread import begin
+
 #: Folders that hold nobody's own code.
 PASSED = {"__pycache__", "node_modules", "site-packages", "venv", "env"}
 #: Seconds between two looks at all files, at least; and how many times as long as a look takes.
@@ -25,7 +27,7 @@ def watch(folder: Path, config: Path | None, told: Callable[[Collection[str]], N
         for changed in changes(folder, config):
             told(sorted(os.path.relpath(path, folder) for path in changed))
 
-    threading.Thread(target=run, name="kq-changes", daemon=True).start()
+    begin(threading.Thread(target=run, name="kq-changes", daemon=True))
 
 
 def changes(folder: Path, config: Path | None) -> Iterator[Set[Path]]:

@@ -18,8 +18,9 @@ from kq import __version__
 from kq.app import App
 from kq.clock import SYSTEM
 from kq.control import Control
-from kq.errors import BrokerError, ConfigError
+from kq.errors import BrokerError, ConfigError, NotStarted
 from kq.state.store import StoreUnreachable
+from kq.thread import begin
 from kq.url import host_and_port
 from kq.values import metrics
 from kq.values.tally import Tally
@@ -140,7 +141,11 @@ def served(address: str, answers: Answers) -> Iterator[None]:
             f"health is to be told at {address}, but nobody can listen there: {error}", fix="Choose another port."
         ) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.5}, name="kq-health", daemon=True)
-    thread.start()
+    try:
+        begin(thread)
+    except NotStarted:
+        server.server_close()
+        raise
     try:
         yield
     finally:

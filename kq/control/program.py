@@ -14,6 +14,7 @@ from kq.clock import SYSTEM
 from kq.control.rounds import Rounds
 from kq.errors import BrokerUnreachable, KqError
 from kq.state.store import StoreUnreachable
+from kq.thread import begin
 from kq.values.redaction import one_line
 from kq.values.tally import Tally
 
@@ -96,7 +97,7 @@ def controlled(app: App) -> Iterator[Program]:
     """Make rounds in a thread while the block runs."""
     program = Program(app, logging.DEBUG)  # its worker tells of outages
     thread = threading.Thread(target=program.run, name="kq-control", daemon=True)
-    thread.start()
+    begin(thread)
     try:
         yield program
     finally:

@@ -68,8 +68,9 @@ class Executor:
     slots: int
     signalled: bool
     apart: bool = False  # whoever dies of it, the nursery does not
-    doubtful: bool = False  # the system may have no room for it: it is given nothing before it is born
+    doubtful: bool = False  # it may not be born, or die at once: it is given nothing before it has shown that it lives
     pid: int = 0
+    born: float = 0.0  # when its birth was told, monotonic
     seq: int = 0
     finished: int = 0
     tasks: dict[int, Task] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Executor:
     unsent: bytearray = field(default_factory=bytearray)
     leaving: bool = False
     gone: bool = False  # its socket closed
+    fell: bool = False  # and nobody here had killed it
     status: int | None = None  # its exit was reported
     culprit: Task | None = None  # for whose sake it was killed
     spared: bool = False  # it died of something that none of its jobs has done
@@ -93,9 +95,7 @@ class Executor:
     @property
     def open(self) -> bool:
         """Whether it can start one more task."""
-        if self.doubtful and not self.pid:
-            return False
-        return len(self.tasks) < self.slots and not self.leaving and not self.gone
+        return len(self.tasks) < self.slots and not (self.leaving or self.gone or self.doubtful)
 
     @property
     def full(self) -> bool:
@@ -139,6 +139,11 @@ class Executor:
         """Those of its tasks that have done something, or may have."""
         marked = self.page.marked()
         return [task for task in self.tasks.values() if task.seq in marked]
+
+    @property
+    def could_not_live(self) -> bool:
+        """Whether it died of itself, and has done nothing before; one that was told to leave has not died."""
+        return self.fell and not (self.spared or self.finished or self.begun) and (bool(self.tasks) or not self.leaving)
 
     @property
     def behind(self) -> Task | None:

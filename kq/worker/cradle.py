@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from kq.errors import KqError
+from kq.errors import AppNotFound, KqError, NotStarted
 from kq.worker.kin import Tie
 from kq.worker.lapse import Lapse
 from kq.worker.wire import Exited, Frames, Hello, Spawn, Spawned, Unborn, Welcome, come, frame
@@ -36,6 +36,14 @@ def in_one_line(error: str) -> str:
     """What a Hello says of an application that does not import, without the lines between its first and its last."""
     lines = error.splitlines()
     return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else error
+
+
+def _of_import(where: str, status: int) -> KqError:
+    """What it means that the process that imports the application has ended so."""
+    what = f"the process that imports {where} ended with status {status}"
+    if status < 0:  # killed: it may live the next time
+        return NotStarted(what, fix="Look at the host's memory (dmesg), and at what the import waits for.")
+    return AppNotFound(what, fix="Nothing in it may end the process.")
 
 
 def search_path() -> str:
@@ -130,9 +138,10 @@ class Cradle:
         assert self._nursery is not None
         self._nursery.kill()
 
-    def bury(self) -> None:
-        """It died, and the kernel killed its children: start() may follow. Raises KqError if it died of the import.
+    def bury(self) -> int:
+        """It died, and the kernel killed its children: start() may follow. Returns the signal, negative, or its code.
 
+        Raises KqError if it died of the import.
         One that was killed in the midst of that need not have: after one that did import it is tried again.
         """
         assert self._sock is not None
@@ -144,7 +153,8 @@ class Cradle:
         self._killed = 0 if self.imported else self._killed + 1
         self.imported = False
         if self._killed > TRIES or (self._killed and status >= 0):
-            raise KqError(f"the process that imports {self._where} ended with status {status}")
+            raise _of_import(self._where, status)
+        return status
 
     def close(self) -> None:
         """Let it end, with all its children and what their jobs left behind."""

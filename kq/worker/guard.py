@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from kq.clock import Clock
+from kq.thread import begin
 
 #: Seconds between two looks, and the lateness that the loop is allowed before the guard acts for it; of a short lease,
 #: a part of it.
@@ -44,7 +45,8 @@ class Guard:
         self.moment = float("inf")
 
     def start(self) -> None:
-        self._thread.start()
+        """Raises NotStarted where the system has no thread to give."""
+        begin(self._thread)
 
     def stop(self) -> None:
         self._over.set()

@@ -20,14 +20,14 @@ from typing import Literal, TypeAlias
 from kq.clock import Clock
 from kq.errors import AppNotFound
 from kq.values.outcome import GivenBack, Outcome
-from kq.worker.child import Executor, outcome_of
+from kq.worker.child import Executor, how_it_ended, outcome_of
 from kq.worker.cradle import IMPORTS_WITHIN, STILL_IMPORTS, Cradle, in_one_line
 from kq.worker.lapse import Lapse
 from kq.worker.limits import Limits, tasks_of
 from kq.worker.slate import Written
 from kq.worker.task import Kind, Task, kind_of
 from kq.worker.trial import Trial
-from kq.worker.want import Want, must_have_files, too_few_files
+from kq.worker.want import LIVES, Want, must_have_files, too_few_files
 from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spawned, Unborn
 
 log = logging.getLogger("kq.worker")
@@ -96,6 +96,7 @@ class Pool:
         self._owed: set[int] = set()  # of which executors
         self._silent = 0.0  # seconds
         self._want = Want(clock)
+        self._imported = 0.0  # when the application was, monotonic
         self._begun = False  # whether all executors that there are to be were asked for once
         self.trial = Trial(self.cradle, clock, self._change)
         #: Changes whenever descriptors() does.
@@ -144,11 +145,7 @@ class Pool:
                     self._greeted(hello)
                 case Spawned(number, pid):
                     if number in self.executors:
-                        self.executors[number].pid = pid
-                        if self.executors[number].doomed:
-                            self.executors[number].kill()
-                        if not self.executors[number].gone:
-                            self._owed.discard(number)
+                        self._born(self.executors[number], pid)
                     self._fill()
                     self._look_for_want()
                 case Unborn(number, why):
@@ -159,6 +156,17 @@ class Pool:
                     for executor in [each for each in self.executors.values() if each.pid == pid]:
                         self._exited(executor, status)
         self._await()
+
+    def _born(self, executor: Executor, pid: int) -> None:
+        executor.pid, executor.born = pid, self._clock.monotonic()
+        if executor.doomed:
+            executor.kill()
+        if not executor.gone:
+            self._owed.discard(executor.number)
+        if self._want.sickly:
+            self._want.watch(executor.born + LIVES)
+        else:
+            executor.doubtful = False
 
     def _owes(self, executor: Executor) -> None:
         """The nursery is to tell of its birth, or of its end."""
@@ -199,22 +207,36 @@ class Pool:
 
     def _lack(self, error: OSError) -> None:
         """The system has no room for another executor: go on with those that there are, and ask again later."""
-        self._want.lack(error, sum(executor.pid > 0 for executor in self.executors.values()), self._processes)
+        self._want.lack(error, self._alive, self._processes)
+
+    @property
+    def _alive(self) -> int:
+        """How many executors are there, and may be given jobs. From any thread."""
+        return sum(each.pid > 0 and not (each.gone or each.doubtful) for each in list(self.executors.values()))
+
+    @property
+    def missing(self) -> str:
+        """Why there is nobody to run a job; "" while there is somebody, or soon will be. From any thread."""
+        if self._alive:
+            return ""
+        return self._want.why or ("" if self.cradle.imported else "the application is imported anew")
 
     def _ask_again(self) -> None:
         """Ask for what was lacking: a nursery, or executors."""
         self._want.ask()
-        try:
-            if self.cradle.descriptor is None:
-                self._new_nursery()
-        except OSError as error:
-            self._lack(error)
+        now = self._clock.monotonic()
+        for executor in self.executors.values():
+            if executor.pid and now >= executor.born + LIVES:
+                executor.doubtful = False
+        if self.cradle.descriptor is None:
+            self._begin_anew()
         self._fill()
         self._look_for_want()
 
     def _look_for_want(self) -> None:
-        """Nothing is lacking any more when all executors that there are to be were born."""
-        if self._want and self._missing <= 0 and all(executor.pid for executor in self.executors.values()):
+        """Nothing is lacking any more when all executors that there are to be were born, and live."""
+        there = all(executor.pid and not executor.doubtful for executor in self.executors.values())
+        if self._want and self._missing <= 0 and there:
             self._want.end(self._processes)
 
     def _greeted(self, hello: Hello) -> None:
@@ -224,6 +246,7 @@ class Pool:
             error.add_note(hello.error.partition("\n")[2])
             raise error
         self.cradle.imported = True
+        self._imported = self._clock.monotonic()
         self.kinds = {entry.name: kind_of(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code, self.observed = hello.code, hello.observed
         self.queues = sorted({entry.queue for entry in hello.entries})
@@ -252,8 +275,10 @@ class Pool:
 
         Raises ConfigError when there were never as many, and this process may not have so many files open.
         """
-        missing, unborn = self._missing, sum(not executor.pid for executor in self.executors.values())
-        rest = max(0, missing - BIRTHS + unborn)  # to be asked for later
+        missing = self._missing
+        unborn = sum(not executor.pid or executor.doubtful for executor in self.executors.values())
+        births = max(1, self._alive) if self._want.sickly else BIRTHS  # where they die at once, few are tried
+        rest = max(0, missing - births + unborn)  # to be asked for later
         try:
             while self.cradle.imported and missing > rest and not self._want.waits and self._spawn():
                 missing -= 1
@@ -307,6 +332,8 @@ class Pool:
         self._lost(executor)
         self._owed.discard(executor.number)
         del self.executors[executor.number]
+        if executor.could_not_live and self._clock.monotonic() < executor.born + LIVES:
+            self._want.lose("an executor", how_it_ended(status), self._alive, self._processes)
         ends = executor.bury()
         self._fill()
         self._on_end(list(ends.items()))
@@ -314,7 +341,7 @@ class Pool:
     def _lost(self, executor: Executor) -> None:
         """Its socket closed, or cannot be trusted: it is dead or dying. Its exit report tells how."""
         if not executor.gone:
-            executor.gone = True
+            executor.gone, executor.fell = True, not executor.doomed
             self.version += 1
             executor.sock.close()
             executor.kill()
@@ -329,15 +356,25 @@ class Pool:
         if any(executor.begun for executor in dead if not executor.apart):
             for executor in dead:
                 executor.spared |= executor.apart
+        for executor in dead:
+            executor.doomed, executor.fell = True, False  # it has not died of itself
         self.version += 1
-        self.cradle.bury()
+        at_once = self.cradle.imported and self._clock.monotonic() < self._imported + LIVES
+        status = self.cradle.bury()
+        if at_once and not any(executor.begun for executor in dead):
+            self._want.lose("the nursery", f"status {status}", 0, self._processes)
+        else:
+            self._begin_anew()
+        for executor in dead:
+            self._exited(executor, signal.SIGKILL if executor.status is None else executor.status)
+        self._await()
+
+    def _begin_anew(self) -> None:
+        """Begin with another one, now or when the system has room for it."""
         try:
             self._new_nursery()
         except OSError as error:
             self._lack(error)
-        for executor in dead:
-            self._exited(executor, signal.SIGKILL if executor.status is None else executor.status)
-        self._await()
 
     def _new_nursery(self) -> None:
         """Begin with another one. Raises OSError where the system has no room for it."""
@@ -449,10 +486,10 @@ class Pool:
     def isolate(self, executor: Executor, task: Task, limit: int) -> None:
         """Let task run alone, in an executor of its own, which leaves after it.
 
-        In executor where there is none to be had: the nursery has just died, or the system has no room.
+        In executor where there is none to be had: the nursery has just died, there is no room, or they die at once.
         """
         try:
-            if not self._want.waits and self._spawn(apart=True):
+            if not (self._want.waits or self._want.sickly) and self._spawn(apart=True):
                 executor = self.executors[self._numbers]
                 executor.leaving = True
         except OSError as error:

@@ -20,6 +20,7 @@ from kq.errors import ConfigError
 from kq.handles.standing import Order, decode_order
 from kq.handles.trouble import ALERT, queue_of
 from kq.loading import whereabouts
+from kq.thread import begin
 from kq.url import host_and_port
 from kq.values.job import check_queue
 from kq.values.record import encode
@@ -129,7 +130,7 @@ class Worker:
         """Work in a thread of this program. Returns when the application is imported; raises KqError when it is not."""
         self.supervisor.on_ready = self._ready.set
         self._thread = threading.Thread(target=self._run_in_thread, name="kq-worker", daemon=True)
-        self._thread.start()
+        begin(self._thread)
         self._ready.wait()
         if self._error is not None:
             raise self._error
@@ -212,7 +213,7 @@ class Worker:
             signal.signal(number, on_signal)
         signal.set_wakeup_fd(supervisor.wakeup, warn_on_full_buffer=False)
         if orders >= 0:
-            threading.Thread(target=obey, name="kq-orders", daemon=True).start()
+            begin(threading.Thread(target=obey, name="kq-orders", daemon=True))
         else:
             self._notify(Notifier())
         try:

@@ -127,8 +127,10 @@ class Supervisor:
             return "it imports its application"
         if lease is None:
             return "it is not connected to the broker"
-        late = self._clock.monotonic() >= lease.until
-        return "the broker does not answer, and the lease is about to end" if late else ""
+        if self._clock.monotonic() >= lease.until:
+            return "the broker does not answer, and the lease is about to end"
+        missing = self.pool.missing
+        return f"it has no executor: {missing}" if missing else ""
 
     @property
     def tally(self) -> Tally | None:
@@ -213,6 +215,8 @@ class Supervisor:
         if self.on_pulse is not None and now >= self._next_pulse:
             self._next_pulse = now + self.pulse_every
             self.on_pulse()
+        if now >= self.pool.due:
+            self.pool.attend()
         try:
             self._talk(now)
         except LeaseLost as error:
@@ -224,8 +228,6 @@ class Supervisor:
             self._lobby.give_out()
         if now >= self.pool.limits.next_due:
             self.pool.limits.enforce()
-        if now >= self.pool.due:
-            self.pool.attend()
         self._voice.tick(now)
 
     def _talk(self, now: float) -> None:

@@ -1,4 +1,7 @@
-"""What the system does not give a worker: files, processes, memory. It is asked again, and meanwhile work goes on."""
+"""What a worker wants: executors for which the system has no room (files, processes, memory), or that die at once.
+
+They are asked for again, and meanwhile work goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ log = logging.getLogger("kq.worker")
 
 #: Files that are open for each executor, and for all else.
 FILES, SPARE = 5, 64
+#: Seconds; an executor that dies sooner, and has begun nothing, could not live.
+LIVES = 1.0
 #: What to do about it, by the system's number of what is lacking.
 FIXES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE= in a systemd unit)",
@@ -22,15 +27,23 @@ FIXES = {
     errno.EAGAIN: "raise the limit of processes (ulimit -u, TasksMax= in a systemd unit)",
     errno.ENOMEM: "give it more memory, or let it run fewer jobs at once (-c)",
 }
+#: What is said of the system, and what to do about executors that die at once.
+NO_ROOM = "the system has no room for another executor"
+LOOK = "look at what the application does in a process that is forked, and at the host's memory (dmesg)"
 
 
 class Want:
-    """Whether there is room for executors that are missing, and when to ask for it again."""
+    """Why executors are missing, and when to ask for them again."""
 
     def __init__(self, clock: Clock) -> None:
         self._pauses = Backoff(math.inf, clock, RANDOM)
         #: When to ask again, monotonic; infinite while nothing is to be asked for.
         self.due = math.inf
+        #: Why some are missing, for people; "" while none is. From any thread.
+        self.why = ""
+        self._said: set[str] = set()  # in the log
+        #: Whether those that were born could not live: the next ones are to show that they can.
+        self.sickly = False
 
     def __bool__(self) -> bool:
         """Whether something was lacking the last time."""
@@ -43,24 +56,40 @@ class Want:
 
     def lack(self, error: OSError, there: int, wanted: int) -> None:
         """There was no room. there, wanted: how many executors there are, and are to be; said the first time."""
+        fix = FIXES.get(error.errno or 0, "let it run fewer (-c)")
+        self._miss(NO_ROOM, error.strerror or str(error), there, wanted, fix)
+
+    def lose(self, who: str, how: str, there: int, wanted: int) -> None:
+        """One was born, and died of itself before it began anything. who, how: what died, and of what."""
+        self.sickly = True
+        self._miss(f"{who} dies as soon as it is born", how, there, wanted, LOOK)
+
+    def _miss(self, what: str, why: str, there: int, wanted: int, fix: str) -> None:
         if self.waits:
             return
-        if not self:
-            what = "the system has no room for another executor (%s): %s of %s work on, and it is asked again; %s"
-            log.error(what, error.strerror, there, wanted, FIXES.get(error.errno or 0, "let it run fewer (-c)"))
+        self.why = f"{what} ({why})"
+        if what not in self._said:
+            self._said.add(what)
+            log.error("%s: %s of %s work on, and it is asked again; %s", self.why, there, wanted, fix)
         self._pauses.fail()
         self.due = self._pauses.until
 
     def ask(self) -> None:
-        """It is asked for; lack() or end() may follow."""
-        self.due = math.inf
+        """It is asked for; lack(), lose(), watch() or end() may follow."""
+        self.due = self._pauses.until if self.waits else math.inf
+
+    def watch(self, until: float) -> None:
+        """One was born, and is to live until then, monotonic."""
+        self.due = min(self.due, until)
 
     def end(self, there: int) -> None:
         """Nothing is lacking any more."""
         if self:
-            log.warning("the system has room again: there are all %s executors", there)
+            what = "the system has room again" if NO_ROOM in self._said else "executors live again"
+            log.warning("%s: there are all %s executors", what, there)
         self._pauses.end()
-        self.due = math.inf
+        self._said.clear()
+        self.due, self.why, self.sickly = math.inf, "", False
 
 
 def must_have_files(processes: int) -> None:

@@ -18,6 +18,9 @@ import msgspec
 import pytest
 import yaml
 
+from kq.cli.failing import CONFIG, USAGE, exit_code_of
+from kq.errors import ConfigError, all_errors
+from kq.state.store import StoreUnreachable
 from kq.units import parse_duration
 from kq.url import host_and_port
 from kq.values import config, metrics
@@ -415,6 +418,14 @@ def unit() -> dict[str, list[str]]:
             name, _, value = line.partition("=")
             found.setdefault(name, []).append(value)
     return found
+
+
+def test_the_unit_starts_a_worker_again_after_all_but_wrong_usage_and_wrong_settings() -> None:
+    assert unit()["RestartPreventExitStatus"] == [f"{USAGE} {CONFIG}"]
+    lasting = {
+        kind for kind in (*all_errors(), StoreUnreachable) if exit_code_of(kind.__new__(kind)) in (USAGE, CONFIG)
+    }
+    assert lasting == {kind for kind in all_errors() if issubclass(kind, ConfigError)}
 
 
 def test_the_unit_runs_a_worker_that_finishes_its_jobs(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import psutil
 import pytest
 
 from kq.app import App
+from kq.cli.failing import exit_code_of
 from kq.clock import SYSTEM
 from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.processes import lives, nurseries, status
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
-from kq.errors import KqError
+from kq.errors import AppNotFound, KqError, NotStarted
 from kq.worker import Worker
 from kq.worker.ears import NOBODY, Ears
 from kq.worker.pool import Pool
@@ -68,6 +69,16 @@ class TestTheFirstImport(WorkerWorld):
         worker.ready()
         assert app.submit("version").result(10) == "of another name"
 
+    @pytest.mark.parametrize(("how", "error"), [("os._exit(3)", AppNotFound), ("os.kill(os.getpid(), 9)", NotStarted)])
+    def test_that_ends_its_process_is_a_matter_of_the_application_unless_it_was_killed(
+        self, crew: Crew, tmp_path: Path, how: str, error: type[KqError]
+    ) -> None:
+        ends = f'import os\nif open("/proc/self/comm").read() == "kq-nursery\\n":\n    {how}\n'
+        (tmp_path / "shop.py").write_text(ends + version("never"))
+        worker = crew.program("-A", "shop:app", ready=False)
+        assert worker.wait() == exit_code_of(error())
+        assert f"\n{error.code} the process that imports shop:app ended with status" in f"\n{worker.said()}"
+
 
 class TestInTime(OnMemory):
     application = WHERE
@@ -83,7 +94,7 @@ class TestInTime(OnMemory):
     def test_what_does_not_end_is_ended(self, app: App, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n")
         worker = Worker(app, where="endless:app")
-        with pytest.raises(KqError, match="the process that imports endless:app ended with status -9"):
+        with pytest.raises(NotStarted, match="the process that imports endless:app ended with status -9"):
             worker.start()
         worker.stop()
         assert "told nothing for 2 s: it is killed, and the application is not imported" in caplog.text

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 
@@ -27,10 +29,13 @@ from kq.conformance.contract.processes import ended, lives, nurseries
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import Gate
 from kq.control.health import Answers, served
+from kq.errors import NotStarted
 from kq.events import Herald
 from kq.state.store import StoreUnreachable, Write
 from kq.values.event import Event
 from kq.values.tally import Tally
+from kq.worker import Worker
+from kq.worker.backoff import LONGEST
 from kq.worker.guard import Guard
 from kq.worker.pool import PoolKind
 from tests.scarce import no_more_files_here, no_more_threads
@@ -53,6 +58,27 @@ os.fork = fork_if_there_is_room
 from tests.worker.unruly import app
 """
 
+#: An application whose executors, or their nursery, die when one is born, while there is a file of that name; who dies
+#: leaves word of when.
+SICK = """
+import os, time
+def die_if_sick():
+    if os.path.exists({sick!r}):
+        with open({deaths!r}, "a") as deaths:
+            deaths.write(f"{{time.monotonic()}}\\n")
+        os._exit(3)
+os.register_at_fork({when}=die_if_sick)
+from tests.worker.unruly import app
+"""
+
+#: An application whose worker has no thread to begin with.
+THREADLESS = """
+import pathlib, threading, kq
+if pathlib.Path("/proc/self/comm").read_text() != "kq-nursery\\n":
+    threading.stack_size(1 << 47)
+app = kq.App("shop")
+"""
+
 
 @contextmanager
 def no_more_files(process: psutil.Process) -> Iterator[None]:
@@ -71,6 +97,14 @@ class Asked:
     ticked: float | None = None
     unready = ""
     tally: Tally | None = None
+
+
+def probed(port: int) -> tuple[int, str]:
+    """What a worker answers who asks whether it takes jobs, without what stands in brackets."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode().partition(" (")[0]
 
 
 class Scarcity(WorkerWorld):
@@ -273,6 +307,76 @@ class TestProcesses(Scarcity):
         eventually(lambda: not any(map(lives, processes)), "nobody is left", within=5)
 
 
+class TestExecutorsThatDieAtOnce(Scarcity):
+    @pytest.fixture
+    def sick(self, tmp_path: Path) -> Path:
+        """Nobody lives who is born while there is that file."""
+        return tmp_path / "sick"
+
+    @pytest.fixture
+    def deaths(self, tmp_path: Path) -> Callable[[], list[float]]:
+        """When somebody died of that, monotonic."""
+        deaths = tmp_path / "deaths"
+        deaths.touch()
+        return lambda: [float(line) for line in deaths.read_text().splitlines()]
+
+    @pytest.fixture(params=["after_in_child", "after_in_parent"])
+    def who(self, request: pytest.FixtureRequest, tmp_path: Path, sick: Path) -> str:
+        """Who dies: the executor, or its nursery."""
+        code = SICK.format(sick=str(sick), deaths=str(tmp_path / "deaths"), when=request.param)
+        (tmp_path / "sickly.py").write_text(code)
+        return "an executor" if request.param == "after_in_child" else "the nursery"
+
+    @pytest.mark.parametrize("pool", ["process", "thread"])
+    def test_are_tried_again_with_growing_pauses_until_they_live(
+        self,
+        jobs: Unruly,
+        crew: Crew,
+        diary: Diary,
+        sick: Path,
+        who: str,
+        deaths: Callable[[], list[float]],
+        pool: PoolKind,
+    ) -> None:
+        sick.touch()
+        port = free_port()
+        worker = crew.program("-A", "sickly:app", "--health", f"127.0.0.1:{port}", concurrency=2, pool=pool)
+        job = jobs.note.submit("after all")
+        eventually(lambda: len(deaths()) >= 8, "some have died", within=60)
+        pauses = [later - sooner for sooner, later in pairwise(deaths())]
+        assert min(pauses[-2:]) > LONGEST / 2
+        assert probed(port) == (503, f"it has no executor: {who} dies as soon as it is born")
+        sick.unlink()
+        assert job.result(20) == "after all"
+        eventually(lambda: "executors live again: there are all" in worker.said(), "all live")
+        assert probed(port)[0] == 200
+        assert worker.said().count(f"{who} dies as soon as it is born") == 1
+        assert "run elsewhere" not in worker.said()
+        assert len(diary.starts(job.id)) == 1
+
+    def test_leave_those_at_work_that_live(
+        self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, sick: Path, deaths: Callable[[], list[float]]
+    ) -> None:
+        (sick.parent / "sickly.py").write_text(
+            SICK.format(sick=str(sick), deaths=str(sick.parent / "deaths"), when="after_in_child")
+        )
+        port = free_port()
+        worker = crew.program("-A", "sickly:app", "--health", f"127.0.0.1:{port}", concurrency=2)
+        self.born(worker, 2)
+        held = jobs.hold.submit(gate.path)
+        eventually(lambda: diary.starts(held.id), "a job runs")
+        sick.touch()
+        killer = jobs.perform.submit(["signal 9", "return"])
+        eventually(lambda: len(deaths()) >= 3, "others have died", within=60)
+        assert probed(port)[0] == 200  # it has an executor
+        gate.open()
+        assert held.result(20) == diary.starts(held.id)[0].pid
+        killer.result(20)  # in that one, when it is free
+        sick.unlink()
+        self.born(worker, 2)
+        assert [start.attempt for start in diary.starts(killer.id)] == [1, 2]
+
+
 class TestThreads:
     def test_that_are_missing_do_not_end_the_guard(self) -> None:
         renewed = threading.Event()
@@ -292,6 +396,42 @@ class TestThreads:
             assert not renewed.is_set()
         assert renewed.wait(5)
         guard.stop()
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            ["worker", "--no-control"],
+            ["worker"],
+            ["worker", "--no-control", "--health", "127.0.0.1:{port}"],
+            ["control", "--health", "127.0.0.1:{port}"],
+        ],
+        ids=" ".join,
+    )
+    def test_that_are_missing_at_the_very_start_are_an_error_that_says_what_to_do(
+        self, tmp_path: Path, line: list[str]
+    ) -> None:
+        (tmp_path / "threadless.py").write_text(THREADLESS)
+        path = os.pathsep.join([str(tmp_path), *sys.path])
+        program = subprocess.run(
+            [sys.executable, "-m", "kq", "-A", "threadless:app", *(word.format(port=free_port()) for word in line)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "KQ_URL": "sqlite:///kq.db"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        said = [each for each in program.stderr.splitlines() if " INFO " not in each]
+        assert program.returncode == 71
+        assert said[0].startswith("KQ404 the system has no thread to give for kq-")
+        assert "ulimit -u" in said[1]
+        assert len(said) == 2
+
+    def test_that_are_missing_for_a_worker_in_a_program_are_an_error_of_kq(self) -> None:
+        worker = Worker(App("few", f"memory://{os.urandom(4).hex()}"), where=WHERE)
+        with no_more_threads(), pytest.raises(NotStarted, match="no thread to give for kq-worker"):
+            worker.start()
+        worker.supervisor.close()
+        worker.app.close()
 
     def test_that_are_missing_hold_an_event_back_and_raise_nothing(self) -> None:
         told: list[bytes] = []
