@@ -24,8 +24,8 @@ from kq.errors import (
     KqError,
     LeaseLost,
     MessageError,
-    NotFound,
     NotDone,
+    NotFound,
     NotRepaired,
     NotStarted,
     NotUnique,
@@ -41,7 +41,7 @@ DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0,
 #: What each exit code says.
 MEANING = {
     DONE: "done",
-    NO: "the answer is no: doctor found something broken, the job failed, is not there or not unique, or was not repaired",
+    NO: "the answer is no: doctor found something broken, the job failed, is not there, not unique, or not repaired",
     USAGE: "wrong usage",
     DATA: "arguments or data that can't be used",
     UNAVAILABLE: "the broker is not available",

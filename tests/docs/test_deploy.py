@@ -422,10 +422,9 @@ def unit() -> dict[str, list[str]]:
 
 def test_the_unit_starts_a_worker_again_after_all_but_wrong_usage_and_wrong_settings() -> None:
     assert unit()["RestartPreventExitStatus"] == [f"{USAGE} {CONFIG}"]
-    lasting = {
-        kind for kind in (*all_errors(), StoreUnreachable) if exit_code_of(kind.__new__(kind)) in (USAGE, CONFIG)
-    }
-    assert lasting == {kind for kind in all_errors() if issubclass(kind, ConfigError)}
+    kinds: list[type[Exception]] = [*all_errors(), StoreUnreachable]
+    lasting = {kind for kind in kinds if exit_code_of(kind.__new__(kind)) in (USAGE, CONFIG)}
+    assert lasting == {kind for kind in kinds if issubclass(kind, ConfigError)}
 
 
 def test_the_unit_runs_a_worker_that_finishes_its_jobs(tmp_path: Path) -> None:
