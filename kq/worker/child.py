@@ -31,6 +31,7 @@ from kq.worker.wire import (
     BESET,
     DONE,
     INTERRUPTED,
+    OFFERED,
     RETRY,
     SPAN,
     UNUSABLE,
@@ -80,6 +81,7 @@ class Executor:
     gates: Gates[Task] = field(default_factory=Gates)  # with those that wait for a job of their queue to end
     frames: Frames = field(default_factory=partial(Frames, FRAME_LIMIT))
     unsent: bytearray = field(default_factory=bytearray)
+    held: deque[Order] = field(default_factory=deque)  # for whose claims there is no room yet
     leaving: bool = False
     gone: bool = False  # its socket closed
     fell: bool = False  # and nobody here had killed it
@@ -123,8 +125,13 @@ class Executor:
     def run(self, tasks: Sequence[Task], worker: str, *, observed: bool) -> None:
         """Let it run tasks, which it was given. worker: whose they are; observed: by somebody who asks for more."""
         runs = [_run(task, self.limits.get(task.delivery.queue, 0), observed=observed) for task in tasks]
-        self.claims.offer(run.seq for run in runs)
-        self.send(Order(runs, worker=worker))
+        self.held += [Order(runs[at : at + OFFERED], worker=worker) for at in range(0, len(runs), OFFERED)]
+        self._send_held()
+
+    def _send_held(self) -> None:
+        """Send jobs as far as there is room for their claims, without which it begins none."""
+        while self.held and self.claims.offer([run.seq for run in self.held[0].run]):
+            self.send(self.held.popleft())
 
     def begins(self, now: float, instant: float) -> list[Task]:
         """Those tasks that have a slot now, which begin. now, instant: the same moment, monotonic and as an instant."""
@@ -152,13 +159,19 @@ class Executor:
 
     def take_back(self) -> list[Task]:
         """What it was given and has not begun, and now will not."""
-        tasks = [self.tasks.pop(seq) for seq in sorted(self.claims.take_back())]
+        tasks = [self.tasks.pop(seq) for seq in sorted(self._unclaimed())]
         queued = {task.seq for task in self.queued}
         self.queued = deque(task for task in self.queued if task.seq in self.tasks)
         for task in tasks:
             if task.started or task.seq in queued:
                 self._leaves(task)
         return tasks
+
+    def _unclaimed(self) -> set[int]:
+        """The seqs of those that it has not begun, and now will not."""
+        unsent = {run.seq for order in self.held for run in order.run}
+        self.held.clear()
+        return unsent | self.claims.take_back()
 
     def _leaves(self, task: Task) -> None:
         """It has ended, or will not begin: its slot is free, and another of its queue may follow."""
@@ -184,13 +197,14 @@ class Executor:
         self.unsent += data
 
     def flush(self) -> None:
-        """Send what its socket had no room for."""
+        """Send what its socket, or its claims, had no room for."""
         try:
             del self.unsent[: self.sock.send(self.unsent)]
         except BlockingIOError:
             return
         except OSError:
             self.unsent.clear()
+        self._send_held()
 
     # What it says.
 
@@ -278,7 +292,7 @@ class Executor:
 
     def withhold(self) -> None:
         """Let it begin none of its tasks any more, which stay with it."""
-        self.withheld |= self.claims.take_back()
+        self.withheld |= self._unclaimed()
 
     def bury(self) -> dict[Task, Outcome]:
         """Let go of what it had, now that it has ended; returns what became of its tasks."""

@@ -535,8 +535,8 @@ class Pool:
         self.on_start(begun)
 
     def unsent(self) -> list[Executor]:
-        """Executors whose socket was full."""
-        return [executor for executor in self.executors.values() if executor.unsent and not executor.gone]
+        """Executors whose socket was full, or their claims."""
+        return [each for each in self.executors.values() if (each.unsent or each.held) and not each.gone]
 
     def tasks(self) -> list[tuple[Executor, Task]]:
         """All tasks that executors have."""

@@ -14,7 +14,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -36,6 +36,8 @@ LOG_SIZE = 4096
 TOLD_SIZE = 1 << 20
 #: Bytes that a pipe holds when nobody asks for more.
 PIPE_SIZE = 65536
+#: So many jobs are offered at once: their claims fit into the smallest pipe, one page, whole or not at all.
+OFFERED = 256
 
 
 class Circumstances(msgspec.Struct, array_like=True, gc=False):
@@ -263,11 +265,20 @@ class Claims:
         self._claimed: set[int] = set()  # and not begun
         self._entries = (ctypes.c_uint64 * jobs)()
         os.set_blocking(self.reader, False)
-        if self._writer >= 0 and jobs * _SEQ.size > PIPE_SIZE:
-            fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
+        if self._writer >= 0:
+            os.set_blocking(self._writer, False)
+            if jobs * _SEQ.size > PIPE_SIZE:
+                # A user who has many pipes is not given larger ones: offer() says when there is no room.
+                with contextlib.suppress(PermissionError):
+                    fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, jobs * _SEQ.size)
 
-    def offer(self, seqs: Iterable[int]) -> None:
-        os.write(self._writer, b"".join(map(_SEQ.pack, seqs)))
+    def offer(self, seqs: Sequence[int]) -> bool:
+        """Let the executor begin these, OFFERED of them at most; False when there is no room for all, and none may."""
+        try:
+            os.write(self._writer, b"".join(map(_SEQ.pack, seqs)))
+        except BlockingIOError:
+            return False
+        return True
 
     def claim(self, seq: int, beside: int = 0) -> bool:
         """Whether this job may begin; else it was taken back. beside: how many of the next ones begin with it."""

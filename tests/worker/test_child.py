@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import mmap
 import os
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from kq.broker import Delivery
@@ -15,7 +19,7 @@ from kq.values.outcome import Died, GivenBack, Outcome, Rules
 from kq.worker.child import Executor
 from kq.worker.limits import Limits
 from kq.worker.task import Kind, Task
-from kq.worker.wire import DONE, Claims, Ended, Page
+from kq.worker.wire import DONE, Claims, Ended, Frames, Order, Page
 
 KIND = Kind("t", Rules(), 60.0, 0.0)
 
@@ -36,6 +40,7 @@ class Shared:
         ours, self.theirs = socket.socketpair()
         self.dead = False
         self.executor = Executor(1, ours, Page(2), Claims(20), slots=2, signalled=False)
+        self.frames, self.read = Frames(), list[int]()
 
     def give(self, given: list[Task], limit: int = 0) -> list[str]:
         """Give it tasks; the ids of all that begin by that."""
@@ -54,6 +59,17 @@ class Shared:
         ended, _ = self.executor.ended(Ended(task.seq, DONE), 1.0, 1.0)
         assert ended is task
         return self.begun()
+
+    def told(self) -> list[int]:
+        """The seqs of the jobs that its process has read and may begin, as far as they have come."""
+        self.executor.flush()
+        self.theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while data := self.theirs.recv(1 << 18):
+                for each in self.frames.feed(data):
+                    self.read += [run.seq for run in msgspec.msgpack.decode(each, type=Order).run]
+        told, self.read = self.read, []
+        return [seq for seq in told if self.executor.claims.claim(seq)]
 
     def take_back(self) -> list[str]:
         return [task.head.id for task in self.executor.take_back()]
@@ -87,6 +103,32 @@ def test_what_is_taken_back_leaves_its_place_at_the_gate_of_its_queue(shared: Sh
     assert shared.take_back() == ["3", "4"]
     assert shared.give(tasks("narrow", "5"), limit=1) == []
     assert shared.end(wide[0]) == ["5"]
+
+
+@pytest.fixture
+def narrow(shared: Shared) -> Shared:
+    """One of a user who has so many pipes that the system gives him small ones."""
+    fcntl.fcntl(shared.executor.claims.reader, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+    shared.executor.sock.setblocking(False)
+    return shared
+
+
+def test_more_jobs_than_there_is_room_for_claims_are_sent_one_part_after_the_other(narrow: Shared) -> None:
+    narrow.give(tasks("q", *map(str, range(1000))))
+    told = narrow.told()
+    assert 0 < len(told) < 1000
+    while more := narrow.told():
+        told += more
+    assert told == list(range(1, 1001))
+    assert not narrow.executor.held
+
+
+def test_jobs_that_there_was_no_room_to_claim_are_taken_back_like_others(narrow: Shared) -> None:
+    given = tasks("q", *map(str, range(1000)))
+    narrow.give(given)
+    narrow.claim(given[0])
+    assert narrow.take_back() == [task.head.id for task in given[1:]]
+    assert narrow.told() == []
 
 
 def test_what_waited_at_a_gate_and_was_taken_back_does_not_begin(shared: Shared) -> None:
