@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from kq.cli.frame import flags
+from kq.cli.logstream import LogStream
 from kq.plain import LONGEST, cut, printable, printable_json
 from kq.stated import stated
 
@@ -68,13 +70,20 @@ def _bare(value: object) -> str:
     return printable_json(json.dumps(text, ensure_ascii=False))
 
 
+def _stream() -> logging.Handler:
+    try:
+        return LogStream(sys.stderr)
+    except (OSError, ValueError):  # somebody has put another thing in its place, which has no descriptor
+        return logging.StreamHandler()
+
+
 def start_logging(format: str | None) -> None:
     """Let the log of kq and its transports go to stderr; with a line for each start and end of a job if more is said.
 
     format: one of FORMATS. The application's own loggers are its own matter.
     """
     said = flags()
-    stream = logging.StreamHandler()
+    stream = _stream()
     stream.setFormatter(FORMATS[format or ("json" if said.json else "text")]())
     verbose = said.verbose > 0
     for name in ("kq", "kq_transports"):
