@@ -101,7 +101,7 @@ class Repair(Steps):
         as it was looked at; one that has changed meanwhile stays as it is. unchecked: also when the app does not know
         the job's type. Raises TypeError when the arguments do not fit that type, NotRepaired when nothing was done.
         """
-        seen = self._waiting_one(id)
+        seen, *copies = self._changeable(id)
         job = info_of(seen)
         if version and version != job.version:
             raise NotRepaired(f"job {id} has changed since you looked at it", fix=f"Look again: kq jobs show {id}.")
@@ -113,7 +113,7 @@ class Repair(Steps):
             act = _act("edited", job, reason, by, changed)
             to = Settings(priority=job.priority if priority is None else priority, delay=delay)
             made = forms.edited(seen, act, body, to.priority or 0, to.delay)
-            self._carry_out_one(Step(seen, act, (made,), keeps_due=delay is None))
+            self._carry_out_one(Step(seen, act, (made,), keeps_due=delay is None), copies)
         return tuple(changed)
 
     def check(self, job: JobInfo, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -141,7 +141,7 @@ class Repair(Steps):
 
         Nothing else is written. Raises NotRepaired when there is no such job, or the app does not know its type.
         """
-        seen = self._found(id)
+        seen = self._found(id)[0]
         job = info_of(seen)
         if job.type not in self._app.jobs:
             raise NotRepaired(
@@ -154,7 +154,7 @@ class Repair(Steps):
 
     def bury(self, id: str, reason: str = "", *, by: str = "") -> None:
         """Set a job aside that waits or is delayed. Raises NotRepaired when nothing was done."""
-        seen = self._waiting_one(id)
+        seen, *copies = self._changeable(id)
         job = info_of(seen)
         if job.state is State.BURIED:
             raise NotRepaired(f"job {id} is buried already")
@@ -163,7 +163,7 @@ class Repair(Steps):
         record = Record(State.BURIED, error=error, ended=act.at, attempts=job.attempt, type=job.type, queue=job.queue)
         (stands,), now = self._stands([id]), self._app.store.now()
         meant = self._recorded(seen, act, record, now)
-        self._carry_out_one(self._step(seen, act, meant, stands, now))
+        self._carry_out_one(self._step(seen, act, meant, stands, now), copies)
 
     def complete(self, id: str, result: Any = None, *, reason: str = "", by: str = "") -> None:
         """End a buried job with a result, as if it had run.
@@ -171,21 +171,21 @@ class Repair(Steps):
         Raises NotRepaired when nothing was done, TypeError for a result that JSON cannot carry.
         """
         value = msgspec.Raw(encode_result(result))
-        seen = self._waiting_one(id)
+        seen, *copies = self._changeable(id)
         job = info_of(seen)
         if job.state is not State.BURIED:
             raise NotRepaired(f"job {id} is {job.state.value}, not buried", fix=f"Bury it first: kq jobs bury {id}.")
         act = _act("completed", job, reason, by)
         record = Record(State.COMPLETED, value)
         (stands,), now = self._stands([id]), self._app.store.now()
-        self._carry_out_one(self._ending(seen, act, record, stands, now))
+        self._carry_out_one(self._ending(seen, act, record, stands, now), copies)
 
     def delete(self, id: str, *, reason: str = "", by: str = "") -> None:
         """End a job that is buried or waits, for good. Raises NotRepaired when nothing was done."""
-        seen = self._waiting_one(id)
+        seen, *copies = self._changeable(id)
         act = _act("deleted", info_of(seen), reason, by)
         (stands,), now = self._stands([id]), self._app.store.now()
-        self._carry_out_one(self._deleting(seen, act, stands, now))
+        self._carry_out_one(self._deleting(seen, act, stands, now), copies)
 
     def purge(self, queue: str, *, buried: bool = False, reason: str = "", by: str = "") -> int:
         """End all jobs that wait in queue, for good; returns how many. Those that run go on; submitting goes on.
@@ -223,11 +223,15 @@ class Repair(Steps):
         left = max(PURGED, getattr(self._inspector.count(place), state))
         ended = refused = 0
         while left > 0 and (batch := self._inspector.browse(place, state, min(left, PURGED), refused)):
-            stands, now = self._stands([info_of(seen).id for seen in batch]), self._app.store.now()
-            steps = [self._deleting(seen, act, known, now) for seen, known in zip(batch, stands, strict=True)]
+            jobs = _with_copies(batch)
+            stands, now = self._stands([info_of(seen).id for seen, *_ in jobs]), self._app.store.now()
+            steps = [self._deleting(seen, act, known, now) for (seen, *_), known in zip(jobs, stands, strict=True)]
+            for step, (_, *copies) in zip(steps, jobs, strict=True):
+                step.copies = copies
             self._do(steps)
-            made = sum(not step.refused for step in steps)
-            left, ended, refused = left - len(steps), ended + made, refused + len(steps) - made
+            made = [step for step in steps if not step.refused]
+            gone = sum(1 + len(step.copies) for step in made)
+            left, ended, refused = left - len(batch), ended + len(made), refused + len(batch) - gone
         return ended
 
     def audit(self, limit: int = 100) -> list[Act]:
@@ -247,16 +251,19 @@ class Repair(Steps):
             left -= len(chosen)
             yield from chosen
 
-    def _waiting_one(self, id: str) -> Seen:
+    def _changeable(self, id: str) -> list[Seen]:
         """The same as _found(), for who is about to change it."""
         self.finish_acts()
         return self._found(id)
 
-    def _found(self, id: str) -> Seen:
-        """The message of a job that is buried, waits or is delayed; raises NotRepaired."""
+    def _found(self, id: str) -> list[Seen]:
+        """The message of a job that is buried, waits or is delayed, and copies of it; raises NotRepaired.
+
+        A broker that does not index its messages has copies of one whose submit was not answered in time.
+        """
         for _ in range(LOOKS):
-            found = next(self._places(id), None)
-            if found is not None and found.state != "held":
+            found = next(self._places(id), [])
+            if found and found[0].state != "held":
                 return found
             known = self.job(id)
             if known is None or known.state not in REPAIRABLE:
@@ -269,15 +276,16 @@ class Repair(Steps):
         where = f" on {known.worker}" if known.worker else ""
         raise NotRepaired(f"job {id} is {known.state.value}{where}; only one that waits or is buried is changed")
 
-    def _places(self, id: str) -> Iterator[Seen]:
-        """Where the message of a job is, where it probably is first."""
+    def _places(self, id: str) -> Iterator[list[Seen]]:
+        """The messages of a job, by where they are, where they probably are first."""
         record = self._app.store.get([job_key(id)])[0]
         known = decode_record(record)
         buried_from = known.queue if known else ""
         names = [buried_from] if buried_from else []
         names += [name for name in self._names() if name != buried_from]
         for place in [name + aside for aside in (BURIED, "", PARKED) for name in names]:
-            yield from self._inspector.find(place, [id])
+            if found := self._inspector.find(place, [id]):
+                yield found
 
     # What an act is made of.
 
@@ -338,7 +346,8 @@ class Repair(Steps):
 
     # Carrying it out.
 
-    def _carry_out_one(self, step: Step) -> None:
+    def _carry_out_one(self, step: Step, copies: Sequence[Seen]) -> None:
+        step.copies = copies
         self._carry_out([step])
         if step.refused:
             fix = f"Look again: kq jobs show {step.act.job}."
@@ -364,6 +373,14 @@ def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, str]:
     """Arguments as JSON, which tells 1 from true."""
     named = {f"kwargs.{name}": json.dumps(value) for name, value in kwargs.items()}
     return {f"args.{position}": json.dumps(value) for position, value in enumerate(args)} | named
+
+
+def _with_copies(batch: Iterable[Seen]) -> list[list[Seen]]:
+    """The messages of each job, in order. One that has no id is nobody's copy."""
+    jobs = dict[str | int, list[Seen]]()
+    for position, seen in enumerate(batch):
+        jobs.setdefault(seen.id or position, []).append(seen)
+    return list(jobs.values())
 
 
 def _batches(seen: Iterable[Seen]) -> Iterator[list[Seen]]:

@@ -55,6 +55,7 @@ class Fact:
 class Step:
     """One act on one message, as it is carried out.
 
+    copies: of it, beside it in its queue; they are taken off in the same step, for else the job would run as it was.
     facts: are undone when the swap is not made, the last one first. after: what is written when it was made. lock: of a
     job whose message is taken away; what holds its key is in doubt until the swap was made.
     """
@@ -64,6 +65,7 @@ class Step:
     publish: tuple[Envelope, ...] = ()
     keeps_due: bool = False
     meant: Meant | None = None
+    copies: Sequence[Seen] = ()
     facts: list[Fact] = field(default_factory=list)
     after: list[Write] = field(default_factory=list)
     lock: Lock | None = None
@@ -91,11 +93,13 @@ class Steps(View):
         seen = self._anywhere(ids, [meant.place for meant in late.values()])
         steps, done = dict[bytes, Step](), list[Act]()
         for (stored, meant), stands in zip(late.items(), self._stands(ids), strict=True):
-            message = seen.get(meant.id)
-            if message is not None and meant.is_about(message):
+            messages = seen.get(meant.id, [])
+            if same := [message for message in messages if meant.is_about(message)]:
                 again = replace(meant, at=now)
-                steps[stored] = self._step(message, meant.act, again, Stands(stands.record, stored), now)
-            elif self._strike_out(meant, stored, message, stands.record):
+                step = self._step(same[0], meant.act, again, Stands(stands.record, stored), now)
+                step.copies = [message for message in messages if message is not same[0]]
+                steps[stored] = step
+            elif self._strike_out(meant, stored, next(iter(messages), None), stands.record):
                 done.append(meant.act)
         return list(dict.fromkeys(done + self._repeat(steps)))
 
@@ -127,13 +131,17 @@ class Steps(View):
         self._app.store.write([*writes, Write(meant_key(meant.id), None, must=(meant_key(meant.id), stored))])
         return bool(writes)
 
-    def _anywhere(self, ids: Sequence[str], first: Iterable[str]) -> dict[str, Seen]:
-        """The messages of jobs that wait, are buried or held, by id. first: queues to look into before all others."""
+    def _anywhere(self, ids: Sequence[str], first: Iterable[str]) -> dict[str, list[Seen]]:
+        """The messages of jobs that wait, are buried or held, by id: each with its copies in the same queue.
+
+        first: queues to look into before all others.
+        """
         aside = [name + aside for aside in (BURIED, "", PARKED) for name in self._names()]
-        found: dict[str, Seen] = {}
+        found = dict[str, list[Seen]]()
         for place in dict.fromkeys([*first, *aside]):
             if missing := [id for id in ids if id not in found]:
-                found |= {seen.id: seen for seen in self._inspector.find(place, missing)}
+                for seen in self._inspector.find(place, missing):
+                    found.setdefault(seen.id, []).append(seen)
         return found
 
     # What an act is made of.
@@ -202,8 +210,9 @@ class Steps(View):
         if not steps:
             return
         swaps = [Swap(step.seen, step.publish, step.keeps_due) for step in steps]
+        swaps += [Swap(copy) for step in steps for copy in step.copies]
         try:
-            made = self._inspector.swap(steps[0].seen.queue, swaps)
+            made = self._inspector.swap(steps[0].seen.queue, swaps)[: len(steps)]
         except BrokerError as error:
             if nothing_done(error):
                 self._undo(fact for step in steps for fact in reversed(step.facts))

@@ -119,6 +119,19 @@ class TestSlowNetwork(OnOwnRabbit):
             wire.delay(0)
             assert channel.queue_delete(f"{queue}-late") == 0
 
+    def test_what_is_delayed_and_whose_way_took_all_the_time_is_not_sent(
+        self, server: RabbitServer, connection: kombu.Connection, proxy_to: Any, queue: str
+    ) -> None:
+        wire: Proxy = proxy_to(server.port)
+        with Place(address(wire.port), {"timeout": 1.5}).connect() as publisher:
+            channel = publisher.channel()
+            wire.delay(0.05)
+            with pytest.raises(Unreachable) as caught:
+                send(channel, queue, "a", headers={"x-delay": 600_000})
+            assert not caught.value.sent
+        publish(connection, queue, "b", headers={"x-delay": 600_000})
+        assert [each.id for each in connection.manager.find(queue, ["a", "b"])] == ["b"]
+
 
 class TestConfirms(OnOwnRabbit):
     """A publish that returns was stored; one that raises says what is known."""
@@ -500,6 +513,16 @@ class TestDelays(OnOwnRabbit):
             # Not for an event: to look in the very milliseconds in which nobody can see where it is.
             time.sleep(max(0.0, climbs + random_.uniform(-0.03, 0.01) - time.monotonic()))
             assert connection.manager.swap(queue, [Swap(seen)]) == [True]
+
+    def test_of_two_copies_that_which_is_due_first_is_found_first(
+        self, connection: kombu.Connection, queue: str
+    ) -> None:
+        ids = [f"m{number}" for number in range(10)]
+        for delay in (9_000, 9_900):  # the later one is on a lower rung at first
+            publish(connection, queue, *ids, headers={"x-delay": delay, "delay": delay})
+        found = connection.manager.find(queue, ids)
+        delays = {id: [each.headers["delay"] for each in found if each.id == id] for id in ids}
+        assert delays == {id: [9_000, 9_900] for id in ids}
 
     def test_what_is_sent_behind_others_waits_for_so_much_less(
         self, server: RabbitServer, connection: kombu.Connection, queue: str

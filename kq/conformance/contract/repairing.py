@@ -19,6 +19,7 @@ from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
 from kq.conformance.contract.world import ContractWorld, Gate, buried, outcome
 from kq.control import Control, JobInfo, Where
+from kq.control.sight import info_of
 from kq.errors import JobBuried, JobFailed, MessageError, NotRepaired
 from kq.values.job import State
 from kq.values.message import Envelope
@@ -171,6 +172,37 @@ class Repairing(ContractWorld):
         control.delete(job.id)
         eventually(lambda: not control.jobs(job.queue), "nothing is left")
         assert (job.result(5), len(diary.starts(job.id))) == ("a", 1)
+
+    @keeps("C9")
+    @pytest.mark.parametrize(
+        ("how", "left"),
+        [("edit", (State.READY, ["b"])), ("bury", (State.BURIED, ["a"])), ("delete", None), ("purge", None)],
+        ids=["edit", "bury", "delete", "purge"],
+    )
+    def test_a_job_whose_submit_was_repeated_is_changed_as_one(
+        self,
+        app: App,
+        control: Control,
+        inspector: Inspector,
+        jobs: Jobs,
+        how: str,
+        left: tuple[State, list[str]] | None,
+    ) -> None:
+        job = jobs.note.submit("a")
+        (seen,) = inspector.find(job.queue, [job.id])
+        copy = Envelope(seen.id, job.queue, seen.body, seen.headers, seen.priority)
+        app.publisher.publish([copy.again()], time.monotonic() + 5.0)  # as when the first was not answered in time
+        known = control.job(job.id)
+        assert known is not None
+        acts: dict[str, Callable[[], object]] = {
+            "edit": lambda: control.edit(job.id, args=["b"], version=known.version),
+            "bury": lambda: control.bury(job.id),
+            "delete": lambda: control.delete(job.id),
+            "purge": lambda: control.purge(job.queue),
+        }
+        acts[how]()
+        found = [info_of(each) for place in ("", BURIED) for each in inspector.find(job.queue + place, [job.id])]
+        assert [(each.state, each.args) for each in found] == ([] if left is None else [left])
 
     @keeps("C9")
     @pytest.mark.parametrize("how", ["delete", "purge"])

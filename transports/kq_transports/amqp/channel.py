@@ -185,7 +185,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         Without a limit headers are cut to fit. begun: see Gathering.
         """
         begin = time.monotonic()
-        begun, until = begun or begin, begin + self.link.options.timeout
+        begun, until = begun or begin, begin + 2 * self.link.options.timeout
         returned = self._publish(letters, begun, limit, until)
         delayed = [letter for letter in returned if delay_of(letter.message)]
         if delayed:
@@ -198,7 +198,10 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
             self._return(letter)
 
     def _publish(self, letters: Sequence[Letter], begun: float, limit: float, until: float) -> list[Letter]:
-        """Store letters before until; returns those that no queue wanted."""
+        """Store letters before until; returns those that no queue wanted.
+
+        The confirm has the time of one answer for itself, however long it took to make the way of what is delayed.
+        """
         link = self._checked
         try:
             sent = [publishing(link, letter, begun, cut=limit == math.inf) for letter in letters]
@@ -208,7 +211,10 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         for letter, each in zip(letters, sent, strict=True):
             if len(each.body) > limit:
                 raise TooLarge(letter.key, len(each.body), limit)
-        returned = link.publish(sent, until)
+        now = time.monotonic()
+        if now >= until:  # it would be stored, and told as unknown
+            raise Unreachable(f"{link.peer} did not answer in time", sent=False)
+        returned = link.publish(sent, min(now + link.options.timeout, until))
         if not returned:
             return []
         return [letter for letter, publishing in zip(letters, sent, strict=True) if publishing.returned]

@@ -92,7 +92,7 @@ class Management(base.Management):
         return sorted(delayed, key=lambda each: each.due or 0)[offset : offset + limit]
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Browsed]:
-        """Those messages of queue that have one of ids, in any state.
+        """Those messages of queue that have one of ids, in any state; of one id that which is due first comes first.
 
         Looked for the way that they go, and what moved on meanwhile, or was given back, once more.
         """
@@ -107,7 +107,7 @@ class Management(base.Management):
         """Those of queue that are delayed or ready."""
         delayed, ready = self._look(queue, lambda peek: (peek.delayed(queue), peek.ready(queue, MOST)))
         seen = [browsed(each, queue, "delayed") for each in delayed] + [browsed(each, queue) for each in ready]
-        return [each for each in seen if each.id in ids]
+        return sorted((each for each in seen if each.id in ids), key=lambda each: each.due or 0)
 
     def _held(self, queue: str, ids: Collection[str]) -> list[Browsed]:
         """Those of queue that a connection holds."""
