@@ -119,16 +119,30 @@ class TestSlowNetwork(OnOwnRabbit):
             wire.delay(0)
             assert channel.queue_delete(f"{queue}-late") == 0
 
+    def test_the_first_delayed_message_is_stored_in_few_answers(
+        self, server: RabbitServer, proxy_to: Any, queue: str
+    ) -> None:
+        wire: Proxy = proxy_to(server.port)
+        with Place(address(wire.port), {"timeout": 10.0}).connect() as publisher:
+            channel = publisher.channel()
+            wire.delay(0.3)
+            began = time.monotonic()
+            send(channel, queue, "a", headers={"x-delay": 600_000})
+            assert time.monotonic() - began < 20.0  # some 15 of 0.6 s each; 45 when a channel is opened after the other
+            wire.delay(0)
+            assert publisher.manager.count(queue).delayed == 1
+
     def test_what_is_delayed_and_whose_way_took_all_the_time_is_not_sent(
         self, server: RabbitServer, connection: kombu.Connection, proxy_to: Any, queue: str
     ) -> None:
         wire: Proxy = proxy_to(server.port)
         with Place(address(wire.port), {"timeout": 1.5}).connect() as publisher:
-            channel = publisher.channel()
-            wire.delay(0.05)
+            channel, began = publisher.channel(), time.monotonic()
+            wire.delay(0.4)
             with pytest.raises(Unreachable) as caught:
                 send(channel, queue, "a", headers={"x-delay": 600_000})
             assert not caught.value.sent
+            assert time.monotonic() - began < DEADLINE
         publish(connection, queue, "b", headers={"x-delay": 600_000})
         assert [each.id for each in connection.manager.find(queue, ["a", "b"])] == ["b"]
 

@@ -204,7 +204,7 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         """
         link = self._checked
         try:
-            sent = [publishing(link, letter, begun, cut=limit == math.inf) for letter in letters]
+            sent = [publishing(link, letter, begun, until, cut=limit == math.inf) for letter in letters]
         except Unreachable as error:
             error.sent = False  # it was the way of a delayed message that could not be made
             raise
@@ -448,10 +448,13 @@ class Channel(Asking, Conversation[Transaction], amqp.Channel):  # type: ignore[
         self.link.fail(refusal(reply_code, reply_text, (class_id, method_id)))
 
 
-def publishing(link: Connection, letter: Letter, begin: float, *, cut: bool = False) -> Publishing:
+def publishing(
+    link: Connection, letter: Letter, begin: float, until: float = math.inf, *, cut: bool = False
+) -> Publishing:
     """letter as it is sent. begin: when its delay began, by the monotonic clock. cut: what does not fit is cut.
 
-    The way of a delayed one is there on return. Raises NotFound when there is no such queue, and TooLarge.
+    The way of a delayed one is there on return; it is made until an instant, or not. Raises NotFound when there is no
+    such queue, and TooLarge.
     """
     message, exchange, key = letter.message, letter.exchange, letter.key
     if not message.properties.get("message_id"):
@@ -462,7 +465,7 @@ def publishing(link: Connection, letter: Letter, begin: float, *, cut: bool = Fa
         if exchange:
             raise EngineError(f"x-delay works on the default exchange only, not on {exchange!r}")
         due = int(time.time() * 1000) + delay
-        aim = link.delays.aim(key, priority_of(message), begin + delay / 1000)
+        aim = link.delays.aim(key, priority_of(message), begin + delay / 1000, until)
         exchange, key = aim()
     properties, body = packed(message, due)
     room = room_for_properties(link.frame_max)

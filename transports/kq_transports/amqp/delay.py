@@ -33,6 +33,7 @@ rung.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -124,12 +125,13 @@ class Delays:
         self._names: dict[str, tuple[float, dict[str, float]]] = {}
         self._checked: dict[str, float] = {}
 
-    def aim(self, queue: str, priority: int, due: float) -> Aim:
+    def aim(self, queue: str, priority: int, due: float, until: float = math.inf) -> Aim:
         """What tells by which exchange and key a message that is sent now gets into queue at due (monotonic).
 
-        What it needs on its way is there on return. Raises NotFound when there is no such queue.
+        What it needs on its way is there on return, which is made until an instant. Raises NotFound when there is no
+        such queue.
         """
-        self._stand(Ladder(queue, priority, path(queue, priority, _left(due)).top))
+        self._stand(Ladder(queue, priority, path(queue, priority, _left(due)).top), until)
         return partial(_aimed, queue, priority, due)
 
     def lead(self, queue: str) -> None:
@@ -175,19 +177,19 @@ class Delays:
                 side_by_side(self._connection, [[_deleted(name)] for name in ended], WIDTH)
         return waiting
 
-    def _stand(self, ladder: Ladder) -> None:
+    def _stand(self, ladder: Ladder, until: float) -> None:
         """See to it that ladder stands and leads to its queue."""
         known, link = (ladder.queue, ladder.priority), self._connection
         if self._standing.get(known, -1) >= ladder.top:
             self._check(ladder.queue)
             return
         if link.topology.has(mark(ladder)):
-            side_by_side(link, [list(_leads(ladder))], 1)
+            side_by_side(link, [list(_leads(ladder))], 1, until)
         else:
-            side_by_side(link, [[*_exchanges(), *_passes(ladder), *_leads(ladder)]], 1)
+            side_by_side(link, [[*_exchanges(), *_passes(ladder), *_leads(ladder)]], 1, until)
             link.registry.add_ladder(ladder)
-            side_by_side(link, [_made(ladder, *step) for step in rungs(ladder)], WIDTH)
-            side_by_side(link, [[*_last(), _declared(mark(ladder), {"x-queue-type": "classic"})]], 1)
+            side_by_side(link, [_made(ladder, *step) for step in rungs(ladder)], WIDTH, until)
+            side_by_side(link, [[*_last(), _declared(mark(ladder), {"x-queue-type": "classic"})]], 1, until)
         self._standing[known] = ladder.top
 
     def _check(self, queue: str) -> None:

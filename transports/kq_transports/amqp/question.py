@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -112,9 +113,11 @@ class Side(Asking, amqp.Channel):  # type: ignore[misc]
     that was not delivered to it.
     """
 
-    def __init__(self, connection: Line) -> None:
+    def __init__(self, connection: Line, *, opened: bool = True) -> None:
+        """opened: else it is asked for together with others; see side_by_side()."""
         super().__init__(connection, auto_decode=False)
-        self.open()
+        if opened:
+            self.open()
 
     def queue_declare(
         self,
@@ -169,26 +172,43 @@ def ask_all(side: Side, requests: Sequence[Request], answers: Sequence[tuple[int
     return got
 
 
-def side_by_side(link: Line, tasks: Sequence[Sequence[Request]], width: int) -> None:
+def side_by_side(link: Line, tasks: Sequence[Sequence[Request]], width: int, until: float = math.inf) -> None:
     """Send requests that have no answer, on several channels, so that the broker works on width tasks at a time.
 
     The requests of one task are carried out in order. Returns when all is done; raises the first thing that the
-    broker refused.
+    broker refused. It takes three answers, each of which has the time of one, and all of them until an instant.
     """
-    sides = [Side(link) for _ in range(min(width, len(tasks)))]
-    until = time.monotonic() + link.options.timeout
-    done = [Answer() for _ in sides]
-    for index, (side, answer) in enumerate(zip(sides, done, strict=True)):
-        side._pending[spec.Basic.QosOk] = answer
-        # Something that has an answer comes last, to know that the rest was carried out.
-        mine = [request for task in tasks[index :: len(sides)] for request in task]
-        mine.append((spec.Basic.Qos, "lBb", (0, 0, False)))
-        link.write(_frames(side, mine), until, side)
-    if not link.wait_for(lambda: all(a.ready or s.fault for a, s in zip(done, sides, strict=True)), until):
-        raise link.fail(Unreachable(f"{link.peer} did not answer in time", sent=True))
+    sides = [Side(link, opened=False) for _ in range(min(width, len(tasks)))]
+    _ask_each(sides, [[_OPEN]] * len(sides), spec.Channel.OpenOk, until)
+    work = [[request for task in tasks[index :: len(sides)] for request in task] for index in range(len(sides))]
+    # Something that has an answer comes last, to know that the rest was carried out.
+    _ask_each(sides, [[*mine, _LAST] for mine in work], spec.Basic.QosOk, until)
+    left = [side for side in sides if side.usable]
+    for side in left:
+        side.is_closing = True
+    _ask_each(left, [[_CLOSE]] * len(left), spec.Channel.CloseOk, until)
     for side in sides:
         side.raise_fault()
-        side.close()
+
+
+_OPEN: Request = (spec.Channel.Open, "s", ("",))
+_LAST: Request = (spec.Basic.Qos, "lBb", (0, 0, False))
+_CLOSE: Request = (spec.Channel.Close, "BsBB", (0, "", 0, 0))
+
+
+def _ask_each(
+    sides: Sequence[Side], requests: Sequence[Sequence[Request]], last: tuple[int, int], until: float
+) -> None:
+    """Send each of sides its requests, and wait for the answer to the last one, or for the broker to close it."""
+    if not sides:
+        return
+    link, answers = sides[0].link, [Answer() for _ in sides]
+    until = min(until, time.monotonic() + link.options.timeout)
+    for side, mine, answer in zip(sides, requests, answers, strict=True):
+        side._pending[last] = answer
+        link.write(_frames(side, mine), until, side)
+    if not link.wait_for(lambda: all(a.ready or s.fault for a, s in zip(answers, sides, strict=True)), until):
+        raise link.fail(Unreachable(f"{link.peer} did not answer in time", sent=True))
 
 
 def _frames(side: Side, requests: Sequence[Request]) -> bytes:
