@@ -32,6 +32,8 @@ BURST = 10
 PATIENCE = 60.0
 #: Seconds after which who met a tripped breaker asks again: by then its type is known to be paused.
 LATER = 30.0
+#: The settings of a mailer that say how many may pass, by what is counted.
+_SETTINGS = {"to": "per_recipient", "like": "per_family"}
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,7 +97,8 @@ class Gate:
             return
         order = order_key(Kind.PAUSE_TYPE, self._type)
         if not tally.tripped:
-            reason = f"something sends in a loop: {limit} mails {kind} {what!r} within an hour"
+            passed_in = f"{limit} mails {kind} {what!r} within an hour"
+            reason = f"something sends in a loop, or {_SETTINGS[kind]}= is too low: {passed_in}"
             give(
                 self._app.store,
                 Kind.PAUSE_TYPE,
