@@ -10,7 +10,9 @@ import asyncio
 import logging
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from kq.web.limits import crowding, group_of, is_among
 
 log = logging.getLogger("kq.web")
 
@@ -21,8 +23,13 @@ READS, LEAST, LOOK = 30.0, 1024, 1.0
 
 
 class Patient(H11Protocol):
-    """A connection that is looked at once a second as long as it lives."""
+    """A connection that is looked at once a second as long as it lives.
 
+    address, since, waits: see `kq.web.limits.Connection`.
+    """
+
+    address = ""
+    since = 0.0
     _asks: float | None = None  # since when it says what it wants
     _sends = 0.0  # since when it sends its body
     _reads = 0.0  # when it last read
@@ -31,8 +38,29 @@ class Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._asks = self._reads = self.loop.time()
+        self._asks = self._reads = self.since = self.loop.time()
+        self.address = group_of(self.client[0]) if self.client else ""
         self._look_again()
+        if (crowded := crowding(self._others(), self, self._is_shared)) is not None:
+            crowded.end("too many connections wait for their clients")
+
+    @property
+    def waits(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_asking = cycle is None or cycle.response_complete or self.conn.their_state is h11.SEND_BODY
+        return is_asking or self.flow.write_paused
+
+    def end(self, why: str) -> None:
+        """End the connection at once."""
+        log.info("connection from %s ended: %s", self.client[0] if self.client else "nowhere", why)
+        self.transport.abort()
+
+    def _others(self) -> list[Patient]:
+        """Return all connections of this server that are not about to be closed."""
+        return [each for each in self.connections if isinstance(each, Patient) and not each.transport.is_closing()]
+
+    def _is_shared(self, address: str) -> bool:
+        return is_among(address, self.config.forwarded_allow_ips)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._look is not None:
@@ -46,6 +74,7 @@ class Patient(H11Protocol):
         super().data_received(data)
         if self.cycle is not before:
             self._asks, self._sends = None, self.loop.time()
+            self.since = self._sends
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -56,8 +85,7 @@ class Patient(H11Protocol):
 
     def _end_or_look_again(self) -> None:
         if why := self._too_slow(self.loop.time()):
-            log.info("connection from %s ended: %s", self.client[0] if self.client else "nowhere", why)
-            self.transport.abort()
+            self.end(why)
         else:
             self._look_again()
 

@@ -21,6 +21,8 @@ from kq.credential import Role
 from kq.errors import ConfigError
 from kq.url import host_and_port, is_loopback
 from kq.values.config import Web
+from kq.web.guard import LIVE
+from kq.web.limits import Limited
 from kq.web.patience import Patient
 from kq.web.sessions import Doorkeeper
 from kq.web.site import Site
@@ -73,7 +75,7 @@ def _must_be_safe(host: str, wish: Web, guarded: bool) -> None:
 def config_of(site: ASGIApp, wish: Web) -> uvicorn.Config:
     """How a server serves site."""
     return uvicorn.Config(
-        site,
+        Limited(site, LIVE),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -83,7 +85,6 @@ def config_of(site: ASGIApp, wish: Web) -> uvicorn.Config:
         ssl_keyfile=wish.key,
         timeout_graceful_shutdown=GRACE,
         timeout_keep_alive=30,
-        limit_concurrency=200,
         h11_max_incomplete_event_size=64 * 1024,
         ws="none",
         http=Patient,

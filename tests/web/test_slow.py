@@ -11,6 +11,7 @@ from time import monotonic
 
 import pytest
 import uvicorn
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,7 +26,7 @@ from kq.effects.context import CurrentJob, Footing
 from kq.state import Write
 from kq.values.config import Web
 from kq.values.record import lease_key
-from kq.web import desk, patience
+from kq.web import desk, limits, patience
 from kq.web.program import config_of
 from kq.web.site import Site
 from tests.web.conftest import TOKENS
@@ -119,6 +120,68 @@ def test_who_waits_between_two_requests_is_not_hurried_and_then_is(hurry: None, 
         eventually(lambda: b"200" in _read(patient), "it is answered again")
         patient.send(BEGIN)
         eventually(lambda: is_cut(patient, b"x"), "now it is too slow")
+
+
+@pytest.mark.parametrize(
+    "said", [b"", BEGIN, BODY.replace(b"login", b"jobs")], ids=["nothing", "half a header", "half a body"]
+)
+def test_connections_that_wait_for_their_clients_make_room_for_others(port: int, said: bytes) -> None:
+    with ExitStack() as stack:
+        lines = [stack.enter_context(connected(port, said)) for _ in range(230)]
+        assert [status(port, path) for path in ("/livez", "/api/v1/status")] == [200, 200]
+        assert is_cut(lines[0])
+        assert not is_cut(lines[-1])
+
+
+def test_a_client_between_two_requests_gives_up_its_connection_last(port: int) -> None:
+    asked = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        lines = [stack.enter_context(connected(port, BEGIN)) for _ in range(limits.WAITING - 1)]
+        with connected(port, asked) as busy:
+            eventually(lambda: b"200" in _read(busy), "it is answered")
+            lines += [stack.enter_context(connected(port, BEGIN)) for _ in range(5)]
+            eventually(lambda: is_cut(lines[4], b"x"), "the oldest connections are ended")
+            assert not is_cut(busy, asked)
+
+
+def test_health_is_answered_while_all_requests_that_are_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUESTS_OF_ONE", 3)
+    over = threading.Event()
+
+    async def answer(request: Request) -> Response:
+        if request.url.path == "/slow":
+            await to_thread.run_sync(over.wait, 20)
+        return Response()
+
+    with served(Starlette(routes=[Route("/{path:path}", answer)])) as port, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connected(port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        eventually(lambda: status(port, "/") == 503, "no more requests are taken")
+        assert status(port) == 200
+        over.set()
+        eventually(lambda: status(port, "/") == 200, "there is room again")
+
+
+@pytest.mark.parametrize(
+    ("address", "group"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_addresses_of_one_client_are_one_group(address: str, group: str) -> None:
+    assert limits.group_of(address) == group
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_in"),
+    [(["10.0.0.1"], True), (["10.0.0.0/8"], True), (["*"], True), (["10.0.0.2", "proxy"], False), ([], False)],
+)
+def test_a_proxy_is_known_by_its_address_or_network(listed: list[str], is_in: bool) -> None:
+    assert limits.is_among("10.0.0.1", listed) == is_in
 
 
 def _read(line: socket.socket) -> bytes:
