@@ -238,6 +238,14 @@ class Repair(Steps):
         """What humans did to jobs, queues and workers in the last 30 days, the newest first."""
         return audit.read(self._app.store, limit)
 
+    def refused(self, kind: str, name: str, *, reason: str, by: str) -> None:
+        """Leave a line in the audit about an act that somebody was not allowed to do.
+
+        kind: "jobs", "queues", "types", "workers" or "effects". name: what the act was meant for; "" for many.
+        """
+        act = Act(SYSTEM.now(), by, "refused", reason=one_line(reason))
+        audit.leave(self._app.store, msgspec.structs.replace(act, **{kind.removesuffix("s"): name}))
+
     # Finding what is meant.
 
     def _buried(

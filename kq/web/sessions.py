@@ -12,10 +12,15 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kq.clock import SYSTEM, Clock
 from kq.credential import Credential, password_hash
 from kq.web.identity import User
+from kq.web.limits import group_of
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: Seconds that a session lasts in all, and without a request.
 LONGEST, IDLE = 12 * 3600.0, 3600.0
@@ -23,6 +28,8 @@ LONGEST, IDLE = 12 * 3600.0, 3600.0
 SESSIONS = 1000
 #: So many failed tries within PERIOD seconds, by one address and for one name, before the next has to wait.
 TRIES, TRIES_NAME, PERIOD = 5, 25, 300.0
+#: Different wrong tokens that an address may send within PERIOD before its tokens are refused unseen.
+TOKENS = 25
 #: So many addresses and names are remembered that failed.
 REMEMBERED = 10_000
 
@@ -68,28 +75,47 @@ class Sessions:
 
 
 class Throttle:
-    """How often one may fail to sign in."""
+    """How often one may fail to sign in, or send a wrong token. All addresses of an IPv6 /64 count as one."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
         self._failed: OrderedDict[str, list[float]] = OrderedDict()
+        self._tokens: OrderedDict[bytes, None] = OrderedDict()
 
     def wait(self, address: str, name: str) -> float:
         """Seconds until this address may try this name; 0.0: now."""
-        return max(self._left(f"from {address}", TRIES), self._left(f"for {name}", TRIES_NAME))
+        return max(self._left(f"from {group_of(address)}", TRIES), self._left(f"for {name}", TRIES_NAME))
 
     def failed(self, address: str, name: str) -> None:
         """Note that it failed."""
-        for key in (f"from {address}", f"for {name}"):
-            self._failed[key] = [*self._recent(key), self._clock.monotonic()][-TRIES_NAME:]
-            self._failed.move_to_end(key)
-        while len(self._failed) > REMEMBERED:
-            self._failed.popitem(last=False)
+        self._note(f"from {group_of(address)}")
+        self._note(f"for {name}")
 
     def succeeded(self, address: str, name: str) -> None:
         """Forget what failed from there; what else failed for the name may be somebody else's doing, and stays."""
-        self._failed.pop(f"from {address}", None)
+        self._failed.pop(f"from {group_of(address)}", None)
         self._failed.get(f"for {name}", [0.0]).pop()
+
+    def wait_token(self, address: str) -> float:
+        """Seconds until a token from this address is looked at; 0.0: now."""
+        return self._left(f"token from {group_of(address)}", TOKENS)
+
+    def failed_token(self, address: str, token: str) -> None:
+        """Note a wrong token.
+
+        The same one counts once, so a program with an old token does not shut out its neighbours.
+        """
+        group = group_of(address)
+        tried = _digest(f"{group} {token}")
+        if tried not in self._tokens:
+            self._note(f"token from {group}")
+        self._tokens[tried] = None
+        _forget(self._tokens)
+
+    def _note(self, key: str) -> None:
+        self._failed[key] = [*self._recent(key), self._clock.monotonic()][-max(TRIES_NAME, TOKENS) :]
+        self._failed.move_to_end(key)
+        _forget(self._failed)
 
     def _left(self, key: str, most: int) -> float:
         recent = self._recent(key)
@@ -144,3 +170,9 @@ class Seals:
 
 def _digest(id: str) -> bytes:
     return hashlib.sha256(id.encode()).digest()
+
+
+def _forget(known: OrderedDict[K, V]) -> None:
+    """Drop what came first, beyond REMEMBERED."""
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)

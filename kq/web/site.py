@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from kq.control import Control
 from kq.control.veil import Veil
 from kq.credential import Role
-from kq.errors import ConfigError, Forbidden, KqError, NotFound
+from kq.errors import Busy, ConfigError, Forbidden, KqError, NotFound
 from kq.handles.standing import caller
 from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
@@ -37,8 +38,10 @@ from kq.web.errors import described, status_of
 from kq.web.fields import from_form
 from kq.web.guard import LIVE, SAFE, Guard
 from kq.web.identity import Authorize, User
+from kq.web.limits import group_of
 from kq.web.looks import LOOKS
 from kq.web.openapi import API
+from kq.web.refusals import Refusals
 from kq.web.sessions import Doorkeeper, Seals, Sessions, Throttle
 
 log = logging.getLogger("kq.web")
@@ -51,6 +54,16 @@ NOTICE = "kq_notice"
 LONG = 1024
 #: Passwords that are looked at at a time, so that many who guess at once take neither all memory nor all threads.
 HASHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _RefusedAct:
+    """kind, name: what the act was meant for, see `Control.refused`."""
+
+    kind: str
+    name: str
+    reason: str
+    by: str
 
 
 class _Name(Convertor[str]):
@@ -92,6 +105,8 @@ class Site:
         self._authorize, self._doorkeeper = authorize, doorkeeper
         self._sessions, self._throttle = Sessions(), Throttle()
         self._hashing = CapacityLimiter(HASHES)
+        self._refusals, self._refused_acts = Refusals(_warn), Refusals(self._leave_refusal)
+        self._leaving = set[asyncio.Task[None]]()
         self.routes = list(self._routes())
         handlers = {HTTPException: _no_way}
         app = Starlette(routes=self.routes, lifespan=self._lifespan, exception_handlers=handlers)
@@ -151,6 +166,8 @@ class Site:
         async def endpoint(request: Request) -> Response:
             user = await self._user(request)
             if user is None:
+                if method == "POST":
+                    self._refused_act(request, path, None, role)
                 return self._stranger(request)
             if user.may(self._most):
                 user = replace(user, role=self._most)
@@ -158,6 +175,7 @@ class Site:
             asked = Asked(request, user, visit, self._desk, self._veil, self._seals, self._doorkeeper is not None)
             try:
                 if not user.may(role):
+                    self._refused_act(request, path, user, role)
                     raise Forbidden(f"{user.name} may {user.role}, and this takes the role {role}")
                 response = await answer(asked)
             except Exception as error:
@@ -182,12 +200,55 @@ class Site:
             return User(caller(), "edit", "nothing")
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return self._doorkeeper.by_token(token.strip()[:LONG])
+            return self._by_token(request, token.strip()[:LONG])
         return self._sessions.user(visit_of(request))
+
+    def _by_token(self, request: Request, token: str) -> User | None:
+        assert self._doorkeeper is not None
+        address = _address(request)
+        if self._throttle.wait_token(address):
+            return None
+        user = self._doorkeeper.by_token(token)
+        if user is None:
+            self._throttle.failed_token(address, token)
+            self._refusals.note(group_of(address), f"token refused from {address}")
+        return user
+
+    def _refused_act(self, request: Request, path: str, user: User | None, role: Role) -> None:
+        """Leave a line in the audit; of all who are not known, and of each user, one a minute."""
+        if path == "/logout":
+            return
+        kind = path.removeprefix(API).split("/")[1]
+        name = str(request.path_params.get("name", ""))[:LONG]
+        reason = f"POST {path} takes the role {role}"
+        by = "nobody known" if user is None else user.name
+        reason += f", and comes from {_address(request)}" if user is None else f", and {by} may {user.role}"
+        self._refused_acts.note(by, _RefusedAct(kind, name, reason, by))
+
+    def _leave_refusal(self, act: _RefusedAct, before: int) -> None:
+        reason = act.reason + (f"; so were {before} before, within a minute" if before else "")
+
+        def leave(control: Control) -> None:
+            control.refused(act.kind, act.name, reason=reason, by=act.by)
+
+        task = asyncio.get_running_loop().create_task(self._leave(leave))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, leave: Callable[[Control], None]) -> None:
+        try:
+            await self._desk.change(leave)
+        except (KqError, ConnectionError) as error:
+            log.warning("the audit has no line about a refused act: %s", error)
 
     def _stranger(self, request: Request) -> Response:
         """What somebody hears whom nobody knows."""
         path = request.url.path.removeprefix(root_of(request))
+        if path.startswith(API) and (wait := self._throttle.wait_token(_address(request))):
+            told = Busy("too many wrong tokens came from this address", fix=f"Wait {wait:.0f} s.")
+            answer = api.wrong(told)
+            answer.headers["Retry-After"] = str(int(wait) + 1)
+            return answer
         if path.startswith(API):
             return api.wrong(Forbidden("nobody knows who asks", fix="Send a token: Authorization: Bearer …"), 401)
         if self._doorkeeper is None:
@@ -222,7 +283,7 @@ class Site:
         except KqError as error:
             return PlainTextResponse(f"{error}\n", 400)
         said = {name: values[-1][:LONG] for name, values in form.items()}
-        name, address = said.get("name", ""), request.client.host if request.client else ""
+        name, address = said.get("name", ""), _address(request)
         if not self._seals.fits(visit_of(request), said.get(SEAL, "")):
             return self._door(request, "This form was too old. Try again.", 403, name)
         if wait := self._throttle.wait(address, name):
@@ -232,7 +293,7 @@ class Site:
         password = said.get("password", "")
         user = await to_thread.run_sync(self._doorkeeper.by_password, name, password, limiter=self._hashing)
         if user is None:
-            log.warning("sign-in failed: %s from %s", name[:100], address)
+            self._refusals.note(group_of(address), f"sign-in failed: {name[:100]} from {address}")
             return self._door(request, "Name or password is wrong.", 401, name)
         self._throttle.succeeded(address, name)
         log.info("sign-in: %s (%s) from %s", user.name, user.role, address)
@@ -287,6 +348,14 @@ class Site:
     @staticmethod
     def _wrong_api(asked: Asked, error: Exception) -> Response:
         return api.wrong(error, veil=asked.veil)
+
+
+def _warn(what: str, before: int) -> None:
+    log.warning("%s%s", what, f"; {before} more refused from there within a minute" if before else "")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def checked(traces: str) -> str:

@@ -12,9 +12,10 @@ import httpx2 as httpx
 import pytest
 from starlette.routing import Route
 
+from kq.conformance.contract.waiting import eventually
 from kq.control import Control
 from kq.credential import ROLES, Role, new_token, password_hash, understood
-from kq.web import asgi_app
+from kq.web import asgi_app, refusals, sessions
 from kq.web.guard import BODY
 from kq.web.identity import User
 from kq.web.sessions import IDLE, LONGEST, PERIOD, TRIES, Sessions, Throttle
@@ -269,6 +270,55 @@ def test_guessing_gets_slow(guarded: Site, browse: Callable[..., Browser]) -> No
     assert (refused.status_code, 0 < int(refused.headers["retry-after"]) <= PERIOD + 1) == (429, True)
 
 
+def test_guessing_tokens_gets_slow(guarded: Site, browse: Callable[..., Browser]) -> None:
+    browser = browse(guarded)
+    for _ in range(2 * sessions.TOKENS):
+        assert browser.api("/me", token="an old token").status_code == 401  # a program that repeats one does not guess
+    assert browser.api("/me", token=TOKENS["viewer"]).status_code == 200
+    answers = {browser.api("/me", token=f"guess {number}").status_code for number in range(sessions.TOKENS - 2)}
+    assert answers == {401}
+    browser.api("/me", token="the last guess")
+    refused = browser.api("/me", token=TOKENS["viewer"])
+    assert (refused.status_code, 0 < int(refused.headers["retry-after"]) <= PERIOD + 1) == (429, True)
+
+
+def test_refused_sign_ins_and_tokens_are_logged_once_a_minute(
+    guarded: Site, browse: Callable[..., Browser], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "SECONDS", 0.5)
+    browser = browse(guarded)
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+
+    with caplog.at_level(logging.INFO, "kq.web"):
+        for number in range(10):
+            browser.api("/me", token=f"guess {number}")
+        eventually(lambda: len(lines()) == 2, "the minute is over")
+    assert lines() == [
+        "token refused from testclient",
+        "token refused from testclient; 8 more refused from there within a minute",
+    ]
+    assert "guess" not in caplog.text
+
+
+def test_refused_acts_are_in_the_audit(guarded: Site, browse: Callable[..., Browser], control: Control) -> None:
+    browser = browse(guarded)
+    for path in ("/queues/doors/pause", "/types/login/pause", "/jobs/1/rm"):
+        assert browser.api(path, {}, TOKENS["viewer"]).status_code == 403
+        assert browser.api(path, {}, "").status_code == 401
+    eventually(lambda: len(control.audit()) == 2, "a line about each who was refused")
+    assert {(act.by, act.act, act.queue, act.reason) for act in control.audit()} == {
+        ("viewer", "refused", "doors", "POST /api/v1/queues/{name}/pause takes the role operate, and viewer may view"),
+        (
+            "nobody known",
+            "refused",
+            "doors",
+            "POST /api/v1/queues/{name}/pause takes the role operate, and comes from testclient",
+        ),
+    }
+
+
 class Hand:
     """A clock that is moved by hand."""
 
@@ -294,6 +344,15 @@ def test_tries_are_forgotten_and_one_name_is_not_tried_from_everywhere() -> None
         throttle.failed(f"host {number}", "ann")
     assert throttle.wait("elsewhere", "ann") > 0
     assert throttle.wait("elsewhere", "bo") == 0.0
+
+
+def test_all_addresses_of_an_ipv6_network_are_one() -> None:
+    clock: Any = Hand()
+    throttle = Throttle(clock)
+    for number in range(TRIES):
+        throttle.failed(f"2001:db8::{number}", f"name {number}")
+    assert throttle.wait("2001:db8::ffff", "ann") == PERIOD
+    assert throttle.wait("2001:db8:0:1::1", "ann") == 0.0
 
 
 def test_a_session_ends_when_it_is_old_or_idle() -> None:
