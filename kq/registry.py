@@ -14,7 +14,7 @@ from kq.effects.effect import Effect
 from kq.errors import ConfigError
 from kq.jobtype import AsyncJobType, JobType, Submits
 from kq.values.failure import Failures, classified
-from kq.values.job import FALLBACKS, Job, Settings
+from kq.values.job import FALLBACKS, Job, Settings, check_name
 from kq.values.outcome import OnLost, OnTimeout, Rules
 from kq.values.policy import RetryPolicy
 from kq.values.unique import Key, Unique
@@ -80,6 +80,7 @@ class Registry:
     ) -> JobType[..., Any]:
         """Make a job type of function; see App.job. Raises ConfigError."""
         name = name or _name_of(function)
+        check_name("job type", name)
         if singleton and queue is None:
             queue = name
         settings = Settings(queue, priority, timeout=timeout, unique=unique, retry_policy=retry_policy).over(

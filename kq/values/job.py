@@ -7,6 +7,7 @@ for the wire in `message.py`, and carried out by `worker/`.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -72,6 +73,16 @@ FALLBACKS = 8
 LATEST = 253_402_300_799.0
 
 
+#: A text without a segment `.` or `..`: in an address a browser takes such a segment for another place.
+NO_DOTS = r"(?s)\A(?!(?:.*/)?\.{1,2}(?:/|\Z))"
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ValueError for a name with a segment `.` or `..`. what: what it is the name of, for the error."""
+    if "." in name and re.match(NO_DOTS, name) is None:
+        raise ValueError(f"{what} {name[:100]!r} has a segment {'.'!r} or {'..'!r}; use a name without")
+
+
 @functools.lru_cache(maxsize=1024)
 def check_queue(name: str) -> None:
     """Raise ValueError unless every broker can have a queue of that name, and it may be an application's."""
@@ -83,6 +94,7 @@ def check_queue(name: str) -> None:
         )
     if not name.isprintable():
         raise ValueError(f"queue {name!r} can't be named so; use characters that can be printed")
+    check_name("queue", name)
     if (size := len(name.encode())) > LONGEST_NAME:
         raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")
 
@@ -181,6 +193,10 @@ class Job(msgspec.Struct, Generic[R_co], frozen=True):
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
     settings: Settings = Settings()
     fallback: tuple[Job[Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name("job id", self.id)
+        check_name("job type", self.type)
 
     def __or__(self, other: Job[S]) -> Job[R_co | S]:
         """This job, or else other: where this one gives up, the same job goes on as other.

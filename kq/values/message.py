@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from kq.clock import made_at
 from kq.errors import MessageError
-from kq.values.job import FALLBACKS, LATEST, Counters
+from kq.values.job import FALLBACKS, LATEST, NO_DOTS, Counters
 from kq.values.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
 from kq.values.redaction import one_line
 from kq.values.unique import Holds
@@ -42,7 +42,7 @@ HEAD_LIMIT = BODY_LIMIT
 #: A body nested deeper than this, its own braces included, is refused: not every reader of JSON survives it.
 DEPTH_LIMIT = 64
 
-Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=NO_DOTS)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)]
 Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

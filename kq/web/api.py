@@ -110,7 +110,7 @@ async def me(asked: Asked) -> Response:
 
 async def described_api(asked: Asked) -> Response:
     """The description."""
-    return Response(json.dumps(document(root_of(asked.request)), indent=1), media_type="application/json")
+    return Response(safe_json(json.dumps(document(root_of(asked.request)), indent=1)), media_type="application/json")
 
 
 async def numbers(asked: Asked) -> Response:
@@ -132,7 +132,7 @@ async def heard(asked: Asked, what: Hearing) -> Response:
 
 def _lines(asked: Asked, what: Hearing, said: dict[str, Any]) -> AsyncIterator[bytes]:
     def write(event: Event) -> bytes:
-        line = printable_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
+        line = safe_json(json.dumps(asked.veil.data(schema.event(event)), ensure_ascii=False))
         return line.encode() + b"\n"
 
     return asked.desk.events(asked.who, what, said["job"], said["queue"], said["type"], said["seconds"], write)
@@ -194,7 +194,7 @@ def _chunks(asked: Asked, offset: int, seconds: float) -> AsyncIterator[bytes]:
 
 def _sent(name: str, data: dict[str, Any], id: str) -> bytes:
     """A server-sent event. id: where its reader goes on when he asks again; "" says nothing of that."""
-    line = printable_json(json.dumps(data, ensure_ascii=False))
+    line = safe_json(json.dumps(data, ensure_ascii=False))
     place = f"id: {id}\n" if id else ""
     return f"event: {name}\n{place}data: {line}\n\n".encode()
 
@@ -213,9 +213,18 @@ async def _body(asked: Asked) -> Any:
         raise BadArguments(f"the body is no JSON: {error}") from error
 
 
+#: Characters that HTML gives a meaning to, as JSON may write them. In JSON they stand only within strings.
+_MARKUP = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
+
+
+def safe_json(text: str) -> str:
+    """JSON that means the same and stays text where a browser takes it for HTML."""
+    return printable_json(text).translate(_MARKUP)
+
+
 def told(data: Any, status: int = 200) -> Response:
     """data as the command line prints it."""
-    text = printable_json(msgspec.json.encode(stated(data)).decode())
+    text = safe_json(msgspec.json.encode(stated(data)).decode())
     return Response(text, status, media_type="application/json")
 
 

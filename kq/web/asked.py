@@ -62,6 +62,15 @@ class Asked:
         except ValueError as error:
             raise BadArguments(f"the address can't be read: {error}") from error
 
+    @property
+    def address(self) -> str:
+        """The address of this page, as its links write it: of the route and its name, percent-encoded."""
+        route: str = self.request.scope["route"].path
+        name = self.request.path_params.get("name", "")
+        path = route.replace("{name:kq_name}", quote(name, safe=""))
+        query = self.request.scope["query_string"].decode("latin-1")
+        return root_of(self.request) + path + (f"?{query}" if query else "")
+
     def at(self, *parts: str) -> str:
         """The address of a page here: at("jobs", id)."""
         return root_of(self.request) + "/" + "/".join(quote(part, safe="") for part in parts)

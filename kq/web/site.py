@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from kq.control import Control
 from kq.control.veil import Veil
 from kq.credential import Role
-from kq.errors import Busy, ConfigError, Forbidden, KqError, NotFound
+from kq.errors import BadArguments, Busy, ConfigError, Forbidden, KqError, NotFound
 from kq.handles.standing import caller
 from kq.web import api, notices, pages
 from kq.web.acts import ACTS, Act
@@ -50,6 +50,8 @@ Answer: TypeAlias = Callable[[Asked], Awaitable[Response]]
 
 STATIC = Path(__file__).with_name("static")
 NOTICE = "kq_notice"
+#: The header of what may be put into a page; page.js takes no answer without it.
+FRAGMENT = "KQ-Fragment"
 #: Characters that a name, and a password, has at most where somebody signs in.
 LONG = 1024
 #: Passwords that are looked at at a time, so that many who guess at once take neither all memory nor all threads.
@@ -164,6 +166,8 @@ class Site:
         wrong = self._wrong_api if path.startswith(API) else self._wrong_page
 
         async def endpoint(request: Request) -> Response:
+            if path.startswith(API) and "hx-request" in request.headers:
+                return api.wrong(BadArguments("the API is for programs; a page asks for pages"), 400)
             user = await self._user(request)
             if user is None:
                 if method == "POST":
@@ -318,6 +322,8 @@ class Site:
         notice = {} if fragment else notices.read(asked.request.cookies.get(NOTICE, ""))
         values = {**page.values, "title": page.title, "tab": page.tab, "still": page.still, "notice": notice}
         response = HTMLResponse(draw(page.template, fragment, {**self._common(asked), **values}))
+        if fragment:
+            response.headers[FRAGMENT] = "1"
         if notice:
             response.delete_cookie(NOTICE, path=root_of(asked.request) or "/", httponly=True, samesite="strict")
         return response

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import kq
 from kq.conformance.contract.waiting import eventually
@@ -23,6 +24,7 @@ from kq.web.site import Site
 from tests.conftest import available, lasting
 from tests.web.chromium import Chromium
 from tests.web.conftest import PASSWORD
+from tests.web.test_names import put
 
 pytestmark = pytest.mark.xdist_group("chromium")
 
@@ -185,6 +187,60 @@ def test_a_page_lives_and_says_when_it_is_stale(browser: Chromium, control: Cont
         browser.run(POLL)
         sees(browser, "3\nready", ".tiles")
     sees(browser, "gets no answer")
+
+
+POLLED = """
+return performance.getEntriesByType("resource").map(each => each.name).filter(each => !each.includes("/static/"))
+"""
+FOREIGN = """
+const all = "img, iframe, object, embed, style, [onerror], [onload], form[action='/evil'], script"
+return [...document.querySelectorAll(all)]
+  .filter(each => !each.src?.startsWith(location.origin + "/static/")).map(each => each.outerHTML)
+"""
+
+
+def test_a_page_asks_for_itself_and_has_no_element_of_others(browser: Chromium, control: Control, app: kq.App) -> None:
+    markup = f"<form id=live action=/evil hx-post=/queues/doors/pause hx-trigger=load></form>{HOSTILE}"
+    victim = app.jobs["login"].submit(markup, "pw", note=markup).id
+    names = (f"../api/v1/jobs/{victim}", "%2e%2e", "a?b#c", "a%2fb&amp;", markup[:150])
+    for name in names:
+        put(app, name, name[:150])
+    control.bury(app.jobs["login"].submit("bo", "pw").id, markup, by=markup)
+    control.pause("doors", reason=markup, by=markup)
+    odd = [f"/{kind}/{quote(name, safe='')}" for kind in ("queues", "jobs") for name in names]
+    with served(Site(control, hosts=())) as page:
+        for path in (*(path for path in PAGES if "{" not in path), f"/jobs/{victim}", *odd):
+            browser.open(page + path)
+            assert browser.run("return document.title.endsWith('kq')"), path
+            if browser.run("return document.getElementById('live').hasAttribute('hx-get')"):
+                browser.run(POLL)
+                eventually(lambda: browser.run(POLLED), "the page is asked for again")
+            assert set(browser.run(POLLED)) <= {browser.address}, path
+            assert browser.run(FOREIGN) == [], path
+            assert browser.complaints() == [], path
+    assert [act.by for act in control.audit()] == [markup, markup]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("text/html", {}), ("application/json", {"KQ-Fragment": "1"}), ("text/html-x", {"KQ-Fragment": "1"})],
+)
+def test_an_answer_that_is_no_page_of_ours_is_not_shown(
+    browser: Chromium, control: Control, kind: str, more: dict[str, str]
+) -> None:
+    site = Site(control, hosts=())
+
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        """The page, but for what a page asks for by itself."""
+        polled = scope["type"] == "http" and any(name == b"hx-request" for name, _ in scope["headers"])
+        answer = Response("<b id=foreign></b>", headers={"Content-Type": kind, **more}) if polled else site
+        await answer(scope, receive, send)
+
+    with served(other) as page:
+        browser.open(f"{page}/queues")
+        browser.run(POLL)
+        sees(browser, "an answer that is not its own", "#stale")
+        assert browser.run("return document.getElementById('foreign')") is None
 
 
 def test_without_scripts_all_works_too(browser: Chromium, page: str, ids: dict[str, str], control: Control) -> None:

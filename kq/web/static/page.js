@@ -24,16 +24,23 @@ document.addEventListener("htmx:before:request", (event) => {
   if (busy()) event.preventDefault();
 });
 
+// Only a page of ours is put into a page: nothing else that an address may lead to.
+function isFragment(headers) {
+  return headers.get("kq-fragment") === "1" && /^text\/html(;|$)/.test(headers.get("content-type") ?? "");
+}
+
 document.addEventListener("htmx:before:response", (event) => {
-  const status = event.detail.ctx.response.status;
+  const { status, headers } = event.detail.ctx.response;
   if (status === 401) {
     location.reload();
   } else if (status === 404) {
     stale("It is not there any more.");
+  } else if (status >= 400) {
+    stale("The page gets no answer from the broker.");
   } else {
-    stale(status >= 400 ? "The page gets no answer from the broker." : "");
+    stale(isFragment(headers) ? "" : "The page gets an answer that is not its own.");
   }
-  if (status >= 400 || busy()) event.preventDefault();
+  if (status >= 400 || !isFragment(headers) || busy()) event.preventDefault();
 });
 
 document.addEventListener("htmx:error", () => stale("The page gets no answer from its server."));
