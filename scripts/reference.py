@@ -476,7 +476,17 @@ def traits() -> str:
 def snapshot() -> str:
     """The JSON Schema of the snapshot, with what the docstrings say."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:kq:snapshot:{SCHEMA}"}
-    return json.dumps({**head, **msgspec.json.schema(Snapshot)}, indent=2) + "\n"
+    return json.dumps({**head, **_cleaned(msgspec.json.schema(Snapshot))}, indent=2) + "\n"
+
+
+def _cleaned(schema: Any) -> Any:
+    """The schema with its descriptions unindented, as msgspec 0.23 does and those before it do not."""
+    if isinstance(schema, dict):
+        return {
+            key: inspect.cleandoc(value) if key == "description" and isinstance(value, str) else _cleaned(value)
+            for key, value in schema.items()
+        }
+    return [_cleaned(each) for each in schema] if isinstance(schema, list) else schema
 
 
 if __name__ == "__main__":
