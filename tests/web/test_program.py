@@ -111,9 +111,7 @@ def test_it_serves_until_it_is_told_to_end(place: Place) -> None:
         assert seal is not None
         # Also where a name has all that a URL makes something of.
         name = urllib.parse.quote("%2e/..a?b#c", safe="")
-        said = urllib.parse.urlencode(
-            {"seal": seal[1], "type": "jobs.greet", "args": '["bo"]', "queue": "%2e/..a?b#c"}
-        )
+        said = urllib.parse.urlencode({"seal": seal[1], "type": "jobs.greet", "args": '["bo"]', "queue": "%2e/..a?b#c"})
         assert page.ask("POST", "/jobs", said, Cookie="kq_session=v", Content_Type=FORM)[0] == 303
         assert page.ask("GET", f"/queues/{name}")[0] == 200
         paused = page.ask("POST", f"/queues/{name}/pause", f"seal={seal[1]}", Cookie="kq_session=v", Content_Type=FORM)
