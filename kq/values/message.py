@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from kq.clock import made_at
 from kq.errors import MessageError
-from kq.values.job import FALLBACKS, LATEST, NO_DOTS, Counters
+from kq.values.job import FALLBACKS, LATEST, Counters, check_name
 from kq.values.policy import MOST_RETRIES, YEAR, Data, RetryPolicy, from_data
 from kq.values.redaction import one_line
 from kq.values.unique import Holds
@@ -42,7 +42,7 @@ HEAD_LIMIT = BODY_LIMIT
 #: A body nested deeper than this, its own braces included, is refused: not every reader of JSON survives it.
 DEPTH_LIMIT = 64
 
-Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=NO_DOTS)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)]
 Instant: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -286,11 +286,23 @@ def decode_head(headers: Mapping[str, Any]) -> Head:
         size = len(_encode(head)) + (0 if headers.keys() <= _OURS else len(_encode(_strange(headers))))
         for policy in _policies(head):
             from_data(policy)
+        _check_names(head)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"a header is wrong: {one_line(error)}") from error
     if size > HEAD_LIMIT:
         raise MessageError(f"the headers have {size:,} bytes, more than {HEAD_LIMIT:,}")
     return head
+
+
+def _check_names(head: Head) -> None:
+    """Raise ValueError where a name that head has would lead elsewhere as a part of an address."""
+    for id in (head.id, head.parent):
+        if id and "." in id:
+            check_name("job id", id)
+    check_name("job type", head.type)
+    for stage in (head.first, *(head.fallback or ())):
+        if stage is not None:
+            check_name("job type", stage.type)
 
 
 def _policies(head: Head) -> list[Data]:

@@ -85,8 +85,9 @@ def test_a_name_with_a_dot_segment_is_refused(app: kq.App, name: str) -> None:
         Job(name, "login")
     with pytest.raises(MessageError):
         decode_head({"kq": 1, "id": name, "type": "login", "submitted": 1.0})
-    with pytest.raises(MessageError):
-        decode_head({"kq": 1, "id": "x", "type": name, "submitted": 1.0})
+    for more in ({"type": name}, {"parent": name}, {"first": {"type": name, "at": 1}}, {"fallback": [{"type": name}]}):
+        with pytest.raises(MessageError):
+            decode_head({"kq": 1, "id": "x", "type": "login", "submitted": 1.0, **more})
 
 
 @pytest.mark.parametrize("name", ["a.b.c", "...", ".a", "a.", "a..b", "a/.b/c..", "\n.", "x/\n"])
