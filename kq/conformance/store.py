@@ -125,6 +125,23 @@ class StoreSuite:
         refused = Write("job:1", b"x", alive="lease:w", unless=("lease:w", b"other"), must=("job:1", None))
         assert store.write([refused]) == [False]
 
+    def test_replaces_refuses_to_replace_what_begins_otherwise(self, store: Store) -> None:
+        def made(value: bytes) -> bool:
+            return store.write([Write("job:1", value, replaces=b"old")])[0]
+
+        assert made(b"old one")
+        assert made(b"new [x]")
+        assert made(b"new [x]")
+        assert not made(b"new")
+        assert store.get(["job:1"]) == [b"new [x]"]
+        for value, begins, allowed in ((b"\x00\xff%", b"\x00\xff", True), (b"\x00", b"\x00\xff", False)):
+            store.write([Write("job:2", value)])
+            assert store.write([Write("job:2", b"", replaces=begins)]) == [allowed]
+        assert store.write([Write("job:1", None, replaces=b"old"), Write("job:3", None, replaces=b"x")]) == [
+            False,
+            True,
+        ]
+
     def test_a_refused_write_stops_none_of_the_others(self, store: Store) -> None:
         made = store.write([Write("a", b"1"), Write("b", b"1", alive="nobody"), Write("c", b"1", must=("a", b"1"))])
         assert made == [True, False, True]
@@ -212,6 +229,12 @@ class StoreSuite:
         assert riding.publish(writes)
         assert other.get(["a:1", "b:2", "c:1"]) == [b"x", b"y", None]
         assert riding.stored == 1
+
+    def test_what_rides_may_leave_what_is_there(self, riding: Riding, other: Store) -> None:
+        other.write([Write("a:1", b"ended"), Write("a:2", b"waits still")])
+        assert not riding.publish([Write("a:1", b"again", replaces=b"waits")])
+        assert riding.publish([Write("a:2", b"ended", replaces=b"waits")])
+        assert other.get(["a:1", "a:2"]) == [b"ended", b"ended"]
 
     def test_one_of_many_who_ride_at_once_is_taken_along(self, riding: Riding, other: Store) -> None:
         def rode(n: int) -> bool:

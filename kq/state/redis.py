@@ -149,7 +149,7 @@ def _told(writes: Sequence[Write]) -> bytes:
                 write.alive,
                 None if write.unless is None else (write.unless[0], _text(write.unless[1])),
                 None if write.must is None else (write.must[0], _text(write.must[1])),
-                *((True,) if write.adds else ()),
+                *(() if write.replaces is None and not write.adds else (write.adds, _text(write.replaces))),
             )
             for write in writes
         ]

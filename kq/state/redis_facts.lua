@@ -12,6 +12,7 @@
 --   5  a key, and the value that it must have if it is there
 --   6  a key, and the value that it must have (none: it must not be there)
 --   7  whether the value is a whole number that is added to the one that is there (else 0)
+--   8  how the value that is there must begin, unless it is the one to store (none: it is replaced whatever it is)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -57,13 +58,19 @@ end
 
 -- Whether the conditions of a write hold.
 local function holds(write)
-  local alive, unless, must = write[4], write[5], write[6]
+  local alive, unless, must, replaces = write[4], write[5], write[6], write[8]
   if alive and not found(alive) then
     return false
   end
   if unless then
     local value = found(unless[1])
     if value and value ~= unless[2] then
+      return false
+    end
+  end
+  if replaces then
+    local value = found(write[1])
+    if value and value ~= write[2] and string.sub(value, 1, #replaces) ~= replaces then
       return false
     end
   end

@@ -268,7 +268,7 @@ def _look(connection: sqlite3.Connection, writes: Iterable[Write], now: float) -
             asked.add(write.unless[0])
         if write.must is not None:
             asked.add(write.must[0])
-        if write.adds:
+        if write.adds or write.replaces is not None:
             asked.add(write.key)
     known: dict[str, bytes | None] = dict.fromkeys(asked)
     bells: dict[str, list[str]] = {}

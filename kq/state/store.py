@@ -31,6 +31,8 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     must: (key, value): key must exist with this value, or must be absent when value is None;
         else the write is refused (compare and set).
     adds: value is a whole number, which is added to the one that is there; what else is there counts as 0.
+    replaces: what stands under key is replaced only when it begins with this or is value already; else the write is
+        refused. None: whatever stands there is replaced.
     durable: False for what a loss of power may undo, where that is told of all writes of a call: it saves the wait for
         a disk.
     """
@@ -43,6 +45,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     must: tuple[str, bytes | None] | None = None
     durable: bool = True
     adds: bool = False
+    replaces: bytes | None = None
 
     def is_refused(self, value_of: Callable[[str], bytes | None]) -> bool:
         """Whether one of its conditions does not hold. value_of: what stands under a key, None where nothing does."""
@@ -50,6 +53,10 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
             return True
         if self.unless is not None and value_of(self.unless[0]) not in (None, self.unless[1]):
             return True
+        if self.replaces is not None:
+            known = value_of(self.key)
+            if known is not None and known != self.value and not known.startswith(self.replaces):
+                return True
         return self.must is not None and value_of(self.must[0]) != self.must[1]
 
 

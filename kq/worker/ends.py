@@ -162,14 +162,16 @@ class Ends:
         self.due = self._clock.monotonic() if self._waiting else math.inf
         for position in sorted(refused):
             task, verdict = ended[position]
-            log.warning("%s %s ended here, but another worker speaks for it now", task.head.type, task.head.id)
+            log.warning(
+                "%s %s ended here, but another worker owns it now or it had ended before", task.head.type, task.head.id
+            )
             self._late.add(task, verdict, self._scribe, now)
         if self._voice.heard:
             for position, (task, verdict) in enumerate(ended):
                 if position not in refused and settlements[position] not in late:
                     self._voice.ended(task, verdict, now)
         if any(settlement.publish for settlement in settlements):
-            self._released += self._freed(ended, late, now)
+            self._released += self._freed(ended, late)
         return [task for task, _ in ended]
 
     def forget_released(self) -> None:
@@ -192,7 +194,7 @@ class Ends:
         for task, verdict in self._waiting:
             kept = isinstance(verdict, Complete) and task.kind.keep > 0
             if kept and not self._scribe.follow_ups(task, verdict, now):
-                told += self._scribe.records(task, verdict, now)
+                told += self._scribe.records(task, verdict, task.ended or now)
         if told:
             with contextlib.suppress(StoreUnreachable):
                 self._store.write(told)
@@ -233,7 +235,9 @@ class Ends:
         writes: list[Write] = []
         owners: list[int] = []
         for position, (task, verdict) in enumerate(ended):
-            for write in self._scribe.records(task, verdict, now, self._skew.behind):
+            # Told again after a lost answer, it is the same record: another one would be refused.
+            task.ended = task.ended or now
+            for write in self._scribe.records(task, verdict, task.ended, self._skew.behind):
                 writes.append(write)
                 owners.append(position)
             if self._ordered and not isinstance(verdict, Retry | FallBack | GiveBack | Park):
@@ -253,13 +257,13 @@ class Ends:
         # What has a condition of its own may have been made by an earlier settle whose end was not heard.
         return {owner for owner, write in fenced if write.must is None}
 
-    def _freed(self, ended: Iterable[End], late: Iterable[Settlement], now: float) -> list[Write]:
+    def _freed(self, ended: Iterable[End], late: Iterable[Settlement]) -> list[Write]:
         refused = {settlement.delivery.place for settlement in late}
         return [
             write
             for task, verdict in ended
             if isinstance(verdict, Complete) and verdict.staged and task.delivery.place not in refused
-            for write in self._scribe.released(task, verdict, now)
+            for write in self._scribe.released(task, verdict, task.ended)
         ]
 
 

@@ -43,6 +43,8 @@ COPY_KEEP = 3600.0
 PLACE_KEEP = 370 * 86400.0
 #: Seconds that is remembered that an attempt was cut off, for those who find what it had begun.
 CUT_KEEP = 30 * 86400.0
+#: How the record of a job begins that has not ended: only a human's word lets it go on, and its end replaces that.
+NOT_OVER = b'{"state":"buried"'
 #: Characters of an error in a job's history.
 ERROR_LIMIT = 500
 
@@ -71,7 +73,9 @@ class Scribe:
         mine = encode(Start(task.holder, task.starts)) if task.holder else b""
         keep = task.kind.keep or (COPY_KEEP if record is not None and record.staged else 0.0)
         if record is not None and keep > 0:
-            yield Write(job_key(task.head.id), encode(record), keep, lease_key(self.worker), (key, mine))
+            yield Write(
+                job_key(task.head.id), encode(record), keep, lease_key(self.worker), (key, mine), replaces=NOT_OVER
+            )
         if mine:
             yield self._forget_start(task, key, mine, verdict)
         head = task.head

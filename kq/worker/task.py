@@ -57,6 +57,7 @@ class Task(msgspec.Struct, eq=False):
     arrival: int = 0
     since: float = 0.0  # when it came, monotonic
     holder: str = ""  # who speaks for it, as recorded; "" when that is not
+    ended: float = 0.0  # when its end was first written down, by this worker's clock
     starts: int = 0  # how many starts of it were counted that nobody has told the end of
     counted: bool = False  # the one that it is going to have is among them
     keyed: bool = False  # its unique key was taken, or it has none to take

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kq.app import App
 from kq.conformance.contract.crew import Crew, Program
@@ -22,6 +23,8 @@ from kq.handles.handle import Handle
 from kq.state import Write
 from kq.values.job import State
 from kq.values.message import Attempt
+from kq.values.policy import Never
+from kq.values.record import job_key
 from kq.worker.pool import PoolKind
 
 #: How long a long job is, in leases.
@@ -264,6 +267,25 @@ class Fencing(ContractWorld):
         gate.open()
         assert job.result(10)
         eventually(lambda: not control.jobs(job.queue), "it has left the broker")
+
+    @keeps("C4")
+    def test_the_record_of_an_ended_job_is_not_replaced_by_another_message_of_its_id(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew
+    ) -> None:
+        crew.worker()
+        job = jobs.add.submit(2, 3)
+        assert job.result(10) == 5
+        eventually(lambda: not control.jobs(job.queue), "it has left the broker")
+        known = app.store.get([job_key(job.id)])
+        once = jobs.perform_plain.options(retry_policy=Never()).job(["raise ValueError"])
+        unknown = replace(once, type="no.such.type")
+        for forged in (jobs.add.job(600, 66), once, unknown):
+            app.publisher.publish([app.envelope(replace(forged, id=job.id))], time.monotonic() + 5.0)
+            # What comes after it has ended, so it has too.
+            assert jobs.add.submit(1, 1).result(10) == 2
+            eventually(lambda: not control.jobs(job.queue), "it has left the broker")
+            assert app.store.get([job_key(job.id)]) == known
+        assert job.result(1) == 5
 
     @keeps("C4")
     @survives("F2")
