@@ -150,6 +150,11 @@ class App:
         return self._config.events
 
     @property
+    def most_retries(self) -> int:
+        """How many retries the policy of a message may grant: `worker.max_retries` of the settings."""
+        return self._config.worker.max_retries
+
+    @property
     def streams(self) -> Streams:
         """How much of what a job emits is kept: `streams:` of the settings."""
         return self._config.streams

@@ -10,7 +10,7 @@ import msgspec
 
 from kq.mailurl import MAIL
 from kq.url import DEFAULT
-from kq.values.policy import PublishPolicy
+from kq.values.policy import MESSAGE_RETRIES, PublishPolicy
 from kq.values.setting import Addresses, AtLeastOne, Conditions, Credentials, Names, Queues, Seconds, Size, Webhook
 
 #: The least and the most that some durations may be, in seconds: clocks and brokers can't wait for everything.
@@ -34,6 +34,7 @@ class Worker(msgspec.Struct, frozen=True):
     so many bytes is too, and one that passes them while jobs run is killed.
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
+    max_retries: the most retries that the policy of a message may grant; those that the app declares have no limit.
     control: whether it makes control's rounds, unless another does.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
     """
@@ -47,6 +48,7 @@ class Worker(msgspec.Struct, frozen=True):
     max_rss: Size | None = None
     unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     unfit_within: float = 60.0
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] = MESSAGE_RETRIES
     control: bool = True
     health: str | None = None
 

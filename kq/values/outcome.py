@@ -178,6 +178,7 @@ class Rules(msgspec.Struct, frozen=True):
     failures: the classes of errors, by dotted name, where the type or the app differs from FAILURES.
     max_lost: when so many executors have died under it, it is buried (promise C7).
     max_infra: when bad storage or a bad network have ended so many attempts, it is buried.
+    most_retries: how many retries the policy may grant, whatever it says itself.
     fallback: whether another job type runs instead of this one where it would be buried for its failures.
     on_timeout: None for the fallback where there is one, else a retry.
     """
@@ -189,14 +190,16 @@ class Rules(msgspec.Struct, frozen=True):
     max_lost: int = 3
     max_infra: int = 15
     fallback: bool = False
+    most_retries: int = MOST_RETRIES
 
-    def but(self, retry_policy: RetryPolicy | None, fallback: bool | None) -> Rules:
-        """These rules, where a job's message does not say otherwise."""
+    def but(self, retry_policy: RetryPolicy | None, fallback: bool | None, most_retries: int) -> Rules:
+        """These rules, where a job's message does not say otherwise. most_retries: of a policy of the message."""
         if retry_policy is None and fallback is None:
             return self
         return replace(
             self,
             retry_policy=retry_policy or self.retry_policy,
+            most_retries=self.most_retries if retry_policy is None else most_retries,
             fallback=self.fallback if fallback is None else fallback,
         )
 
@@ -218,6 +221,10 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 DEFAULT_POLICY = Exponential()
+
+#: From this retry on, none comes sooner than LEAST_WAIT seconds after the attempt before it.
+SLOW_FROM = 20
+LEAST_WAIT = 1.0
 
 #: The waits of jobs that bad storage or a bad network ended: by the 15th time half an hour in all, on average.
 HINDERED_WAITS = Exponential(first=1.0, factor=2.0, longest=600.0, retries=MOST_RETRIES)
@@ -307,13 +314,17 @@ def _by_policy(
     chance: random.Random,
     delay: float | None = None,
 ) -> Verdict:
-    """Retry as the policy says, after delay where the job asked for one, until the policy gives up."""
+    """Retry as the policy says, after delay where the job asked for one, until the policy gives up.
+
+    A job that fails at once and is retried without a wait would fill a slot, the broker and the log for ever.
+    """
     failed = counters.plus("failed")
     policy = (rules.retry_policy or DEFAULT_POLICY).for_error(failure.names)
     wait = policy.delay_before(failed.failed, chance)
-    if wait is None:
+    if wait is None or failed.failed > rules.most_retries:
         return _gives_up(failure, failed, how, rules)
-    return Retry(wait if delay is None else delay, failed, failure, how)
+    wait = wait if delay is None else delay
+    return Retry(max(wait, LEAST_WAIT) if failed.failed >= SLOW_FROM else wait, failed, failure, how)
 
 
 def _after_hindrance(how: How, failure: Failure, counters: Counters, rules: Rules, chance: random.Random) -> Verdict:

@@ -25,6 +25,9 @@ YEAR = 366 * 86400.0
 #: More retries than this are a mistake; the counters on the wire end here too.
 MOST_RETRIES = 2**31 - 1
 
+#: The most retries that a policy in a message may grant, unless worker.max_retries says otherwise.
+MESSAGE_RETRIES = 1000
+
 #: So deep may a ByError stand inside another.
 NESTING = 8
 

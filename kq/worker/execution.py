@@ -152,7 +152,7 @@ def _watched(app: App, run: Run, seen: Circumstances, job: CurrentJob) -> Watchi
     """job from now on, by those who observe app."""
     known = app.jobs.get(run.type)
     policy = None if seen.retry_policy is None else from_data(seen.retry_policy)
-    rules = (Rules() if known is None else known.rules).but(policy, seen.fallback)
+    rules = (Rules() if known is None else known.rules).but(policy, seen.fallback, app.most_retries)
     counters = Counters(seen.failed, seen.lost, seen.infra)
     return app.observers.running(Observed(job, seen.headers, len(run.body), seen.priority, rules, counters))
 

@@ -32,6 +32,8 @@ def ended(task: Task, verdict: Verdict, now: float) -> None:
     """task has ended with verdict, or goes without having begun. now: monotonic."""
     log = _worker if isinstance(verdict, _TOLD_OF) else _jobs
     level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
+    if isinstance(verdict, Retry) and _is_one_of_many(verdict.counters.attempts):
+        level = logging.DEBUG
     if not log.isEnabledFor(level):
         return
     (word, why), after = _told(task, verdict), ""
@@ -40,6 +42,11 @@ def ended(task: Task, verdict: Verdict, now: float) -> None:
         fields["seconds"] = round(now - task.started, 6)
         after = f" after {format_duration(now - task.started)}"
     log.log(level, "%s %s%s%s", _name(task), word, after, why, extra={"kq": fields})
+
+
+def _is_one_of_many(attempt: int) -> bool:
+    """Whether this failed attempt is told on DEBUG only: all but each 10th from 20 on, each 100th from 100 on, …"""
+    return attempt > 20 and attempt % 10 ** (len(str(attempt)) - 1) != 0
 
 
 def _name(task: Task) -> str:

@@ -195,6 +195,7 @@ def catalogue(app: App) -> list[Entry]:
             fallback=tuple(_stage(app, name) for name in job_type.fallback),
             singleton=job_type.settings.queue in app.singletons,
             parameters=job_type.signature.positional,
+            most_retries=app.most_retries,
         )
         for job_type in app.jobs.values()
     ]

@@ -15,7 +15,7 @@ from kq.values.fallback import next_of, stages_of
 from kq.values.job import Counters
 from kq.values.message import Head, Stage, decode_body
 from kq.values.outcome import Rules
-from kq.values.policy import from_data
+from kq.values.policy import MESSAGE_RETRIES, from_data
 from kq.values.redaction import brief_arguments
 from kq.worker.wire import Entry
 
@@ -29,7 +29,8 @@ GRACE_AFTER_INTERRUPT = 0.7
 class Kind:
     """What the supervisor knows of a job type. seconds: how long its jobs take, a moving mean.
 
-    fallback: what runs instead of it, in order. parameters: the names of those that need no name.
+    fallback: what runs instead of it, in order. parameters: the names of those that need no name. most_retries: how
+    many a policy in a message may grant.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
     fallback: tuple[Stage, ...] = ()
     parameters: tuple[str, ...] = ()
     seconds: float | None = None
+    most_retries: int = MESSAGE_RETRIES
 
     def took(self, seconds: float) -> None:
         self.seconds = seconds if self.seconds is None else self.seconds + 0.1 * (seconds - self.seconds)
@@ -112,7 +114,7 @@ class Task(msgspec.Struct, eq=False):
     @property
     def rules(self) -> Rules:
         """What is said about its failures, by its type and by its message."""
-        return self.kind.rules.but(self.head.policy, self.falls_back)
+        return self.kind.rules.but(self.head.policy, self.falls_back, self.kind.most_retries)
 
     @property
     def falls_back(self) -> bool | None:
@@ -149,4 +151,6 @@ def kind_of(entry: Entry, before: Kind | None) -> Kind:
         bool(entry.fallback),
     )
     seconds = before.seconds if before else None
-    return Kind(entry.name, rules, entry.timeout, entry.keep, entry.fallback, entry.parameters, seconds)
+    return Kind(
+        entry.name, rules, entry.timeout, entry.keep, entry.fallback, entry.parameters, seconds, entry.most_retries
+    )

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import msgspec
 
 from kq.values.message import Envelope, Stage
+from kq.values.policy import MESSAGE_RETRIES
 from kq.values.redaction import redacted_end
 from kq.worker import slate
 from kq.worker.slate import NOTHING, Slate, Written
@@ -131,6 +132,7 @@ class Entry(msgspec.Struct, frozen=True):
     singleton: bool
     fallback: tuple[Stage, ...] = ()
     parameters: tuple[str, ...] = ()
+    most_retries: int = MESSAGE_RETRIES
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

@@ -14,6 +14,8 @@ from kq.values.job import Counters
 from kq.values.outcome import (
     COUNTED,
     HINDERED_WAITS,
+    LEAST_WAIT,
+    SLOW_FROM,
     Asked,
     Bury,
     Complete,
@@ -37,7 +39,7 @@ from kq.values.outcome import (
     class_of,
     verdict_after,
 )
-from kq.values.policy import Fixed, Never, by_error
+from kq.values.policy import MOST_RETRIES, Fixed, Never, RetryPolicy, by_error
 from tests.unit.strategies import COUNTERS, ERRORS, TEXT, policies
 
 BUG = Failure(("ValueError", "Exception", "BaseException"), "row 7 has no date")
@@ -447,3 +449,22 @@ def test_a_retry_follows_the_policy_for_its_error() -> None:
     rules = Rules(retry_policy=by_error({ConnectionError: Fixed(delay=3)}, otherwise=Fixed(delay=9)))
     assert after(Raised(GONE), rules=rules) == Retry(3, Counters(failed=1), GONE, "raised")
     assert after(Raised(ODD), rules=rules) == Retry(9, Counters(failed=1), ODD, "raised")
+
+
+@given(policies(), some.integers(SLOW_FROM - 1, 3000), some.sampled_from([Raised(GONE), Asked(GONE, delay=0.0)]))
+def test_no_retry_comes_sooner_than_a_second_after_the_20th_attempt(
+    policy: RetryPolicy, failed: int, outcome: Outcome
+) -> None:
+    verdict = after(outcome, Counters(failed=failed), Rules(retry_policy=policy))
+    assert isinstance(verdict, Bury) or (isinstance(verdict, Retry) and verdict.delay >= LEAST_WAIT)
+
+
+def test_a_policy_of_a_message_has_a_limit_and_one_of_the_app_has_none() -> None:
+    endless = Fixed(delay=5, retries=MOST_RETRIES)
+    for failed, rules, verdict in (
+        (9, SILENT.but(endless, None, 10), Retry),
+        (10, SILENT.but(endless, None, 10), Bury),
+        (10_000, Rules(retry_policy=endless).but(None, None, 10), Retry),
+        (10_000, Rules(retry_policy=endless).but(None, False, 10), Retry),
+    ):
+        assert isinstance(after(Raised(GONE), Counters(failed=failed), rules), verdict)

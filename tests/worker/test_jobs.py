@@ -13,10 +13,11 @@ from kq.conformance.contract.crew import Crew
 from kq.conformance.contract.diary import Diary
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import buried, outcome
+from kq.conformance.contract.world import buried, outcome, with_settings
 from kq.control import Control
 from kq.errors import ConfigError, JobBuried, JobRevoked
 from kq.values.job import State
+from kq.values.policy import MOST_RETRIES, Fixed
 from kq.worker import Worker
 from kq.worker.pool import PoolKind
 from tests.brokers import OnRedis
@@ -82,6 +83,35 @@ class TestSteering(WorkerWorld):
         (found,) = control.jobs(job.queue, State.RETRYING)
         assert [each.error for each in found.history] == ["BadNetwork: no route"] * len(found.history)
         assert job.revoke()
+
+
+class TestEndlessRetries(WorkerWorld):
+    @pytest.mark.parametrize("failing", ["raise RuntimeError", "retry 0"])
+    def test_a_job_that_fails_at_once_waits_a_second_from_the_20th_retry_on(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary, failing: str
+    ) -> None:
+        worker = crew.program()
+        endless = Fixed(delay=0, retries=MOST_RETRIES)
+        job = jobs.perform_plain.options(retry_policy=endless).submit([failing] * 100)
+        eventually(lambda: len(diary.starts(job.id)) >= 22, "it was tried 22 times")
+        starts = [start.at for start in diary.starts(job.id)]
+        assert starts[19] - starts[0] < 10
+        assert starts[20] - starts[19] >= 1
+        assert starts[21] - starts[20] >= 1
+        assert job.revoke()
+        told = [f"attempt {number}) failed" in worker.said() for number in (1, 19, 20, 21)]
+        assert told == [True, True, True, False]
+
+    @with_settings(KQ_WORKER_MAX_RETRIES="3")
+    def test_the_policy_of_a_message_is_bounded_and_that_of_a_job_type_is_not(
+        self, control: Control, jobs: Odd, crew: Crew, diary: Diary
+    ) -> None:
+        crew.worker()
+        job = jobs.perform_plain.options(retry_policy=Fixed(delay=0, retries=MOST_RETRIES)).submit(["retry 0"] * 100)
+        assert isinstance(outcome(job), JobBuried)
+        assert len(diary.starts(job.id)) == 4
+        own = jobs.beget.submit([*["retry 0"] * 5, "return"], [])
+        assert own.result(10) == []
 
 
 class TestQueues(WorkerWorld):
