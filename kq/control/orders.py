@@ -12,12 +12,12 @@ from kq.clock import SYSTEM, new_id
 from kq.control import audit
 from kq.control.parking import put_back
 from kq.control.sight import WorkerInfo
-from kq.control.size import PROCESSES, QUEUES, merged, size_of
+from kq.control.size import merged, size_of
 from kq.control.view import MOST, View
 from kq.errors import BadArguments, BrokerError, NotFound
 from kq.handles.act import Act
 from kq.handles.revoking import revoke
-from kq.handles.standing import Kind, Order, caller, decode_order, give, nudge, order_key, withdraw
+from kq.handles.standing import EXECUTORS, QUEUES, Kind, Order, caller, decode_order, give, nudge, order_key, withdraw
 from kq.state.store import StoreUnreachable, Write
 from kq.values.job import ENDED, State
 from kq.values.record import answer_key, lease_key
@@ -138,8 +138,8 @@ class Orders(View):
         if before is None:
             raise NotFound(f"there is no live worker {worker!r}", fix="kq workers ls names them.")
         change = size_of(concurrency, queues)
-        if before.pool == "process" and change.slots > PROCESSES:
-            raise BadArguments(f"{worker} has a process for each job", fix=f"Say 1 to {PROCESSES:,}.")
+        if before.pool == "process" and change.slots > EXECUTORS:
+            raise BadArguments(f"{worker} has a process for each job", fix=f"Say 1 to {EXECUTORS:,}.")
         if len(before.queues.keys() | change.more.keys()) > QUEUES:
             raise BadArguments(f"{worker} would take too many queues", fix=f"{QUEUES:,} are the most.")
         for name in change.less:
@@ -150,7 +150,7 @@ class Orders(View):
         for wrong in self._inspector.misfits(change.more):
             raise wrong
         stands = decode_order(self._app.store.get([order_key(Kind.SET, worker)])[0]) or Order()
-        order = merged(stands, change, Order(by=by or caller(), reason=reason))
+        order = merged(stands, change, _order(by, reason))
         self._give("set", Kind.SET, worker, order, change.told())
         return before
 
@@ -214,4 +214,7 @@ _ABOUT = {
 
 
 def _order(by: str, reason: str, interrupt: bool = False) -> Order:
-    return Order(by=by or caller(), reason=reason, interrupt=interrupt)
+    try:
+        return Order(by=by or caller(), reason=reason, interrupt=interrupt)
+    except ValueError as error:
+        raise BadArguments(str(error), fix="Say it in fewer words.") from error

@@ -9,14 +9,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from kq.errors import BadArguments
-from kq.handles.standing import Order
+from kq.handles.standing import QUEUES, SLOTS, Order
 from kq.plain import cut
 from kq.values.job import check_queue
-
-#: So many jobs may run at a time in one worker, and in one whose executors are processes of their own.
-MOST, PROCESSES = 10_000, 1000
-#: So many queues a worker takes at most.
-QUEUES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +31,8 @@ class Change:
 
 def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
     """What is to be changed. queues: each +NAME, +NAME:LIMIT or -NAME. Raises BadArguments."""
-    if concurrency is not None and not 1 <= concurrency <= MOST:
-        raise BadArguments(f"a worker can't run {concurrency} jobs at a time", fix=f"Say 1 to {MOST:,}.")
+    if concurrency is not None and not 1 <= concurrency <= SLOTS:
+        raise BadArguments(f"a worker can't run {concurrency} jobs at a time", fix=f"Say 1 to {SLOTS:,}.")
     more, less = dict[str, int](), list[str]()
     for text in queues:
         sign, (name, colon, limit) = text[:1], text[1:].partition(":")
@@ -45,8 +40,8 @@ def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
             raise BadArguments(
                 f"{cut(text, 100)!r} does not say what to do with a queue", fix="Write +bulk, +bulk:2 or -mail."
             )
-        if colon and not (re.fullmatch("[0-9]{1,9}", limit) and 1 <= int(limit) <= MOST):
-            raise BadArguments(f"{cut(text, 100)!r} has no limit from 1 to {MOST:,}", fix="Write +bulk, or +bulk:2.")
+        if colon and not (re.fullmatch("[0-9]{1,9}", limit) and 1 <= int(limit) <= SLOTS):
+            raise BadArguments(f"{cut(text, 100)!r} has no limit from 1 to {SLOTS:,}", fix="Write +bulk, or +bulk:2.")
         if not name:
             raise BadArguments(f"{text!r} names no queue", fix="Write +bulk, +bulk:2 or -mail.")
         try:
@@ -67,12 +62,15 @@ def size_of(concurrency: int | None, queues: Iterable[str]) -> Change:
 
 
 def merged(stands: Order, change: Change, order: Order) -> Order:
-    """order, with change on top of what stands."""
+    """order, with change on top of what stands. Raises BadArguments."""
     more = {name: limit for name, limit in stands.more.items() if name not in change.less}
     less = [name for name in stands.less if name not in change.more]
+    less = list(dict.fromkeys([*less, *change.less]))
+    if len({**more, **change.more}) + len(less) > QUEUES:
+        raise BadArguments("the worker would be told of too many queues", fix=f"{QUEUES:,} are the most.")
     return replace(
         order,
         slots=change.slots or stands.slots,
         more={**more, **change.more},
-        less=tuple(dict.fromkeys([*less, *change.less])),
+        less=tuple(less),
     )

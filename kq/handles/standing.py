@@ -21,12 +21,18 @@ from kq.broker import Inspector
 from kq.clock import new_id
 from kq.errors import BrokerError
 from kq.state.store import Store, Write
+from kq.values.job import check_queue
 from kq.values.outcome import Bury, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
 from kq.values.reading import reader
 from kq.values.record import encode
 
 #: So many orders are read, at most.
 LIMIT = 100_000
+#: An order lets a worker run at most SLOTS jobs at a time and names at most QUEUES queues; its texts have at most TEXT
+#: characters.
+SLOTS, QUEUES, TEXT = 10_000, 1000, 4096
+#: The most slots of a worker whose executors are processes of one job each.
+EXECUTORS = 1000
 #: Seconds that an order about one job or one worker stands: longer than any job runs, and then some days.
 ORDER_KEEP = 370 * 86400.0
 #: The same once its job has ended and only late copies of it are to be refused.
@@ -57,6 +63,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     interrupt: a revoked job that runs is interrupted, and killed when it does not end by itself.
     slots: how many jobs a worker runs at a time, 0 for as many as it was started with. more: queues that it takes
     besides, and how many jobs of each at a time, 0 for any; less: queues that it takes no more.
+    Raises ValueError for slots or limits that are not from 0 to SLOTS, for more than QUEUES queues, for names that no
+    queue may have, and for texts longer than TEXT.
     """
 
     at: float = 0.0
@@ -66,6 +74,17 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     slots: int = 0
     more: dict[str, int] = {}
     less: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if max(len(self.by), len(self.reason)) > TEXT:
+            raise ValueError(f"by and reason must have at most {TEXT:,} characters")
+        for limit in (self.slots, *self.more.values()):
+            if not 0 <= limit <= SLOTS:
+                raise ValueError(f"slots and limits must be from 0 to {SLOTS:,}, not {limit}")
+        if len(self.more) + len(self.less) > QUEUES:
+            raise ValueError(f"an order must name at most {QUEUES:,} queues")
+        for queue in (*self.more, *self.less):
+            check_queue(queue)
 
     def __str__(self) -> str:
         told = f"by {self.by}" if self.by else "by somebody"

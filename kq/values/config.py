@@ -35,6 +35,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
     max_retries: the most retries that the policy of a message may grant; those that the app declares have no limit.
+    remote_control: whether it obeys orders: pause, resume, revoke, retire, set, and who listens to events.
     control: whether it makes control's rounds, unless another does.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
     """
@@ -49,6 +50,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     unfit_within: float = 60.0
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = MESSAGE_RETRIES
+    remote_control: bool = True
     control: bool = True
     health: str | None = None
 

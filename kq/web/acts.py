@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from kq.control import Control, schema
 from kq.control.kicking import Kicking
 from kq.control.orders import after_set
-from kq.control.size import MOST as WORKER_MOST
 from kq.control.veil import Veil
 from kq.control.view import known_job
 from kq.credential import Role
 from kq.errors import BadArguments, MessageError, NotFound, NotRepaired
+from kq.handles.standing import SLOTS
 from kq.units import format_duration, parse_rate
 from kq.values.job import HIGHEST, LOWEST, Settings
 from kq.values.message import encode_result
@@ -427,7 +427,7 @@ ACTS = (
         "Change how many jobs the worker runs at a time, or which queues it takes, as long as it lives.",
         _set,
         (
-            Field("concurrency", "number", "So many at a time.", least=1, most=WORKER_MOST),
+            Field("concurrency", "number", "So many at a time.", least=1, most=SLOTS),
             Field("queues", "text", "Queues that it takes too, or takes no more: +bulk, +bulk:2, -mail.", ""),
             REASON,
         ),

@@ -53,6 +53,8 @@ class Worker:
     unfit_after, unfit_within: when bad storage ended so many different jobs here within so many seconds, the worker
         ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
     where: "module:app" for the executors to import; found out by default.
+    remote_control: obey orders of control: pause, resume, revoke, retire, set, and who listens to events. Without
+        it, only signals and the broker steer the worker.
     control: make the control program's rounds too, unless another worker makes them.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; None: nowhere.
     """
@@ -69,6 +71,7 @@ class Worker:
         max_rss: int = 0,
         unfit_after: int = 0,
         unfit_within: float = 60.0,
+        remote_control: bool = True,
         where: str | None = None,
         control: bool = True,
         health: str | None = None,
@@ -108,6 +111,7 @@ class Worker:
             unfit_after=unfit_after,
             unfit_within=unfit_within,
             alert=ALERT if wanted else "",
+            remote_control=remote_control,
             remember=app.remembering.keep,
             most=app.remembering.most,
         )

@@ -21,7 +21,7 @@ from kq.broker import Broker, Delivery, Session
 from kq.clock import RANDOM, SYSTEM, Clock, new_id
 from kq.errors import BrokerError, BrokerUnreachable, ConfigError, LeaseLost, WorkerUnfit
 from kq.events import Herald, Memory
-from kq.handles.standing import ORDER_KEEP, Kind, Order, Standing, order_key, read
+from kq.handles.standing import EXECUTORS, NONE, ORDER_KEEP, Kind, Order, Standing, order_key, read
 from kq.state.store import Store, StoreUnreachable, Write
 from kq.units import format_duration
 from kq.values.outcome import Died, GiveBack, GivenBack, Outcome
@@ -341,7 +341,7 @@ class Supervisor:
             self._answer()
 
     def _connect(self) -> None:
-        standing = read(self._store)
+        standing = self._standing()
         self._skew.measure()
         if self._name in standing.retired:  # and that is why its lease was lost
             self._retire(standing)
@@ -393,7 +393,7 @@ class Supervisor:
     def _beat(self, lease: Lease) -> None:
         lease.beat(self._tell)
         self._ends.tell_late()
-        self._obey(read(self._store))
+        self._obey(self._standing())
         self._skew.measure()
 
     def _tell(self, *writes: Write) -> None:
@@ -449,9 +449,14 @@ class Supervisor:
 
     def _answer(self) -> None:
         """Somebody wants the orders to be read now, and to know that they were (promise C15)."""
-        self._obey(read(self._store))
-        self._tell(*(Write(answer_key(token, self._name), b"1", ANSWER_KEEP) for token in self._nudges))
+        self._obey(self._standing())
+        if self.plan.remote_control:
+            self._tell(*(Write(answer_key(token, self._name), b"1", ANSWER_KEEP) for token in self._nudges))
         self._nudges.clear()
+
+    def _standing(self) -> Standing:
+        """The orders that stand, unless this worker obeys none."""
+        return read(self._store) if self.plan.remote_control else NONE
 
     def _obey(self, standing: Standing) -> None:
         """Do what is ordered: to queues, to those in line, and to those that run."""
@@ -487,10 +492,15 @@ class Supervisor:
         if order == Order():
             return
         slots = order.slots or self.plan.slots
-        try:
-            self.pool.resize(slots)
-        except ConfigError as error:
-            log.error("it stays as large as it is: %s", error)
+        if self.pool.kind == "process" and slots > EXECUTORS:
+            log.error(
+                "it stays as large as it is: it has a process for each job, and %s are more than %s", slots, EXECUTORS
+            )
+        else:
+            try:
+                self.pool.resize(slots)
+            except ConfigError as error:
+                log.error("it stays as large as it is: %s", error)
         self._line.slots = self.pool.size
         self._intake.arrange(self.pool.size, order.more, order.less)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from kq.conformance.contract.figures import Figures, keeps, ms, survives
 from kq.conformance.contract.jobs import Jobs
 from kq.conformance.contract.processes import cpu
 from kq.conformance.contract.waiting import eventually
-from kq.conformance.contract.world import ContractWorld, elapsed, outcome, requires
+from kq.conformance.contract.world import ContractWorld, elapsed, in_pools, outcome, requires
 from kq.control import Control
 from kq.errors import JobBuried
 from kq.handles.handle import Handle
@@ -26,6 +27,7 @@ from kq.state.store import Write
 from kq.values.job import Job, State
 from kq.values.message import BODY_LIMIT
 from kq.values.record import GROUPS, HISTORY, SEAT, job_key, late_key, place_key, start_key, worker_key
+from kq.worker.pool import PoolKind
 
 MIB = 1024 * 1024
 #: A body that no transport takes, and one far beyond kq's limit that each does.
@@ -187,6 +189,29 @@ class Hygiene(ContractWorld):
             assert control.job(job.id) is None
         app.store.write([Write(key, None) for key in keys])
         assert app.submit(job).result(10) == 3
+
+    @keeps("C19")
+    @in_pools("process", "thread")
+    def test_orders_that_no_control_would_give_are_left_out(
+        self, app: App, queue: str, control: Control, jobs: Jobs, crew: Crew, pool: PoolKind
+    ) -> None:
+        crew.worker(concurrency=1, pool=pool)
+        assert jobs.add.submit(1, 2).result(10) == 3
+        (name,) = [each.name for each in control.workers() if queue in each.queues]
+        for order in (
+            *({"slots": slots} for slots in (10**9, -3, 10_001, 2**63, 0.5, "many")),
+            *({"more": {f"{queue}.more": limit}} for limit in (-5, 10**18, "any")),
+            *({"more": {bad: 1}} for bad in ("", "a\nb", "\x00", "kq.x", "../x", "x" * 300)),
+            {"less": ["\x00"]},
+            {"less": [f"q{number}" for number in range(1001)]},
+            {"more": {f"q{number}": 0 for number in range(1001)}},
+            {"slots": 2, "reason": "x" * 100_000},
+        ):
+            app.store.write([Write(f"order:set:{name}", json.dumps(order).encode(), 60.0)])
+            assert name in control.ping(5.0)  # it has read it
+        assert jobs.add.submit(1, 2).result(10) == 3
+        (worker,) = [each for each in control.workers() if each.name == name]
+        assert (worker.slots, set(worker.queues)) == (1, {queue})
 
     @keeps("C19")
     def test_a_message_that_names_two_jobs_ends_neither(

@@ -101,6 +101,25 @@ class Revoke(ContractWorld):
         assert returns.result(10)
         assert len(diary.starts(fails.id)) == 1
 
+    @keeps("C15")
+    def test_a_worker_without_remote_control_obeys_no_orders(
+        self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, queue: str
+    ) -> None:
+        requires(app, "shared")
+        crew.program(settings={"KQ_WORKER_REMOTE_CONTROL": "false"})
+        (name,) = [each.name for each in control.workers() if queue in each.queues]
+        job = diary.begun(jobs.hold.submit(gate.path))
+        assert control.ping(0.5) == []
+        control.revoke(job.id, interrupt=True)
+        control.pause(queue)
+        control.retire(name)
+        control.set_worker(name, concurrency=2)
+        gate.open()
+        assert job.result(10)
+        assert jobs.add.submit(1, 2).result(10) == 3
+        (worker,) = [each for each in control.workers() if each.name == name]
+        assert worker.slots == 1
+
     @keeps("C10")
     def test_a_job_that_was_revoked_while_its_worker_died_is_known_to_who_joins_later(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate
