@@ -52,13 +52,13 @@ def test_an_unreadable_entry_stops_no_queue(engine: RedisEngine, redis_url: str,
         plant(redis)
         engine.survey()
         for state in ("ready", "held", "delayed"):
-            engine.browse(QUEUE, state)  # type: ignore[arg-type]
+            engine.browse(QUEUE, state)
         engine.publish([message("three")])
         got = take(engine, 10)
         assert [delivery.id for delivery in got] == ["one", "two", "three"]
         assert engine.settle(done(got)) == []
         kept = redis.lrange(key("aside"), 0, -1)
-        assert len(kept) == count  # type: ignore[arg-type]
+        assert len(kept) == count
         assert engine.delete(QUEUE) >= 0
 
 
