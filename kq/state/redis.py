@@ -12,13 +12,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 
 import msgspec
 
 from kq.state.store import Gathered, Store, StoreUnreachable, Write, there
 from kq_transports.engine import EngineError
-from kq_transports.redislink import Link, Passenger, Place, Script
+from kq_transports.redislink import Link, Passenger, Place, Reply, Script
 
 
 def _lua(*names: str) -> str:
@@ -32,6 +33,7 @@ _RIDE = _lua("facts", "ride")
 _VALUE = "kq:state:"
 _FAMILY = "kq:family:"
 _PAGE = 1000
+_SCANNING = 60.0  # seconds that all pages of one scan may take
 
 
 class RedisStore(Store):
@@ -52,14 +54,13 @@ class RedisStore(Store):
         if not keys:
             return []
         with self._link() as link:
-            values: list[bytes | None] = link.ask("MGET", *(_VALUE + key for key in keys))
-            return values
+            return link.read(partial(_values, len(keys)), link.ask("MGET", *(_VALUE + key for key in keys)))
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         if not writes:
             return []
         with self._link() as link:
-            return [bool(made) for made in link.run(_WRITE, _told(writes))]
+            return link.read(lambda reply: [bool(made) for made in reply], link.run(_WRITE, _told(writes)))
 
     def rider(self, writes: Sequence[Write]) -> Passenger:
         return Passenger(_RIDE, _told(writes))
@@ -75,9 +76,7 @@ class RedisStore(Store):
 
     def gather(self, prefixes: Sequence[str], limit: int = 1000) -> Gathered:
         with self._link() as link:
-            seconds, microseconds, *found = link.run(_GATHER, limit, *prefixes)
-        facts = tuple({key.decode(): value for key, value in zip(*[iter(each)] * 2, strict=True)} for each in found)
-        return Gathered(seconds + microseconds / 1_000_000, facts)
+            return link.read(_gathered, link.run(_GATHER, limit, *prefixes))
 
     def wait_any(self, keys: Sequence[str], timeout: float) -> dict[str, bytes]:
         until = time.monotonic() + timeout
@@ -89,8 +88,7 @@ class RedisStore(Store):
 
     def now(self) -> float:
         with self._link() as link:
-            seconds, microseconds = link.ask("TIME")
-            return int(seconds) + int(microseconds) / 1_000_000
+            return link.read(_instant, link.ask("TIME"))
 
     def close(self) -> None:
         self._closed = True
@@ -102,8 +100,9 @@ class RedisStore(Store):
         link.subscribe([_VALUE + key for key in keys])
         clean = False
         try:
-            while not (found := there(keys, self.get(keys))) and link.listen(until - time.monotonic()):
-                pass
+            while not (found := there(keys, self.get(keys))) and time.monotonic() < until:
+                if not link.listen(until - time.monotonic()):
+                    break
             link.unsubscribe(len(keys))
             clean = True
         except (EngineError, StoreUnreachable):
@@ -178,14 +177,39 @@ def _keys(link: Link, prefix: str) -> set[str]:
         pattern = re.sub(r"([*?\[\]\\^-])", r"\\\1", _VALUE + prefix) + "*"
         names = [name for page in _pages(link, "SCAN", match=pattern) for name in page]
         members = [name.removeprefix(_VALUE.encode()) for name in names]
-    return {key for key in (member.decode() for member in members) if key.startswith(prefix)}
+    return {key for key in (member.decode(errors="replace") for member in members) if key.startswith(prefix)}
 
 
 def _pages(link: Link, *command: str, match: str = "*") -> Iterator[list[bytes]]:
     """What one of the SCAN commands finds, page by page, so that a large set delays nobody."""
-    cursor = b"0"
+    cursor, until = b"0", time.monotonic() + _SCANNING
     while True:
-        cursor, page = link.ask(*command, cursor, "MATCH", match, "COUNT", _PAGE)
+        last, (cursor, page) = cursor, link.read(_page, link.ask(*command, cursor, "MATCH", match, "COUNT", _PAGE))
         yield page
         if cursor == b"0":
             return
+        if cursor == last or time.monotonic() > until:
+            raise link.senseless(f"a scan goes on for ever, now at {cursor[:20]!r}")
+
+
+def _page(reply: Reply) -> tuple[bytes, list[bytes]]:
+    cursor, page = reply
+    return bytes(memoryview(cursor)), [bytes(memoryview(each)) for each in page]
+
+
+def _values(count: int, reply: Reply) -> list[bytes | None]:
+    values = [None if value is None else bytes(memoryview(value)) for value in reply]
+    if len(values) != count:
+        raise ValueError(f"{len(values)} values for {count} keys")
+    return values
+
+
+def _instant(reply: Reply) -> float:
+    seconds, microseconds = reply
+    return int(seconds) + int(microseconds) / 1_000_000
+
+
+def _gathered(reply: Reply) -> Gathered:
+    seconds, microseconds, *found = reply
+    facts = tuple({key.decode(): value for key, value in zip(*[iter(each)] * 2, strict=True)} for each in found)
+    return Gathered(seconds + microseconds / 1_000_000, facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -68,6 +70,30 @@ class TestValues:
         with pytest.raises(ValueError, match="255"):
             packed_properties({"message_id": "m" * 256})
 
+    @given(HEADERS, st.data())
+    def test_properties_that_were_cut_or_changed_are_values_or_a_value_error(
+        self, headers: dict[str, Any], data: st.DataObject
+    ) -> None:
+        whole = bytearray(packed_properties({"application_headers": headers, "message_id": "x"}))
+        for _ in range(data.draw(st.integers(0, 3))):
+            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        with contextlib.suppress(ValueError, ArithmeticError, LookupError, OSError, struct.error):
+            unpacked_properties(cut, 0)
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            b"\x01kS\x00\x00\x00\x09short",  # a text that is longer than its table
+            b"\xffk",  # a name that is
+            b"\x01kA\x00\x00\x00\x05S\x00\x00\x00\x09",  # a list's last value that is
+        ],
+    )
+    def test_what_is_longer_than_what_it_stands_in_is_refused(self, table: bytes) -> None:
+        properties = b"\x20\x80" + len(table).to_bytes(4, "big") + table + b"\x0amessage-id"
+        with pytest.raises((ValueError, IndexError)):
+            unpacked_properties(properties, 0)
+
 
 class TestMessage:
     @pytest.mark.parametrize("levels", [100, 5000])
@@ -131,6 +157,8 @@ class TestFrames:
             method_frame(1, spec.Basic.Ack, b"")[:-1] + b"x",  # its end is wrong
             b"\x03\x00\x01\x00\x00\x00\x01x\xce",  # a body without a message
             b"\x09\x00\x01\x00\x00\x00\x00\xce",  # no such kind
+            b"\x01\x00\x01\xff\xff\xff\xff\x00",  # larger than was agreed
+            method_frame(1, spec.Basic.Deliver, b"") + b"\x03\x00\x01\x00\x00\x00\x00\xce",  # an empty part
         ],
     )
     def test_what_is_no_amqp_is_an_error(self, broken: bytes) -> None:

@@ -16,8 +16,9 @@ from amqp.serialization import dumps
 
 from kq_transports.amqp import line as line_module
 from kq_transports.amqp import wire as wire_module
-from kq_transports.amqp.frames import Incoming, Method, method_frame
+from kq_transports.amqp.frames import LARGEST_FRAME, Incoming, Method, method_frame
 from kq_transports.amqp.line import Address
+from kq_transports.amqp.outlet import Outlet
 from kq_transports.amqp.publisher import Publisher
 from kq_transports.amqp.question import Side
 from kq_transports.conformance.kombu.world import eventually
@@ -126,6 +127,67 @@ class TestAtTheDoor:
         with pytest.raises(Unreachable, match="makes no sense: a frame is of kind"):
             dialled(server).connect()
         assert time.monotonic() - begin < PATIENCE / 2
+
+
+def nonsense_at_the_door() -> dict[str, bytes]:
+    """What a server may say instead of its greeting, by what is wrong with it."""
+    start = said(0, spec.Connection.Start, "ooFSS", 0, 9, {}, "PLAIN AMQPLAIN", "en_US")
+    deep = b"".join(b"\x01kF" + (7 * (5000 - level)).to_bytes(4, "big") for level in range(5000)) + b"\x01kV"
+
+    def greeting(table: bytes) -> bytes:
+        return method_frame(0, spec.Connection.Start, b"\x00\x09" + len(table).to_bytes(4, "big") + table)
+
+    return {
+        "a method of one byte": b"\x01\x00\x00\x00\x00\x00\x01x\xce",
+        "a table 5,000 deep": greeting(deep),
+        "a timestamp of 2^63": greeting(b"\x01kT" + (1 << 63).to_bytes(8, "big")),
+        "a Start that ends early": start[:3] + (9).to_bytes(4, "big") + start[7:16] + b"\xce",
+        "a frame of 4 GiB": b"\x01\x00\x00\xff\xff\xff\xff",
+        "frames of 7 bytes": start + said(0, spec.Connection.Tune, "BlB", 2047, 7, 60),
+        "capabilities that are a number": said(0, spec.Connection.Start, "ooFSS", 0, 9, {"capabilities": 7}, "P", "en"),
+        "an unknown method": method_frame(0, (10, 99), b""),
+    }
+
+
+class TestNonsense:
+    @pytest.mark.parametrize("what", nonsense_at_the_door())
+    def test_nonsense_instead_of_a_greeting_is_an_outage(self, server: Server, what: str) -> None:
+        server.greeting = nonsense_at_the_door()[what]
+        if "a frame of" in what:
+            server.greeting += bytes(1)
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="makes no sense"):
+            dialled(server).connect()
+        assert time.monotonic() - begin < PATIENCE / 2
+
+    @pytest.mark.parametrize(
+        "said_later",
+        [
+            method_frame(1, spec.Basic.Ack, (1 << 62).to_bytes(8, "big") + b"\x01"),  # of publishes never made
+            method_frame(1, spec.Basic.Ack, b"\x00"),
+            method_frame(1, spec.Basic.Deliver, b"") + b"\x02\x00\x01\x00\x00\x00\x01x\xce",
+            method_frame(1, spec.Basic.Return, b"") + method_frame(1, spec.Basic.Return, b""),
+            b"\x01\x00\x01\x7f\xff\xff\xff\x00",
+        ],
+    )
+    def test_nonsense_on_an_open_line_ends_it_as_an_outage(
+        self, server: Server, line: Publisher, said_later: bytes
+    ) -> None:
+        server.answers[spec.Confirm.Select] = lambda method: said(method.channel, spec.Confirm.SelectOk)
+        outlet = Outlet(line)
+        assert outlet.channel_id == 1
+        server.say(said_later)
+        with pytest.raises(Unreachable, match="makes no sense"):
+            line.wait_for(lambda: False, time.monotonic() + PATIENCE)
+        with pytest.raises(Unreachable):
+            line.check()
+
+    def test_the_largest_frame_is_agreed_and_no_larger_one_is_taken(self, server: Server) -> None:
+        server.answers[spec.Connection.StartOk] = lambda method: said(0, spec.Connection.Tune, "BlB", 0, 1 << 31, 60)
+        line = dialled(server)
+        line.connect()
+        assert line.frame_max == LARGEST_FRAME
+        line.collect()
 
 
 class TestChannels:

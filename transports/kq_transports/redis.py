@@ -17,11 +17,12 @@ import os
 import re
 import socket
 import threading
+import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from math import ceil
-from typing import cast
+from typing import TypeVar, cast
 
 import redis
 
@@ -58,10 +59,13 @@ from kq_transports.redislink.facts import inspect_server
 from kq_transports.thread import begin
 from kq_transports.transport import EngineTransport
 
+T = TypeVar("T")
+
 MICRO = 1_000_000  # Lua reckons in microseconds
 PORT = 6379
 DIGITS = 28  # of an id that is kept as half as many bytes
 TEXT = b"\x10"  # what begins with this or more is an id as it is
+ROUNDS = 60.0  # seconds that a verb may take that is called until its work is done
 ZERO = ord("0")  # a ticket begins with the digit of the priority
 
 
@@ -132,28 +136,30 @@ class RedisEngine(Engine):
             self._lease_to_begin() if mortal else "",
         )
         if existing != 1:
+            there = self._link.read(bytes.decode, existing)
             raise Mismatch(
-                f"queue {queue!r} exists with arguments {existing.decode()}, not {_canonical(arguments)}; "
+                f"queue {queue!r} exists with arguments {there}, not {_canonical(arguments)}; "
                 "delete it or use another name"
             )
         if mortal:
             self._begin()
 
     def queues(self) -> dict[str, Arguments]:
-        reply = self._run("queues")
-        return {name.decode(): json.loads(arguments) for name, arguments in _grouped(reply, 2)}
+        return self._read(
+            lambda reply: {name.decode(): json.loads(arguments) for name, arguments in _grouped(reply, 2)}, "queues"
+        )
 
     def delete(self, queue: str, *, if_empty: bool = False) -> int:
-        removed = int(self._run("delete", queue, int(if_empty)))
+        removed = self._read(_integer, "delete", queue, int(if_empty))
         if removed < 0:
             raise NotEmpty(f"queue {queue!r} has messages")
         return removed
 
     def purge(self, queue: str) -> int:
-        return int(self._run("purge", queue))
+        return self._read(_integer, "purge", queue)
 
     def declare_exchange(self, exchange: str, kind: str) -> None:
-        existing = self._run("declare_exchange", exchange, kind).decode()
+        existing = self._read(bytes.decode, "declare_exchange", exchange, kind)
         if existing != kind:
             raise Mismatch(f"exchange {exchange!r} exists with kind {existing}, not {kind}")
 
@@ -167,8 +173,7 @@ class RedisEngine(Engine):
         self._run("unbind", exchange, binding.queue, binding.key)
 
     def bindings(self, exchange: str) -> tuple[str, Sequence[Binding]]:
-        kind, *rest = self._run("bindings", exchange)
-        return kind.decode(), [Binding(queue.decode(), key.decode()) for queue, key in _grouped(rest, 2)]
+        return self._read(_bindings, "bindings", exchange)
 
     # The life of a message.
 
@@ -185,7 +190,7 @@ class RedisEngine(Engine):
         for want in wants:
             asked += want.limit, len(want.queues), *want.queues
         self._check_lease()
-        due, *taken = self._run(
+        reply = self._run(
             "reserve",
             self._connection,
             self._lease_to_begin(),
@@ -199,8 +204,7 @@ class RedisEngine(Engine):
         if asleep:
             self._bell.stirred()
         self._watched = tuple(dict.fromkeys(queue for want in wants for queue in want.queues))
-        self._note_due(due)
-        return [delivery for block in taken for delivery in self._deliveries(*block)]
+        return self._link.read(self._taken, reply)
 
     def settle(self, verdicts: Sequence[Verdict], messages: Sequence[Message] = ()) -> list[str]:
         self._check_lease()
@@ -212,9 +216,9 @@ class RedisEngine(Engine):
         if sent != self._unanswered:
             self._settles += 1
         self._unanswered = sent
-        stale = self._run("settle", self._connection, self._seen, self._settles, *sent)
+        stale = self._read(_texts, "settle", self._connection, self._seen, self._settles, *sent)
         self._unanswered = None
-        return [number.decode() for number in stale]
+        return stale
 
     def release(self, queues: Iterable[str]) -> None:
         self._run("release", self._connection, *queues)
@@ -243,7 +247,7 @@ class RedisEngine(Engine):
             if asleep:
                 self._bell.stirred()
             self._watched = watched
-            self._note_due(due)
+            self._link.read(self._note_due, due)
         return self._bell.arm((f"kq:c:{self._connection}:wake", *(f"kq:{{{queue}}}:wake" for queue in watched)))
 
     def close(self) -> None:
@@ -253,8 +257,9 @@ class RedisEngine(Engine):
         if self._pulse is not None:
             self._pulse.stop()
         try:
-            while self._asked and not self._lost and not self._run("close", self._connection):
-                pass
+            for _ in self._rounds():
+                if not self._asked or self._lost or self._run("close", self._connection):
+                    break
         except EngineError:
             pass  # the lease will end by itself
         self._bell.close()
@@ -264,40 +269,44 @@ class RedisEngine(Engine):
     # Management.
 
     def count(self, queue: str) -> Counts:
-        return Counts(*self._run("count", queue))
+        return self._read(lambda reply: Counts(*map(_integer, reply)), "count", queue)
 
     def survey(self) -> dict[str, Load]:
-        found = _grouped(self._run("survey", DEPTH), 6)
-        return {
-            name.decode(): Load(ready, delayed, held, age / MICRO, bool(single))
-            for name, ready, delayed, held, age, single in found
-        }
+        return self._read(_loads, "survey", DEPTH)
 
     def browse(self, queue: str, state: State = "ready", limit: int = 100, offset: int = 0) -> list[Seen]:
-        return _seen(queue, self._run("browse", queue, state, limit, offset))
+        return self._read(lambda reply: _seen(queue, reply), "browse", queue, state, limit, offset)
 
     def find(self, queue: str, ids: Sequence[str]) -> list[Seen]:
-        return _seen(queue, self._run("find", queue, *map(_short, ids)))
+        return self._read(lambda reply: _seen(queue, reply), "find", queue, *map(_short, ids))
 
     def remove(self, queue: str, ids: Sequence[str]) -> list[str]:
-        return [_whole(id) for id in self._run("remove", queue, *map(_short, ids))]
+        return self._read(lambda reply: [_whole(id) for id in reply], "remove", queue, *map(_short, ids))
 
     def swap(self, queue: str, swaps: Sequence[Swap]) -> list[bool]:
         asked: list[str | bytes | int] = []
         for each in swaps:
             asked += _short(each.id), each.body, int(each.keeps_due), len(each.messages)
         messages = [message for each in swaps for message in each.messages]
-        return [bool(made) for made in self._run("swap", queue, len(swaps), *asked, *_flat(messages))]
+        return self._read(
+            lambda reply: [bool(made) for made in reply], "swap", queue, len(swaps), *asked, *_flat(messages)
+        )
 
     def leases(self) -> list[Lease]:
-        reply = self._run("leases")
-        return [Lease(name.decode(), float(until) / MICRO, held) for name, until, held in _grouped(reply, 3)]
+        return self._read(
+            lambda reply: [
+                Lease(name.decode(), float(until) / MICRO, held) for name, until, held in _grouped(reply, 3)
+            ],
+            "leases",
+        )
 
     def expel(self, connection: str) -> bool:
-        done = self._run("expel", connection, EXPELLED)
-        found: bool = done >= 0
-        while done == 0:
-            done = self._run("expel", connection, EXPELLED)
+        found = False
+        for _ in self._rounds():
+            done = self._read(_integer, "expel", connection, EXPELLED)
+            found = found or done >= 0
+            if done:
+                break
         return found
 
     def facts(self) -> dict[str, str]:
@@ -308,6 +317,17 @@ class RedisEngine(Engine):
 
     def _run(self, verb: str, *arguments: str | bytes | int) -> Reply:
         return self._answer(self._link, _SCRIPTS[verb], *arguments)
+
+    def _read(self, read: Callable[[Reply], T], verb: str, *arguments: str | bytes | int) -> T:
+        """read(what a verb answers); what that raises is an outage: the server sent what makes no sense."""
+        return self._link.read(read, self._run(verb, *arguments))
+
+    def _rounds(self) -> Iterator[None]:
+        """Once for each call of a verb that does its work bit by bit. Raises Unreachable after a minute."""
+        until = time.monotonic() + ROUNDS
+        while time.monotonic() < until:
+            yield
+        raise self._link.senseless("it has always more to do")
 
     def _answer(self, link: Link, script: Script, *arguments: str | bytes | int) -> Reply:
         try:
@@ -355,6 +375,11 @@ class RedisEngine(Engine):
                 self._pulse = Pulse(self._link.place, self.options, self._connection)
                 begin(self._pulse)
                 weakref.finalize(self, self._pulse.stop)
+
+    def _taken(self, reply: Reply) -> list[Delivery]:
+        due, *blocks = reply
+        self._note_due(due)
+        return [delivery for block in blocks for delivery in self._deliveries(*block)]
 
     def _note_due(self, microseconds: int) -> None:
         self.due = None if microseconds < 0 else microseconds / MICRO
@@ -446,6 +471,28 @@ class Pulse(threading.Thread):
     def stop(self) -> None:
         """Let it end, now or when its verb has been answered."""
         self._stopped.set()
+
+
+def _integer(reply: Reply) -> int:
+    if not isinstance(reply, int):
+        raise TypeError(f"{type(reply).__name__} instead of a number")
+    return reply
+
+
+def _texts(reply: Reply) -> list[str]:
+    return [text.decode() for text in reply]
+
+
+def _bindings(reply: Reply) -> tuple[str, list[Binding]]:
+    kind, *rest = reply
+    return kind.decode(), [Binding(queue.decode(), key.decode()) for queue, key in _grouped(rest, 2)]
+
+
+def _loads(reply: Reply) -> dict[str, Load]:
+    return {
+        name.decode(): Load(_integer(ready), _integer(delayed), _integer(held), age / MICRO, bool(single))
+        for name, ready, delayed, held, age, single in _grouped(reply, 6)
+    }
 
 
 def _told(verdicts: Iterable[Verdict]) -> list[str]:

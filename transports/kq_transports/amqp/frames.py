@@ -34,6 +34,14 @@ _KINDS = frozenset((METHOD, HEADER, BODY, HEARTBEAT))
 _WITH_CONTENT = frozenset((spec.Basic.Deliver, spec.Basic.GetOk, spec.Basic.Return))
 
 
+#: Bytes of the largest frame that is agreed upon, and of the largest before anything is (RabbitMQ's own default).
+LARGEST_FRAME, FIRST_FRAMES = 1 << 20, 131072
+#: Bytes of the smallest frame that AMQP lets a peer ask for.
+SMALLEST_FRAME = 4096
+#: Bytes of all messages that have begun to arrive on a connection: the most that RabbitMQ takes as one message.
+LARGEST_CONTENT = 512 << 20
+
+
 class BrokenStream(Exception):
     """What came is no AMQP; nothing that follows can be trusted."""
 
@@ -53,10 +61,15 @@ class Method:
 
 
 class Incoming:
-    """Cuts what is fed to it into methods and tells take of each, in order."""
+    """Cuts what is fed to it into methods and tells take of each, in order.
 
-    def __init__(self, take: Callable[[Method], object]) -> None:
+    limit: bytes that a frame may have at most, as agreed with the peer.
+    """
+
+    def __init__(self, take: Callable[[Method], object], limit: int = FIRST_FRAMES) -> None:
         self._take = take
+        self.limit = limit
+        self._content = 0  # bytes of bodies that are not complete
         self._rest = b""
         self._waiting: dict[int, tuple[Method, int, list[bytes]]] = {}
 
@@ -69,6 +82,8 @@ class Incoming:
                 kind, channel, size = _FRAME.unpack_from(buffer, position)
                 if kind not in _KINDS:  # a server of another kind: what looks like a size says nothing
                     raise BrokenStream(f"a frame is of kind {kind}")
+                if size > self.limit - AROUND:
+                    raise BrokenStream(f"a frame says that it has {size:,} bytes; at most {self.limit:,} were agreed")
                 end = position + 7 + size
                 if end >= length:
                     break
@@ -84,13 +99,20 @@ class Incoming:
         if kind == METHOD:
             name = _METHOD.unpack_from(payload)
             method = Method(channel, name, payload)
+            if channel in self._waiting:
+                raise BrokenStream(f"a method came before the end of a message on channel {channel}")
             if name in _WITH_CONTENT:
                 self._waiting[channel] = method, 0, []
             else:
                 self._take(method)
         elif kind == BODY:
             method, left, chunks = self._begun(channel)
+            if not payload:
+                raise BrokenStream(f"a frame of a message's body is empty on channel {channel}")
             chunks.append(payload)
+            self._content += len(payload)
+            if self._content > LARGEST_CONTENT:
+                raise BrokenStream(f"messages of more than {LARGEST_CONTENT:,} bytes arrive")
             self._go_on(channel, method, left - len(payload), chunks)
         elif kind == HEADER:
             method, _, chunks = self._begun(channel)
@@ -111,6 +133,7 @@ class Incoming:
             raise BrokenStream(f"a message on channel {channel} has more bytes than its header says")
         del self._waiting[channel]
         method.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._content -= len(method.body)
         self._take(method)
 
 

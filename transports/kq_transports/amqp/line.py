@@ -24,7 +24,15 @@ from amqp import exceptions, spec
 from amqp.transport import AMQP_PROTOCOL_HEADER
 
 from kq_transports.amqp.errors import rejection
-from kq_transports.amqp.frames import BEAT, BrokenStream, Incoming, Method, method_frame
+from kq_transports.amqp.frames import (
+    BEAT,
+    LARGEST_FRAME,
+    SMALLEST_FRAME,
+    BrokenStream,
+    Incoming,
+    Method,
+    method_frame,
+)
 from kq_transports.amqp.question import Asking
 from kq_transports.amqp.wire import dial
 from kq_transports.engine import EngineError, LeaseLost, Options, Unreachable
@@ -169,15 +177,19 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
                 self.fail(Unreachable(f"{self.peer} was silent for too long", sent=True))
         except EngineError as error:
             self.fail(error)
-        except (BrokenStream, exceptions.AMQPError) as error:
-            self.fail(Unreachable(f"{self.peer} sent what makes no sense: {error}", sent=True))
 
     def _take_in(self, data: bytes) -> None:
-        """Tell those whom it concerns what was read. All of it, or the line ends: nobody would ever miss the rest."""
+        """Pass on what was read. All of it, or the line ends: nobody would ever miss the rest.
+
+        Whatever decoding raises means that the broker sent nonsense: Unreachable, as any outage.
+        """
         try:
             self._incoming.feed(data)
-        except (EngineError, BrokenStream, exceptions.AMQPError):
+        except EngineError:
             raise
+        except Exception as error:
+            why = str(error) if isinstance(error, BrokenStream | exceptions.AMQPError) else repr(error)
+            raise Unreachable(f"{self.peer} sent what makes no sense: {why}", sent=True) from error
         except BaseException as error:
             self.fail(Unreachable(f"what {self.peer} said was not taken in: {error!r}", sent=True))
             raise
@@ -352,6 +364,13 @@ class Line(Asking, amqp.Connection):  # type: ignore[misc]
             self.send_method(spec.Connection.CloseOk)
         address, text = self.address, f"{self.peer} closed the connection: {reply_text}"
         self.fail(rejection(reply_code, reply_text, address.user, str(address)) or Unreachable(text, sent=True))
+
+    def _on_tune(self, channel_max: int, frame_max: int, server_heartbeat: int) -> None:
+        """Agree on the size of frames; the broker says 0 when it sets no limit."""
+        if 0 < frame_max < SMALLEST_FRAME:
+            raise BrokenStream(f"frames of {frame_max} bytes are less than AMQP's least, {SMALLEST_FRAME}")
+        self._incoming.limit = min(frame_max or self._incoming.limit, LARGEST_FRAME)
+        super()._on_tune(channel_max, self._incoming.limit, server_heartbeat)
 
     def _on_close_ok(self) -> None:
         """The end that we asked for."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from kombu.transport import base
 
-from kq_transports.amqp.frames import Method
+from kq_transports.amqp.frames import BrokenStream, Method
 from kq_transports.amqp.values import packed_properties, unpacked_properties
 from kq_transports.envelope import COUNT_HEADER, DEEPEST, DELAY_HEADER, Outgoing, is_deep
 
@@ -122,6 +122,8 @@ def arrival(channel: Channel, method: Method) -> Arrival:
     # Text as a rule, but nothing makes a publisher keep to it.
     exchange = payload[at + 10 : end].decode(errors="replace")
     key = payload[end + 1 : end + 1 + payload[end]].decode(errors="replace")
+    if end + 1 + payload[end] != len(payload):
+        raise BrokenStream("a delivery's names are longer or shorter than its frame")
     return Arrival(channel, "", consumer, tag, bool(redelivered), exchange, key, method.header, method.body)
 
 

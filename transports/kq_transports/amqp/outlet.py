@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from amqp import spec
 
-from kq_transports.amqp.frames import Method, message_frames
+from kq_transports.amqp.frames import BrokenStream, Method, message_frames
 from kq_transports.amqp.question import Side
 from kq_transports.connection import QueueMissing
 from kq_transports.engine import EngineError, Full, Unreachable
@@ -68,6 +68,8 @@ class Outlet(Side):
     def __init__(self, connection: Line) -> None:
         self._sending = threading.Lock()
         self._number = 0
+        #: The highest number that may have been sent; it is known before the broker can answer.
+        self._highest = 0
         #: Up to here all is answered.
         self._answered_to = 0
         #: Publishes without an answer, by number.
@@ -111,6 +113,7 @@ class Outlet(Side):
         numbers = range(self._number + 1, self._number + 1 + len(part.messages))
         for number, message in zip(numbers, part.messages, strict=True):
             self._waiting[number] = batch, message
+        self._highest = numbers[-1]
         try:
             link.write(part.frames, until, self)
         except EngineError:
@@ -133,6 +136,8 @@ class Outlet(Side):
 
     def _answered(self, method: Method, *, refused: bool) -> None:
         number, multiple = _CONFIRM.unpack_from(method.payload, 4)
+        if number > self._highest:
+            raise BrokenStream(f"publish {number} is confirmed, and {self._highest} were sent")
         begin = self._answered_to + 1 if multiple & 1 else number
         if begin == self._answered_to + 1:
             self._answered_to = number

@@ -11,6 +11,7 @@ thread that asks.
 from __future__ import annotations
 
 import json
+import struct
 import time
 import weakref
 from collections.abc import Collection, Iterator, Set
@@ -100,8 +101,11 @@ class Presence(Side):
         elif method.body == LEAVE:
             connection.end()
         elif method.body:
-            to = unpacked_properties(method.header, 12)["reply_to"]
-            self._answer(connection, Question(**json.loads(method.body)), to)
+            try:
+                to, question = unpacked_properties(method.header, 12)["reply_to"], Question(**json.loads(method.body))
+            except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error):
+                return  # no question of ours; anybody can write to a mailbox
+            self._answer(connection, question, to)
 
     def _answer(self, connection: Connection, question: Question, to: str) -> None:
         holder = connection.holder()

@@ -80,6 +80,8 @@ def unpacked_properties(buffer: bytes, offset: int, without: Container[str] = ()
         else:
             properties[name] = _U64.unpack_from(buffer, offset)[0]
             offset += 8
+    if offset > len(buffer):
+        raise ValueError("a property is longer than its frame")
     return properties
 
 
@@ -188,6 +190,9 @@ _FIXED = {
 }
 
 
+_OVER = "the last value of a table or list is longer than the table or list"
+
+
 def _table(buffer: bytes, offset: int, end: int, without: Container[str] = ()) -> dict[str, Any]:
     table: dict[str, Any] = {}
     while offset < end:
@@ -198,6 +203,8 @@ def _table(buffer: bytes, offset: int, end: int, without: Container[str] = ()) -
             offset = _skipped(buffer, offset)
         else:
             table[key], offset = _value(buffer, offset)
+    if offset != end:
+        raise ValueError(_OVER)
     return table
 
 
@@ -243,6 +250,8 @@ def _list(buffer: bytes, offset: int, end: int) -> list[Any]:
     while offset < end:
         value, offset = _value(buffer, offset)
         values.append(value)
+    if offset != end:
+        raise ValueError(_OVER)
     return values
 
 

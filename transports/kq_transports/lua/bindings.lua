@@ -9,7 +9,9 @@ local bindings = redis.call('SMEMBERS', 'kq:bindings:' .. exchange)
 table.sort(bindings)
 for _, binding in ipairs(bindings) do
   local queue, key = unpair(binding)
-  table.insert(reply, queue)
-  table.insert(reply, key)
+  if queue then
+    table.insert(reply, queue)
+    table.insert(reply, key)
+  end
 end
 return reply

@@ -9,7 +9,7 @@ local function held_ids()
   local held = redis.call('HGETALL', of(queue, 'held'))
   local number, ids = {}, {}
   for i = 1, #held, 2 do
-    number[held[i]] = tonumber(string.match(held[i + 1], '^%S+'))
+    number[held[i]] = tonumber(string.match(held[i + 1], '^%S+') or '') or 0
     table.insert(ids, held[i])
   end
   table.sort(ids, function(a, b) return number[a] < number[b] end)

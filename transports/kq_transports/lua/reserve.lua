@@ -37,16 +37,47 @@ local function has_seat(queue)
   return seat == connection
 end
 
+-- Those that have a body; the others are set aside.
+local function readable(queue, ids, tickets, jobs)
+  local kept = {{}, {}, {}}
+  for i, id in ipairs(ids) do
+    if jobs[i] and string.find(jobs[i], '^%d') then
+      table.insert(kept[1], id)
+      table.insert(kept[2], tickets[i])
+      table.insert(kept[3], jobs[i])
+    else
+      redis.call('HDEL', of(queue, 'jobs'), id)
+      set_aside(queue, 'a ready message has no readable body', tickets[i] .. ' ' .. id .. ' ' .. (jobs[i] or ''))
+    end
+  end
+  return unpack(kept)
+end
+
 -- Up to limit messages from those lines, marked as held by this connection; nil when nothing is ready.
 local function take(queue, limit, lines)
   local ids, tickets = pop(queue, limit, lines)
   if #ids == 0 then
     return nil
   end
+  local jobs, unreadable = values('HMGET', of(queue, 'jobs'), ids), false
+  for i = 1, #ids do
+    if not (jobs[i] and string.find(jobs[i], '^%d')) then
+      unreadable = true
+    end
+  end
+  if unreadable then
+    ids, tickets, jobs = readable(queue, ids, tickets, jobs)
+    if #ids == 0 then
+      return take(queue, limit, lines)
+    end
+  end
   local counts = {}
   if redis.call('EXISTS', of(queue, 'counts')) == 1 then
     counts = values('HMGET', of(queue, 'counts'), ids)
     each('HDEL', of(queue, 'counts'), ids)
+    for i = 1, #ids do
+      counts[i] = tonumber(counts[i] or '') and counts[i] or false
+    end
   end
   local first = redis.call('INCRBY', 'kq:number', #ids) - #ids + 1
   local held, entries = {}, {}
@@ -58,7 +89,7 @@ local function take(queue, limit, lines)
   end
   each('HSET', of(queue, 'held'), held)
   each('HSET', at(connection, 'held'), entries)
-  return {queue, first, ids, values('HMGET', of(queue, 'jobs'), ids), counts}
+  return {queue, first, ids, jobs, counts}
 end
 
 -- Tokens that were put before this look are used up by it. One goes back for what it left, and for

@@ -9,11 +9,12 @@ expire()
 -- When the first message in a line became ready, or nil. Blanks at its head are of no use to anybody.
 local function first_in(list)
   local head = redis.call('LINDEX', list, 0)
-  while head and not string.find(head, ' ', 1, true) do
+  while head and string.find(head, '^%d+$') do
     redis.call('LPOP', list)
     head = redis.call('LINDEX', list, 0)
   end
-  return head and time_of(place_of(head))
+  local place = head and place_of(head)
+  return place and time_of(place)
 end
 
 -- The same of those beside the line of a priority.
@@ -28,7 +29,7 @@ local function first_beside(queue, priority)
   local tickets = values('HMGET', of(queue, 'tickets'), ids)
   for i = 1, #ids do
     local _, delay = read_entry(tickets[i] or '')
-    local ready = time_of(side[2 * i]) + (delay or 0)
+    local ready = time_of(side[2 * i]) + (tonumber(delay or '') or 0)
     oldest = math.min(oldest or ready, ready)
   end
   return oldest

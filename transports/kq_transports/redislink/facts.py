@@ -22,7 +22,7 @@ def inspect_server(link: Link) -> dict[str, str]:
 def _told(link: Link) -> dict[str, str]:
     """What it says of itself; nothing where this user may not ask."""
     try:
-        lines = bytes(link.ask("INFO", "server")).decode().splitlines()
+        lines = link.read(bytes.decode, link.ask("INFO", "server")).splitlines()
     except EngineError as error:
         if isinstance(error, ConnectionError):
             raise
@@ -37,13 +37,13 @@ def _setting(link: Link, name: str) -> str:
         if isinstance(error, ConnectionError):
             raise
         return UNKNOWN
-    return answer[1].decode() if answer else UNKNOWN
+    return link.read(lambda found: str(found[1].decode()), answer) if answer else UNKNOWN
 
 
 def _auth(link: Link) -> str:
     """Whether a stranger needs a password: who comes without one is the default user."""
     try:
-        flags = link.ask("ACL", "GETUSER", "default")[1]
+        flags = link.read(lambda found: list(found[1]), link.ask("ACL", "GETUSER", "default"))
     except EngineError as error:
         if isinstance(error, ConnectionError):
             raise

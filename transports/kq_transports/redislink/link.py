@@ -6,8 +6,9 @@ Not for threads: its owner uses it in one at a time.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 from redis import (
@@ -26,6 +27,8 @@ from kq_transports.engine import EngineError, Full, Unreachable
 from kq_transports.redislink.place import Place
 from kq_transports.redislink.script import Script
 from kq_transports.redislink.wire import Reply, Wire
+
+T = TypeVar("T")
 
 #: A command as it is sent, of a tuple of its words: text, bytes or numbers. Its own types know tuples of one only.
 packed: Any = hiredis.pack_command
@@ -69,10 +72,27 @@ class Link:
             self._exchange(self._open(), b"")
 
     def unsubscribe(self, channels: int) -> None:
-        """End that, on so many channels, and read past what was sent meanwhile."""
+        """End that, on so many channels, and read past what was sent meanwhile, within one timeout."""
+        until = time.monotonic() + self._timeout
         answer = self.ask("UNSUBSCRIBE")
-        while channels := channels - (answer[0] == b"unsubscribe"):
+        while channels := channels - (self.read(lambda told: bytes(told[0]), answer) == b"unsubscribe"):
+            if time.monotonic() > until:
+                raise self.senseless("it goes on sending on channels that were given up")
             answer = self._exchange(self._open(), b"")
+
+    def read(self, read: Callable[[Reply], T], reply: Reply) -> T:
+        """read(reply); what that raises means that the reply makes no sense. Raises Unreachable."""
+        try:
+            return read(reply)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise self.senseless(f"{error!r} in its answer") from error
+
+    def senseless(self, why: str) -> Unreachable:
+        """An error for an answer that makes no sense. The socket is closed: what follows on it is not understood."""
+        self.close()
+        return Unreachable(f"Redis at {self.place} sent what makes no sense: {why}", sent=True)
 
     def listen(self, timeout: float) -> bool:
         """Whether something comes within timeout seconds from a server that was told to send by itself."""
@@ -140,8 +160,11 @@ class Link:
             connection = self.place.connection(self._timeout)
             try:
                 connection.connect()
-            except (Broken, TooLate, ResponseError, OSError) as error:
+            except (Broken, TooLate, ResponseError, InvalidResponse, OSError) as error:
                 raise explained(error, self.place, sent=False) from error
+            except Exception as error:  # whatever redis-py's handshake raises over an answer of another type
+                connection.disconnect()
+                raise self.senseless(f"{error!r} while the connection was opened") from error
             self._wire = Wire(connection, self._timeout)
             self.opened += 1
         return self._wire
@@ -157,6 +180,8 @@ class Link:
         except (Broken, TooLate, InvalidResponse, OSError) as error:
             self.close()
             raise explained(error, self.place, sent=not isinstance(error, BusyLoadingError)) from error
+        except MemoryError as error:
+            raise self.senseless("an answer needs more memory than there is") from error
         except BaseException:
             self.close()  # an answer that nobody read would be taken for that of the next call
             raise
@@ -185,6 +210,8 @@ def explained(error: Exception, place: Place, *, sent: bool) -> EngineError | Re
             return Unreachable(f"Redis at {place} did not answer in time", sent=sent)
         case "BROKEN":
             return Unreachable(f"Redis at {place} can't be reached: {answer}", sent=sent)
+        case "SENSELESS":
+            return Unreachable(f"Redis at {place} sent what makes no sense: {answer}", sent=sent)
         case code if code.startswith("KQ"):
             return Refused(answer)
     return EngineError(f"Redis at {place} answers: {answer}")
@@ -219,6 +246,6 @@ _CODES = {
     OutOfMemoryError: "OOM",
     **dict.fromkeys(SILENT, "SILENT"),
     Broken: "BROKEN",
-    InvalidResponse: "BROKEN",
+    InvalidResponse: "SENSELESS",
     OSError: "BROKEN",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from typing import Any, TypeAlias
 
 from hiredis import Reader
@@ -17,6 +18,10 @@ Reply: TypeAlias = Any
 
 #: Bytes read at once.
 PIECE = 65536
+#: Bytes of the largest reply that is read.
+LARGEST = 512 << 20
+#: Timeouts within which a reply must be complete, however steadily it comes.
+TIMEOUTS = 6
 
 _SPAN = struct.Struct("@ll")
 
@@ -29,6 +34,7 @@ class Wire:
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
+        self._timeout = timeout
         sock: Any = connection._sock  # redis-py has no public way to it
         self._socket: socket.socket = sock
         self._reader = Reader(protocolError=InvalidResponse, replyError=connection._parser.parse_error)
@@ -42,11 +48,20 @@ class Wire:
         return self.read()
 
     def read(self) -> Reply:
-        """The next that the server says."""
+        """The next that the server says. Raises InvalidResponse for more than LARGEST bytes."""
+        taken, pieces, until = 0, 0, 0.0
         while (reply := self._reader.gets()) is False:
+            if pieces:  # the clock is read for no reply that comes in one piece
+                until = until or time.monotonic() + TIMEOUTS * self._timeout
+                if time.monotonic() > until:
+                    raise TimeoutError
+            pieces += 1
             size = self._socket.recv_into(self._buffer)
             if not size:
                 raise Broken("the server closed the connection")
+            taken += size
+            if taken > LARGEST:
+                raise InvalidResponse(f"a reply has more than {LARGEST:,} bytes")
             self._reader.feed(self._buffer, 0, size)
         if isinstance(reply, Exception):
             raise reply

@@ -49,7 +49,7 @@ end
 
 local function touch(queue)
   local unused = redis.call('HGET', of(queue, 'queue'), 'unused')
-  if unused then
+  if tonumber(unused or '') then
     redis.call('ZADD', 'kq:expiring', now + unused, queue)
   end
 end

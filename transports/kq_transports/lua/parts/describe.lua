@@ -1,7 +1,7 @@
 -- What a message of queue is, appended to reply; nothing when it isn't there.
 local function describe(reply, queue, id)
   local job = redis.call('HGET', of(queue, 'jobs'), id)
-  if not job then
+  if not job or not string.find(job, '^%d') then
     return
   end
   local state, count, holder = 'ready', redis.call('HGET', of(queue, 'counts'), id), ''
@@ -13,7 +13,7 @@ local function describe(reply, queue, id)
   elseif due then
     state = 'delayed'
   end
-  for _, value in ipairs({id, job, state, count or '0', due or '', holder}) do
+  for _, value in ipairs({id, job, state, tonumber(count or '') and count or '0', due or '', holder or ''}) do
     table.insert(reply, value)
   end
 end

@@ -6,8 +6,13 @@ local function blank(queue, ticket)
   local low, high = 0, redis.call('LLEN', list) - 1
   while low <= high do
     local middle = math.floor((low + high) / 2)
-    local found = place_of(redis.call('LINDEX', list, middle))
-    if found == place then
+    local entry = redis.call('LINDEX', list, middle)
+    local found = place_of(entry)
+    if not found then
+      redis.call('LREM', list, 1, entry)
+      set_aside(queue, 'an entry of a line has no ticket', entry)
+      high = high - 1
+    elseif found == place then
       redis.call('LSET', list, middle, ticket)
       return
     elseif found < place then
@@ -43,7 +48,7 @@ local function merged(list, beside, offset, limit)
   end
   for _, entry in ipairs(redis.call('LRANGE', list, skipped, offset + limit - 1)) do
     local ticket, id = read_entry(entry)
-    table.insert(found, {place_of(ticket), id})
+    table.insert(found, {place_of(ticket) or -1, id})
   end
   table.sort(found, function(a, b) return a[1] < b[1] end)
   local page = {}

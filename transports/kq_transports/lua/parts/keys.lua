@@ -17,6 +17,7 @@
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
 --   kq:{q}:seat       string the connection that a single-active-consumer queue gives to
 --   kq:{q}:exchanges  set    exchanges that the queue is bound to
+--   kq:{q}:aside      list   "reason: entry" of what kq did not write and can't read; for people to look at
 -- An id is in jobs and in exactly one of a line, beside, delayed and held. One of 28 hex digits, as most are, is
 -- written as the 14 bytes that they stand for; see _short() in redis.py.
 --
@@ -43,7 +44,7 @@ local PLACES = 2 ^ 48 -- sequence numbers of a queue
 local STEP = 10 -- of those numbers
 local EPOCH = 1735689600000000 -- when they began
 local QUEUE_PARTS = {
-  'queue', 'jobs', 'beside', 'delayed', 'tickets', 'held', 'counts', 'wake', 'seat', 'exchanges',
+  'queue', 'jobs', 'beside', 'delayed', 'tickets', 'held', 'counts', 'wake', 'seat', 'exchanges', 'aside',
 }
 
 local socket = tonumber(ARGV[1])
@@ -56,6 +57,12 @@ end
 
 local function at(connection, part)
   return 'kq:c:' .. connection .. ':' .. part
+end
+
+-- Keep an unreadable entry of a queue where it stops nobody, and say so once, in the server's log.
+local function set_aside(queue, reason, entry)
+  redis.call('RPUSH', of(queue, 'aside'), reason .. ': ' .. entry)
+  redis.log(redis.LOG_WARNING, 'kq: ' .. reason .. '; it was moved to ' .. of(queue, 'aside'))
 end
 
 -- Forget those keys of a queue, and its lines, at once however much is in them.
@@ -75,7 +82,11 @@ end
 
 local function unpair(text)
   local colon = string.find(text, ':', 1, true)
-  local last = colon + tonumber(string.sub(text, 1, colon - 1))
+  local size = colon and tonumber(string.sub(text, 1, colon - 1))
+  if not size then
+    return nil -- kq did not write it
+  end
+  local last = colon + size
   return string.sub(text, colon + 1, last), string.sub(text, last + 1)
 end
 

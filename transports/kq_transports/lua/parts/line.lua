@@ -5,9 +5,12 @@
 -- was delayed, has an older ticket than the end of the line, and waits in the sorted set `beside`.
 
 -- A ticket is the digit of the priority and the sequence; its place sorts by priority, 9 first,
--- then by sequence. Of an entry, too, that begins with one.
+-- then by sequence. Of an entry, too, that begins with one. nil where there is no ticket.
 local function place_of(ticket)
   local priority, sequence = string.match(ticket, '^(%d)(%d+)')
+  if not priority then
+    return nil
+  end
   return (9 - priority) * PLACES + sequence
 end
 
@@ -39,22 +42,25 @@ local function ready_count(queue)
 end
 
 -- Take from the head of a line up to limit messages, as far as they come before place (or nil).
-local function leave_line(list, limit, place, ids, tickets)
+local function leave_line(queue, list, limit, place, ids, tickets)
   local count = limit
   if place then
     count = 0
     for _, entry in ipairs(redis.call('LRANGE', list, 0, limit - 1)) do
-      if place_of(entry) > place then
+      local found = place_of(entry)
+      if found and found > place then
         break
       end
       count = count + 1
     end
   end
   for _, entry in ipairs(redis.call('LPOP', list, count)) do
-    local ticket, id = read_entry(entry)
+    local ticket, id = string.match(entry, '^(%d%d+) (.*)$')
     if id then
       table.insert(ids, id)
       table.insert(tickets, ticket)
+    elseif not string.find(entry, '^%d+$') then
+      set_aside(queue, 'an entry of a line has no ticket', entry)
     end
   end
 end
@@ -66,8 +72,13 @@ local function leave_side(queue, limit, place, ids, tickets)
   end
   local popped = redis.call('ZPOPMIN', of(queue, 'beside'), limit)
   for i = 1, #popped, 2 do
-    table.insert(ids, popped[i])
-    table.insert(tickets, ticket_of(popped[i + 1]))
+    local place = tonumber(popped[i + 1])
+    if place >= 0 and place < 10 * PLACES then
+      table.insert(ids, popped[i])
+      table.insert(tickets, ticket_of(place))
+    else
+      set_aside(queue, 'a ready message has the impossible place ' .. popped[i + 1], popped[i])
+    end
   end
 end
 
@@ -88,7 +99,7 @@ local function pop(queue, limit, lines)
   local ids, tickets = {}, {}
   while #ids < limit do
     local list, head = first_line(queue, lines)
-    local place = head and place_of(head)
+    local place = head and (place_of(head) or -1) -- what has no ticket goes first, aside
     local side = redis.call('ZRANGE', of(queue, 'beside'), 0, 0, 'WITHSCORES')[2]
     side = side and tonumber(side)
     if not place and not side then
@@ -96,7 +107,7 @@ local function pop(queue, limit, lines)
     elseif not place or side and side < place then
       leave_side(queue, limit - #ids, place, ids, tickets)
     else
-      leave_line(list, limit - #ids, side, ids, tickets)
+      leave_line(queue, list, limit - #ids, side, ids, tickets)
     end
   end
   return ids, tickets

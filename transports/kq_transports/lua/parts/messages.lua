@@ -41,11 +41,11 @@ local function read_messages(indices, ending, leaving)
     if declared[2] and #fresh > 0 then
       local waiting = redis.call('HLEN', of(queue, 'jobs')) - redis.call('HLEN', of(queue, 'held'))
       waiting = waiting - (leaving[queue] or 0)
-      if waiting + #fresh > tonumber(declared[2]) then
+      if waiting + #fresh > (tonumber(declared[2]) or math.huge) then
         return nil, redis.error_reply('KQFULL ' .. queue)
       end
     end
-    queues[queue] = {declared[3] or '', fresh, tonumber(declared[1])}
+    queues[queue] = {declared[3] or '', fresh, tonumber(declared[1]) or 0}
   end
   return queues
 end

@@ -1,5 +1,20 @@
 -- The moves of a message between ready, delayed, held and gone.
 
+-- The place of a message by what is known of it, or by its own ticket; without one it is set aside, and that is nil.
+local function place_again(queue, id, ticket)
+  local place = place_of(ticket or '')
+  if place then
+    return place
+  end
+  local job = redis.call('HGET', of(queue, 'jobs'), id)
+  place = place_of(job or '')
+  if not place then
+    redis.call('HDEL', of(queue, 'jobs'), id)
+    set_aside(queue, 'a message has no ticket', id .. ' ' .. (job or ''))
+  end
+  return place
+end
+
 -- What is due by now becomes ready, at the place that it got when it was submitted. Returns when
 -- the next one is due, or nil.
 local function promote(queue)
@@ -11,7 +26,11 @@ local function promote(queue)
   local tickets = values('HMGET', of(queue, 'tickets'), due)
   local ready = {}
   for i, id in ipairs(due) do
-    ready[2 * i - 1], ready[2 * i] = place_of(tickets[i]), id
+    local place = place_again(queue, id, tickets[i])
+    if place then
+      table.insert(ready, place)
+      table.insert(ready, id)
+    end
   end
   redis.call('ZREMRANGEBYRANK', of(queue, 'delayed'), 0, #due - 1)
   each('ZADD', of(queue, 'beside'), ready)
@@ -23,8 +42,10 @@ local function by_queue(entries)
   local queues = {}
   for _, entry in ipairs(entries) do
     local queue, id = unpair(entry)
-    queues[queue] = queues[queue] or {}
-    table.insert(queues[queue], id)
+    if queue then
+      queues[queue] = queues[queue] or {}
+      table.insert(queues[queue], id)
+    end
   end
   return queues
 end
@@ -36,12 +57,13 @@ local function give_back(connection, numbers, entries, step)
     local ready, counts = {}, {}
     for i, id in ipairs(ids) do
       local ticket, count = string.match(held[i] or '', '^%S+ (%S+) (%d+) ')
-      if ticket then
-        table.insert(ready, place_of(ticket))
+      local place = held[i] and place_again(queue, id, ticket)
+      if place then
+        table.insert(ready, place)
         table.insert(ready, id)
-        if count + step > 0 then
+        if (count or 0) + step > 0 then
           table.insert(counts, id)
-          table.insert(counts, count + step)
+          table.insert(counts, (count or 0) + step)
         end
       end
     end
@@ -70,7 +92,9 @@ local function drop(queue)
   local held = redis.call('HVALS', of(queue, 'held'))
   for _, record in ipairs(held) do
     local number, connection = string.match(record, '^(%S+) %S+ %d+ (.*)$')
-    redis.call('HDEL', at(connection, 'held'), number)
+    if connection then
+      redis.call('HDEL', at(connection, 'held'), number)
+    end
   end
   for _, exchange in ipairs(redis.call('SMEMBERS', of(queue, 'exchanges'))) do
     for _, binding in ipairs(redis.call('SMEMBERS', 'kq:bindings:' .. exchange)) do
