@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kq.values.failure import FAILURES
     from kq.values.job import Job, State
     from kq.values.policy import Delays, Exponential, Fixed, Never, Polynomial, PublishPolicy, RetryPolicy, by_error
+    from kq.values.secret import Secret
     from kq.values.unique import Unique, by_arguments
     from kq.worker import Worker
 
@@ -71,6 +72,7 @@ _NAMES = {
     "kq.values.failure": "FAILURES",
     "kq.values.job": "Job State",
     "kq.values.policy": "Delays Exponential Fixed Never Polynomial PublishPolicy RetryPolicy by_error",
+    "kq.values.secret": "Secret",
     "kq.values.unique": "Unique by_arguments",
     "kq.worker": "Worker",
 }
@@ -115,6 +117,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryPolicy",
+    "Secret",
     "SoftTimeout",
     "State",
     "StreamCut",

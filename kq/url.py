@@ -27,6 +27,7 @@ from typing import TypeAlias
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from kq.errors import ConfigError, MissingDriver
+from kq.secret_names import is_secret
 from kq.units import parse_duration
 
 Option: TypeAlias = str | int | float | bool
@@ -76,11 +77,9 @@ _DURATIONS = frozenset({"timeout", "lease"})
 #: Options that say something of a connection's jobs and nothing of the place.
 _OF_TRANSPORTS = frozenset({"timeout", "lease", "name", "max_message_size"})
 
-_SECRET = r"(?:password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|auth)"
 #: What is between blanks and quotes; and each name and value of a query. A text is read once, whatever stands in it.
 _WORD = re.compile(r"[^\s'\"]++")
-_IN_QUERY = re.compile(r"([?&;][\w.-]++=)[^&;#\s'\"]*")
-_IS_SECRET = re.compile(_SECRET, re.IGNORECASE)
+_IN_QUERY = re.compile(r"[?&;]([\w.-]++)=[^&;#\s'\"]*")
 _OF_SCHEMES = string.ascii_letters + string.digits + "_+.-"
 
 
@@ -198,7 +197,11 @@ def redact(text: str) -> str:
     """text, which may be or contain URLs, with *** for every password and token."""
     if "@" in text and "://" in text:
         text = _WORD.sub(lambda word: ";".join(map(_without_password, _NEXT.split(word[0]))), text)
-    return _IN_QUERY.sub(lambda found: f"{found[1]}***" if _IS_SECRET.search(found[1]) else found[0], text)
+    return _IN_QUERY.sub(_without_value, text)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found[0][: found.end(1) - found.start() + 1]}***" if is_secret(found[1]) else found[0]
 
 
 def _without_password(url: str) -> str:

@@ -76,7 +76,15 @@ SNAPSHOT = DOCS / "schema" / f"snapshot-{SCHEMA}.json"
 #: The public names by what they are for; those of kq.errors have a table of their own.
 GROUPS = {
     "Applications and jobs": (
-        *("kq.app", "kq.jobtype", "kq.values.job", "kq.values.unique", "kq.handles.handle", "kq.effects.context"),
+        *(
+            "kq.app",
+            "kq.jobtype",
+            "kq.values.job",
+            "kq.values.unique",
+            "kq.values.secret",
+            "kq.handles.handle",
+            "kq.effects.context",
+        ),
     ),
     "Failures and retries": ("kq.values.failure", "kq.values.policy"),
     "Workers and control": ("kq.worker.program", "kq.control", "kq.control.sight"),

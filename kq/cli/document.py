@@ -21,6 +21,8 @@ from kq.errors import BadArguments
 from kq.plain import printable
 from kq.units import parse_duration
 from kq.values.message import encode_body
+from kq.values.redaction import restored
+from kq.values.secret import without_marked
 
 #: What of a job may be edited.
 PARTS = ("args", "kwargs", "priority", "delay")
@@ -97,7 +99,7 @@ def edited(job: JobInfo, check: Callable[[dict[str, Any]], object]) -> dict[str,
             if not body.strip() or body == _uncommented(_text(job)):
                 return None
             try:
-                return _checked(_parsed(body), check)
+                return _checked(_whole(_parsed(body), job), check)
             except (ValueError, TypeError) as error:
                 if said == text:
                     raise BadArguments(str(error), fix="The job is as it was.") from error
@@ -108,7 +110,7 @@ def _text(job: JobInfo) -> str:
     facts = [f"{job.type} {job.id}, {job.state.value} in {job.queue}", *([job.error] if job.error else [])]
     facts.append("Its type stays as it is. Leave this as it is, or empty, and so stays the job.")
     head = "".join(f"# {printable(fact)}\n" for fact in facts)
-    return head + json.dumps(of(job), indent=2, ensure_ascii=False) + "\n"
+    return head + json.dumps(without_marked(of(job)), indent=2, ensure_ascii=False) + "\n"
 
 
 def _uncommented(text: str) -> str:
@@ -134,6 +136,13 @@ def _parsed(text: str) -> dict[str, Any]:
     if not isinstance(found.get("kwargs", {}), dict) or not isinstance(found.get("priority", 0), int):
         raise ValueError('line 1: "kwargs" must be an object and "priority" a number')
     return found
+
+
+def _whole(document: dict[str, Any], job: JobInfo) -> dict[str, Any]:
+    """document with the secrets of job that it shows as ***."""
+    whole = of(job)
+    shown = without_marked(whole)
+    return {part: restored(value, shown.get(part), whole.get(part)) for part, value in document.items()}
 
 
 def _checked(document: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from kq.plain import cut, printable
 from kq.units import counted, format_duration, format_local, format_size
 from kq.values.job import State
 from kq.values.message import Attempt
+from kq.values.secret import without_marked
 
 #: Headers that `show` has lines of their own for, or that say nothing to people.
 _TOLD = {
@@ -247,4 +248,4 @@ def call_of(job: JobInfo) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(without_marked(value), ensure_ascii=False)

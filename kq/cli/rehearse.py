@@ -35,6 +35,7 @@ from kq.values.outcome import (
     TimedOut,
     Unusable,
 )
+from kq.values.secret import without_marked
 from kq.values.stack import Frame
 
 
@@ -151,7 +152,9 @@ def _then(verdict: object) -> str:
 def _print(told: dict[str, Any], took: float) -> None:
     for line in (told["traceback"] or "").splitlines():
         click.echo(printable(line))
-    what = msgspec.json.encode(told["result"]).decode() if told["ended"] == "completed" else told["error"]
+    what = (
+        msgspec.json.encode(without_marked(told["result"])).decode() if told["ended"] == "completed" else told["error"]
+    )
     click.echo(printable(f"{told['ended']} after {format_duration(round(took, 3))}: {what}"))
     if told["ended"] != "completed":
         click.echo(f"It would be {told['then']}.")

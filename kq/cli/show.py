@@ -13,6 +13,7 @@ from kq.cli.frame import flags
 from kq.plain import cut, folded, middle_cut, printable, printable_json
 from kq.stated import stated
 from kq.units import format_duration, format_rate
+from kq.values.secret import MARK, without_marked
 
 #: Characters that a column is wide at most, and one of names: a long one must not push all that follows off the screen.
 WIDEST, NAMED = 60, 40
@@ -29,6 +30,8 @@ NOTHING = "-"
 def print_json(data: object) -> None:
     """data as JSON on stdout; each object says first by which schema. One line while it is watched."""
     encoded = msgspec.json.encode(stated(data))
+    if MARK.encode() in encoded:
+        encoded = msgspec.json.encode(without_marked(msgspec.json.decode(encoded)))
     text = encoded if flags().watching else msgspec.json.format(encoded, indent=2)
     click.echo(printable_json(text.decode()))
 

@@ -15,6 +15,7 @@ from kq.control.view import known_job
 from kq.errors import ResultTimeout
 from kq.handles.stream import Chunk
 from kq.plain import printable, printable_json
+from kq.values.secret import without_marked
 
 #: Seconds that are followed when nobody says for how long: a year.
 EVER = 366 * 86400.0
@@ -44,7 +45,7 @@ def command(id: str, follow: bool, offset: int, seconds: float | None) -> None:
 def _print(chunk: Chunk, open_line: bool) -> bool:
     """Print a chunk; returns whether it ended within a line. open_line: whether the one before did."""
     if flags().json:
-        click.echo(printable_json(json.dumps(schema.chunk(chunk), ensure_ascii=False)))
+        click.echo(printable_json(json.dumps(without_marked(schema.chunk(chunk)), ensure_ascii=False)))
         return False
     if chunk.begins and chunk.offset:  # a job that was given back has the same attempt once more
         if open_line:
@@ -53,6 +54,6 @@ def _print(chunk: Chunk, open_line: bool) -> bool:
         click.echo(f"attempt {chunk.attempt} begins anew:", err=True)
     text = chunk.value
     if not isinstance(text, str):
-        text = ("\n" if open_line else "") + json.dumps(text, ensure_ascii=False) + "\n"
+        text = ("\n" if open_line else "") + json.dumps(without_marked(text), ensure_ascii=False) + "\n"
     click.echo("\n".join(map(printable, text.split("\n"))), nl=False)
     return not text.endswith("\n")

@@ -18,6 +18,7 @@ from kq.cli.target import any_app, settings
 from kq.errors import BadArguments
 from kq.jobtype import JobType
 from kq.values.job import Settings
+from kq.values.secret import without_marked
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -100,4 +101,4 @@ def _tell_result(result: Any, job: dict[str, Any]) -> None:
     if flags().json:
         print_json({**job, "state": "completed", "result": result})
     else:
-        click.echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
+        click.echo(result if isinstance(result, str) else json.dumps(without_marked(result), ensure_ascii=False))

@@ -23,13 +23,16 @@ import msgspec
 
 from kq.errors import ConfigError
 from kq.mailurl import ADDRESS, parse_mail_url
+from kq.secret_names import HIDDEN
 from kq.units import format_duration
-from kq.url import DEFAULT, anchored, redact
+from kq.url import DEFAULT, anchored, redact, redact_url
 from kq.values import configfile
 from kq.values.config import SCHEMA, SECRET, SECTIONS, SPANS, Config, fields_of
 from kq.values.setting import Conditions, Credentials, Seconds, read, shown
 
 Environ: TypeAlias = Mapping[str, str]
+#: Settings that hold hashes of passwords, and are none for a job to read.
+_HASHES = ("web.users", "web.tokens")
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -64,7 +67,7 @@ def load(
     flags: values from the command line by dotted key; None means not given. file: from --config.
     Raises ConfigError for an unknown key, a value that does not fit, or a file that can't be read.
     """
-    environ = os.environ if environ is None else environ
+    environ = _whole_environ() if environ is None else environ
     folder = folder or Path.cwd()
     path = configfile.find(file or environ.get("KQ_CONFIG"), folder)
     given: dict[str, Given] = {}
@@ -72,6 +75,42 @@ def load(
         given[one.key] = one
     values = {key: _understood(one) for key, one in given.items()}
     return Loaded(_built(Config, "", values), {key: one.origin for key, one in given.items()}, path)
+
+
+#: Variables whose secrets withhold_secrets() took out of this process' environment: what stands there now, and before.
+_withheld: dict[str, tuple[str | None, str]] = {}
+
+
+def withhold_secrets() -> None:
+    """Take the passwords in kq's variables out of os.environ, which all that jobs start inherits.
+
+    A URL stays there with *** for its password, so that a program that needs it fails instead of using the default.
+    load() still finds all of them in this process and in those that it forks.
+    """
+    for key in (*SECRET, *_HASHES):
+        name = variable(key)
+        if name not in os.environ or name in _withheld:
+            continue
+        value = os.environ[name]
+        if key in _HASHES:
+            del os.environ[name]
+        else:
+            os.environ[name] = HIDDEN if key == "alerts.webhook" else redact_url(value)
+        _withheld[name] = os.environ.get(name), value
+
+
+def _whole_environ() -> Environ:
+    """This process' environment, and what was taken out of it, unless somebody has set that anew."""
+    known = {name: value for name, (left, value) in _withheld.items() if os.environ.get(name) == left}
+    return {**os.environ, **known} if known else os.environ
+
+
+def secret_variables(environ: Environ) -> list[str]:
+    """Names of kq's variables in environ that hold a password."""
+    names = {variable(key): key for key in SECRET if environ.get(variable(key))}
+    return [
+        name for name, key in names.items() if key == "alerts.webhook" or redact_url(environ[name]) != environ[name]
+    ]
 
 
 def misspelt(environ: Environ) -> dict[str, str]:

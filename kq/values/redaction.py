@@ -9,32 +9,40 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
 
+from kq.secret_names import HIDDEN, is_secret
 from kq.url import redact
 
-HIDDEN = "***"
 #: Characters of a text that are shown, and of a whole call.
 TEXT, CALL = 200, 2000
+#: Smaller numbers are no card's.
+_LEAST_CARD = 10**13
 #: Characters of an argument, and how many arguments, where many calls stand beside each other.
 BRIEF, FEW = 60, 8
 
-_WORDS = (
-    "passw(?:or)?d|passwd|pwd|secret|token|api_?key|auth|credential|cookie|session|private|signature|cvv|cvc|iban|pin"
-)
-_NAME = re.compile(
-    rf"(?:^|[_\-.\s])(?:{_WORDS}|ssn|card(?:_?number)?)(?:$|[_\-.\s\d])|(?:password|secret|token|apikey)$",
-    re.IGNORECASE,
-)
-#: What a text has in it that is shorter than the tokens that are known by their length, and holds a secret.
-_SIGN = re.compile(r"[=:]|eyJ|bearer", re.IGNORECASE)
+#: What a short text has in it where it may hold a secret.
+_SIGN = re.compile(r"[=:@_\-<]|\d{4}|[A-Z]{4}|eyJ|[Bb](?:earer|asic)")
 #: Each of these begins where a word does, gives back nothing that it took, or has an end: a text is read once, whatever
-#: stands in it. A name before = or :, and what follows; with the kind of credentials that an Authorization header says.
-_SAID = re.compile(
-    rf"(?<![\w\-])([\w\-]*(?:{_WORDS}|authorization))([\"']?\s*[=:]\s*)([\"']?)"
-    r"(?:(?:basic|bearer|digest|token)[ \t]+)?[^\s\"',;&)]+\3",
+#: stands in it. A value is what is between quotes or brackets, or goes on to a blank.
+_VALUE = re.compile(
+    r"(?:[bruf]{0,2}(?P<quote>\\*[\"'])[^\n]*?(?:(?P=quote)(?!\w)|$)|[\[({][^\])}\n]*[\])}]?|"
+    r"(?:(?:basic|bearer|digest|token)[ \t]+)?[^\s\"',;&)<]+)(?:;[ \t]*[\w.\-]++=[^;,\s\"']*+)*+",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: A name before = or :, which that follows; pairs of a cookie; what an Authorization header says.
+_NAMED = re.compile(r"(?<![\w.\-])([\w.\-]++)\\*[\"']?\]?[ \t]*(?:[=:]{1,2}>?|%3[AD])[ \t]*", re.IGNORECASE)
+_ALNUM = re.compile(r"[^\W_]")
+_ELEMENT = re.compile(r"(<(?P<name>[\w:.\-]{1,80}+)(?:\s[^<>]{0,200})?>)[^<]++(?=</)")
+#: Options of commands: --password word, -u user:word, mysql -pWORD.
+_OPTION = re.compile(r"(?<!\S)(--?(?P<name>[a-z][\w\-]*+)[ \t]+)(?!-)[\"']?[^\s\"']+[\"']?", re.IGNORECASE)
+_USER = re.compile(r"(?<!\S)((?:-u|--user|--proxy-user)[ \t=]*[\"']?[^\s:\"']{1,256}:)[^\s\"']+")
+_MYSQL = re.compile(r"(\b(?:mysql|mariadb)[\w\-]{0,16}[ \t][^\n|;&]{0,200}?(?<!\S)-p)[^\s]+")
+#: user:word@host. Mail addresses and versions behind an @ are none.
+_AT = re.compile(
+    r"(?<![\w.+\-:/@])(?!(?:mailto|e?-?mail|from|to|cc|bcc|reply-to|sips?|xmpp|acct|user|username|login|npm|pkg):)"
+    r"([a-z][\w.+\-]{0,63}:)[^\s:@/\"']{1,256}@(?!sha\d+:)(?=(?:[a-z][\w.\-]*|\d{1,3}(?:\.\d{1,3}){3}|\[))",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer[ \t]+)[\w.~+/\-]{8,}=*", re.IGNORECASE)
@@ -58,34 +66,49 @@ _SHORT, _ENDLESS = 16, 4096
 _BEHIND = 4096
 
 
-def is_secret(name: str, also: Sequence[str] = ()) -> bool:
-    """Whether what is called like this is not to be shown: password, api_key, X-Auth-Token.
-
-    also: more names, in any case of letters; * stands for anything.
-    """
-    if any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in also):
-        return True
-    return _NAME.search(re.sub(r"([a-z])([A-Z])", r"\1_\2", name)) is not None
-
-
 def redacted(value: Any, name: str = "", also: Sequence[str] = (), longest: int | None = TEXT) -> Any:
     """value, which JSON can carry, with what looks like a secret hidden and long texts cut.
 
     name: what it is called. also: as for is_secret(). longest: characters that a text keeps; None: all.
     """
-    if name and is_secret(name, also):
+    if value is None or value is True or value is False:
+        return value
+    if name and is_secret(name, also, number=isinstance(value, int | float)):
         return HIDDEN
     match value:
         case str():
             if longest is None or len(value) <= longest:
                 return redacted_text(value)
             return f"{redacted_beginning(value, longest)}… ({len(value):,} characters)"
+        case int() if value >= _LEAST_CARD:
+            from kq.values.secret_values import is_card
+
+            return HIDDEN if is_card(str(value)) else value
         case dict():
-            return {key: redacted(each, str(key), also, longest) for key, each in value.items()}
+            named = _said_name(value.get("name", value.get("key")))
+            return {
+                key: redacted(each, named if key == "value" and named else str(key), also, longest)
+                for key, each in value.items()
+            }
+        case list() | tuple() if value and all(map(_is_pair, value)):  # headers, as many programs write them
+            return [[first, redacted(second, first, also, longest)] for first, second in value]
         case list() | tuple():
-            return [redacted(each, "", also, longest) for each in value]
+            return [redacted(each, name, also, longest) for each, name in zip(value, _names_in(value), strict=True)]
         case _:
             return value
+
+
+def _said_name(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _names_in(values: Sequence[Any]) -> list[str]:
+    """What the values of a list are called: those behind an option of a command, such as --password."""
+    return ["", *(each if isinstance(each, str) and each.startswith("-") else "" for each in values)][: len(values)]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
 
 
 def restored(edited: Any, shown: Any, whole: Any) -> Any:
@@ -162,8 +185,31 @@ def redacted_text(text: str) -> str:
 
 
 def _redacted(text: str) -> str:
-    shown = _SAID.sub(rf"\1\2{HIDDEN}", redact(text))
+    from kq.values.secret_values import without_known  # compiles for 3 ms, which many programs never need
+
+    shown = _without_said(without_known(redact(text)))
+    if "<" in shown:
+        shown = _ELEMENT.sub(lambda found: f"{found[1]}{HIDDEN}" if is_secret(found["name"]) else found[0], shown)
+    if "-" in shown:
+        shown = _OPTION.sub(lambda found: f"{found[1]}{HIDDEN}" if is_secret(found["name"]) else found[0], shown)
+        shown = _MYSQL.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}", shown))
+    if "@" in shown:
+        shown = _AT.sub(rf"\1{HIDDEN}@", shown)
     return _RUN.sub(_shown_run, _JWT.sub(HIDDEN, _BEARER.sub(rf"\1{HIDDEN}", shown)))
+
+
+def _without_said(text: str) -> str:
+    """text without the values that follow the name of a secret."""
+    pieces, shown = list[str](), 0
+    for named in _NAMED.finditer(text):
+        if named.start() < shown or (not is_secret(named[1]) or (value := _VALUE.match(text, named.end())) is None):
+            continue
+        said = value[0]
+        # Small numbers count something, and a lone sign is what a parser has met.
+        if not (said.isdecimal() and (len(said) < 3 or not is_secret(named[1], number=True))) and _ALNUM.search(said):
+            pieces += [text[shown : named.end()], HIDDEN]
+            shown = value.end()
+    return "".join([*pieces, text[shown:]]) if pieces else text
 
 
 def _shown_run(found: re.Match[str]) -> str:

@@ -20,6 +20,7 @@ import msgspec
 
 from kq.values.message import decode_body, encode_body
 from kq.values.redaction import one_line
+from kq.values.secret import Secret
 
 #: What JSON's readers agree on.
 _INT_LIMIT = 2**63
@@ -124,8 +125,14 @@ class Signature:
         try:
             values: dict[str, Any] = msgspec.convert(named, self._types, str_keys=True)
         except msgspec.ValidationError as error:
-            raise self._misfit(_with_name(error)) from None
+            wrap = "; write kq.Secret(…)" if "`object`" in str(error) and self._has_secret(str(error)) else ""
+            raise self._misfit(_with_name(error) + wrap) from None
         return values
+
+    def _has_secret(self, error: str) -> bool:
+        """Whether error is about a parameter that is a Secret."""
+        found = _PATH.fullmatch(error)
+        return found is not None and typing.get_origin(self._hints.get(found[3])) is Secret
 
     def _misfit(self, reason: str) -> TypeError:
         return TypeError(one_line(f"{self.name}: {reason}"))

@@ -37,6 +37,7 @@ from kq.handles.trouble import ALERT
 from kq.loading import load_app, version_of
 from kq.state import preload
 from kq.url import parse
+from kq.values.given import withhold_secrets
 from kq.values.message import Stage
 from kq.values.policy import RetryPolicy
 from kq.worker.cradle import Forked, search_path
@@ -136,6 +137,8 @@ def _speak(sock: socket.socket, parent: int) -> None:
         sock.sendall(frame(Hello(error=f"{welcome.where} does not import:\n{traceback.format_exc(limit=-3)}")))
         return
     be_deaf()  # whatever the application did about signals
+    # The application has read what it wants of the environment. Jobs, and all that they start, find no password there.
+    withhold_secrets()
     # What jobs start finds what they find.
     os.environ["PYTHONPATH"] = search_path()
     gc.freeze()

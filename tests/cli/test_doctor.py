@@ -93,7 +93,15 @@ def test_a_password_on_the_command_line(shop: Place) -> None:
         doctor(shop, "--url", "redis://:hush@127.0.0.1:1/0"), "the URL on the command line holds a password"
     )
     assert finding.level == "warn"
-    assert "KQ_URL" in finding.fix
+    assert "url_file" in finding.fix
+
+
+def test_a_password_in_a_variable(shop: Place) -> None:
+    said = doctor(shop, KQ_URL="redis://:hush@127.0.0.1:1/0", KQ_ALERTS_WEBHOOK="https://hooks.example.org/hush")
+    for name in ("KQ_URL", "KQ_ALERTS_WEBHOOK"):
+        finding = found(said, f"{name} holds a password")
+        assert (finding.level, f"{name}_FILE" in finding.fix) == ("warn", True)
+    assert not [each for each in doctor(shop, KQ_URL="redis://127.0.0.1:1/0") if "holds a password" in each.message]
 
 
 # This host.

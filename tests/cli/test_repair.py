@@ -23,6 +23,11 @@ def resize(path: str, *, width: int = 800) -> str:
     return f"{path} {width}"
 
 
+@app.job
+def charge(card: kq.Secret[str], times: int = 1) -> str:
+    return card.value.upper()
+
+
 @app.job(queue="mail")
 def send(to: str) -> None:
     raise ValueError(to)
@@ -134,6 +139,22 @@ def test_a_job_is_edited_in_an_editor(shop: Place) -> None:
     (seen, _) = (shop.folder / "seen").read_text().split("---")
     assert f"resize {id}, buried in default" in seen
     assert [path for path in Path("/tmp").glob("kq-*/job-*") if id in path.name] == []
+
+
+def test_a_secret_argument_is_shown_nowhere_and_stays_when_it_is_left(shop: Place) -> None:
+    id = buried(shop, "charge", '{"kq.secret": "hunter2"}')
+    for verb in (["--json", "jobs", "show", id], ["jobs", "show", id], ["jobs", "ls"], ["--json", "jobs", "ls"]):
+        assert "hunter2" not in shop.kq(*verb).out
+    assert shown(shop, id)["args"] == [{"kq.secret": "***"}]
+    assert "write kq.Secret(…)" in shop.kq("submit", "charge", "hunter2").err
+    said = shop.kq(
+        "jobs", "edit", id, EDITOR=editor(shop, 'text = text.replace(\'"kwargs": {\', \'"kwargs": {"times": 2\')')
+    )
+    assert said.out == f"edited {id}: kwargs.times\n", said.err
+    assert "hunter2" not in (shop.folder / "seen").read_text()
+    with worker(shop):
+        assert shop.kq("jobs", "kick", id).code == 0
+        assert ended(shop, id, "completed")["result"] == "HUNTER2"
 
 
 def test_what_is_wrong_is_offered_again_with_its_line(shop: Place) -> None:

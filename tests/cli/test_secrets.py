@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from kq.conformance.contract.waiting import eventually
-from tests.cli.conftest import READY, Place
+from tests.cli.conftest import READY, Place, worker
 from tests.conftest import available
 from tests.servers import RedisServer, free_port
 
 PASSWORD, WRITTEN = "canary@7", "canary%407"  # as it is, and as a URL has it
 CANARY = "canary"
 JOBS = """
+import os
+import subprocess
+
 import kq
 
 app = kq.App("shop")
@@ -26,6 +32,15 @@ app = kq.App("shop")
 @app.job
 def fail() -> None:
     raise ValueError("as asked")
+
+
+@app.job
+def environment() -> list[str]:
+    started = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    other = kq.App("other")
+    shout.options(queue="elsewhere").submit("x")
+    known = "canary" in other.address.url and "canary" in other.mail and "canary" in other.alerts.webhook
+    return [started, str(dict(os.environ)), "all known" if known else "not known"]
 
 
 @app.job
@@ -106,6 +121,34 @@ def test_a_password_is_told_nowhere(shop: Place, server: RedisServer) -> None:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
     assert not talk.leaks()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_environment_of_jobs_has_no_password(shop: Place, server: RedisServer, again: bool) -> None:
+    shop.write("kq.yaml", "app: jobs:app\n")
+    address = f"redis://:{WRITTEN}@127.0.0.1:{server.port}/0"
+    variables = {
+        "KQ_URL": address,
+        "KQ_STATE": address,
+        "KQ_MAIL": f"smtps://ann:{WRITTEN}@mail.example.org",
+        "KQ_ALERTS_WEBHOOK": f"https://hooks.example.org/{CANARY}",
+        "KQ_WEB_TOKENS": f"page=view sha256${b64encode(bytes(32)).decode().rstrip('=')}",
+    }
+    with worker(shop, "-c", "1", environment=variables) as process:
+        if again:  # a nursery that is started anew has read the environment itself
+            (nursery,) = children(process.pid)
+            os.kill(nursery, signal.SIGKILL)
+            eventually(lambda: children(process.pid) not in ([nursery], []), "there is another")
+        started, here, known = shop.kq("submit", "environment", "--wait", "--json", **variables).json["result"]
+    assert known == "all known"
+    assert CANARY not in started
+    assert CANARY not in here
+    assert "KQ_URL=redis://:***@127.0.0.1" in started
+    assert "KQ_WEB_TOKENS" not in here
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(

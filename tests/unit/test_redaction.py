@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from kq.secret_names import HIDDEN, is_secret
 from kq.values.redaction import (
     FEW,
-    HIDDEN,
     beginning,
     both_ends,
     brief_arguments,
-    is_secret,
     redacted,
     redacted_end,
     redacted_text,
@@ -41,6 +40,20 @@ from kq.values.redaction import (
         "refresh_token",
         "ssn",
         "credentials_private",
+        *(
+            "X-Api-Key",
+            "api-key",
+            "tokens",
+            "passwords",
+            "secrets",
+            "credentials",
+            "access_key",
+            "accessKey",
+            "ssh_key",
+        ),
+        *("aws_access_key_id", "signing_key", "encryption_key", "passphrase", "pass", "jwt", "otp", "sid", "dsn"),
+        *("database_url", "webhook_url", "cookies", "PGPASS", "Set-Cookie", "Proxy-Authorization", "JSESSIONID"),
+        *("dbpass", "AWS_SECRET_ACCESS_KEY", "username_and_password", "admin_user_name_token", "sslKey", "token_hash"),
     ],
 )
 def test_a_secret_is_known_by_its_name(name: str) -> None:
@@ -48,7 +61,12 @@ def test_a_secret_is_known_by_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["path", "author", "postcard", "spin", "ping", "tokenizer_path_x", "to", "number", "discard"]
+    "name",
+    [
+        *("path", "author", "postcard", "spin", "ping", "tokenizer_path_x", "to", "number", "discard", "keyboard"),
+        *("pass_count", "key", "primary_key", "public_key", "cache_key", "max_tokens", "token_type", "session_timeout"),
+        *("compass", "bypass", "passenger", "monkey", "secretary", "inside", "panel", "authority", "callback_url"),
+    ],
 )
 def test_what_is_called_otherwise_is_shown(name: str) -> None:
     assert not is_secret(name)
@@ -196,6 +214,98 @@ def test_a_secret_of_which_only_the_beginning_would_be_shown_is_hidden() -> None
         assert len(shown) < 300
 
 
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEhunterhunterhunterhunterhunter\nabhunter==\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "error: password=hunter2",
+        "password='correct hunter staple'",
+        '{"passphrase": "a hunter b"}',
+        r"{\"password\": \"hunter2\"}",
+        "password=b'hunter2'",
+        'tokens=["hunter", "hunter2"]',
+        "X-Api-Key: hunter2",
+        "Cookie: a=b; sid=hunter; theme=hunter",
+        "sent Basic aHVudGVyOmh1bnRlcjI= to it",
+        "curl -u ann:hunter2 https://host/",
+        "mysql -uroot -phunter2 shop",
+        "no answer from ann:hunter2@db.example.org:5432",
+        "https://hooks.slack.com/services/T0/B0/hunter",
+        "https://discord.com/api/webhooks/123/hunter-x",
+        "AKIAHUNTERHUNTER2345",
+        "glpat-hunterhunterhunte1",
+        PEM,
+        PEM[:-30],
+        PEM[45:],
+        repr(PEM),
+        "<password>hunter2</password>",
+        "run --password hunter2 --times 1",
+        "os.environ['PASSWORD'] = 'hunter2'",
+        "user[password]=hunter2&x=1",
+    ],
+)
+def test_a_secret_is_known_by_its_form_and_by_what_is_before_it(text: str) -> None:
+    shown = redacted_text(text)
+    assert HIDDEN in shown
+    assert not any(part in shown.casefold() for part in ("hunter", "ahvu"))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *("4111111111111111", "4111 1111 1111 1111", "4111-1111-1111-1111", "5555555555554444", "378282246310005"),
+        *("3782 822463 10005", "6011111111111117", "30569309025904"),
+        *("DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "gb82west12345698765432", "NO9386011117947"),
+    ],
+)
+def test_numbers_of_cards_and_accounts_are_hidden(number: str) -> None:
+    assert redacted_text(f"paid by {number}, thanks") == "paid by ***, thanks"
+    assert redacted({"note": number}) == {"note": HIDDEN}
+    if number.isdecimal():
+        assert redacted([int(number), -1]) == [HIDDEN, -1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("4111111111111112", "DE89370400440532013001", "1765094400000", "1765094400000000", "20261207081500"),
+        *(
+            "4006381333931",
+            "1998468839425806336",
+            "4111 1111 1111",
+            "4711",
+            "3.14159265358979",
+            "12 45 78 99 41 32 17 60",
+        ),
+        *("first pass: 12 rows", "max_tokens=4096, tokens=4096", "author: Ann", "keyboard=de spin: 500"),
+        *(
+            "Unexpected token: }",
+            "use basic authentication here",
+            "mailto:ann@example.org",
+            "git@github.com:shop/x.git",
+        ),
+        *("nginx:1.25@sha256:abcdef", "react:npm@18.2.0", "at 12:30@office", "https://example.org/webhooks/stripe"),
+    ],
+)
+def test_what_only_looks_like_one_is_shown(text: str) -> None:
+    assert redacted_text(text) == text
+    assert redacted([text, True]) == [text, True]
+
+
+def test_numbers_yes_and_no_are_shown_where_they_are_no_secret() -> None:
+    shown = {"id": 4711, "at": 1765094400000, "has_password": True, "private": False, "password": None, "tokens": 512}
+    assert redacted(shown) == shown
+    assert redacted({"pin": 1234, "cvv": 123}) == {"pin": HIDDEN, "cvv": HIDDEN}
+
+
+def test_headers_and_options_of_commands_are_known_by_what_is_before_them() -> None:
+    assert redacted([["X-Api-Key", "x"], ["Accept", "y"]]) == [["X-Api-Key", HIDDEN], ["Accept", "y"]]
+    assert redacted({"name": "X-Api-Key", "value": "x"}) == {"name": "X-Api-Key", "value": HIDDEN}
+    assert redacted(["mysql", "--password", "x", "shop"]) == ["mysql", "--password", HIDDEN, "shop"]
+
+
 @pytest.mark.parametrize("place", range(0, 60, 7))
 def test_what_is_cut_shows_no_part_of_a_secret(place: int) -> None:
     text = f"{'-' * place} redis://:{'hush' * 9}@host {'-' * (60 - place)}"
@@ -223,6 +333,17 @@ NASTY = (
     *("&a", "?a=", "eyJ-", "eyJa-", "eyJ.", "eyJ", 'File "', 'File "a", line ', "/a", "/a/", "a1/", "/", "0/", "Z9+/"),
     *("token", "token ", 'token:"', "token='", "token\t= ", "password'", "authorization: bearer ", "bearer ", "-", "_"),
     *("effect '", "effect 'a:", "effect 'a:b'", "effect 'a.", "unique key 'a", "effect "),
+    *(
+        "mysql ",
+        "mysql -",
+        " -p",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END PRIVATE KEY-----",
+        "DE89 ",
+        "4111 ",
+        "4" * 16,
+    ),
+    *("basic aaaaaaaa", "<a ", "<token>", "sk-", "AKIA", "https://hooks.slack.com/services/", "a: ", "token=[", "%3D"),
     *("1", "é1", " ", "\n", "\x00", "'", '"', "=", "https://h/?token=a&", "/a1b2c3d4e5f6a7b8c9d0", "pin", "A", "Aa1"),
 )
 

@@ -12,7 +12,7 @@ from kq.cli.doctor.finding import Finding
 from kq.units import counted
 from kq.url import redact
 from kq.values.config import Worker
-from kq.values.given import Loaded, misspelt
+from kq.values.given import Loaded, misspelt, secret_variables
 from kq.worker.program import CONCURRENCY
 
 #: Files that a worker needs for itself and for each of its executors: measured 25 and 5, and half as many again.
@@ -25,13 +25,17 @@ def settings(loaded: Loaded) -> Iterator[Finding]:
     for name, meant in misspelt(os.environ).items():
         yield Finding("warn", "settings", f"{name} is set but means nothing to kq", f"Did you mean {meant}?")
     if loaded.file and stat.S_IMODE(loaded.file.stat().st_mode) & 0o044 and _has_password(loaded, loaded.file):
-        fix = "Write url_file: or ${NAME}, or chmod 600 it."
+        fix = "Write url_file:, or chmod 600 it."
         yield Finding("warn", "settings", f"{loaded.file.name} holds a password and others may read it", fix)
     if loaded.origins.get("url") == "--url" and redact(loaded.config.url) != loaded.config.url:
-        fix = "Set KQ_URL, or write url_file: in kq.yaml."
+        fix = "Write url_file: in kq.yaml, or set KQ_URL_FILE."
         yield Finding(
             "warn", "settings", "the URL on the command line holds a password, which every user sees in ps", fix
         )
+
+    for name in secret_variables(os.environ):
+        what = f"{name} holds a password, which every process of this user can read in /proc"
+        yield Finding("warn", "settings", what, f"Put it into a file and set {name}_FILE.")
 
 
 def _has_password(loaded: Loaded, file: Path) -> bool:
