@@ -27,7 +27,10 @@ COUNTS = some.integers(0, MOST_RETRIES)
 INSTANTS = some.floats(0, LATEST)
 #: Text that UTF-8 can carry.
 TEXT = some.text(some.characters(exclude_categories=["Cs"]), max_size=40)
-NAMES = some.text(some.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)
+#: Names of jobs and job types: any text but one with a segment `.` or `..`, which is refused.
+NAMES = some.text(some.characters(exclude_categories=["Cs"]), min_size=1, max_size=255).filter(
+    lambda name: not {".", ".."} & set(name.split("/"))
+)
 ERRORS = some.sampled_from(["KeyError", "OSError", "ConnectionError", "smtplib.SMTPException", "shop.Late"])
 
 SIMPLE_POLICIES: some.SearchStrategy[RetryPolicy] = some.one_of(
