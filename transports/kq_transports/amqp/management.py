@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from hashlib import blake2b
@@ -251,11 +251,11 @@ class Management(base.Management):
                     return
             time.sleep(PAUSE)
 
-    def _heads(self, queues: Sequence[str]) -> dict[str, Arrival]:
-        """The first message of each of queues, but for those that somebody else looks at now."""
+    def _heads(self, queues: Sequence[str], single: Container[str]) -> dict[str, Arrival]:
+        """The first message of each of queues; see heads()."""
         if not queues:
             return {}
-        with self._at_last(self._apart, lambda own: heads(own, queues)) as (_, found):
+        with self._at_last(self._apart, lambda own: heads(own, queues, single)) as (_, found):
             return found
 
     @contextmanager

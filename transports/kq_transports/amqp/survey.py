@@ -24,7 +24,7 @@ from kq_transports.amqp.errors import Refused
 from kq_transports.amqp.message import DUE_HEADER, Arrival, properties_of
 from kq_transports.amqp.presence import Answer, Question
 from kq_transports.amqp.question import Request, Side, ask_all
-from kq_transports.engine import Load
+from kq_transports.engine import Load, NotFound
 
 if TYPE_CHECKING:
     from kq_transports.amqp.connection import Connection
@@ -34,8 +34,8 @@ FRESH = 5.0
 #: A queue that is there while somebody looks at the one that it is named after.
 TURN = "kq.look."
 
-#: Returns the first message of each of those queues that nobody else looks at now.
-Peeks = Callable[[Sequence[str]], Mapping[str, Arrival]]
+#: Returns the first message of each of those queues that nobody else looks at now; see heads().
+Peeks = Callable[[Sequence[str], Container[str]], Mapping[str, Arrival]]
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Surveyor:
             quiet = [
                 queue for queue in ready if ready[queue] and not (queue in known.single and _consumed(link, queue))
             ]
-            known.since = {queue: _since(head) for queue, head in first(quiet).items()}
+            known.since = {queue: _since(head) for queue, head in first(quiet, known.single).items()}
         return {queue: self._load(queue, number) for queue, number in ready.items()}
 
     def _load(self, queue: str, ready: int) -> Load:
@@ -100,18 +100,27 @@ def turn(connection: Connection, queue: str) -> None:
     connection.topology.side.queue_declare(f"{TURN}{queue}"[:255], exclusive=True)
 
 
-def _consumed(link: Connection, queue: str) -> bool:
-    return link.topology.has(queue) and link.topology.find(queue).consumer_count > 0
+def _consumed(connection: Connection, queue: str) -> bool:
+    try:
+        return bool(connection.topology.find(queue).consumer_count)
+    except NotFound:
+        return False
 
 
-def heads(connection: Connection, queues: Iterable[str]) -> dict[str, Arrival]:
-    """The first message of each of queues, which is back already. Those that others look at are left out."""
+def heads(connection: Connection, queues: Iterable[str], single: Container[str]) -> dict[str, Arrival]:
+    """The first message of each of queues, which is back already. Those that others look at are left out.
+
+    Left out is also one of single that has a consumer. That is asked again immediately before the message is taken: a
+    consumer that comes between the two is delivered the second message before the first.
+    """
     side, found = Side(connection), dict[str, Arrival]()
     for queue in queues:
         # Refused: somebody else looks there. A quorum queue with one consumer at a time lets nobody look, ever.
         with suppress(Refused):
             turn(connection, queue)
             side = side if side.usable else Side(connection)
+            if queue in single and _consumed(connection, queue):
+                continue
             for head in got(side, queue, 1, then=[GIVE_BACK]):
                 found[queue] = head
     return found
