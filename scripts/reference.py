@@ -435,6 +435,7 @@ KINDS = {
     setting.Conditions: "conditions",
     setting.Addresses: "addresses",
     setting.Names: "names",
+    setting.Accepted: "types and queues",
     setting.Credentials: "who, with role and hash",
     setting.Webhook: "URL",
     bool: "true or false",

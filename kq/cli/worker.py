@@ -111,6 +111,7 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
         max_rss=wish.max_rss or 0,
         unfit_after=wish.unfit_after,
         unfit_within=wish.unfit_within,
+        accept=wish.accept,
         remote_control=wish.remote_control,
         where=where,
         control=wish.control,

@@ -11,7 +11,18 @@ import msgspec
 from kq.mailurl import MAIL
 from kq.url import DEFAULT
 from kq.values.policy import MESSAGE_RETRIES, PublishPolicy
-from kq.values.setting import Addresses, AtLeastOne, Conditions, Credentials, Names, Queues, Seconds, Size, Webhook
+from kq.values.setting import (
+    Accepted,
+    Addresses,
+    AtLeastOne,
+    Conditions,
+    Credentials,
+    Names,
+    Queues,
+    Seconds,
+    Size,
+    Webhook,
+)
 
 #: The least and the most that some durations may be, in seconds: clocks and brokers can't wait for everything.
 SPANS = {"lease.length": (1.0, 86400.0), "submit_timeout": (0.001, 86400.0)}
@@ -35,6 +46,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: when bad storage ended so many different jobs here, the worker ends with exit code 74; 0: never.
     unfit_within: the time within which they are counted.
     max_retries: the most retries that the policy of a message may grant; those that the app declares have no limit.
+    accept: job types that may run from queues that they are not declared for, TYPE@QUEUE; * stands for anything.
     remote_control: whether it obeys orders: pause, resume, revoke, retire, set, and who listens to events.
     control: whether it makes control's rounds, unless another does.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
@@ -50,6 +62,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     unfit_within: float = 60.0
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = MESSAGE_RETRIES
+    accept: Accepted = Accepted()
     remote_control: bool = True
     control: bool = True
     health: str | None = None

@@ -40,6 +40,10 @@ class Names(tuple[str, ...]):
     """Names of hosts, addresses, or arguments; in config a list of them, or text like `a,b`."""
 
 
+class Accepted(tuple[str, ...]):
+    """Job types and queues, TYPE@QUEUE; in config a list of them, or text like `resize@bulk,*@tenant-*`."""
+
+
 class Conditions(tuple[str, ...]):
     """Conditions on what is seen of queues and workers; in config a list of them, or text like `oldest>15m,dead>0`."""
 
@@ -61,7 +65,7 @@ def shown(value: object) -> str:
             return format_duration(value)
         case Size():
             return format_size(value)
-        case Addresses() | Names() | Conditions():
+        case Addresses() | Names() | Accepted() | Conditions():
             return ", ".join(value) or "-"
         case Credentials():
             return ", ".join(f"{name}: {each.role} ***" for name, each in value.items()) or "-"
@@ -107,6 +111,15 @@ def _read_names(value: object) -> Names:
     if not all(names):
         raise ValueError(f"{value!r} names nothing; write a, or [a, b]")
     return names
+
+
+def _read_accepted(value: object) -> Accepted:
+    each = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [""]
+    accepted = Accepted(str(pair).strip() for pair in each)
+    for pair in accepted:
+        if not all(pair.rpartition("@")):
+            raise ValueError(f"{pair!r} names no job type and queue; write resize@bulk, or a list of such")
+    return accepted
 
 
 def _read_conditions(value: object) -> Conditions:
@@ -165,5 +178,6 @@ _READ: dict[type, Callable[[object], object]] = {
     Webhook: _read_webhook,
     Conditions: _read_conditions,
     Names: _read_names,
+    Accepted: _read_accepted,
     Credentials: _read_credentials,
 }

@@ -16,7 +16,6 @@ from kq.errors import MessageError
 from kq.handles.lock import Lock
 from kq.handles.standing import NONE, Standing
 from kq.values.elsewhere import Place
-from kq.values.fallback import check_queues
 from kq.values.message import BODY_LIMIT, CONTENT_TYPE, Head, decode_head, only_id
 from kq.values.outcome import Died, Drop, Expired, PassOn, Revoke, Rules, Unusable, Verdict
 from kq.worker.child import Executor
@@ -26,6 +25,7 @@ from kq.worker.keys import Keys, pause
 from kq.worker.line import Line
 from kq.worker.neighbours import Neighbours
 from kq.worker.pool import Pool
+from kq.worker.routes import Routes
 from kq.worker.starts import Starts
 from kq.worker.task import Kind, Task
 
@@ -42,6 +42,7 @@ class Lobby:
         self._standing: Standing = NONE
         self._ordered = False  # whether any order speaks of jobs
         self._no_kind = Kind("", Rules(), 0.0, ground.plan.keep)
+        self._routes = Routes((), (), ())
         self._arrivals = 0
         self._arrived: list[Task] = []  # that may run elsewhere, too
         self._keyless: list[Task] = []  # that have a unique key to take
@@ -139,12 +140,11 @@ class Lobby:
             raise MessageError(f"the body has {len(delivery.body):,} bytes, more than {BODY_LIMIT:,}")
         head = decode_head(delivery.headers)
         only_id(delivery.id, delivery.headers)
-        check_queues(head)
         if delivery.content_type != CONTENT_TYPE:
             raise MessageError(f"the content type is {delivery.content_type!r}, not {CONTENT_TYPE}")
-        if head.type not in self._pool.kinds:
-            instead = f", which is to run instead of {head.first.type!r}" if head.first else ""
-            raise MessageError(f"this worker does not know the job type {head.type!r}{instead}")
+        if self._routes.entries is not self._pool.entries:
+            self._routes = Routes(self._pool.entries, self._ground.plan.queues, self._ground.plan.accept)
+        self._routes.check(head, delivery.queue)
         return head
 
     def _admit_suspects(self) -> None:

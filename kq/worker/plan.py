@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -13,8 +13,9 @@ class Plan:
     grace: seconds that running jobs get to finish when the worker is stopped. keep: seconds that is remembered
     how a job of no known type ended. unfit_after, unfit_within: it ends itself when bad storage ended so many different
     jobs within so many seconds; 0: never. alert: the job type that tells people of what it buries; "" where nobody
-    wants to be told. remote_control: whether it obeys orders. remember: seconds that its events are remembered, of
-    which there are most at most; 0: not at all.
+    wants to be told. accept: which job types run from which queues besides those that they are declared for,
+    TYPE@QUEUE; see routes. remote_control: whether it obeys orders. remember: seconds that its events are remembered,
+    of which there are most at most; 0: not at all.
     """
 
     queues: Mapping[str, int]
@@ -25,6 +26,7 @@ class Plan:
     unfit_after: int = 0
     unfit_within: float = 60.0
     alert: str = ""
+    accept: Sequence[str] = ()
     remote_control: bool = True
     remember: float = 0.0
     most: int = 10_000

@@ -28,7 +28,7 @@ from kq.worker.slate import Written
 from kq.worker.task import Kind, Task, kind_of
 from kq.worker.trial import Trial
 from kq.worker.want import LIVES, Want, must_have_files, too_few_files
-from kq.worker.wire import Claims, Ended, Exited, Hello, Order, Page, Spawn, Spawned, Unborn
+from kq.worker.wire import Claims, Ended, Entry, Exited, Hello, Order, Page, Spawn, Spawned, Unborn
 
 log = logging.getLogger("kq.worker")
 
@@ -81,6 +81,7 @@ class Pool:
         self.executors: dict[int, Executor] = {}
         self.limits = Limits(self.executors, clock, max_rss)
         self.kinds: dict[str, Kind] = {}
+        self.entries: Sequence[Entry] = ()
         self.queues: list[str] = []
         #: Those of which one job runs at a time.
         self.singletons: set[str] = set()
@@ -249,6 +250,7 @@ class Pool:
         self._imported = self._clock.monotonic()
         self.kinds = {entry.name: kind_of(entry, self.kinds.get(entry.name)) for entry in hello.entries}
         self.code, self.observed = hello.code, hello.observed
+        self.entries = hello.entries
         self.queues = sorted({entry.queue for entry in hello.entries})
         self.singletons = {entry.queue for entry in hello.entries if entry.singleton}
         self._fill()

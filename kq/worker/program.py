@@ -52,6 +52,8 @@ class Worker:
         that passes max_rss while jobs run is killed; 0: never.
     unfit_after, unfit_within: when bad storage ended so many different jobs here within so many seconds, the worker
         ends itself as if it had been stopped, and run() raises WorkerUnfit; 0: never.
+    accept: TYPE@QUEUE, in which * stands for anything: job types that may run from queues that they are not declared
+        for, also as a fallback that only the message names. Another message that asks for one is buried.
     where: "module:app" for the executors to import; found out by default.
     remote_control: obey orders of control: pause, resume, revoke, retire, set, and who listens to events. Without
         it, only signals and the broker steer the worker.
@@ -71,6 +73,7 @@ class Worker:
         max_rss: int = 0,
         unfit_after: int = 0,
         unfit_within: float = 60.0,
+        accept: Sequence[str] = (),
         remote_control: bool = True,
         where: str | None = None,
         control: bool = True,
@@ -111,6 +114,7 @@ class Worker:
             unfit_after=unfit_after,
             unfit_within=unfit_within,
             alert=ALERT if wanted else "",
+            accept=accept,
             remote_control=remote_control,
             remember=app.remembering.keep,
             most=app.remembering.most,

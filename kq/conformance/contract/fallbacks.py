@@ -136,6 +136,57 @@ class Fallbacks(ContractWorld):
         assert "does not know the job type 'nowhere', which is to run instead of 'best_far'" in found.error
         assert (found.type, found.degraded_by, len(found.history)) == ("nowhere", 2, 2)
 
+    @keeps("C8")
+    def test_a_message_is_followed_only_as_far_as_the_application_declares(
+        self, app: App, control: Control, queue: str, jobs: Jobs, crew: Crew, diary: Diary
+    ) -> None:
+        far, other = f"{queue}-far", f"{queue}-other"
+        wrong: list[tuple[dict[str, object], str, str]] = [
+            ({"fallback": [{"type": "stage", "queue": far}]}, queue, "its fallback is 'stage'"),
+            (
+                {"fallback": [{"type": "far", "queue": far}]},
+                queue,
+                "its fallback is 'far'",
+            ),  # stage does not declare it
+            (
+                {"fallback": [{"type": "second"}, {"type": "nowhere", "queue": other}]},
+                queue,
+                "its fallback is 'nowhere'",
+            ),
+            ({"first": {"type": "note", "queue": other}, "degraded_by": 1}, queue, "it began as 'note'"),
+            ({"first": {"type": "best_far", "queue": other}, "type": "far", "degraded_by": 1}, far, "it began as"),
+            ({"type": "note"}, far, "the job type 'note' is in queue"),
+        ]
+        sent = list[tuple[Handle[object], str]]()
+        for headers, at, reason in wrong:
+            made = app.envelope(jobs.stage.job(["bad"]))
+            made = replace(made, headers={**made.headers, **headers}, queue=at)
+            app.publisher.publish([made], time.monotonic() + 5)
+            sent.append((Handle(made.id, at, app), reason))
+        asked = jobs.note.options(queue=far).submit("asked for by the producer")
+        crew.worker(queues=f"{queue},{far}")
+        for handle, reason in sent:
+            found = buried(control, handle.queue, handle)
+            assert reason in found.error
+            assert "which the application does not declare and the setting worker.accept does not allow" in found.error
+        assert "the job type 'note' is in queue" in buried(control, far, asked).error
+        assert not diary.starts()
+        assert other not in control.queues()
+
+    @keeps("C8")
+    def test_a_message_is_followed_as_far_as_the_operator_allows(
+        self, app: App, queue: str, jobs: Jobs, crew: Crew
+    ) -> None:
+        requires(app, "shared")
+        far, bulk = f"{queue}-far", f"{queue}-bulk"
+        elsewhere = jobs.stage.job(["bad"]) | jobs.note.options(queue=far).job("instead")
+        moved = jobs.note.options(queue=far).submit("moved")
+        crew.program(queues=f"{queue},{far},{bulk}", settings={"KQ_WORKER_ACCEPT": f"note@{far}"})
+        assert moved.result(10) == "moved"
+        assert app.submit(elsewhere).result(10) == "instead"
+        # A queue that the operator named and that no type declares is for all types.
+        assert jobs.note.options(queue=bulk).submit("bulk").result(10) == "bulk"
+
     @keeps("C16")
     def test_giving_up_and_going_on_as_another_type_is_one_step_when_workers_are_killed(
         self, app: App, jobs: Jobs, crew: Crew, diary: Diary, measured: Figures
