@@ -20,8 +20,8 @@ from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.spare import put_back, size
 from kq_transports.hostfile.trouble import explain, logless
 
-#: Seconds in which who makes a file makes its tables.
-MAKING = 0.05
+#: Seconds in which who makes a file makes its tables, also on a busy machine, and between two looks at that.
+MAKING, PAUSE = 1.0, 0.01
 
 
 class Reader:
@@ -95,9 +95,11 @@ class Reader:
 
 def _is_bare(connection: sqlite3.Connection) -> bool:
     """Whether the file has been begun and holds no table, although nobody is just making them."""
-    for pause in (MAKING, 0.0):
+    until = time.monotonic() + MAKING
+    while True:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         if not pages or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             return False
-        time.sleep(pause)
-    return True
+        if time.monotonic() > until:
+            return True
+        time.sleep(PAUSE)
