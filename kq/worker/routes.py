@@ -22,7 +22,8 @@ _NOT_SO = "which the application does not declare and the setting worker.accept 
 class Routes:
     """What an application declares of its job types, and what the settings of a worker allow besides.
 
-    named: queues that the operator named for this worker; one of them that no type declares is for all types.
+    named: queues that the operator named for this worker; one of them that no type declares is for all types, and so is
+    one that the worker was set to take jobs from later.
     accepted: pairs TYPE@QUEUE, in which * stands for anything.
     """
 
@@ -36,11 +37,17 @@ class Routes:
             for stage in entry.fallback:
                 at = stage.queue or at
                 self._queues.get(stage.type, set()).add(at)
-        self._open = set(named) - {entry.queue for entry in entries}
+        self._declared = {entry.queue for entry in entries}
+        self._open = set(named) - self._declared
         self._accepted = [each.rpartition("@") for each in accepted]
 
     def check(self, head: Head, queue: str) -> None:
-        """Raise MessageError for a message in queue that asks for more than it may, or for a type that is not known."""
+        """Raise MessageError for a message that asks for more than it may, or for a type that is not known.
+
+        queue: where it was taken from, so one that the worker is to take jobs from.
+        """
+        if queue not in self._declared:
+            self._open.add(queue)
         declared = self._queues.get(head.type)
         if declared is None:
             instead = f", which is to run instead of {head.first.type!r}" if head.first else ""

@@ -102,7 +102,7 @@ class Sizes(ContractWorld):
     def test_it_takes_another_queue_and_leaves_one(
         self, app: App, control: Control, jobs: Jobs, crew: Crew, diary: Diary, gate: Gate, queue: str, pool: PoolKind
     ) -> None:
-        far = f"{queue}-far"
+        far = f"{queue}-aside"  # that no job type declares
         crew.worker(pool=pool, concurrency=2)
         name = self.worker(control).name
         running = app.submit_many([jobs.hold.job(gate.path)])[0]

@@ -96,7 +96,7 @@ class Sharing(ContractWorld):
     @pytest.fixture
     def both(self, queue: str) -> list[str]:
         """The queues that workers take from here."""
-        return [queue, f"{queue}-far"]
+        return [queue, f"{queue}-aside"]
 
     @pytest.fixture
     def hold(self, jobs: Jobs, pool: PoolKind) -> Any:
