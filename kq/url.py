@@ -381,12 +381,16 @@ def _bare(part: SplitResult) -> str:
 
 def _state_file(broker: SplitResult) -> str:
     """Where state goes that the broker can't keep: an SQLite file of this user on this host, one for each vhost."""
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     host, path = broker.hostname or "localhost", unquote(broker.path).strip("/") or "default"
     ours = broker.scheme in _SCHEMES
     place = f"{host}-{broker.port or 5672}-{path}" if ours else f"{broker.scheme}-{host}-{broker.port or ''}-{path}"
     name = re.sub(r"[^\w.-]", "_", place)
-    return f"sqlite:///{quote(str(home / 'kq' / f'{name}.db'))}"
+    return f"sqlite:///{quote(str(state_folder() / f'{name}.db'))}"
+
+
+def state_folder() -> Path:
+    """Where kq keeps what it knows of this user on this host; it may not exist."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "kq"
 
 
 def is_loopback(host: str) -> bool:

@@ -22,6 +22,7 @@ log = logging.getLogger("kq.web")
 @verb("web")
 @click.option("--listen", metavar="HOST:PORT", help="Where; who is not on this host must sign in. [127.0.0.1:8520]")
 @click.option("--hash-password", "hashing", is_flag=True, help="Ask for a password, print its line for web.users, end.")
+@click.option("--link", "linking", is_flag=True, help="Print a link that opens the page once, within an hour; end.")
 @click.option("--new-token", "tokening", is_flag=True, help="Make a token, print it and its line for web.tokens, end.")
 @click.option(
     "--role", type=click.Choice(ROLES), default="view", show_default=True, help="For the line that is printed."
@@ -30,12 +31,19 @@ log = logging.getLogger("kq.web")
 @click.option("--orders", type=int, default=-1, hidden=True)
 @click.option("--trial", is_flag=True, hidden=True)
 def command(
-    listen: str | None, hashing: bool, tokening: bool, role: Role, format: str | None, orders: int, trial: bool
+    listen: str | None,
+    hashing: bool,
+    linking: bool,
+    tokening: bool,
+    role: Role,
+    format: str | None,
+    orders: int,
+    trial: bool,
 ) -> int | None:
     """Serve the web page and its API until TERM or INT.
 
-    On this host alone it asks nobody who he is, unless web.users or web.tokens are set; elsewhere it does not listen
-    without them. Everything else is said in kq.yaml (docs/web.md).
+    Without web.users it is for you alone: it listens on this host only, and is opened by a link that it prints on your
+    terminal, or that kq web --link prints. Everything else is said in kq.yaml (docs/web.md).
     """
     if hashing:
         _tell("password", f"{role} {_hashed()}")
@@ -45,10 +53,13 @@ def command(
         _tell("token", f"{role} {hash}", token)
         return None
     loaded = settings(web__listen=listen)
-    start_logging(format)
     # Here and not above: what prints a hash needs no server, and --help neither.
-    from kq.web.program import run
+    from kq.web.program import link_of, run
 
+    if linking:
+        click.echo(link_of(loaded.config.web))
+        return None
+    start_logging(format)
     app = any_app(loaded)
     if trial:
         return None

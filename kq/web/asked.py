@@ -52,8 +52,8 @@ class Asked:
 
     @property
     def who(self) -> str:
-        """By what he is told from others; "" where nobody asked."""
-        return "" if self.user.known_by == "nothing" else self.user.name
+        """By what he is told from others; "" where there are no others."""
+        return "" if self.user.known_by == "link" else self.user.name
 
     def query(self) -> dict[str, list[str]]:
         """What the address says behind its question mark. Raises BadArguments."""

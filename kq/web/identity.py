@@ -16,7 +16,7 @@ class User:
     """name: as the audit tells it. role: what he may do: "view", "operate" or "edit", each with what comes before it.
 
     known_by: how he showed who he is. "token": with each request, by a secret that no browser adds by itself.
-    "nothing": nobody asked.
+    "link": he opened a link that `kq web` printed for the user who runs it.
     """
 
     name: str

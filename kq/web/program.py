@@ -19,16 +19,20 @@ from starlette.types import ASGIApp
 from kq.control import Control
 from kq.credential import Role
 from kq.errors import ConfigError
-from kq.url import host_and_port, is_loopback
+from kq.url import host_and_port, is_loopback, state_folder
 from kq.values.config import Web
 from kq.web.guard import LIVE
 from kq.web.limits import Limited
+from kq.web.links import Links
 from kq.web.patience import Patient
 from kq.web.sessions import Doorkeeper
-from kq.web.site import Site
+from kq.web.site import OPEN, Site
 
 log = logging.getLogger("kq.web")
 
+#: The variable that says that this program begins anew: whoever looks at its page has a session already.
+AGAIN = "KQ_WEB_AGAIN"
+_AGAIN = os.environ.pop(AGAIN, "")
 #: Seconds that answers under way are given at the end.
 GRACE = 5
 
@@ -40,23 +44,46 @@ def run(control: Control, wish: Web, orders: int = -1, *, protected: bool = Fals
     ConfigError where it would be open to strangers, or nobody can listen there.
     """
     host, port = host_and_port(wish.listen)
-    guarded = bool(wish.users or wish.tokens)
-    _must_be_safe(host, wish, guarded)
-    doorkeeper = Doorkeeper(wish.users, wish.tokens) if guarded else None
+    named = bool(wish.users or wish.tokens)
+    _must_be_safe(host, wish, named)
+    doorkeeper = Doorkeeper(wish.users, wish.tokens) if named else None
+    links = _links(wish, host)
     hosts = {*wish.hosts, host} - {""}
     most: Role = "view" if protected else "edit"
-    site = Site(control, doorkeeper=doorkeeper, hosts=hosts, hide=wish.hide, most=most, traces=wish.traces or "")
-    server = _Server(config_of(site, wish), guarded, orders)
+    site = Site(
+        control, doorkeeper=doorkeeper, links=links, hosts=hosts, hide=wish.hide, most=most, traces=wish.traces or ""
+    )
+    server = _Server(config_of(site, wish), links, orders)
     with _socket(host, port, wish.listen) as line:
         server.run([line])
     if server.renew:
         log.warning("starting anew with new code")
+        os.environ[AGAIN] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0
 
 
-def _must_be_safe(host: str, wish: Web, guarded: bool) -> None:
-    if not guarded and not is_loopback(host):
+def link_of(wish: Web) -> str:
+    """A link to the page that this user runs. Raises ConfigError where people sign in by name."""
+    host, port = host_and_port(wish.listen)
+    links = _links(wish, host)
+    if links is None:
+        raise ConfigError("people sign in by name at this page", fix="web.users names them.")
+    return address_of(links.make(), host, port, secure=wish.certificate is not None)
+
+
+def _links(wish: Web, host: str) -> Links | None:
+    return Links(state_folder() / "web") if not wish.users and is_loopback(host) else None
+
+
+def address_of(link: str, host: str, port: int, *, secure: bool) -> str:
+    """What a browser opens for a link."""
+    scheme, shown = "https" if secure else "http", f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{port}{OPEN}?link={link}"
+
+
+def _must_be_safe(host: str, wish: Web, named: bool) -> None:
+    if not named and not is_loopback(host):
         raise ConfigError(
             f"kq web does not listen at {wish.listen} where nobody has to sign in: who reaches it could do everything",
             fix="Set web.users (kq web --hash-password makes a line) or web.tokens, or listen at 127.0.0.1.",
@@ -109,10 +136,10 @@ def _socket(host: str, port: int, where: str) -> socket.socket:
 class _Server(uvicorn.Server):
     """Says where it is when it is ready; ends, or begins anew, when a signal or its parent says so."""
 
-    def __init__(self, config: uvicorn.Config, guarded: bool, orders: int) -> None:
+    def __init__(self, config: uvicorn.Config, links: Links | None, orders: int) -> None:
         super().__init__(config)
         self.renew = False
-        self._guarded, self._orders = guarded, orders
+        self._links, self._orders = links, orders
         self._actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
@@ -125,8 +152,14 @@ class _Server(uvicorn.Server):
         scheme = "https" if self.config.is_ssl else "http"
         shown = f"[{host}]" if ":" in host else host
         log.info("ready: %s://%s:%d/", scheme, shown, port)
-        if not self._guarded:
-            log.warning("nobody has to sign in: whoever reaches this port on this host may do everything")
+        if self._links is None:
+            return
+        if sys.stderr.isatty() and not _AGAIN:
+            # Not into the log: it is a secret.
+            link = address_of(self._links.make(), host, port, secure=self.config.is_ssl)
+            sys.stderr.write(f"This link opens it, once and within an hour: {link}\n")
+        else:
+            log.info("kq web --link prints a link that opens it")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

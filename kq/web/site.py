@@ -39,6 +39,7 @@ from kq.web.fields import from_form
 from kq.web.guard import LIVE, SAFE, Guard
 from kq.web.identity import Authorize, User
 from kq.web.limits import group_of
+from kq.web.links import Links
 from kq.web.looks import LOOKS
 from kq.web.openapi import API
 from kq.web.refusals import Refusals
@@ -48,6 +49,8 @@ log = logging.getLogger("kq.web")
 
 Answer: TypeAlias = Callable[[Asked], Awaitable[Response]]
 
+#: Where a link leads.
+OPEN = "/open"
 STATIC = Path(__file__).with_name("static")
 NOTICE = "kq_notice"
 #: The header of what may be put into a page; page.js takes no answer without it.
@@ -86,8 +89,9 @@ register_url_convertor("kq_name", _Name())
 class Site:
     """The page. Close it, where whoever mounts it does not run its lifespan.
 
-    authorize: who makes a request; without it doorkeeper is asked, and without him everybody may do everything. most:
-    the role that nobody goes beyond. traces: where traces are looked at; see config.Web.
+    authorize: who makes a request. Without it, doorkeeper knows users and tokens; with links, it is the user of this
+    program who opens the page, and doorkeeper knows tokens only. most: the role that nobody goes beyond. traces: where
+    traces are looked at; see config.Web.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Site:
         *,
         authorize: Authorize | None = None,
         doorkeeper: Doorkeeper | None = None,
+        links: Links | None = None,
         hosts: Collection[str] | None = None,
         hide: Sequence[str] = (),
         secret: bytes | None = None,
@@ -104,7 +109,7 @@ class Site:
     ) -> None:
         self._most, self._traces = most, checked(traces)
         self._desk, self._veil, self._seals = Desk(control), Veil(hide), Seals(secret)
-        self._authorize, self._doorkeeper = authorize, doorkeeper
+        self._authorize, self._doorkeeper, self._links = authorize, doorkeeper, links
         self._sessions, self._throttle = Sessions(), Throttle()
         self._hashing = CapacityLimiter(HASHES)
         self._refusals, self._refused_acts = Refusals(_warn), Refusals(self._leave_refusal)
@@ -131,11 +136,12 @@ class Site:
     # The ways.
 
     def _routes(self) -> list[BaseRoute]:
-        """All that may be asked for; each way but three is for who may."""
+        """All that may be asked for; each way but four is for who may."""
         return [
             Route(LIVE, _live),
             Route("/login", self._sign_in_page, methods=["GET"]),
             Route("/login", self._sign_in, methods=["POST"]),
+            Route(OPEN, self._open, methods=["GET"]),
             Mount("/static", _Files(directory=STATIC)),
             self._way("POST", "/logout", "view", self._sign_out),
             *self._api(),
@@ -176,7 +182,7 @@ class Site:
             if user.may(self._most):
                 user = replace(user, role=self._most)
             visit = visit_of(request) or new_visit()
-            asked = Asked(request, user, visit, self._desk, self._veil, self._seals, self._doorkeeper is not None)
+            asked = Asked(request, user, visit, self._desk, self._veil, self._seals, self._signs_in)
             try:
                 if not user.may(role):
                     self._refused_act(request, path, user, role)
@@ -200,17 +206,20 @@ class Site:
         if self._authorize is not None:
             said = self._authorize(request)
             return await said if inspect.isawaitable(said) else said
-        if self._doorkeeper is None:
-            return User(caller(), "edit", "nothing")
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self._by_token(request, token.strip()[:LONG])
+        if self._links is not None:
+            return User(caller(), "edit", "link") if self._links.holds(visit_of(request)) else None
         return self._sessions.user(visit_of(request))
 
+    @property
+    def _signs_in(self) -> bool:
+        return self._authorize is None
+
     def _by_token(self, request: Request, token: str) -> User | None:
-        assert self._doorkeeper is not None
         address = _address(request)
-        if self._throttle.wait_token(address):
+        if self._doorkeeper is None or self._throttle.wait_token(address):
             return None
         user = self._doorkeeper.by_token(token)
         if user is None:
@@ -255,7 +264,7 @@ class Site:
             return answer
         if path.startswith(API):
             return api.wrong(Forbidden("nobody knows who asks", fix="Send a token: Authorization: Bearer …"), 401)
-        if self._doorkeeper is None:
+        if not self._signs_in:
             return PlainTextResponse("you may not look at this page\n", 403)
         if "hx-request" in request.headers or request.method not in SAFE:
             return PlainTextResponse("sign in first\n", 401)
@@ -268,19 +277,31 @@ class Site:
         return self._door(request, "", 200)
 
     def _door(self, request: Request, wrong: str, status: int, name: str = "", wait: float = 0.0) -> Response:
-        if self._doorkeeper is None:
+        if not self._signs_in:
             return PlainTextResponse("nobody signs in here\n", 404)
         visit = visit_of(request) or new_visit()
         back = local(unquote(request.query_params.get("back", "")))
         values = {"root": root_of(request), "seal": self._seals.seal(visit), "back": back, "wrong": wrong, "name": name}
-        response = HTMLResponse(draw("login.html", False, {**values, "title": "Sign in"}), status)
+        told = {**values, "by_link": self._links is not None, "title": "Sign in"}
+        response = HTMLResponse(draw("login.html", False, told), status)
         if wait:
             response.headers["Retry-After"] = str(int(wait) + 1)
         keep_visit(request, response, visit)
         return response
 
+    async def _open(self, request: Request) -> Response:
+        """Begin a session for a link."""
+        if self._links is None:
+            return PlainTextResponse("nobody signs in here\n", 404)
+        if request.method != "GET" or not self._links.redeem(request.query_params.get("link", "")[:LONG]):
+            return self._door(request, "This link was used, or is too old.", 403)
+        log.info("sign-in: by a link from %s", _address(request))
+        response = RedirectResponse(f"{root_of(request)}/", 303)
+        keep_visit(request, response, self._links.begin())
+        return response
+
     async def _sign_in(self, request: Request) -> Response:
-        if self._doorkeeper is None:
+        if self._doorkeeper is None or self._links is not None:
             return PlainTextResponse("nobody signs in here\n", 404)
         try:
             form = await form_of(request)
@@ -309,6 +330,8 @@ class Site:
     async def _sign_out(self, asked: Asked) -> Response:
         form = await form_of(asked.request)
         must_be_sealed(asked, form.get(SEAL, [""])[-1])
+        if asked.user.known_by == "link" and self._links is not None:
+            self._links.end_all()
         self._sessions.end(asked.visit)
         response = RedirectResponse(asked.at("login" if asked.signs_in else ""), 303)
         keep_visit(asked.request, response, new_visit())

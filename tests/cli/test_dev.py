@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
@@ -134,9 +134,12 @@ def test_what_could_not_start_is_started_when_it_was_mended(shop: Place) -> None
 def test_the_page_runs_beside_the_worker(shop: Place) -> None:
     with running(shop, "dev") as dev:
         address = dev.until("ready: http://127.0.0.1:").split()[-1]
+        browser = build_opener(HTTPCookieProcessor())
+        link = shop.kq("web", "--link").out.strip().rpartition("/")[2]
+        browser.open(f"{address}{link}", timeout=20).close()
 
         def seen(path: str) -> Any:
-            with urlopen(f"{address}api/v1/{path}", timeout=20) as answer:
+            with browser.open(f"{address}api/v1/{path}", timeout=20) as answer:
                 return json.load(answer)
 
         (worker,) = eventually(lambda: seen("workers"), "the page shows the worker")

@@ -32,7 +32,7 @@ from kq.web.looks import LOOKS
 from kq.web.openapi import component, document
 from kq.web.site import Site
 from scripts import reference
-from tests.web.conftest import JUNK, TOKENS, Browser
+from tests.web.conftest import JUNK, TOKENS, Browser, anybody
 
 #: Verbs about this host, this terminal or one worker, which are nothing to ask a server for.
 LOCAL = {
@@ -315,7 +315,7 @@ def test_only_so_many_wait_at_a_time(
     control: Control, app: kq.App, browse: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desk, "WAITS", 1)
-    browser = browse(Site(control, hosts=()))
+    browser = browse(Site(control, authorize=anybody, hosts=()))
     id = app.jobs["login"].submit("ann", "pw").id
 
     def refused() -> Any:

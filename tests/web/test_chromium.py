@@ -23,7 +23,7 @@ from kq.web.pages import PAGES
 from kq.web.site import Site
 from tests.conftest import available, lasting
 from tests.web.chromium import Chromium
-from tests.web.conftest import PASSWORD
+from tests.web.conftest import PASSWORD, anybody
 from tests.web.test_names import put
 
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -67,7 +67,7 @@ def served(site: ASGIApp) -> Iterator[str]:
 @pytest.fixture
 def page(control: Control) -> Iterator[str]:
     """The address of a page at which nobody signs in."""
-    with served(Site(control, hosts=())) as address:
+    with served(Site(control, authorize=anybody, hosts=())) as address:
         yield address
 
 
@@ -167,7 +167,7 @@ def test_what_lies_buried_is_found_mended_and_kicked(
 
 
 def test_a_page_lives_and_says_when_it_is_stale(browser: Chromium, control: Control, app: kq.App) -> None:
-    with served(Site(control, hosts=())) as page:
+    with served(Site(control, authorize=anybody, hosts=())) as page:
         browser.open(f"{page}/queues")
         browser.run("document.body.dataset.mark = 'here all the time'")
         app.jobs["login"].submit("ann", "s3cret")
@@ -208,7 +208,7 @@ def test_a_page_asks_for_itself_and_has_no_element_of_others(browser: Chromium, 
     control.bury(app.jobs["login"].submit("bo", "pw").id, markup, by=markup)
     control.pause("doors", reason=markup, by=markup)
     odd = [f"/{kind}/{quote(name, safe='')}" for kind in ("queues", "jobs") for name in names]
-    with served(Site(control, hosts=())) as page:
+    with served(Site(control, authorize=anybody, hosts=())) as page:
         for path in (*(path for path in PAGES if "{" not in path), f"/jobs/{victim}", *odd):
             browser.open(page + path)
             assert browser.run("return document.title.endsWith('kq')"), path
@@ -228,7 +228,7 @@ def test_a_page_asks_for_itself_and_has_no_element_of_others(browser: Chromium, 
 def test_an_answer_that_is_no_page_of_ours_is_not_shown(
     browser: Chromium, control: Control, kind: str, more: dict[str, str]
 ) -> None:
-    site = Site(control, hosts=())
+    site = Site(control, authorize=anybody, hosts=())
 
     async def other(scope: Scope, receive: Receive, send: Send) -> None:
         """The page, but for what a page asks for by itself."""

@@ -20,13 +20,13 @@ from kq.control import Control
 from kq.values.job import State
 from kq.web.site import Site
 from tests.brokers import OnMemory, OnRabbit, OnRedis, OnSqlite
-from tests.web.conftest import Browser, words
+from tests.web.conftest import Browser, anybody, words
 
 
 class Flow(ContractWorld):
     @pytest.fixture
     def browser(self, control: Control, browse: Callable[..., Browser]) -> Browser:
-        return browse(Site(control, hosts=()))
+        return browse(Site(control, authorize=anybody, hosts=()))
 
     def test_what_failed_is_mended_and_put_back_and_what_is_in_doubt_is_answered(
         self, browser: Browser, control: Control, jobs: Jobs, crew: Crew, queue: str, diary: Diary

@@ -18,7 +18,7 @@ from kq.web.looks import LOOKS
 from kq.web.pages import PAGES
 from kq.web.site import Site
 from tests.cli.conftest import Place, worker
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, anybody
 
 #: Markup, ends of attributes, a template's own signs, a new line, an escape, a bidi override.
 EVIL = "</pre><script>alert(1)</script>\"' onload=alert(1) {{ 7 * 191 }}{% endblock %}\n\x1b[2J\u202e"
@@ -101,7 +101,7 @@ def test_it_is_text_and_nothing_else(shop: Place, control: Control, browse: Call
         "done": submitted("jobs.done", EVIL),
         "running": submitted("jobs.run", EVIL),
     }
-    browser = browse(Site(control, hosts=()))
+    browser = browse(Site(control, authorize=anybody, hosts=()))
     path = f"{shop.folder}/host:{Place.environment()['PYTHONPATH']}"
     with worker(shop, "--pool", "thread", "-c", "2", environment={"PYTHONPATH": path}):
         eventually(lambda: len(control.buried()) == 3, "three jobs lie buried")

@@ -16,7 +16,7 @@ from kq.errors import MessageError
 from kq.values.job import Job, check_name
 from kq.values.message import decode_head
 from kq.web.site import Site
-from tests.web.conftest import HOME, Browser
+from tests.web.conftest import HOME, Browser, anybody
 
 #: The test client decodes a % twice: names with one are looked at in a browser, in test_chromium.
 ODD = (
@@ -40,7 +40,7 @@ def test_a_page_polls_its_own_address(
     app: kq.App, control: Control, browse: Callable[..., Browser], name: str, query: str
 ) -> None:
     put(app, name, name)
-    browser = browse(Site(control, hosts=()))
+    browser = browse(Site(control, authorize=anybody, hosts=()))
     for path in (f"/queues/{quote(name, safe='')}", f"/jobs/{quote(name, safe='')}", "/jobs"):
         answer = browser.get(path + query)
         assert answer.status_code == 200, path

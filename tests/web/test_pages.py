@@ -25,7 +25,7 @@ from kq.web import asgi_app
 from kq.web.pages import PAGES
 from kq.web.site import Site
 from tests.unit.test_commands import parsed
-from tests.web.conftest import Browser, by_header, words
+from tests.web.conftest import Browser, anybody, by_header, words
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[2J"
 SECRET = "s3cret-pw"
@@ -121,18 +121,19 @@ def test_the_trace_of_a_job_and_who_else_wanted_it_are_told(
     only = app.jobs["login"].options(unique="ann")
     first = only.submit("ann", SECRET)
     assert only.submit("ann", SECRET) == only.submit("ann", SECRET) == first
-    page = browse(Site(control, hosts=(), traces="https://traces.example/{trace}?tab=1"))
+    page = browse(Site(control, authorize=anybody, hosts=(), traces="https://traces.example/{trace}?tab=1"))
     shown = page.get(f"/jobs/{first.id}")
     assert f'href="https://traces.example/{"a1" * 16}?tab=1"' in shown.text
     assert "2 more submits found its unique key held" in words(shown)
-    assert f'class="id">{"a1" * 16}</dd>' in browse(Site(control, hosts=())).get(f"/jobs/{first.id}").text
+    elsewhere = browse(Site(control, authorize=anybody, hosts=()))
+    assert f'class="id">{"a1" * 16}</dd>' in elsewhere.get(f"/jobs/{first.id}").text
 
 
 def test_of_large_arguments_no_more_is_looked_through_than_is_shown(
     control: Control, app: kq.App, browse: Callable[..., Browser]
 ) -> None:
     app.submit_many(app.jobs["login"].job("the quick brown fox " * 45_000, "pw") for _ in range(15))
-    page = browse(Site(control, hosts=()))
+    page = browse(Site(control, authorize=anybody, hosts=()))
     for path in ("/jobs", "/jobs?search=fox", "/api/v1/jobs?search=fox"):
         begun = process_time()
         assert page.get(path).status_code == 200
@@ -160,7 +161,7 @@ def test_of_large_arguments_no_more_is_looked_through_than_is_shown(
 )
 def test_an_address_of_traces_that_is_none_is_refused(control: Control, traces: str) -> None:
     with pytest.raises(ConfigError, match=r"web\.traces"):
-        Site(control, hosts=(), traces=traces)
+        Site(control, authorize=anybody, hosts=(), traces=traces)
 
 
 def test_singletons_are_listed_with_who_has_their_seats(open_page: Browser, app: kq.App, control: Control) -> None:
@@ -269,7 +270,7 @@ def test_what_asks_before_it_acts_shows_the_command_line_that_does_the_same(
 def test_names_that_were_named_are_hidden_too(
     control: Control, browse: Callable[..., Browser], jobs: dict[str, str]
 ) -> None:
-    browser = browse(Site(control, hosts=(), hide=["pa*", "note"]))
+    browser = browse(Site(control, authorize=anybody, hosts=(), hide=["pa*", "note"]))
     delayed = browser.get(f"/jobs/{jobs['delayed']}").text
     assert "late.png" not in delayed
     assert "alert" not in browser.get(f"/jobs/{jobs['ready']}").text
@@ -311,7 +312,7 @@ def test_who_may_only_look_is_offered_nothing_else(
 def test_where_the_settings_protect_it_all_may_only_look(
     control: Control, browse: Callable[..., Browser], jobs: dict[str, str]
 ) -> None:
-    browser = browse(Site(control, hosts=(), most="view"))
+    browser = browse(Site(control, authorize=anybody, hosts=(), most="view"))
     assert "action=" not in browser.get("/queues/doors").text
     assert browser.post("/queues/doors/pause", browser.api("/me", token="").json()["seal"]).status_code == 403
 
@@ -357,7 +358,7 @@ def test_a_queue_may_be_called_as_it_likes(open_page: Browser, app: kq.App, cont
 def test_a_broker_that_does_not_answer_is_said_and_asked_again(browse: Callable[..., Browser]) -> None:
     app = kq.App("shop", "redis://127.0.0.1:1/0", submit_timeout=0.2)
     with Control(app) as control:
-        browser = browse(Site(control, hosts=()))
+        browser = browse(Site(control, authorize=anybody, hosts=()))
         answer = browser.get("/")
         assert answer.status_code == 503
         assert '<meta http-equiv="refresh" content="5">' in answer.text

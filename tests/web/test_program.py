@@ -27,6 +27,7 @@ from kq.web import program
 from tests.cli.conftest import Place
 from tests.web.conftest import CHEAP, PASSWORD
 
+LINK = re.compile(r"/open\?link=\S+")
 READY = re.compile(r"ready: (https?)://\S+:(\d+)/")
 
 
@@ -52,6 +53,7 @@ class Page:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said = ""
+        self.cookie = ""
         self.trusting: ssl.SSLContext | None = None
         self.scheme, self.port = self._ready()
 
@@ -64,12 +66,21 @@ class Page:
         self.said = ""
         return found[1], int(found[2])
 
+    def open(self, place: Place) -> None:
+        """Open it by a link, as the user who runs it."""
+        link = LINK.search(place.kq("web", "--link").out)
+        assert link is not None
+        status, headers, _ = self.ask("GET", link[0])
+        assert (status, headers["location"]) == (303, "/")
+        self.cookie = headers["set-cookie"].partition(";")[0]
+
     def again(self) -> None:
         """Wait until it is ready once more."""
         self.scheme, self.port = self._ready()
 
     def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, dict[str, str], str]:
-        """Status, headers and text of an answer."""
+        """Status, headers and text of an answer. The browser keeps its cookie, unless the headers have another."""
+        headers = {**({"Cookie": self.cookie} if self.cookie else {}), **headers}
         if self.trusting is None:
             line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         else:
@@ -103,18 +114,19 @@ FORM = "application/x-www-form-urlencoded"
 
 def test_it_serves_until_it_is_told_to_end(place: Place) -> None:
     with serving(place) as page:
+        page.open(place)
         status, headers, text = page.ask("GET", "/")
         assert (status, "no live worker takes queue default" in text) == (200, True)
         assert "server" not in headers
         assert page.ask("GET", "/", Host="evil.example")[0] == 403
-        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/submit", Cookie="kq_session=v")[2])
+        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/submit", Cookie=page.cookie)[2])
         assert seal is not None
         # Also where a name has all that a URL makes something of.
         name = urllib.parse.quote("%2e/..a?b#c", safe="")
         said = urllib.parse.urlencode({"seal": seal[1], "type": "jobs.greet", "args": '["bo"]', "queue": "%2e/..a?b#c"})
-        assert page.ask("POST", "/jobs", said, Cookie="kq_session=v", Content_Type=FORM)[0] == 303
+        assert page.ask("POST", "/jobs", said, Cookie=page.cookie, Content_Type=FORM)[0] == 303
         assert page.ask("GET", f"/queues/{name}")[0] == 200
-        paused = page.ask("POST", f"/queues/{name}/pause", f"seal={seal[1]}", Cookie="kq_session=v", Content_Type=FORM)
+        paused = page.ask("POST", f"/queues/{name}/pause", f"seal={seal[1]}", Cookie=page.cookie, Content_Type=FORM)
         assert (paused[0], paused[1]["location"]) == (303, f"/queues/{name}")
         page.process.send_signal(signal.SIGTERM)
         assert page.process.wait(20) == 0
@@ -180,11 +192,14 @@ def test_it_speaks_https(place: Place) -> None:
     with serving(place) as page:
         assert page.scheme == "https"
         page.trusting = ssl.create_default_context(cafile=str(place.folder / "cert.pem"))
-        assert "Secure" in page.ask("GET", "/")[1]["set-cookie"]
+        assert "Secure" in page.ask("GET", "/login")[1]["set-cookie"]
+        page.open(place)
+        assert page.ask("GET", "/")[0] == 200
 
 
 def test_new_code_is_taken_when_it_imports(place: Place) -> None:
     with serving(place, "-A", "jobs") as page:
+        page.open(place)
         place.write("jobs.py", "1 / 0\n")
         page.process.send_signal(signal.SIGHUP)
         assert page.process.stderr is not None
@@ -215,13 +230,14 @@ HOST = "Host: localhost"
 
 def test_what_no_page_of_ours_sends_is_refused(place: Place) -> None:
     with serving(place) as page:
-        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/submit", Cookie="kq_session=v")[2])
+        page.open(place)
+        seal = re.search(r'name="seal" value="(\w+)"', page.ask("GET", "/submit", Cookie=page.cookie)[2])
         assert seal is not None
-        ours = {"Cookie": "kq_session=v", "Content_Type": FORM}
+        ours = {"Cookie": page.cookie, "Content_Type": FORM}
         pause, right = "/queues/default/pause", f"seal={seal[1]}"
         for body, headers in (
             ("", {"Content_Type": FORM}),
-            (right, {"Content_Type": FORM}),
+            (right, {**ours, "Sec_Fetch_Site": "cross-site"}),
             ("seal=0", ours),
             (right, {**ours, "Origin": "http://evil.example"}),
             (right, {**ours, "Origin": "null"}),
@@ -277,11 +293,10 @@ def test_who_guesses_waits_whatever_address_he_says_he_has(place: Place) -> None
 def test_where_the_settings_protect_it_all_may_only_look(place: Place) -> None:
     place.write("kq.yaml", "url: sqlite:///kq.db\nprotected: true\n")
     with serving(place) as page:
-        _, _, text = page.ask("GET", "/api/v1/me", Cookie="kq_session=v")
+        page.open(place)
+        _, _, text = page.ask("GET", "/api/v1/me", Cookie=page.cookie)
         me = json.loads(text)
         assert me["role"] == "view"
-        assert "<form method=" not in page.ask("GET", "/queues/default")[2]
-        refused = page.ask(
-            "POST", "/queues/default/pause", f"seal={me['seal']}", Cookie="kq_session=v", Content_Type=FORM
-        )
+        assert re.findall('<form method="post" action="(.*?)"', page.ask("GET", "/queues/default")[2]) == ["/logout"]
+        refused = page.ask("POST", "/queues/default/pause", f"seal={me['seal']}", Cookie=page.cookie, Content_Type=FORM)
         assert (refused[0], "takes the role operate" in refused[2]) == (403, True)

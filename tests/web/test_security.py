@@ -20,7 +20,7 @@ from kq.web.guard import BODY
 from kq.web.identity import User
 from kq.web.sessions import IDLE, LONGEST, PERIOD, TRIES, Sessions, Throttle
 from kq.web.site import Site
-from tests.web.conftest import PASSWORD, TOKENS, Browser, by_header, sign_in, words
+from tests.web.conftest import PASSWORD, TOKENS, Browser, anybody, by_header, sign_in, words
 
 FOREIGN = "this page is not called|a page from elsewhere"
 
@@ -96,7 +96,7 @@ def test_what_changes_takes_more_than_looking(control: Control) -> None:
 def test_no_page_of_others_changes_anything(
     control: Control, browse: Callable[..., Browser], headers: dict[str, str], why: str
 ) -> None:
-    site = Site(control, hosts=())
+    site = Site(control, authorize=anybody, hosts=())
     browser = browse(site)
     seal = browser.seal()
     right = {} if "this form" in why else {"x-kq-seal": seal}
@@ -128,7 +128,7 @@ LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 def test_a_page_of_others_makes_nobody_look_here_but_by_a_link(
     control: Control, browse: Callable[..., Browser], site_of: str, how: dict[str, str]
 ) -> None:
-    site = Site(control, hosts=())
+    site = Site(control, authorize=anybody, hosts=())
     browser, headers = browse(site), {"sec-fetch-site": site_of, **how}
     for path in ["/login", "/static/kq.css", *(path for method, path, _ in ways(site) if method == "GET")]:
         answer = browser.client.get(path, headers=headers, follow_redirects=False)
@@ -138,7 +138,7 @@ def test_a_page_of_others_makes_nobody_look_here_but_by_a_link(
 
 
 def test_a_browser_that_asks_by_itself_looks(control: Control, browse: Callable[..., Browser]) -> None:
-    browser = browse(Site(control, hosts=()))
+    browser = browse(Site(control, authorize=anybody, hosts=()))
     for from_where in ("same-origin", "none"):
         headers = {"sec-fetch-site": from_where, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
         assert [browser.get(path, headers=headers).status_code for path in ("/", "/api/v1/status")] == [200, 200]
@@ -153,7 +153,7 @@ def test_a_page_of_ours_changes_something(open_page: Browser, control: Control) 
 
 
 def test_the_seal_of_one_browser_is_nothing_to_another(control: Control, browse: Callable[..., Browser]) -> None:
-    site = Site(control, hosts=())
+    site = Site(control, authorize=anybody, hosts=())
     seal = browse(site).seal()
     other = browse(site)
     other.get("/")

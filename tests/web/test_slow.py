@@ -29,7 +29,7 @@ from kq.values.record import lease_key
 from kq.web import desk, limits, patience
 from kq.web.program import config_of
 from kq.web.site import Site
-from tests.web.conftest import TOKENS
+from tests.web.conftest import TOKENS, anybody
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def served(site: ASGIApp) -> Iterator[int]:
 
 @pytest.fixture
 def port(control: Control) -> Iterator[int]:
-    with served(Site(control, hosts=())) as port:
+    with served(Site(control, authorize=anybody, hosts=())) as port:
         yield port
 
 
@@ -261,7 +261,7 @@ def test_who_follows_and_reads_nothing_gives_up_his_place_and_what_waits_for_him
     def ears() -> list[threading.Thread]:
         return [each for each in threading.enumerate() if each.name == "kq-web-ear"]
 
-    with served(Site(control, hosts=())) as port, ExitStack() as stack:
+    with served(Site(control, authorize=anybody, hosts=())) as port, ExitStack() as stack:
         for _ in range(desk.EARS):
             line = stack.enter_context(socket.socket())
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

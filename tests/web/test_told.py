@@ -23,7 +23,7 @@ from kq.web.looks import LOOKS
 from kq.web.pages import PAGES
 from kq.web.site import Site
 from tests.cli.conftest import Place, worker
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, anybody
 
 CANARY = "hunter2"
 JOBS = """
@@ -129,7 +129,7 @@ class Ears:
 def test_a_secret_in_what_a_job_says_is_told_to_nobody(
     shop: Place, control: Control, browse: Callable[..., Browser]
 ) -> None:
-    ears, browser = Ears(control), browse(Site(control, hosts=()))
+    ears, browser = Ears(control), browse(Site(control, authorize=anybody, hosts=()))
     with worker(shop, "--pool", "thread", "-c", "4"), ExitStack() as stack:
         ids = {"run": control.app.submit("jobs.run", password=CANARY).id}
         ears.listen(stack, ids["run"])
@@ -180,7 +180,7 @@ def seen(shop: Place, control: Control, browser: Browser, ids: dict[str, str]) -
 def test_the_key_of_an_effect_can_be_read_where_it_is_to_be_decided_about(
     shop: Place, control: Control, browse: Callable[..., Browser]
 ) -> None:
-    browser = browse(Site(control, hosts=()))
+    browser = browse(Site(control, authorize=anybody, hosts=()))
     with worker(shop):
         id = control.app.submit("jobs.token", "4711").id
         eventually(lambda: control.buried(), "it lies buried")
