@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from kq.plain import visible
 from kq.values.policy import YEAR, RetryPolicy
 from kq.values.unique import Key, Unique, unique_of
 
@@ -93,8 +94,8 @@ def check_queue(name: str) -> None:
         raise ValueError(
             f"queue {name!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
         )
-    if not name.isprintable():
-        raise ValueError(f"queue {name!r} can't be named so; use characters that can be printed")
+    if not visible(name):
+        raise ValueError(f"queue {name!r} can't be named so; use characters that can be seen")
     check_name("queue", name)
     if (size := len(name.encode())) > LONGEST_NAME:
         raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")
