@@ -54,6 +54,15 @@ def spelt(text: str, spell: Callable[[str], str]) -> str:
     return re.sub(_UNSEEN, lambda found: spell(found[0]), text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text can be written as UTF-8. Arguments, variables and file names of other encodings can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def visible(name: str) -> bool:
     """Whether each character of name can be seen, so that no other name looks the same for want of one."""
     return name.isprintable() and (name.isascii() or not re.search(f"[{_HIDDEN}]", name))

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from kq.plain import visible
+from kq.plain import is_utf8, visible
 from kq.values.policy import YEAR, RetryPolicy
 from kq.values.unique import Key, Unique, unique_of
 
@@ -81,6 +81,8 @@ _DOTS = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 @functools.lru_cache(maxsize=1024)
 def check_name(what: str, name: str) -> None:
     """Raise ValueError for a name with a segment `.` or `..`. what: what it is the name of, for the error."""
+    if not is_utf8(name):
+        raise ValueError(f"{what} {name[:100]!r} has half of a surrogate pair; use characters of Unicode")
     if _DOTS.search(name):
         raise ValueError(f"{what} {name[:100]!r} has a segment {'.'!r} or {'..'!r}; use a name without")
 
