@@ -36,6 +36,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_within: the time within which they are counted.
     max_retries: the most retries that the policy of a message may grant; those that the app declares have no limit.
     remote_control: whether it obeys orders: pause, resume, revoke, retire, set, and who listens to events.
+    debuggable: whether its processes may leave core files, and be traced by others of their user (gdb, py-spy).
     control: whether it makes control's rounds, unless another does.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
     """
@@ -51,6 +52,7 @@ class Worker(msgspec.Struct, frozen=True):
     unfit_within: float = 60.0
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = MESSAGE_RETRIES
     remote_control: bool = True
+    debuggable: bool = False
     control: bool = True
     health: str | None = None
 

@@ -187,7 +187,8 @@ def test_what_is_seen_is_left_alone() -> None:
 def test_what_jobs_start_inherits_neither_passwords_nor_open_files(shop: Place, pool: str) -> None:
     shop.write("secret", f"sqlite:///{shop.folder}/kq.db").chmod(0o600)
     shop.write("kq.yaml", "url_file: secret\napp: jobs:app\n")
-    with worker(shop, "--pool", pool, "-c", "1"):
+    readable = {"KQ_WORKER_DEBUGGABLE": "true"}  # else a user who is not root can't read the environment in /proc
+    with worker(shop, "--pool", pool, "-c", "1", environment=readable):
         environment, open_files, own = shop.kq("submit", "inherited", "--wait", "--json").json["result"]
     assert "kq.db" not in environment + own
     assert "KQ_URL" not in environment.split()
