@@ -254,7 +254,7 @@ class Site:
             answer.headers["Retry-After"] = str(int(wait) + 1)
             return answer
         if path.startswith(API):
-            return api.wrong(Forbidden("nobody knows who asks", fix="Send a token: Authorization: Bearer …"), 401)
+            return api.wrong(Forbidden("nobody knows who asks", fix=api.token_wanted("view|operate|edit")), 401)
         if self._doorkeeper is None:
             return PlainTextResponse("you may not look at this page\n", 403)
         if "hx-request" in request.headers or request.method not in SAFE:
