@@ -238,8 +238,13 @@ def _veiled(beginning: str, user: str) -> str:
 def split_url(url: str) -> SplitResult:
     """url in its parts. Raises ValueError for what is none, in words that repeat nothing of it: it may hold a password.
 
+    A URL is UTF-8, also where it is percent-encoded; what isn't would name another place, or have another password.
     White space has no place before the host (RFC 3986), and what cuts secrets out of texts takes it for an end.
     """
+    try:
+        unquote(url, errors="strict").encode()
+    except UnicodeError:
+        raise ValueError("it is not UTF-8; write it in UTF-8 (é is %C3%A9)") from None
     try:
         split = urlsplit(url)
     except ValueError:
@@ -260,7 +265,15 @@ def anchored(url: str, folder: str | PurePath) -> str:
     path, question, query = url.removeprefix("sqlite:///").partition("?")
     if not path:
         return url
-    return f"sqlite:///{quote(str(PurePath(folder) / unquote(path)))}{question}{query}"
+    return f"{_file_url(PurePath(folder) / unquote(path))}{question}{query}"
+
+
+def _file_url(path: PurePath) -> str:
+    """The URL of the SQLite file at path. Raises ConfigError where the path is not UTF-8."""
+    try:
+        return f"sqlite:///{quote(str(path))}"
+    except UnicodeEncodeError:
+        raise ConfigError(f"the path {str(path)!r} is not UTF-8", fix="Use a folder with another name.") from None
 
 
 def _split(part: str, url: str) -> SplitResult:
@@ -275,7 +288,8 @@ def _split(part: str, url: str) -> SplitResult:
     try:
         return split_url(part)
     except ValueError as error:
-        raise _wrong(url, str(error), "Percent-encode / ? # @ : ; [ ] and white space in user and password.") from None
+        fix = "Percent-encode / ? # @ : ; [ ] and white space in user and password."
+        raise _wrong(url, str(error), fix) from None
 
 
 def _unknown(scheme: str, url: str) -> ConfigError:
@@ -385,7 +399,7 @@ def _state_file(broker: SplitResult) -> str:
     ours = broker.scheme in _SCHEMES
     place = f"{host}-{broker.port or 5672}-{path}" if ours else f"{broker.scheme}-{host}-{broker.port or ''}-{path}"
     name = re.sub(r"[^\w.-]", "_", place)
-    return f"sqlite:///{quote(str(state_folder() / f'{name}.db'))}"
+    return _file_url(state_folder() / f"{name}.db")
 
 
 def state_folder() -> Path:

@@ -18,7 +18,7 @@ import click
 from kq.cli.literal import literal
 from kq.control import JobInfo
 from kq.errors import BadArguments
-from kq.plain import printable
+from kq.plain import printable, printable_json
 from kq.units import parse_duration
 from kq.values.message import encode_body
 from kq.values.redaction import restored
@@ -110,7 +110,7 @@ def _text(job: JobInfo) -> str:
     facts = [f"{job.type} {job.id}, {job.state.value} in {job.queue}", *([job.error] if job.error else [])]
     facts.append("Its type stays as it is. Leave this as it is, or empty, and so stays the job.")
     head = "".join(f"# {printable(fact)}\n" for fact in facts)
-    return head + json.dumps(without_marked(of(job)), indent=2, ensure_ascii=False) + "\n"
+    return head + printable_json(json.dumps(without_marked(of(job)), indent=2, ensure_ascii=False)) + "\n"
 
 
 def _uncommented(text: str) -> str:

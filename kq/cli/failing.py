@@ -33,7 +33,7 @@ from kq.errors import (
     SoftTimeout,
     WorkerUnfit,
 )
-from kq.plain import folded, printable
+from kq.plain import folded, printable, printable_lines
 from kq.stated import stated
 
 DONE, NO, USAGE, DATA, UNAVAILABLE, BUG, LATE, REFUSED, CONFIG, INTERRUPTED = 0, 1, 2, 65, 69, 70, 75, 77, 78, 130
@@ -111,7 +111,7 @@ def report(error: Exception, *, as_json: bool, verbose: bool, color: bool | None
         click.echo(json.dumps(stated({"error": error_told})), err=True)
         return
     if verbose:
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
     code = click.style(told["code"] or "kq:", fg="red", bold=True)
     message = _folded(f"{told['code'] or 'kq:'} {printable(told['message'])}")
     click.echo(f"{code}{message.removeprefix(told['code'] or 'kq:')}", err=True, color=color)

@@ -18,7 +18,7 @@ import click
 from kq import __version__
 from kq.cli.failing import DONE, INTERRUPTED, USAGE, exit_code_of, report
 from kq.cli.near import did_you_mean
-from kq.plain import printable
+from kq.plain import is_utf8, printable
 from kq.stated import stated
 from kq.units import parse_duration
 
@@ -225,6 +225,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     seen = Flags(json="--json" in arguments)
     try:
+        for number, argument in enumerate(arguments, 1):
+            if not is_utf8(argument):  # it is not shown: it may hold a password
+                raise click.UsageError(f"argument {number} is not UTF-8; write it in UTF-8")
         code = Root().main(arguments, "kq", standalone_mode=False, obj=seen)
     except click.exceptions.NoArgsIsHelpError as help:
         click.echo(help.format_message(), err=True)

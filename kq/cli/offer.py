@@ -13,6 +13,8 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
+from kq.plain import printable, visible
+
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -27,7 +29,11 @@ def offering(kind: str) -> Completer:
                 found = dict(getattr(known, kind)())
         except Exception:  # whatever is wrong, a shell that completes is not the place to tell
             return []
-        fitting = [CompletionItem(name, help=about) for name, about in found.items() if name.startswith(begun)]
+        fitting = [
+            CompletionItem(name, help=printable(about))
+            for name, about in found.items()
+            if name.startswith(begun) and visible(name)  # another can't be typed
+        ]
         return fitting[: known.MOST]
 
     return complete

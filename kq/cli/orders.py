@@ -142,7 +142,8 @@ def retire(name: str, now: bool = False, reason: str = "") -> None:
     if flags().json:
         print_json({"name": name, "retired": True, "now": now})
     else:
-        click.echo(f"Retired {name}" + (": its jobs are back." if now else ": it ends when what runs is done."))
+        then = "its jobs are back." if now else "it ends when what runs is done."
+        click.echo(printable(f"Retired {name}: {then}"))
 
 
 @verb("set")
@@ -183,9 +184,9 @@ def ping(timeout: float) -> int:
         print_json(told)
     else:
         for name in told["answered"]:
-            click.echo(f"{name}  answers")
+            click.echo(f"{printable(name)}  answers")
         for name in told["silent"]:
-            click.echo(f"{name}  " + click.style("is silent", fg="red"))
+            click.echo(f"{printable(name)}  " + click.style("is silent", fg="red"))
         if not told["answered"] and not told["silent"]:
             click.echo("No worker lives. Start one: kq worker")
     return 1 if told["silent"] else 0

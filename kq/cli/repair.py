@@ -64,7 +64,7 @@ def edit(id: str, assignments: tuple[str, ...], unchecked: bool, reason: str) ->
     if flags().json:
         print_json({"id": id, "changed": changed})
     else:
-        click.echo(f"edited {id}: {', '.join(changed)}" if changed else f"{id} is as it was")
+        click.echo(printable(f"edited {id}: {', '.join(changed)}" if changed else f"{id} is as it was"))
 
 
 def _by_hand(control: Control, job: JobInfo) -> dict[str, Any] | None:
@@ -149,9 +149,10 @@ def _tell_kicked(kicking: Kicking, ids: Sequence[str]) -> int:
     if flags().json:
         print_json(schema.kicked(kicking, refused))
     else:
-        click.echo(f"kicked {len(kicked)}" + (f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""))
+        some = f": {' '.join(kicked)}" if 0 < len(kicked) <= 10 else ""
+        click.echo(printable(f"kicked {len(kicked)}{some}"))
         for id, text in refused.items():
-            click.echo(f"not {id}: {printable(text)}", err=True)
+            click.echo(printable(f"not {id}: {text}"), err=True)
         if kicking.stopped:
             click.echo(f"stopped: {printable(kicking.stopped)}; {kicking.left} stay buried", err=True)
     return LATE if kicking.late else NO if kicking.stopped or refused else DONE
@@ -271,7 +272,7 @@ def _each(
         return NO if refused else DONE
     for id in made:
         then = f"; it is {state[id]} and will end" if state.get(id, done) != done else ""
-        click.echo(f"{done} {id}{then}")
+        click.echo(printable(f"{done} {id}{then}"))
     for text in refused.values():
         click.echo(printable(text), err=True)
     return NO if refused else DONE

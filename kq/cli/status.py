@@ -39,7 +39,7 @@ def look(conditions: tuple[Condition, ...]) -> int:
     met = [condition.text for condition in conditions if condition.holds(shot)]
     show(shot)
     for text in met:
-        click.echo(click.style(f"it is so: {text}", fg="red"), err=True)
+        click.echo(click.style(f"it is so: {printable(text)}", fg="red"), err=True)
     return UNAVAILABLE if shot.broker else NO if met else DONE
 
 

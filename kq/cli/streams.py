@@ -14,7 +14,7 @@ from kq.control import schema
 from kq.control.view import known_job
 from kq.errors import ResultTimeout
 from kq.handles.stream import Chunk
-from kq.plain import printable, printable_json
+from kq.plain import printable_json, printable_lines
 from kq.values.secret import without_marked
 
 #: Seconds that are followed when nobody says for how long: a year.
@@ -55,5 +55,5 @@ def _print(chunk: Chunk, open_line: bool) -> bool:
     text = chunk.value
     if not isinstance(text, str):
         text = ("\n" if open_line else "") + json.dumps(without_marked(text), ensure_ascii=False) + "\n"
-    click.echo("\n".join(map(printable, text.split("\n"))), nl=False)
+    click.echo(printable_lines(text), nl=False)
     return not text.endswith("\n")

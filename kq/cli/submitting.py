@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -17,6 +18,7 @@ from kq.cli.show import print_json
 from kq.cli.target import any_app, settings
 from kq.errors import BadArguments
 from kq.jobtype import JobType
+from kq.plain import printable, printable_lines
 from kq.values.job import Settings
 from kq.values.secret import without_marked
 
@@ -57,7 +59,7 @@ def submit(line: Line) -> None:
         elif flags().json:
             print_json(told)
         else:
-            click.echo(handle.id)
+            click.echo(printable(handle.id))
     finally:
         app.close()
 
@@ -101,4 +103,5 @@ def _tell_result(result: Any, job: dict[str, Any]) -> None:
     if flags().json:
         print_json({**job, "state": "completed", "result": result})
     else:
-        click.echo(result if isinstance(result, str) else json.dumps(without_marked(result), ensure_ascii=False))
+        text = result if isinstance(result, str) else json.dumps(without_marked(result), ensure_ascii=False)
+        click.echo(printable_lines(text) if sys.stdout.isatty() else text)  # a program gets it as it is

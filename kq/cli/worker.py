@@ -24,6 +24,7 @@ from kq.errors import ConfigError
 from kq.values.config import Worker as Wish
 from kq.worker import Worker
 from kq.worker.cradle import Forked
+from kq.worker.kin import be_private
 from kq.worker.nursery import fork_nursery
 from kq.worker.processes import Processes
 from kq.worker.program import CONCURRENCY
@@ -56,6 +57,8 @@ def command(orders: int, reload: bool, format: str | None, **given: object) -> i
     """
     loaded = settings(**{f"worker__{name}": value for name, value in given.items()})
     wish = loaded.config.worker
+    if not wish.debuggable:
+        be_private()  # before there is a secret in it that another process could read, and a nursery that shares it
     several = reload or wish.processes > 1
     nursery = None if several or threading.active_count() > 1 else fork_nursery(loaded.config.url, loaded.config.state)
     if not isinstance(nursery, Forked | None):
@@ -113,6 +116,7 @@ def make_worker(app: App, wish: Wish, where: str) -> Worker:
         unfit_within=wish.unfit_within,
         accept=wish.accept,
         remote_control=wish.remote_control,
+        debuggable=wish.debuggable,
         where=where,
         control=wish.control,
         health=wish.health,

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from kq.broker import Inspector
 from kq.clock import new_id
 from kq.errors import BrokerError
+from kq.plain import printable
 from kq.state.store import Store, Write
 from kq.values.job import check_queue
 from kq.values.outcome import Bury, FallBack, GiveBack, Park, PassOn, Retry, Revoke, Verdict
@@ -212,7 +213,7 @@ def caller() -> str:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{printable(user)}@{printable(socket.gethostname())}"
 
 
 def read(store: Store) -> Standing:

@@ -48,6 +48,7 @@ class Worker(msgspec.Struct, frozen=True):
     max_retries: the most retries that the policy of a message may grant; those that the app declares have no limit.
     accept: job types that may run from queues that they are not declared for, TYPE@QUEUE; * stands for anything.
     remote_control: whether it obeys orders: pause, resume, revoke, retire, set, and who listens to events.
+    debuggable: whether its processes may leave core files, and be traced by others of their user (gdb, py-spy).
     control: whether it makes control's rounds, unless another does.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; nowhere by default.
     """
@@ -64,6 +65,7 @@ class Worker(msgspec.Struct, frozen=True):
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = MESSAGE_RETRIES
     accept: Accepted = Accepted()
     remote_control: bool = True
+    debuggable: bool = False
     control: bool = True
     health: str | None = None
 

@@ -23,6 +23,7 @@ import msgspec
 
 from kq.errors import ConfigError
 from kq.mailurl import ADDRESS, parse_mail_url
+from kq.plain import is_utf8
 from kq.secret_names import HIDDEN
 from kq.units import format_duration
 from kq.url import DEFAULT, anchored, redact, redact_url
@@ -250,6 +251,8 @@ def _secret(key: str, one: Given, folder: Path) -> Given:
 
 def _understood(one: Given) -> object:
     hint = SCHEMA[one.key]
+    if isinstance(one.value, str) and not is_utf8(one.value):
+        raise ConfigError(f"{one.key} in {one.origin} is not UTF-8", fix="Write it in UTF-8.")
     # Text from the environment or a flag may stand for a number; in a file a number is written as one.
     loose = one.origin.startswith(("KQ_", "--"))
     try:

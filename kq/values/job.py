@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from kq.plain import is_utf8, visible
 from kq.values.policy import YEAR, RetryPolicy
 from kq.values.unique import Key, Unique, unique_of
 
@@ -80,6 +81,8 @@ _DOTS = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 @functools.lru_cache(maxsize=1024)
 def check_name(what: str, name: str) -> None:
     """Raise ValueError for a name with a segment `.` or `..`. what: what it is the name of, for the error."""
+    if not is_utf8(name):
+        raise ValueError(f"{what} {name[:100]!r} has half of a surrogate pair; use characters of Unicode")
     if _DOTS.search(name):
         raise ValueError(f"{what} {name[:100]!r} has a segment {'.'!r} or {'..'!r}; use a name without")
 
@@ -93,8 +96,8 @@ def check_queue(name: str) -> None:
         raise ValueError(
             f"queue {name!r} is not free: names kq.…, amq.…, ….buried and ….paused are the brokers' and kq's"
         )
-    if not name.isprintable():
-        raise ValueError(f"queue {name!r} can't be named so; use characters that can be printed")
+    if not visible(name):
+        raise ValueError(f"queue {name!r} can't be named so; use characters that can be seen")
     check_name("queue", name)
     if (size := len(name.encode())) > LONGEST_NAME:
         raise ValueError(f"queue {name[:20] + '…'!r} has a name of {size} bytes; use {LONGEST_NAME} at most")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from kq.plain import printable_lines
 from kq.values.snapshot import Snapshot
 from kq.values.tally import BOUNDS, EFFECTS, Spread, Tally, Wait, Work
 
@@ -210,7 +211,8 @@ def _braces(labels: Mapping[str, str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    """value as a label has it: what can't be seen is spelt out, as everywhere."""
+    return printable_lines(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _number(value: float) -> str:

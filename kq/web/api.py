@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from kq import __version__
 from kq.control import Control, schema
 from kq.control.veil import Veil
-from kq.errors import BadArguments
+from kq.errors import BadArguments, Forbidden
 from kq.handles.standing import Hearing
 from kq.handles.stream import Chunk
 from kq.plain import printable_json
@@ -55,9 +55,20 @@ async def _seen(asked: Asked, at: Look, said: Said) -> Response:
 
 async def act(asked: Asked, at: Act) -> Response:
     """What may be done."""
-    must_be_sealed(asked, asked.request.headers.get(SEAL_HEADER, ""))
+    seal = asked.request.headers.get(SEAL_HEADER, "")
+    if not seal and asked.user.known_by != "token":  # a program, which knows nothing of seals
+        raise Forbidden("a program needs a token to change something here", fix=token_wanted(at.role))
+    must_be_sealed(asked, seal)
     said = from_json(at.fields, await _body(asked))
     return told(await done(asked, at, said))
+
+
+def token_wanted(role: str) -> str:
+    """How a program gets a token for what takes role, and where it goes."""
+    return (
+        f"Make one: kq web --new-token --role {role}. Write the line that it prints into kq.yaml (web.tokens), start "
+        "kq web anew, and send the token as Bearer in the header Authorization."
+    )
 
 
 async def done(asked: Asked, at: Act, said: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from math import ceil, log10
 
 from markupsafe import Markup
 
+from kq.plain import printable
 from kq.values.snapshot import Point, span_of
 
 
@@ -51,7 +52,7 @@ def spark(axis: Axis, values: Sequence[float | None], label: str) -> Markup:
     return Markup(
         '<svg class="spark" viewBox="0 0 80 20" width="80" height="20" role="img" aria-label="{}">'
         '<path class="line" d="{}"/></svg>'
-    ).format(label, line)
+    ).format(printable(label), line)
 
 
 def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
@@ -61,13 +62,13 @@ def chart(title: str, axis: Axis, lines: Sequence[Line], unit: Callable[[float],
     width, height = 320.0, 96.0
     said = ", ".join(f"{line.name} {unit(last)}" for line in lines if (last := _last(line.values)) is not None)
     parts = [
-        Markup('<figure class="chart"><figcaption>{}{}</figcaption>').format(title, _legend(lines, unit)),
+        Markup('<figure class="chart"><figcaption>{}{}</figcaption>').format(printable(title), _legend(lines, unit)),
         Markup('<div class="plot"><span>{}</span>').format(unit(top) if known else "nothing is known yet"),
         Markup(
             '<svg viewBox="0 0 320 112" role="img" aria-label="{}" preserveAspectRatio="none">'
             '<line class="grid" x1="0" x2="320" y1="8" y2="8"/><line class="grid" x1="0" x2="320" y1="56" y2="56"/>'
             '<line class="axis" x1="0" x2="320" y1="104" y2="104"/><g transform="translate(0 8)">'
-        ).format(f"{title}: {said or 'nothing is known'}"),
+        ).format(printable(f"{title}: {said or 'nothing is known'}")),
     ]
     parts += [
         Markup('<path class="line {}" d="{}"/>').format(line.kind, _path(axis, line.values, top, width, height))
@@ -90,7 +91,7 @@ def _legend(lines: Sequence[Line], unit: Callable[[float], str]) -> Markup:
     for line in lines:
         last = _last(line.values)
         said = "–" if last is None else unit(last)
-        keys.append(Markup('<span class="key {}">{} <b>{}</b></span>').format(line.kind, line.name, said))
+        keys.append(Markup('<span class="key {}">{} <b>{}</b></span>').format(line.kind, printable(line.name), said))
     return Markup("").join(keys)
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from kq import __version__
 from kq.control import commands
-from kq.plain import middle_cut, printable
+from kq.plain import middle_cut, printable, spelt
 from kq.units import format_duration, format_instant, format_rate, format_size
 from kq.values import advice
 from kq.values.redaction import redacted_text
@@ -75,6 +75,20 @@ def laid_out(value: Any) -> str:
     return short if len(short) <= SHORT else as_json(value, 2)
 
 
+def value(text: str) -> Markup:
+    """Text of others as the value of a field, which comes back as it was: what can't be seen is a character reference.
+
+    HTML has none for most control characters and for halves of characters: they are spelt out.
+    """
+    return Markup(spelt(str(escape(text)), _reference))
+
+
+def _reference(char: str) -> str:
+    if char in "\t\n\r" or (char > "\x9f" and not "\ud800" <= char <= "\udfff"):
+        return f"&#{ord(char)};"
+    return printable(char)
+
+
 def lines(text: str) -> Markup:
     """A text of several lines, for a <pre>."""
     return Markup("\n").join(printable(line) for line in text.splitlines())
@@ -104,6 +118,7 @@ def _environment() -> Environment:
         "count": count,
         "size": size,
         "lines": lines,
+        "value": value,
         "command": commands.written,
         "held": advice.held,
         "named": named,

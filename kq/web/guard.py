@@ -66,6 +66,8 @@ class Guard:
         answer: ASGIApp = self._app
         if wrong := self._wrong(scope, headers):
             answer = self._refuse(scope, Forbidden(wrong), 403)
+        elif not scope["query_string"].isascii():
+            answer = self._refuse(scope, BadArguments("the query is not percent-encoded"), 400)
         elif _size_of(headers) > BODY:
             answer = self._refuse(scope, BadArguments(f"the request is larger than {BODY:,} bytes"), 413)
         await answer(scope, _limited(receive), _covered(scope, send))

@@ -263,7 +263,7 @@ class Site:
             answer.headers["Retry-After"] = str(int(wait) + 1)
             return answer
         if path.startswith(API):
-            return api.wrong(Forbidden("nobody knows who asks", fix="Send a token: Authorization: Bearer …"), 401)
+            return api.wrong(Forbidden("nobody knows who asks", fix=api.token_wanted("view|operate|edit")), 401)
         if not self._signs_in:
             return PlainTextResponse("you may not look at this page\n", 403)
         if "hx-request" in request.headers or request.method not in SAFE:

@@ -76,10 +76,13 @@ class Forked:
 
 
 class Cradle:
-    """Has a nursery that imports the application at where, and forks. url, state: where that connects to."""
+    """Has a nursery that imports the application at where, and forks. url, state: where that connects to.
 
-    def __init__(self, where: str, url: str, state: str, lapse: Lapse) -> None:
-        self._where, self._url, self._state = where, url, state
+    debuggable: whether the nursery and its executors may leave core files and be traced.
+    """
+
+    def __init__(self, where: str, url: str, state: str, lapse: Lapse, *, debuggable: bool = False) -> None:
+        self._where, self._url, self._state, self._debuggable = where, url, state, debuggable
         self._lapse = lapse
         self._tie = Tie()
         self._nursery: subprocess.Popen[bytes] | Forked | None = None
@@ -193,6 +196,6 @@ class Cradle:
         """Say what it is to import, and all else that it needs to know."""
         # Neither as arguments, which every user of the host can read, nor in the environment, which all that jobs start
         # inherits: a URL may hold a password.
-        welcome = frame(Welcome(self._where, self._url, self._state))
+        welcome = frame(Welcome(self._where, self._url, self._state, self._debuggable))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; who reads its report will know
             socket.send_fds(sock, [welcome], [self._lapse.descriptor, self._tie.descriptor])

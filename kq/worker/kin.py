@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import NoReturn
 PAUSE = 0.1
 
 _SET_DEATH_SIGNAL = 1
+_SET_DUMPABLE = 4
 _SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
@@ -88,6 +90,15 @@ def die_with_tie(descriptor: int) -> None:
 def call_itself(name: str) -> None:
     """Give this process a name of up to 15 letters, which `ps -o comm` and `top` show."""
     _prctl(_SET_NAME, name.encode())
+
+
+def be_private() -> None:
+    """Leave no core file, and let no process of the same user trace this one or read its memory (Linux), as root may.
+
+    So it is with all that is forked from it; a program that it starts may be traced, and leaves no core file either.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _prctl(_SET_DUMPABLE, 0)
 
 
 def close_inherited() -> None:

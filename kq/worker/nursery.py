@@ -44,6 +44,7 @@ from kq.worker.cradle import Forked, search_path
 from kq.worker.executor import DEAF_TO, be_deaf, run_executor
 from kq.worker.kin import (
     adopt_orphans,
+    be_private,
     call_itself,
     close_all,
     close_inherited,
@@ -125,6 +126,8 @@ def _speak(sock: socket.socket, parent: int) -> None:
     if said is None:
         return
     welcome, lapse, tie = said
+    if not welcome.debuggable:
+        be_private()
     try:
         app = load_app(welcome.where)
         app.configure(url=welcome.url, state=welcome.state)

@@ -66,6 +66,7 @@ class Pool:
         max_jobs: int = 0,
         max_rss: int = 0,
         relay: Callable[[], socket.socket] | None = None,
+        debuggable: bool = False,
     ) -> None:
         self.kind = kind
         self.size = size  # how many jobs run at a time
@@ -91,7 +92,7 @@ class Pool:
         self.code, self.observed = "", False
         #: Until when executors may run, whether or not we live to see it.
         self.lapse = Lapse()
-        self.cradle = Cradle(where, url, state, self.lapse)
+        self.cradle = Cradle(where, url, state, self.lapse, debuggable=debuggable)
         #: When the nursery has owed a word for too long; monotonic.
         self._overdue = math.inf
         self._owed: set[int] = set()  # of which executors

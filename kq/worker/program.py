@@ -24,6 +24,7 @@ from kq.thread import begin
 from kq.url import host_and_port
 from kq.values.job import check_queue
 from kq.values.record import encode
+from kq.worker.kin import be_private
 from kq.worker.notify import Notifier
 from kq.worker.plan import Plan
 from kq.worker.pool import OnEnd, Pool, PoolKind
@@ -57,6 +58,8 @@ class Worker:
     where: "module:app" for the executors to import; found out by default.
     remote_control: obey orders of control: pause, resume, revoke, retire, set, and who listens to events. Without
         it, only signals and the broker steer the worker.
+    debuggable: let its processes leave core files, and other processes of the same user trace them (gdb, py-spy).
+        Without it neither is so for executors, nor for a program that calls run().
     control: make the control program's rounds too, unless another worker makes them.
     health: HOST:PORT where it answers /livez, /readyz and /metrics over HTTP; None: nowhere.
     """
@@ -75,6 +78,7 @@ class Worker:
         unfit_within: float = 60.0,
         accept: Sequence[str] = (),
         remote_control: bool = True,
+        debuggable: bool = False,
         where: str | None = None,
         control: bool = True,
         health: str | None = None,
@@ -100,6 +104,7 @@ class Worker:
                 max_jobs=max_jobs,
                 max_rss=max_rss,
                 relay=None if app.broker.traits.shared else partial(answer_calls, app),
+                debuggable=debuggable,
             )
 
         wanted = app.alerts.wanted
@@ -129,7 +134,7 @@ class Worker:
         self._obeying = threading.Lock()
         self._reload = False
         self._notifier: Notifier | None = None
-        self._control = control
+        self._control, self._debuggable = control, debuggable
         self._health = health
 
     # As an object.
@@ -194,6 +199,8 @@ class Worker:
         begin anew with new code, if that imports. USR1: log what runs, with stacks. USR2: kill the executor that is
         longest at its job. orders: a descriptor on which a parent says which of these to obey, instead of them.
         """
+        if not self._debuggable:
+            be_private()
         supervisor = self.supervisor
         supervisor.order = _LEFT or supervisor.order
         actions: dict[int, Callable[[], None]] = {

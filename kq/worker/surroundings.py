@@ -11,7 +11,10 @@ import resource
 import signal
 
 #: Those with which who comes next would fail for no fault of his own.
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_LIMITS = (
+    *(resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE),
+    resource.RLIMIT_CORE,  # one that is raised would let a later job leave a core file
+)
 
 
 class Surroundings:

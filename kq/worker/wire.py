@@ -138,12 +138,14 @@ class Entry(msgspec.Struct, frozen=True):
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     """To the nursery, before all else: what to import, and where broker and state are. May hold passwords.
 
+    debuggable: whether it and its executors may leave core files and be traced.
     With it come the descriptors of a lapse and of a tie.
     """
 
     where: str
     url: str
     state: str
+    debuggable: bool = False
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

@@ -193,3 +193,38 @@ def test_the_shell_can_complete_verbs(place: Place, shell: str, word: str) -> No
     assert "_KQ_COMPLETE" in script.out
     completed = place.kq(_KQ_COMPLETE=f"{shell}_complete", COMP_WORDS="kq wo", COMP_CWORD=word)
     assert {"worker", "workers"} <= set(re.split(r"[,\t\n]", completed.out))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("queues", "--url", "redis://:hush\udcff@h"),
+        ("queues", "--url=redis://:hush\udcff@h"),
+        ("jobs", "why", "hush\udcff", "--json"),
+        ("submit", "hush\udcff"),
+        ("queues", "pause", "q", "--reason", "hush\udcff"),
+        ("init", "hush\udcff"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_wrong_usage(place: Place, arguments: tuple[str, ...]) -> None:
+    said = place.here(*arguments)
+    assert said.code == 2
+    assert "is not UTF-8" in said.err
+    assert "hush" not in said.err
+    assert len(said.err.splitlines()) <= 2
+
+
+def test_a_folder_and_a_user_may_have_names_that_are_not_utf8(place: Place) -> None:
+    odd = Place(place.folder / "od\udcffd")
+    odd.folder.mkdir()
+    odd.write("jobs.py", "import kq\napp = kq.App('x')\n@app.job\ndef add(a: int) -> int:\n    return a\n")
+    said = odd.kq("submit", "-A", "jobs", "add", "1", USER="us\udcffr", LOGNAME="us\udcffr")
+    assert (said.code, said.err) == (0, "")
+    said = odd.kq("queues", "pause", "default", USER="us\udcffr", LOGNAME="us\udcffr")
+    assert (said.code, said.err) == (0, "")
+    assert [act["by"].partition("@")[0] for act in odd.kq("jobs", "audit", "--json").json] == [r"us\udcffr"]
+    odd.write("kq.yaml", "url: sqlite:///kq.db\n")
+    said = odd.kq("queues")
+    assert said.code == 78
+    assert "KQ101 the path" in said.err
+    assert "is not UTF-8" in said.err

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
 import re
 import signal
+import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -21,9 +23,13 @@ from kq.plain import LONGEST, printable, printable_json
 from kq.values.event import Event
 from tests.cli.conftest import Place, worker
 
-#: A new line that looks like one of the log's, colours, a title, a bell, a C1 escape, bidi overrides, another line end.
-EVIL = "a\n2026-01-01 00:00:00,000 ERROR   forged\r\x1b[2J\x1b]0;owned\x07\x9b31m\u202eli\u2066\u2028\u061cz"
-RAW = set("\r\x1b\x07\x9b\u202e\u2066\u2028\u061c")
+#: A new line that looks like one of the log's, colours, a title, a bell, a C1 escape, bidi overrides, another line end,
+#: and what has no width: a space, a soft hyphen, a variation selector, a tag.
+EVIL = (
+    "a\n2026-01-01 00:00:00,000 ERROR   forged\r\x1b[2J\x1b]0;owned\x07\x9b31m"
+    "\u202eli\u2066\u2028\u061cz\u200b\u00ad\ufe0f\U000e0041"
+)
+RAW = set("\r\x1b\x07\x9b\u202e\u2066\u2028\u061c\u200b\u00ad\ufe0f\U000e0041")
 JOBS = """
 import os, subprocess, sys
 from pathlib import Path
@@ -38,6 +44,11 @@ def inherited() -> list[str]:
     '''What a program sees that a job starts, and what the job itself does.'''
     mine = Path(f"/proc/{os.getppid()}/environ").read_text() + Path("/proc/self/environ").read_text()
     return [*subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True).stdout.splitlines(), mine]
+
+
+@app.job
+def give(text: str) -> str:
+    return text
 
 
 @app.job
@@ -65,12 +76,29 @@ def test_names_that_strangers_chose_forge_no_line_anywhere(shop: Place) -> None:
         assert running.stderr is not None
         log = running.stderr.read()
     looks = [
-        shop.kq(*verb) for verb in (("jobs",), ("jobs", "show", f"id{EVIL}"), ("jobs", "ls", "--group"), ("status",))
+        shop.kq(*verb)
+        for verb in (
+            *(("jobs",), ("jobs", "show", f"id{EVIL}"), ("jobs", "ls", "--group"), ("status",), ("metrics",)),
+            *(("jobs", "kick", f"id{EVIL}"), ("jobs", "revoke", f"id{EVIL}")),
+        )
     ]
     for said in [log, failed.err, *(look.out for look in looks)]:
         assert not RAW & set(said)
         assert not [line for line in said.splitlines() if line.startswith("2026-01-01 00:00:00")]
     assert r"id" in log
+
+
+def test_a_result_is_spelt_out_at_a_terminal_and_whole_for_a_program(shop: Place) -> None:
+    command = shop.command("submit", "give", EVIL, "--wait")
+    with worker(shop, "--pool", "thread", "-c", "1"):
+        piped = shop.kq("submit", "give", EVIL, "--wait").out
+        ours, theirs = pty.openpty()
+        with open(ours, "rb") as screen, open(theirs, "wb") as terminal:
+            subprocess.run(command, cwd=shop.folder, env=shop.environment(), stdout=terminal, check=True, timeout=60)
+            shown = os.read(screen.fileno(), 65536).decode()
+    assert {"\u202e", "\u200b", "\U000e0041"} <= set(piped)
+    assert not (RAW - {"\r"}) & set(shown)
+    assert r"\x1b[2J" in shown
 
 
 def test_json_is_safe_to_look_at_and_means_the_same(shop: Place) -> None:
@@ -159,7 +187,8 @@ def test_what_is_seen_is_left_alone() -> None:
 def test_what_jobs_start_inherits_neither_passwords_nor_open_files(shop: Place, pool: str) -> None:
     shop.write("secret", f"sqlite:///{shop.folder}/kq.db").chmod(0o600)
     shop.write("kq.yaml", "url_file: secret\napp: jobs:app\n")
-    with worker(shop, "--pool", pool, "-c", "1"):
+    readable = {"KQ_WORKER_DEBUGGABLE": "true"}  # else a user who is not root can't read the environment in /proc
+    with worker(shop, "--pool", pool, "-c", "1", environment=readable):
         environment, open_files, own = shop.kq("submit", "inherited", "--wait", "--json").json["result"]
     assert "kq.db" not in environment + own
     assert "KQ_URL" not in environment.split()

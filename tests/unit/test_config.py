@@ -147,6 +147,16 @@ def test_text_is_filled_from_the_environment(folder: Path) -> None:
     assert (loaded.url, loaded.worker.queues) == ("redis://:hush@localhost/0", {"mail": 0})
 
 
+@pytest.mark.parametrize("key", ["url", "state", "mail", "app"])
+def test_a_variable_that_is_not_utf8_is_named_and_not_shown(folder: Path, key: str) -> None:
+    write(folder, f"{key}: ${{ODD}}\n")
+    with pytest.raises(ConfigError, match=rf"{key} in .*kq\.yaml:1 is not UTF-8") as told:
+        load(environ={"ODD": "redis://:hush\udcff@h"}, folder=folder)
+    assert "hush" not in str(told.value)
+    with pytest.raises(ConfigError, match=rf"{key} in KQ_{key.upper()} is not UTF-8"):
+        load(environ={f"KQ_{key.upper()}": "redis://:hush\udcff@h", "ODD": "memory://a"}, folder=folder)
+
+
 def test_a_variable_that_is_not_set_is_named(folder: Path) -> None:
     write(folder, "\nurl: redis://:${PASSWORD}@h\n")
     with pytest.raises(ConfigError, match=r"url in .*kq\.yaml:2 needs the environment variable PASSWORD"):

@@ -131,8 +131,11 @@ def test_a_queue_may_not_have_a_name_that_means_something_else(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ma\nil", r"queue 'ma\\nil' can't be named so; use characters that can be printed"),
+        ("ma\nil", r"queue 'ma\\nil' can't be named so; use characters that can be seen"),
         ("\ud800", "can't be named so"),
+        ("mail\u200b", "can't be named so"),
+        ("mail\ufe0f", "can't be named so"),
+        ("mail\u3164", "can't be named so"),
         ("é" * 101, "has a name of 202 bytes; use 200 at most"),
     ],
 )

@@ -154,3 +154,12 @@ def test_no_name_breaks_the_rules_of_prometheus() -> None:
         assert metric.name.startswith("kq_")
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert not {"id", "job_id", "job", "instance"} & {name for sample in metric.samples for name in sample.labels}
+
+
+def test_labels_spell_out_what_cant_be_seen() -> None:
+    text = metrics.text(
+        metrics.of_worker(Tally("w", 2.0, 1.0, [work("a\r\x1b[2J\u202e\u200b\U000e0041\ud800\n", 'q"\\')]))
+    )
+    assert all(line.isascii() and line.isprintable() for line in text.split("\n"))
+    told = read(metrics.of_worker(Tally("w", 2.0, 1.0, [work("a\x1b\u200b", 'q"\\', started=1)])))
+    assert told["kq_jobs_started_total"] == {("a\\x1b\\u200b", 'q"\\'): 1}

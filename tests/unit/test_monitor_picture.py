@@ -85,8 +85,10 @@ def test_a_screen_looks_as_it_did(name: str) -> None:
 
 
 #: A new line that looks like one of a table, colours, a title, a C1 escape, bidi overrides, wide and endless letters.
-EVIL = "a\n│ forged │\r\x1b[2J\x1b]0;owned\x07\x9b31m\u202eli\u2066\u2028\u061cz東京 [bold red]" + "ﷺ" * 50
-RAW = set("\n\r\x1b\x07\x9b\u202e\u2066\u2028\u061c")
+EVIL = (
+    "a\n│ forged │\r\x1b[2J\x1b]0;owned\x07\x9b31m\u202eli\u2066\u2028\u061cz\u200b\U000e0041東京 [bold red]" + "ﷺ" * 50
+)
+RAW = set("\n\r\x1b\x07\x9b\u202e\u2066\u2028\u061c\u200b\U000e0041")
 
 
 def evil(value: Any) -> Any:

@@ -16,6 +16,18 @@ from kq.errors import ConfigError, MissingDriver
 from kq.mailurl import parse_mail_url
 from kq.url import parse
 
+#: Beginnings of URLs, one for each part that may hold any byte.
+URLS = (
+    "sqlite:///",
+    "redis://:hush",
+    "redis://h/",
+    "amqp://u:",
+    "amqp://h/",
+    "memory://",
+    "unix:///",
+    "sqlite:///a?x=",
+)
+
 
 @pytest.mark.parametrize(
     ("written", "kombu"),
@@ -132,6 +144,7 @@ def test_ours_have_no_need_of_another_package() -> None:
         ("sqlite:///a;sqlite:///b", "can't fail over"),
         ("redis://h/0?timeout", "its options are wrong"),
         ("redis://h/0?timeout=soon", "'soon' is no duration"),
+        *((f"{start}{odd}", "is not UTF-8") for odd in ("%ff", "\udcff", "%ed%b2%80") for start in URLS),
     ],
 )
 def test_a_wrong_url_is_refused_with_what_would_be_right(written: str, said: str) -> None:
@@ -250,3 +263,11 @@ def test_what_can_keep_no_state_is_refused(wrong: str) -> None:
 )
 def test_a_broker_on_this_host_is_known_by_its_url(url: str, local: bool) -> None:
     assert parse(url).local is local
+
+
+def test_a_folder_that_is_not_utf8_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/tmp/\udcff")
+    with pytest.raises(ConfigError, match="the path .* is not UTF-8"):
+        url.parse("amqp://h")
+    with pytest.raises(ConfigError, match="the path .* is not UTF-8"):
+        url.anchored("sqlite:///kq.db", "/tmp/\udcff")

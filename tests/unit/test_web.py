@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from kq.values.snapshot import Point
 from kq.web import notices
 from kq.web.acts import ACTS
 from kq.web.charts import Axis, Line, axis, chart, spark
+from kq.web.drawing import value
 from kq.web.fields import Field, from_form, from_json
 
 
@@ -31,6 +33,36 @@ def test_a_chart_has_its_points_where_they_belong_and_gaps_where_nobody_knows() 
     assert "nothing is known yet" in chart("x", Axis(120.0, [], 0.1), [Line("a", "in", [])], str)
     assert spark(one, [1.0], "x") == ""
     assert "<path" in spark(Axis(120.0, [0.9, 1.0], 0.1), [0.0, 0.0], "x")
+
+
+def test_a_chart_spells_out_what_cant_be_seen() -> None:
+    at, evil = Axis(120.0, [0.9, 1.0], 0.1), "jobs in \x1b\u202e\u200b"
+    spelt = r"jobs in \x1b\u202e\u200b"
+    assert f'aria-label="{spelt}"' in spark(at, [1.0, 2.0], evil)
+    drawn = chart(evil, at, [Line(evil, "in", [1.0, 2.0])], str)
+    assert f'aria-label="{spelt}: {spelt} 2.0"' in drawn
+    assert drawn.count(spelt) == 4
+
+
+@pytest.mark.parametrize("text", ["a\u200bb\u202e\u061c\u00ad\U000e0041", "a\tb\nc\r\u2028", "<\"'&>\ufe0f"])
+def test_a_field_of_a_form_gives_back_what_it_was_given(text: str) -> None:
+    written = str(value(text))
+    assert not set(text) & set("\u200b\u202e\u061c\u00ad\U000e0041\t\n\r\u2028\ufe0f<\"'>") & set(written)
+    (read,) = _Values(f'<input value="{written}">').found
+    assert read == text
+    assert value("\x9b\0\x1b\ud800") == r"\x9b\x00\x1b\ud800"
+
+
+class _Values(HTMLParser):
+    """The values of all fields of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str | None] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [text for name, text in attrs if name == "value"]
 
 
 @pytest.mark.parametrize(

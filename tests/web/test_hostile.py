@@ -20,10 +20,10 @@ from kq.web.site import Site
 from tests.cli.conftest import Place, worker
 from tests.web.conftest import Browser, anybody
 
-#: Markup, ends of attributes, a template's own signs, a new line, an escape, a bidi override.
-EVIL = "</pre><script>alert(1)</script>\"' onload=alert(1) {{ 7 * 191 }}{% endblock %}\n\x1b[2J\u202e"
+#: Markup, ends of attributes, a template's own signs, a new line, an escape, a bidi override, a space without width.
+EVIL = "</pre><script>alert(1)</script>\"' onload=alert(1) {{ 7 * 191 }}{% endblock %}\n\x1b[2J\u202e\u200b"
 SECRET = "hunter2-hunter2"
-RAW = re.compile("<script>alert|</pre><script|\x1b|\u202e|1337")
+RAW = re.compile("<script>alert|</pre><script|\x1b|\u202e|\u200b|1337")
 JOBS = f"""
 import logging, os, time
 import kq
@@ -137,4 +137,4 @@ def shown(browser: Browser, ids: dict[str, str]) -> Iterator[str]:
             assert not RAW.search(answer.text), (path, RAW.search(answer.text))
             yield answer.text
         assert SECRET not in answer.text, path
-        assert not {"\x1b", "\u202e"} & set(answer.text), path
+        assert not {"\x1b", "\u202e", "\u200b"} & set(answer.text), path

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from html import unescape
+from typing import Any
 from urllib.parse import quote, urljoin
 
 import pytest
@@ -94,3 +96,19 @@ def test_a_name_with_a_dot_segment_is_refused(app: kq.App, name: str) -> None:
 def test_dots_within_a_segment_are_allowed(name: str) -> None:
     check_name("job type", name)
     assert decode_head({"kq": 1, "id": name, "type": name, "submitted": 1.0}).type == name
+
+
+def test_a_query_that_is_not_percent_encoded_is_refused(control: Control) -> None:
+    told: list[Any] = []
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": ""}
+    scope |= {"path": "/jobs", "raw_path": b"/jobs", "query_string": b"search=\xff", "extensions": {}, "state": {}}
+    scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    asyncio.run(Site(control, hosts=())(scope, receive, send))
+    assert told[0]["status"] == 400

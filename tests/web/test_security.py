@@ -106,7 +106,8 @@ def test_no_page_of_others_changes_anything(
             answer = browser.client.post(path, headers={**right, **headers}, json={}, follow_redirects=False)
         else:
             answer = browser.client.post(path, headers=headers, data=form, follow_redirects=False)
-        assert (answer.status_code, why in answer.text) == (403, True), (path, answer.text)
+        said = "needs a token" if path.startswith("/api/") and not headers else why
+        assert (answer.status_code, said in answer.text) == (403, True), (path, answer.text)
     assert control.audit() == []
 
 
@@ -366,6 +367,24 @@ def test_a_session_ends_when_it_is_old_or_idle() -> None:
     assert sessions.user(idle) is None
     clock.now += IDLE - 1
     assert sessions.user(busy) is None
+
+
+@pytest.mark.parametrize("open_to_all", [True, False])
+def test_a_program_without_a_token_is_told_how_to_get_one(
+    guarded: Site, control: Control, browse: Callable[..., Browser], *, open_to_all: bool
+) -> None:
+    browser = browse(Site(control, hosts=()) if open_to_all else guarded)
+    answer = browser.api("/jobs", {"type": "login", "args": ["a", "b"]}, token="")
+    assert answer.status_code == (403 if open_to_all else 401)
+    error = answer.json()["error"]
+    assert error["code"] == "KQ602"
+    role = "edit" if open_to_all else "view|operate|edit"
+    assert f"kq web --new-token --role {role}" in error["fix"]
+    assert "the token as Bearer in the header Authorization" in error["fix"]
+    assert "form" not in answer.text
+    assert control.jobs() == []
+    stale = browser.api("/jobs", {"type": "login"}, token="", x_kq_seal="old")
+    assert ("form is older" in stale.text) == open_to_all
 
 
 def test_a_token_opens_the_api_and_only_as_far_as_its_role(guarded: Site, browse: Callable[..., Browser]) -> None:

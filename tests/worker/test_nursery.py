@@ -138,7 +138,7 @@ class TestANurseryThatIsFrozen(OnMemory):
     def test_for_good_is_replaced_and_nobody_is_blamed(
         self, jobs: Unruly, crew: Crew, diary: Diary, gate: Gate, caplog: pytest.LogCaptureFixture
     ) -> None:
-        worker = crew.worker(concurrency=2)
+        worker = crew.worker(concurrency=2, debuggable=True)
         job, other = jobs.hold.submit(gate.path), jobs.hold.submit(gate.path)
         eventually(lambda: len(diary.starts()) == 2, "they run")
         (nursery,) = nurseries(worker.supervisor)

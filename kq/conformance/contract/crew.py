@@ -27,6 +27,8 @@ log = logging.getLogger("kq.conformance")
 
 #: Marks the environment of all that a crew starts, so that what is left behind is found.
 MARK = "KQ_CONTRACT_CREW"
+#: Only root may read the environment, and with it the mark, of processes that are not debuggable.
+DEBUGGABLE = os.geteuid() != 0
 #: Seconds that a worker has to be ready, and to end.
 PATIENCE = 30.0
 
@@ -139,9 +141,27 @@ class Program:
 class Thread:
     """A worker in a thread of this program, with the same executors."""
 
-    def __init__(self, app: App, where: str, queues: list[str], concurrency: int, pool: PoolKind, grace: float) -> None:
+    def __init__(
+        self,
+        app: App,
+        where: str,
+        queues: list[str],
+        concurrency: int,
+        pool: PoolKind,
+        grace: float,
+        *,
+        debuggable: bool = False,
+    ) -> None:
         before = set(nurseries(psutil.Process()))
-        self._worker = Worker(app, queues=queues, concurrency=concurrency, pool=pool, grace=grace, where=where)
+        self._worker = Worker(
+            app,
+            queues=queues,
+            concurrency=concurrency,
+            pool=pool,
+            grace=grace,
+            where=where,
+            debuggable=debuggable,
+        )
         self._worker.start()
         (self._nursery,) = set(nurseries(psutil.Process())) - before
         self._over = False
@@ -172,7 +192,12 @@ class Crew:
     def __init__(self, app: App, where: str, queue: str, folder: Path, environment: dict[str, str]) -> None:
         self._app, self._where, self._queue, self._folder = app, where, queue, folder
         self._mark = uuid.uuid4().hex
-        self._environment = {**os.environ, **environment, MARK: self._mark}
+        self._environment = {
+            **os.environ,
+            **environment,
+            MARK: self._mark,
+            "KQ_WORKER_DEBUGGABLE": str(DEBUGGABLE).lower(),
+        }
         self._environment["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
         self._hands: list[Program | Thread] = []
 
@@ -183,11 +208,16 @@ class Crew:
         pool: PoolKind = "process",
         grace: float = 10.0,
         queues: str = "",
+        debuggable: bool = DEBUGGABLE,
     ) -> Program | Thread:
         """A worker that is ready: a program where other processes see the broker, else a thread of this one."""
         if self._app.broker.traits.shared:
-            return self.program(*arguments, concurrency=concurrency, pool=pool, grace=grace, queues=queues)
-        hand = Thread(self._app, self._where, (queues or self._queue).split(","), concurrency, pool, grace)
+            settings = {"KQ_WORKER_DEBUGGABLE": str(debuggable).lower()}
+            return self.program(
+                *arguments, concurrency=concurrency, pool=pool, grace=grace, queues=queues, settings=settings
+            )
+        names = (queues or self._queue).split(",")
+        hand = Thread(self._app, self._where, names, concurrency, pool, grace, debuggable=debuggable)
         self._hands.append(hand)
         return hand
 

@@ -6,6 +6,7 @@ between.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Reader:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?{mode}", timeout=self._timeout, isolation_level=None, uri=True
+            f"file:{quote(os.fsencode(self.path))}?{mode}", timeout=self._timeout, isolation_level=None, uri=True
         )
         try:
             connection.execute("PRAGMA schema_version").fetchone()
