@@ -373,7 +373,7 @@ def test_a_session_ends_when_it_is_old_or_idle() -> None:
 def test_a_program_without_a_token_is_told_how_to_get_one(
     guarded: Site, control: Control, browse: Callable[..., Browser], *, open_to_all: bool
 ) -> None:
-    browser = browse(Site(control, hosts=()) if open_to_all else guarded)
+    browser = browse(Site(control, authorize=anybody, hosts=()) if open_to_all else guarded)
     answer = browser.api("/jobs", {"type": "login", "args": ["a", "b"]}, token="")
     assert answer.status_code == (403 if open_to_all else 401)
     error = answer.json()["error"]
