@@ -61,7 +61,7 @@ def _sqlite() -> Callable[..., Store]:
     from kq.state.sqlite import SqliteStore
 
     def opened(url: str, **options: object) -> Store:
-        _only({"timeout", "synchronous", "look"}, options)
+        _only({"timeout", "synchronous", "shared", "look"}, options)
         return SqliteStore(_path(url), **options)  # type: ignore[arg-type]
 
     return opened

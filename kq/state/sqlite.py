@@ -63,13 +63,23 @@ class SqliteStore(Store):
     """Facts in the file at path, which is created when it is missing.
 
     synchronous: "full" (what is written survives a power failure) or "normal" (it survives a crash).
+    shared: a part of the file, its folder or what lies beside it may be another user's.
     look: nothing is created before something is written, and what is there can be read where nothing can be written.
     A store that was opened before a fork opens the file anew in the child, and one whose file was removed or replaced
     opens what is there by then, after it has said so once.
     """
 
-    def __init__(self, path: str, *, timeout: float = 5.0, synchronous: str = "full", look: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout: float = 5.0,
+        synchronous: str = "full",
+        shared: bool = False,
+        look: bool = False,
+    ) -> None:
         self.timeout = timeout
+        self._shared = shared
         self._synchronous = synchronous
         self._path = path
         self._pid = os.getpid()
@@ -139,7 +149,7 @@ class SqliteStore(Store):
             with self._using() as database:
                 return database.read(statement, (*values, database.clock.awake(), *rest))
         try:
-            reader = Reader(self._path, _SCHEMA, timeout=self.timeout)
+            reader = Reader(self._path, _SCHEMA, timeout=self.timeout, shared=self._shared)
             return reader.read(statement, (*values, reader.clock.awake(), *rest))
         except Absent:
             return []
@@ -148,7 +158,9 @@ class SqliteStore(Store):
 
     def _open(self) -> Database:
         try:
-            database = Database(self._path, _SCHEMA, timeout=self.timeout, synchronous=self._synchronous)
+            database = Database(
+                self._path, _SCHEMA, timeout=self.timeout, synchronous=self._synchronous, shared=self._shared
+            )
             _forget_killed(database)
         except EngineError as error:
             raise StoreUnreachable(str(error)) from error

@@ -218,6 +218,8 @@ class TestFilesThatCannotBeUsed:
     def test_an_unknown_option_is_named(self, path: Path) -> None:
         with pytest.raises(EngineError, match="no option sync"):
             SqliteEngine(str(path), Options(extra={"sync": "off"}))
+        with pytest.raises(EngineError, match="shared is true or false, not 'yes'"):
+            SqliteEngine(str(path), Options(extra={"shared": "yes"}))
         with pytest.raises(EngineError, match="synchronous must be full or normal, not 'off'"):
             SqliteEngine(str(path), Options(extra={"synchronous": "off"}))
 
@@ -291,6 +293,38 @@ class TestFilesInUse:
         with pytest.raises(EngineError, match="was not made by kq"):
             SqliteEngine(str(path))
         assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (0o644, "kept")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user")
+    @pytest.mark.parametrize("theirs", ["", "-wal", "-shm", "-journal", ".lock", ".wake", ".spare", "folder", "link"])
+    @pytest.mark.parametrize("look", [False, True])
+    def test_what_another_user_made_is_refused_unless_it_is_shared(
+        self, tmp_path: Path, theirs: str, look: bool
+    ) -> None:
+        path = tmp_path / "folder" / "kq.db"
+        path.parent.mkdir()
+        prey, named = path.with_name(path.name + theirs), path
+        owner = SqliteEngine(str(path))
+        owner.declare("jobs", {})
+        if theirs == "folder":
+            prey = path.parent
+        elif theirs == "link":
+            prey = named = tmp_path / "link.db"
+            prey.symlink_to(path)
+        elif not prey.exists():
+            prey.touch()
+        os.chown(prey, NOBODY, NOBODY, follow_symlinks=False)
+        before = prey.lstat()
+        shared = Options(look=look, extra={"shared": True})
+        with closing(SqliteEngine(str(named), shared)) as engine:
+            assert engine.count("jobs") == Counts()
+        os.chown(prey, NOBODY, NOBODY, follow_symlinks=False)
+        if look and theirs in (".lock", ".wake", ".spare"):
+            SqliteEngine(str(named), Options(look=True)).close()  # who only looks does not use them
+        else:
+            with pytest.raises(EngineError, match=r"belongs to the user .*65534.*\?shared=true"):
+                SqliteEngine(str(named), Options(look=look))
+        assert prey.lstat().st_mode == before.st_mode
+        owner.close()
 
     @pytest.mark.parametrize("name", ["../prey", "link", "prey", "folder"])
     def test_only_bells_are_rung_whatever_the_database_says(self, engine: Engine, path: Path, name: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kq_transports.hostfile.inherit import forget_in_children
+from kq_transports.hostfile.owner import is_ours
 
 #: Seconds that a bell without an owner is left alone: it may be about to be opened.
 _YOUNG = 10.0
@@ -73,8 +74,11 @@ class Bell:
                 os.close(descriptor)
 
 
-def ring(folder: Path, name: str) -> bool:
-    """Ring the bell of that name in folder; False when its owner is gone, or when it is no bell."""
+def ring(folder: Path, name: str, *, shared: bool = False) -> bool:
+    """Ring the bell of that name in folder; False when its owner is gone, or when it is no bell.
+
+    shared: whether it may be another user's.
+    """
     if "/" in name:  # names come from the database, where others may write too
         return False
     try:
@@ -84,6 +88,8 @@ def ring(folder: Path, name: str) -> bool:
     if descriptor is None:
         return False
     try:
+        if not shared and not is_ours(os.fstat(descriptor)):
+            return False
         os.write(descriptor, b"!")
     except BlockingIOError:
         pass  # full of rings that were not heard yet

@@ -18,6 +18,7 @@ from kq_transports.hostfile.inherit import finish_before_fork
 from kq_transports.hostfile.lock import FileLock
 from kq_transports.hostfile.log import Log
 from kq_transports.hostfile.mounts import network_file_system
+from kq_transports.hostfile.owner import all_must_be_ours, must_be_ours, parts
 from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.spare import NOTHING, Spare, identity, size, spares
 from kq_transports.hostfile.trouble import crowded, explain, failing, is_busy, locked, logless, opening, read_only
@@ -58,8 +59,11 @@ class Database:
 
     clock: HostClock
 
-    def __init__(self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full") -> None:
-        self.path = _usable(path)
+    def __init__(
+        self, path: str, schema: Schema, *, timeout: float, synchronous: str = "full", shared: bool = False
+    ) -> None:
+        self._shared = shared
+        self.path = _usable(path, shared)
         self._schema = schema
         self._name, self._log_name = str(self.path), f"{self.path}-wal"
         self._timeout = timeout
@@ -73,7 +77,7 @@ class Database:
         self._closed = False
         self._news = ""  # for the log of the program, when the turn is over
         mode = os.stat(self.path).st_mode & 0o666
-        self._lock = FileLock(self._beside(".lock"), mode)
+        self._lock = FileLock(self._beside(".lock"), mode, shared=shared)
         self._folder = Folder(self.path.parent)
         self._bells, self._spares = self._beside(".wake"), spares(self.path)
         self._mode = mode
@@ -183,7 +187,7 @@ class Database:
     def ring(self, bell: str) -> bool:
         """Ring the bell of that name; False when its owner is gone."""
         try:
-            return ring(self._bells, bell)
+            return ring(self._bells, bell, shared=self._shared)
         except OSError as error:
             raise opening(error, self._bells) from error
 
@@ -222,11 +226,17 @@ class Database:
             self._spare.put_back()
             if identity(self._log_name) == NOTHING and self._is_open() and identity(self._log_name) == NOTHING:
                 raise logless(self.path)  # who has it open sees to that in his next turn
+            self._must_be_ours()
             self._open()
+            self._must_be_ours()  # also if it was laid there meanwhile
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         finally:
             self._lock.release()
+
+    def _must_be_ours(self) -> None:
+        if not self._shared:
+            all_must_be_ours(parts(self._name, self.path))
 
     def _open(self) -> None:
         """Open the file, and no log but the one that others have. Raises Unreachable where that is not to be had."""
@@ -301,6 +311,8 @@ class Database:
         except OSError as error:
             raise opening(error, path) from error
         try:
+            if not self._shared:
+                must_be_ours(path, os.fstat(folder))
             with suppress(PermissionError):  # it is another user's, who took care of that
                 os.fchmod(folder, mode)
         finally:
@@ -427,13 +439,15 @@ class Turn:
         self._database.end(error, self._durable)
 
 
-def _usable(name: str) -> Path:
+def _usable(name: str, shared: bool) -> Path:
     """The file's absolute path, created if missing; EngineError with the remedy when it can't be used."""
     if not name or name.startswith(":") or name.endswith("/"):
         raise EngineError(f"an SQLite broker needs the path of a file, not {name!r}: sqlite:///jobs.db")
     path = real(name)
     if not path.parent.is_dir():
         raise EngineError(f"the folder {path.parent} does not exist; create it or name another file")
+    if not shared:
+        all_must_be_ours(parts(name, path))
     network = network_file_system(path)
     if network:
         raise EngineError(f"{path} is on a network file system ({network}), where SQLite loses data; use a local disk")

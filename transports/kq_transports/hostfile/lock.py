@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kq_transports.hostfile.inherit import forget_in_children
+from kq_transports.hostfile.owner import must_be_ours
 from kq_transports.hostfile.trouble import opening
 from kq_transports.thread import begin
 
@@ -23,10 +24,13 @@ PAUSES = (0.000_05, 0.000_1, 0.000_2)
 
 
 class FileLock:
-    """A flock on path, which is created when it is missing and gets mode. Not for two threads at once."""
+    """A flock on path, which is created when it is missing and gets mode. Not for two threads at once.
 
-    def __init__(self, path: Path, mode: int) -> None:
-        self._path, self._mode = path, mode
+    shared: whether it may be another user's.
+    """
+
+    def __init__(self, path: Path, mode: int, *, shared: bool = False) -> None:
+        self._path, self._mode, self._shared = path, mode, shared
         self._descriptor = self._opened()
         forget_in_children(self)
 
@@ -65,6 +69,12 @@ class FileLock:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._mode)
         except OSError as error:
             raise opening(error, self._path) from error
+        if not self._shared:
+            try:
+                must_be_ours(self._path, os.fstat(descriptor))
+            except BaseException:
+                os.close(descriptor)
+                raise
         with suppress(PermissionError):  # it is another user's, who took care of that
             os.fchmod(descriptor, self._mode)  # whatever the umask left of it
         return descriptor

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from kq_transports.engine import Absent
 from kq_transports.hostfile.clock import HostClock
 from kq_transports.hostfile.folder import real
+from kq_transports.hostfile.owner import all_must_be_ours, parts
 from kq_transports.hostfile.schema import Row, Schema, Values
 from kq_transports.hostfile.spare import put_back, size
 from kq_transports.hostfile.trouble import explain, logless
@@ -28,12 +29,14 @@ MAKING, PAUSE = 1.0, 0.01
 class Reader:
     """The file at path for one who only reads: it is neither created nor changed, and nobody is waited for.
 
-    timeout: seconds that a read may wait for one who repairs the file after a crash. Raises Absent when there is no
+    timeout: seconds that a read may wait for one who repairs the file after a crash. shared: whether it may be another
+    user's. Raises Absent when there is no
     file, or none of schema's tables in it, Unreachable when it has lost its log, and EngineError when it can't be read.
     """
 
-    def __init__(self, path: str, schema: Schema, *, timeout: float) -> None:
+    def __init__(self, path: str, schema: Schema, *, timeout: float, shared: bool = False) -> None:
         self.path = real(path)
+        self._parts = [] if shared else parts(path, self.path)
         self._schema = schema
         self._timeout = timeout
         with self._opened() as connection:
@@ -53,6 +56,7 @@ class Reader:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         if not self.path.is_file():
             raise Absent(f"there is no file {self.path}")
+        all_must_be_ours(self._parts)
         try:
             with closing(self._connected()) as connection:
                 self._schema.check(self._version(connection), self.path)

@@ -18,7 +18,8 @@ class Transport(EngineTransport):
     """kq-sqlite:///path.
 
     transport_options beyond those of every kq transport: synchronous, "full" (what is committed survives a
-    power failure) or "normal" (it survives the death of every process, and nobody waits for the disk).
+    power failure) or "normal" (it survives the death of every process, and nobody waits for the disk); shared, True for
+    a file of which a part may belong to another user of the host: its folder, log, lock or the file itself.
     """
 
     traits = TRAITS

@@ -54,7 +54,8 @@ class SqliteEngine(Engine):
     """A connection to the broker in the file at path, which is created when it is missing.
 
     options.extra: synchronous="full" (the default: what is committed survives a power failure) or
-        "normal" (it survives the death of every process, and a commit does not wait for the disk).
+        "normal" (it survives the death of every process, and a commit does not wait for the disk); shared=True for a
+        file of which a part may belong to another user of the host.
     """
 
     traits = TRAITS
@@ -64,10 +65,10 @@ class SqliteEngine(Engine):
         if not self.options.name:
             self.options.name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._path = path
-        self._synchronous = _synchronous(self.options.extra)
+        self._synchronous, self._shared = _extra(self.options.extra)
         #: What to read with; one who only looks has no more than that before he changes something.
         self._file: Database | Reader
-        self._file = Reader(path, SCHEMA, timeout=self.options.timeout) if self.options.look else self._opened()
+        self._file = self._reader() if self.options.look else self._opened()
         self._lease: int | None = None
         self._dead = False
         self._bell: Bell | None = None
@@ -268,7 +269,12 @@ class SqliteEngine(Engine):
     # The file.
 
     def _opened(self) -> Database:
-        return Database(self._path, SCHEMA, timeout=self.options.timeout, synchronous=self._synchronous)
+        return Database(
+            self._path, SCHEMA, timeout=self.options.timeout, synchronous=self._synchronous, shared=self._shared
+        )
+
+    def _reader(self) -> Reader:
+        return Reader(self._path, SCHEMA, timeout=self.options.timeout, shared=self._shared)
 
     @property
     def _database(self) -> Database:
@@ -433,8 +439,12 @@ def _keep_alive(connection: weakref.ref[SqliteEngine], closed: threading.Event, 
         del engine
 
 
-def _synchronous(extra: Mapping[str, object]) -> str:
-    unknown = sorted(extra.keys() - {"synchronous"})
+def _extra(extra: Mapping[str, object]) -> tuple[str, bool]:
+    """What the options say: synchronous and shared."""
+    unknown = sorted(extra.keys() - {"synchronous", "shared"})
     if unknown:
         raise EngineError(f"the SQLite transport has no option {', '.join(unknown)}")
-    return str(extra.get("synchronous", "full")).lower()
+    shared = extra.get("shared", False)
+    if not isinstance(shared, bool):
+        raise EngineError(f"shared is true or false, not {shared!r}")
+    return str(extra.get("synchronous", "full")).lower(), shared
