@@ -6,6 +6,7 @@ rest.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
@@ -21,6 +22,8 @@ from kq.values.record import GROUPS, HISTORY, encode
 from kq.values.redaction import redacted_text
 from kq.values.snapshot import FailureRow, History, Point
 from kq.values.tally import Tally, Work, quantile
+
+log = logging.getLogger("kq.control")
 
 #: Seconds between two points, and how many there are: ten minutes.
 STEP, POINTS = 10.0, 60
@@ -42,6 +45,7 @@ class Chronicle:
         self._arrivals = Arrivals()
         self._buried: dict[str, int] = {}
         self._groups: dict[str, list[FailureRow]] = {}
+        self._aside = set[str]()
         self._next = 0.0
 
     def is_due(self, now: float) -> bool:
@@ -51,10 +55,20 @@ class Chronicle:
     def writes(self, facts: Facts, inspector: Inspector) -> list[Write]:
         """What is to be written in this step."""
         self._next = facts.now + STEP
+        if facts.loads is not None:
+            self._tell_set_aside(facts.loads)
         self._count_buried(facts.loads or {}, inspector)
         groups = [row for rows in self._groups.values() for row in rows]
         history = self._history(facts)
         return [Write(HISTORY, encode(history), KEEP), Write(GROUPS, encode(groups), KEEP)]
+
+    def _tell_set_aside(self, loads: Mapping[str, Load]) -> None:
+        """Log once for each queue that it has unreadable entries, and again when they were removed and others come."""
+        for name, load in loads.items():
+            if load.aside and name not in self._aside:
+                text = "queue %s: entries that can't be read were set aside (%d), it goes on; kq doctor says where"
+                log.warning(text, name, load.aside)
+        self._aside = {name for name, load in loads.items() if load.aside}
 
     # The last minutes.
 

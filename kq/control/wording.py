@@ -11,6 +11,7 @@ import msgspec
 
 from kq.clock import new_id
 from kq.handles.trouble import Alert, Trouble
+from kq.plain import printable, printable_lines
 from kq.units import format_duration, format_instant
 from kq.values.redaction import one_line
 
@@ -72,7 +73,7 @@ def written(
         subject = f"[{app}] {new if cases else f'{_kinds(len(ended))} of failures ended'}"
         lines = [*_digest_lines(cases, ranked, draft.news, totals, since, now), ""] if cases else []
         text = "\n".join([*lines, *_ended_lines(ended)]).rstrip()
-    return Alert(new_id(), " ".join(subject.split())[:200], text, groups)
+    return Alert(new_id(), printable(" ".join(subject.split()))[:200], printable_lines(text), groups)
 
 
 def _group(case: Trouble, news: str, new: int = 0, total: int = 0) -> dict[str, Any]:

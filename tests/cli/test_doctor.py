@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,25 @@ def test_a_wrong_password(shop: Place, server_of_mine: RedisServer) -> None:
         finally:
             client.config_set("requirepass", "")
     assert not [finding for finding in findings if "letmein" in f"{finding}"]
+
+
+def test_entries_that_cant_be_read(shop: Place, server_of_mine: RedisServer) -> None:
+    url = server_of_mine.url
+    log = "entries that can't be read were set aside (1)"
+    with redis.Redis.from_url(url) as client:
+        with worker(shop, "-c", "1", environment={"KQ_URL": url, "KQ_LEASE_LENGTH": "1s"}) as running:
+            client.zadd("kq:{shop}:beside", {"foreign": 1})
+            assert shop.kq("submit", "shout", "x", "--wait", KQ_URL=url).out == "X\n"
+            assert running.stderr is not None
+            lines = [next(line for line in running.stderr if log in line)]
+            running.send_signal(signal.SIGTERM)
+            lines += [line for line in running.stderr if log in line]
+        assert len(lines) == 1
+        finding = found(doctor(shop, KQ_URL=url), "1 in kq:{shop}:aside")
+        assert finding.level == "warn"
+        assert "redis-cli lrange 'kq:{shop}:aside' 0 -1" in finding.message
+        client.delete("kq:{shop}:aside")
+        assert not [each for each in doctor(shop, KQ_URL=url) if "set aside" in each.message]
 
 
 def test_a_user_who_may_do_what_kq_needs_and_no_more(shop: Place, server_of_mine: RedisServer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,6 +61,8 @@ def test_an_unreadable_entry_stops_no_queue(engine: RedisEngine, redis_url: str,
         assert engine.settle(done(got)) == []
         kept = redis.lrange(key("aside"), 0, -1)
         assert len(kept) == count
+        assert engine.survey()[QUEUE].aside == count
+        assert (key("aside") in engine.facts().get("unreadable", "")) == bool(count)
         assert engine.delete(QUEUE) >= 0
 
 
@@ -68,3 +72,18 @@ def test_a_message_of_which_only_the_ticket_was_lost_is_delivered(engine: RedisE
         redis.hset(key("tickets"), "late", "x")
         redis.zadd(key("delayed"), {"late": 1})
         assert {delivery.id for delivery in take(engine, 10)} == {"late", "one"}
+
+
+def test_the_newest_thousand_are_kept(engine: RedisEngine, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as redis:
+        engine.publish([message("one")])
+        redis.lpush(key("line:0"), *(f"foreign {number}" for number in range(1500)))
+        assert [delivery.id for delivery in take(engine, 1)] == ["one"]
+        kept = redis.lrange(key("aside"), 0, -1)
+        assert (len(kept), engine.survey()[QUEUE].aside) == (1000, 1000)
+        assert kept[-1].endswith(b"foreign 0")  # it stood last
+        told = engine.facts()["unreadable"]
+        assert told.startswith(f"1,000 in {key('aside')} (")
+        for command in re.findall(r"redis-cli ([^;)]+)", told):
+            redis.execute_command(*shlex.split(command))
+        assert "unreadable" not in engine.facts()

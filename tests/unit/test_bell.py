@@ -197,3 +197,13 @@ def test_an_alert_of_very_many_kinds_is_not_too_large_to_be_submitted() -> None:
 def test_names_that_a_shell_would_read_otherwise_are_quoted() -> None:
     told = dict(commands(Trouble("a;rm -rf /", "$(x)", job="7")))
     assert told["all"] == "kq jobs ls --state buried --type 'a;rm -rf /' --error '$(x)'"
+
+
+def test_an_alert_spells_out_what_cant_be_seen() -> None:
+    evil = "a\x1b[2J\u202e\u200b\U000e0041"
+    case = Trouble(type=f"t{evil}", queue=f"q{evil}", exception=f"E{evil}", error=evil, job=evil, worker=evil)
+    for draft in (Draft("first", {"g": 3}), Draft("digest", {"g": 3})):
+        alert = written(evil, draft, {"g": case}, {"g": 3}, 0.0, 60.0, EVERY)
+        assert not set("\x1b\u202e\u200b\U000e0041") & set(alert.subject + alert.text)
+        assert r"\u200b" in alert.subject
+        assert r"\u200b" in alert.text

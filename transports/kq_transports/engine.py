@@ -234,7 +234,8 @@ class Load(msgspec.Struct, frozen=True):
     oldest: seconds; 0.0 when none is ready, None when that can't be known now. Of a message that was delayed they begin
     when it was due; giving back changes nothing. Only the first DEPTH messages of each priority are looked at, so it
     may be less than the truth where many that were delayed come before older ones. single: one connection at a time
-    gets anything of it (x-single-active-consumer).
+    gets anything of it (x-single-active-consumer). aside: entries among its messages that the engine could not read and
+    set aside, so that the queue goes on; at most 1,000 are kept, the newest.
     """
 
     ready: int = 0
@@ -242,6 +243,7 @@ class Load(msgspec.Struct, frozen=True):
     held: int = 0
     oldest: float | None = 0.0
     single: bool = False
+    aside: int = 0
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -505,7 +507,8 @@ class Engine(ABC):
         """What the server says of itself, for people: its version, what it keeps on disk, its limits.
 
         `kq doctor` shows each. It knows some by their names: file, a path, of which it says who else may read it; and
-        auth, "no" where the server asks for no password.
+        auth, "no" where the server asks for no password; and unreadable, how many entries were set aside (Load.aside),
+        where they are, and the commands that show and remove them: absent where there are none.
         """
         return {}
 

@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from math import ceil
+from shlex import quote
 from typing import TypeVar, cast
 
 import redis
@@ -65,6 +66,7 @@ MICRO = 1_000_000  # Lua reckons in microseconds
 PORT = 6379
 DIGITS = 28  # of an id that is kept as half as many bytes
 TEXT = b"\x10"  # what begins with this or more is an id as it is
+FACTS = 10  # queues with unreadable entries that facts() names
 ROUNDS = 60.0  # seconds that a verb may take that is called until its work is done
 ZERO = ord("0")  # a ticket begins with the digit of the priority
 
@@ -310,8 +312,13 @@ class RedisEngine(Engine):
         return found
 
     def facts(self) -> dict[str, str]:
-        """How the server is set up; see inspect_server()."""
-        return inspect_server(self._link)
+        """How the server is set up, see inspect_server(), and where unreadable entries are."""
+        found = [(f"kq:{{{name}}}:aside", load.aside) for name, load in self.survey().items() if load.aside]
+        told = [
+            f"{number:,} in {key} (look: redis-cli lrange {quote(key)} 0 -1; remove: redis-cli del {quote(key)})"
+            for key, number in found[:FACTS]
+        ]
+        return {**inspect_server(self._link), **({"unreadable": ", ".join(told)} if told else {})}
 
     # What the verbs share.
 
@@ -490,8 +497,10 @@ def _bindings(reply: Reply) -> tuple[str, list[Binding]]:
 
 def _loads(reply: Reply) -> dict[str, Load]:
     return {
-        name.decode(): Load(_integer(ready), _integer(delayed), _integer(held), age / MICRO, bool(single))
-        for name, ready, delayed, held, age, single in _grouped(reply, 6)
+        name.decode(): Load(
+            _integer(ready), _integer(delayed), _integer(held), age / MICRO, bool(single), _integer(aside)
+        )
+        for name, ready, delayed, held, age, single, aside in _grouped(reply, 7)
     }
 
 

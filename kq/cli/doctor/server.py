@@ -79,6 +79,7 @@ def broker(app: App) -> Iterator[Finding]:
         control.round_trip()
         yield Finding("ok", "broker", f"answers in {format_duration(control.round_trip())}")
         facts = control.facts()
+    yield from unreadable(facts.pop("unreadable", ""))
     for name, value in facts.items():
         yield from fact(name, value)
     yield from version(facts.get("product", ""), facts.get("version", ""))
@@ -113,6 +114,13 @@ def version(product: str, text: str) -> Iterator[Finding]:
     if number < (line[0] if line else newest):
         fix = "Update it, unless your distribution has mended it under the old number."
         yield Finding("warn", "broker", f"{product} {text} has CVE-2025-49844: its scripts can break out", fix)
+
+
+def unreadable(where: str) -> Iterator[Finding]:
+    """Entries of queues that are none of kq's messages. where: how many, in what, and how they are removed."""
+    if where:
+        what = f"entries that can't be read were set aside: {where}"
+        yield Finding("warn", "broker", what, "Find the program that wrote them, then remove them.")
 
 
 def door(local: bool, auth: str) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 -- parts: keys wake line moves connections
 -- ARGV: socket, depth. Returns for each queue its name, how many messages are ready, delayed and held,
--- for how long the oldest has been ready (so many of each priority are looked at for that), and whether
--- one connection at a time gets anything of it.
+-- for how long the oldest has been ready (so many of each priority are looked at for that), whether
+-- one connection at a time gets anything of it, and how many unreadable entries are set aside.
 local depth = tonumber(ARGV[2])
 reclaim()
 expire()
@@ -53,5 +53,6 @@ for _, queue in ipairs(redis.call('HKEYS', 'kq:queues')) do
   table.insert(reply, redis.call('HLEN', of(queue, 'held')))
   table.insert(reply, ready > 0 and oldest_of(queue) or 0)
   table.insert(reply, redis.call('HEXISTS', of(queue, 'queue'), 'single'))
+  table.insert(reply, redis.call('LLEN', of(queue, 'aside')))
 end
 return reply

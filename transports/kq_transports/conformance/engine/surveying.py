@@ -43,6 +43,16 @@ class Surveying(EngineWorld):
         engine.declare("alone", {"x-single-active-consumer": True})
         assert {name: load.single for name, load in engine.survey().items()} == {QUEUE: False, "alone": True}
 
+    def test_nothing_that_an_engine_wrote_is_set_aside(self, engine: Engine, other: Engine) -> None:
+        engine.publish([*messages("a b c d"), message("later", delay=900), message("soon", delay=SHORT)])
+        took = take(engine, 2)
+        engine.settle([*done(took[:1]), *given_back(took[1:])])
+        other.remove(QUEUE, ["c"])
+        self.elapse(SHORT * 1.1)
+        take(other, 1)
+        assert other.survey()[QUEUE].aside == 0
+        assert "unreadable" not in other.facts()
+
     def test_a_survey_agrees_with_counts(self, engine: Engine) -> None:
         engine.publish([*messages("a b"), message("soon", delay=SHORT)])
         take(engine, 1)

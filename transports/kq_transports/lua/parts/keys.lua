@@ -17,7 +17,7 @@
 --   kq:{q}:wake       list   tokens for consumers asleep in BLPOP: a hint to look, never a message
 --   kq:{q}:seat       string the connection that a single-active-consumer queue gives to
 --   kq:{q}:exchanges  set    exchanges that the queue is bound to
---   kq:{q}:aside      list   "reason: entry" of what kq did not write and can't read; for people to look at
+--   kq:{q}:aside      list   "reason: entry" of what kq did not write and can't read, the newest 1,000
 -- An id is in jobs and in exactly one of a line, beside, delayed and held. One of 28 hex digits, as most are, is
 -- written as the 14 bytes that they stand for; see _short() in redis.py.
 --
@@ -40,6 +40,7 @@
 local CHUNK = 1000 -- arguments of one command: Lua's stack has room for 8000
 local BATCH = 1000 -- messages that one call moves beyond those it was called for
 local TOKENS = 16  -- in a wake list
+local ASIDE = 1000 -- entries that are kept set aside
 local PLACES = 2 ^ 48 -- sequence numbers of a queue
 local STEP = 10 -- of those numbers
 local EPOCH = 1735689600000000 -- when they began
@@ -59,10 +60,15 @@ local function at(connection, part)
   return 'kq:c:' .. connection .. ':' .. part
 end
 
--- Keep an unreadable entry of a queue where it stops nobody, and say so once, in the server's log.
+-- Keep an unreadable entry of a queue where it stops nobody: the newest ASIDE of them. The server's log has the first.
 local function set_aside(queue, reason, entry)
-  redis.call('RPUSH', of(queue, 'aside'), reason .. ': ' .. entry)
-  redis.log(redis.LOG_WARNING, 'kq: ' .. reason .. '; it was moved to ' .. of(queue, 'aside'))
+  local key = of(queue, 'aside')
+  local kept = redis.call('RPUSH', key, reason .. ': ' .. entry)
+  if kept == 1 then
+    redis.log(redis.LOG_WARNING, 'kq: ' .. reason .. '; it was moved to ' .. key .. ', and so are others')
+  elseif kept > ASIDE then
+    redis.call('LTRIM', key, -ASIDE, -1)
+  end
 end
 
 -- Forget those keys of a queue, and its lines, at once however much is in them.
